@@ -1,0 +1,1 @@
+"""Task data: reading, checking, splitting, tokenising."""

@@ -1,0 +1,1 @@
+"""Delivery: checkpoints, adapters and ONNX files that load elsewhere."""

@@ -1,0 +1,48 @@
+"""The one family of errors that prunelora raises on purpose.
+
+Every message says what was asked, what was found and what to do, with the values.
+"""
+
+
+class PruneLoraError(Exception):
+    """Base of every error that prunelora raises on purpose; its message is fit to be shown as it stands."""
+
+
+class UnsupportedModelError(PruneLoraError):
+    """The model's family has no row in the table of families, or its modules do not match the row."""
+
+
+class DataError(PruneLoraError):
+    """The task data cannot be read, or cannot be trained on."""
+
+
+class ScoreError(PruneLoraError):
+    """The importance of heads and neurons cannot be computed from what was given."""
+
+
+class PlanError(PruneLoraError):
+    """A plan cannot be made, read, or applied to this model."""
+
+
+class AdapterError(PruneLoraError):
+    """An adapter cannot be added, audited, loaded or merged."""
+
+
+class CheckpointError(PruneLoraError):
+    """A folder cannot be saved or loaded."""
+
+
+class ExportError(PruneLoraError):
+    """A model cannot be exported, or the exported model disagrees with the original."""
+
+
+class RecipeError(PruneLoraError):
+    """A recipe or a run folder is not one that can be run."""
+
+
+class MissingExtraError(PruneLoraError):
+    """An optional dependency is not installed; the message holds the exact pip line."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        """Say what was needed and which extra of the distribution brings it."""
+        super().__init__(f'{what} needs packages that are not installed. Run: pip install "prunelora[{extra}]"')

@@ -1,0 +1,1 @@
+"""Evaluation: quality, parameters, MACs, latency and memory, dense beside pruned."""

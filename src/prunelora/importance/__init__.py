@@ -1,0 +1,1 @@
+"""Importance of heads and neurons: how much the loss of this task depends on each."""

@@ -1,0 +1,94 @@
+"""The result of scoring: one number for every attention head and every feed-forward neuron."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from prunelora.errors import ScoreError
+from prunelora.models.architecture import Architecture
+from prunelora.models.lineage import Lineage
+from prunelora.storage import replacing_file
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """Scores of the heads and neurons of a model for one task, unnormalised.
+
+    Attributes:
+        heads: For every layer l, shape (H_l,), float64: I[l, h] of DESIGN's equation (paper eq. 1).
+        ffn: For every layer l, shape (F_l,), float64.
+        lineage: Which heads and neurons of the base model the scored ones are.
+        provenance: Criterion, rows, tokens, model: where the numbers come from.
+    """
+
+    heads: tuple[Scores, ...]
+    ffn: tuple[Scores, ...]
+    lineage: Lineage
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Hold the scores to the shapes of the lineage, and to finite numbers that are not negative."""
+        for name, scores, ids in (("heads", self.heads, self.lineage.heads), ("ffn", self.ffn, self.lineage.neurons)):
+            if len(scores) != len(ids):
+                raise ScoreError(f"{name}: scores for {len(scores)} layers, but the model has {len(ids)}.")
+            for layer, (values, present) in enumerate(zip(scores, ids, strict=True)):
+                if values.shape != (len(present),):
+                    raise ScoreError(f"{name}[{layer}]: expected shape ({len(present)},), found {values.shape}.")
+                if not np.isfinite(values).all() or (values < 0).any():
+                    raise ScoreError(
+                        f"{name}[{layer}]: scores must be finite and not negative, found "
+                        f"{values[~(np.isfinite(values) & (values >= 0))][:3].tolist()}."
+                    )
+
+    def save(self, path: Path | str) -> None:
+        """Write the scores as safetensors, atomically; lineage and provenance go into its metadata."""
+        tensors = {f"heads.{layer}": scores for layer, scores in enumerate(self.heads)}
+        tensors |= {f"ffn.{layer}": scores for layer, scores in enumerate(self.ffn)}
+        base = self.lineage.base
+        metadata = {
+            "format": "prunelora-importance-1",
+            "base": json.dumps(vars(base)),
+            "head_ids": json.dumps(self.lineage.heads),
+            "neuron_ids": json.dumps(self.lineage.neurons),
+            "provenance": json.dumps(self.provenance),
+        }
+        with replacing_file(Path(path)) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Importance":
+        """Read what `save` wrote.
+
+        Raises:
+            ScoreError: If the file is missing, damaged, or not a file of scores.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (OSError, SafetensorError) as error:
+            raise ScoreError(f"{path}: cannot be read as importance scores ({error}). Run `prunelora score` again.") from error
+        if metadata.get("format") != "prunelora-importance-1":
+            raise ScoreError(f"{path}: format {metadata.get('format')!r}, expected 'prunelora-importance-1'.")
+        base = json.loads(metadata["base"])
+        base |= {name: tuple(base[name]) for name in ("num_heads", "num_neurons")}
+        lineage = Lineage(
+            base=Architecture(**base),
+            heads=tuple(map(tuple, json.loads(metadata["head_ids"]))),
+            neurons=tuple(map(tuple, json.loads(metadata["neuron_ids"]))),
+        )
+        layers = range(len(lineage.heads))
+        return cls(
+            heads=tuple(tensors[f"heads.{layer}"] for layer in layers),
+            ffn=tuple(tensors[f"ffn.{layer}"] for layer in layers),
+            lineage=lineage,
+            provenance=json.loads(metadata["provenance"]),
+        )

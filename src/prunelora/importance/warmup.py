@@ -1,0 +1,134 @@
+"""Warm-up: train the task head alone, on features that the frozen encoder computes once.
+
+A task head that was just initialised points its gradients in random directions, and with them the scores. It is small,
+and its inputs do not change while the encoder is frozen, so a few hundred steps cost little more than one forward pass.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from prunelora.errors import ScoreError
+from prunelora.models.anatomy import Anatomy, dissect
+from prunelora.models.device import on_device
+from prunelora.models.state import left_as_found
+
+LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 0.01
+
+
+def warm_up_(
+    model: nn.Module, batches: Sequence[Mapping[str, Any]], *, steps: int, seed: int = 0, learning_rate: float = LEARNING_RATE
+) -> float:
+    """Train the task head of `model` in place; everything else stays as it is.
+
+    The encoder runs once over every batch, in eval mode and without gradients, and only the first token's vector is
+    kept, (B, 1, D), which is what the sequence classification heads of all supported families read.
+
+    Args:
+        model: A sequence classification model of a supported family.
+        batches: Dicts as `model(**batch)` takes them, with `labels`; training rows only.
+        steps: Optimiser steps (AdamW, one batch each), in a seeded random order of the batches.
+        seed: For that order.
+        learning_rate: Of AdamW.
+
+    Returns:
+        Mean loss over the last tenth of the steps.
+
+    Raises:
+        ScoreError: If there is no batch, or a batch has no labels.
+    """
+    if not batches:
+        raise ScoreError("No batch to warm the task head up with: `batches` was empty.")
+    anatomy = dissect(model)
+    names = anatomy.task_head_names()
+    if anatomy.base is model or not names:
+        raise ScoreError(f"{type(model).__name__} has no task head to warm up. Use a model such as "
+                         "AutoModelForSequenceClassification.")
+    cached = _features(anatomy, batches)
+    parameters = [parameter for name in names for parameter in model.get_submodule(name).parameters()]
+    losses = []
+    with left_as_found(model), torch.enable_grad():
+        model.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        model.eval()
+        optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=WEIGHT_DECAY)
+        order = torch.Generator().manual_seed(seed)
+        with _encoder_replaced(anatomy) as feed:
+            queue: list[int] = []
+            for _ in range(steps):
+                queue = queue or torch.randperm(len(cached), generator=order).tolist()
+                hidden, labels = cached[queue.pop()]
+                feed(hidden)
+                loss = model(input_ids=None, labels=labels).loss
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+                losses.append(float(loss.detach()))
+        optimiser.zero_grad(set_to_none=True)
+    tail = losses[-max(1, len(losses) // 10) :]
+    return sum(tail) / len(tail)
+
+
+@contextlib.contextmanager
+def head_restored(model: nn.Module) -> Iterator[None]:
+    """Put the task head's weights back as they were when the block began."""
+    names = dissect(model).task_head_names()
+    before = {name: {k: v.clone() for k, v in model.get_submodule(name).state_dict().items()} for name in names}
+    try:
+        yield
+    finally:
+        for name, state in before.items():
+            model.get_submodule(name).load_state_dict(state)
+
+
+@torch.no_grad()
+def _features(anatomy: Anatomy, batches: Sequence[Mapping[str, Any]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """First token's hidden state (B, 1, D) and the labels of every batch."""
+    model = anatomy.model
+    cached = []
+    with left_as_found(model):
+        model.eval()
+        for number, batch in enumerate(batches):
+            if batch.get("labels") is None:
+                raise ScoreError(f"Batch {number} has no labels: its keys are {sorted(batch)}.")
+            inputs = on_device(batch, model)
+            labels = inputs.pop("labels")
+            hidden = anatomy.base(**inputs).last_hidden_state
+            cached.append((hidden[:, :1].clone(), labels))
+    return cached
+
+
+class _Feed(nn.Module):
+    """Stands in for the encoder: gives the features it was fed, through the pooler where the family has one."""
+
+    def __init__(self, pooler: nn.Module | None) -> None:
+        super().__init__()
+        self.pooler = pooler
+        self.hidden: torch.Tensor | None = None
+
+    def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPooling:
+        pooled = self.pooler(self.hidden) if self.pooler is not None else None
+        return BaseModelOutputWithPooling(last_hidden_state=self.hidden, pooler_output=pooled)
+
+
+@contextlib.contextmanager
+def _encoder_replaced(anatomy: Anatomy) -> Iterator[Any]:
+    """Swap the encoder for a feed while the block runs, so that the model's own head and loss are what is trained."""
+    base, name = anatomy.base, anatomy.base_prefix.rstrip(".")
+    pooler = getattr(base, anatomy.family.pooler, None) if anatomy.family.pooler else None
+    feed = _Feed(pooler)
+    setattr(anatomy.model, name, feed)
+
+    def give(hidden: torch.Tensor) -> None:
+        feed.hidden = hidden
+
+    try:
+        yield give
+    finally:
+        setattr(anatomy.model, name, base)

@@ -1,0 +1,1 @@
+"""Families of transformers: their parts by name, reading and replacing them."""

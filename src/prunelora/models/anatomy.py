@@ -1,0 +1,184 @@
+"""A live model seen through its family's row: blocks and their parts, sizes, task head, norms."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from prunelora.errors import UnsupportedModelError
+from prunelora.models.architecture import Architecture
+from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
+from prunelora.models.families import PROJECTIONS, Family, family_of_model_type, supported_families
+from prunelora.models.lineage import Lineage
+
+
+@dataclass(frozen=True)
+class Block:
+    """One transformer block of a live model."""
+
+    index: int
+    module: nn.Module
+    family: Family
+    prefix: str  # Name of the block within the whole model, such as "bert.encoder.layer.3".
+
+    def part(self, name: str) -> nn.Module:
+        """The module that has this standard name: part("query"), part("down"), part("attention")."""
+        return self.module.get_submodule(self.family.path(name))
+
+    def replace(self, name: str, module: nn.Module) -> None:
+        """Put `module` where the part of this standard name is."""
+        self.module.set_submodule(self.family.path(name), module)
+
+    def full_name(self, name: str) -> str:
+        """Name of a part within the whole model: "bert.encoder.layer.3.attention.self.query"."""
+        return f"{self.prefix}.{self.family.path(name)}"
+
+    @property
+    def num_heads(self) -> int:
+        """H_l, 0 where no head is left."""
+        attention = self.part("attention")
+        return 0 if isinstance(attention, NoHeads) else int(getattr(attention, self.family.head_count[0]))
+
+    @property
+    def head_dim(self) -> int:
+        """d_h."""
+        attention = self.part("attention")
+        return attention.head_dim if isinstance(attention, NoHeads) else int(getattr(attention, self.family.head_dim))
+
+    @property
+    def num_neurons(self) -> int:
+        """F_l, 0 where no neuron is left."""
+        return int(self.part("up").out_features)  # type: ignore[arg-type]
+
+    def norm_names(self) -> Iterator[str]:
+        """Names of the block's LayerNorms within the whole model."""
+        return (f"{self.prefix}.{path}" for path in self.family.norms)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A model, its family, and its blocks."""
+
+    model: nn.Module
+    family: Family
+    base_prefix: str  # "bert." for BertForSequenceClassification, "" for BertModel.
+    blocks: tuple[Block, ...]
+
+    @property
+    def base(self) -> nn.Module:
+        """The encoder: `model.bert` of BertForSequenceClassification."""
+        return self.model.get_submodule(self.base_prefix.rstrip("."))
+
+    @property
+    def architecture(self) -> Architecture:
+        """The sizes as they are now, after whatever was pruned."""
+        first = self.blocks[0]
+        return Architecture(
+            family=self.family.name,
+            hidden_size=int(first.part("output").out_features),  # type: ignore[arg-type]
+            head_dim=first.head_dim,
+            num_heads=tuple(block.num_heads for block in self.blocks),
+            num_neurons=tuple(block.num_neurons for block in self.blocks),
+            attention_bias=getattr(first.part("output"), "bias", None) is not None,
+            ffn_bias=getattr(first.part("down"), "bias", None) is not None,
+        )
+
+    @property
+    def lineage(self) -> Lineage:
+        """Which heads and neurons of the base model the present ones are."""
+        plan = getattr(self.model, "prunelora_plan", None)
+        return plan.lineage if plan is not None else Lineage.whole(self.architecture)
+
+    def norm_names(self) -> list[str]:
+        """Names, within the whole model, of every LayerNorm outside the task head."""
+        outer = [f"{self.base_prefix}{path}" for path in self.family.outer_norms]
+        return outer + [name for block in self.blocks for name in block.norm_names()]
+
+    def task_head_names(self) -> list[str]:
+        """Names, within the whole model, of the modules with parameters between the last block and the loss."""
+        names = []
+        if self.family.pooler is not None and _submodule(self.base, self.family.pooler) is not None:
+            names.append(f"{self.base_prefix}{self.family.pooler}")
+        if self.base is not self.model:
+            base_name = self.base_prefix.rstrip(".")
+            names += [
+                name
+                for name, child in self.model.named_children()
+                if name != base_name and any(True for _ in child.parameters())
+            ]
+        return names
+
+
+def dissect(model: nn.Module) -> Anatomy:
+    """Find the parts of a model by its family's row, and check that they are what the row says.
+
+    Raises:
+        UnsupportedModelError: If the family has no row, the model carries an adapter, or its modules do not fit the row.
+    """
+    if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} carries an adapter; its own weights are hidden behind it. "
+            "Call model = prunelora.merge(model) first."
+        )
+    config = getattr(model, "config", None)
+    model_type = getattr(config, "model_type", None)
+    if config is None or model_type is None:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is not a transformers model: it has no config.model_type. "
+            f"Supported families: {supported_families()}."
+        )
+    family = family_of_model_type(model_type)
+    if family is None:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is of the family {model_type!r}, which prunelora does not support. "
+            f"Supported families: {supported_families()}."
+        )
+    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is configured as a decoder (is_decoder={config.is_decoder}); "
+            f"{family.title} is supported as an encoder."
+        )
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    base_prefix = f"{prefix}." if prefix and _submodule(model, prefix) is not None else ""
+    base = model.get_submodule(base_prefix.rstrip("."))
+    blocks_list = _submodule(base, family.blocks)
+    if not isinstance(blocks_list, nn.ModuleList) or not len(blocks_list):
+        raise UnsupportedModelError(
+            f"{type(model).__name__}: no blocks at {base_prefix}{family.blocks}, where {family.title} keeps them."
+        )
+    blocks = tuple(
+        Block(index, module, family, f"{base_prefix}{family.blocks}.{index}") for index, module in enumerate(blocks_list)
+    )
+    for block in blocks:
+        _check(block)
+    return Anatomy(model, family, base_prefix, blocks)
+
+
+def _submodule(module: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def _check(block: Block) -> None:
+    """Every projection must be the plain linear layer (or what pruning left of one) that the row promises."""
+    headless = isinstance(block.part("attention"), NoHeads)
+    for name in PROJECTIONS:
+        if headless and name in ("query", "key", "value"):
+            continue
+        module = _submodule(block.module, block.family.path(name))
+        if not isinstance(module, nn.Linear | BiasOnly | NoNeurons):
+            found = "nothing" if module is None else type(module).__name__
+            raise UnsupportedModelError(
+                f"{block.full_name(name)}: expected torch.nn.Linear, found {found}. Quantised or adapted layers cannot "
+                "be pruned: load the plain model, prune it, then quantise."
+            )
+    if not headless:
+        expected = block.num_heads * block.head_dim
+        found = int(block.part("query").out_features)  # type: ignore[arg-type]
+        if found != expected:
+            raise UnsupportedModelError(
+                f"{block.full_name('query')}: {block.num_heads} heads of size {block.head_dim} need {expected} rows, "
+                f"found {found}."
+            )

@@ -1,0 +1,53 @@
+"""The shape of a transformer, as numbers: what planning needs to know of a model, without the model."""
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class Architecture:
+    """Sizes of the encoder's blocks, layer by layer.
+
+    Attributes:
+        family: Name of the row in the table of families, such as "bert".
+        hidden_size: D, width of the residual stream.
+        head_dim: d_h, width of one head.
+        num_heads: H_l for every layer l.
+        num_neurons: F_l for every layer l.
+        attention_bias: Whether q, k, v and output projections have biases.
+        ffn_bias: Whether up and down projections have biases.
+    """
+
+    family: str
+    hidden_size: int
+    head_dim: int
+    num_heads: tuple[int, ...]
+    num_neurons: tuple[int, ...]
+    attention_bias: bool = True
+    ffn_bias: bool = True
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return len(self.num_heads)
+
+    @property
+    def total_heads(self) -> int:
+        """Heads in all layers: L*H where every layer has H of them."""
+        return sum(self.num_heads)
+
+    @property
+    def total_neurons(self) -> int:
+        """Feed-forward neurons in all layers: L*F where every layer has F of them."""
+        return sum(self.num_neurons)
+
+    def describe(self) -> str:
+        """One line for error messages: "bert, 12 layers, hidden size 768, heads 12 x 12 of size 64, neurons 12 x 3072"."""
+        return (
+            f"{self.family}, {self.num_layers} layers, hidden size {self.hidden_size}, "
+            f"heads {_per_layer(self.num_heads)} of size {self.head_dim}, neurons {_per_layer(self.num_neurons)}"
+        )
+
+
+def _per_layer(counts: tuple[int, ...]) -> str:
+    return f"{len(counts)} x {counts[0]}" if len(set(counts)) == 1 else str(list(counts))

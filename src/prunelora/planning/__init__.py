@@ -1,0 +1,1 @@
+"""Planning: pure arithmetic over scores and shapes; no model is imported here."""

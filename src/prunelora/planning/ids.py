@@ -1,0 +1,67 @@
+"""Writing sorted ids compactly: ranges that people can edit, or a bitmap where ranges would be longer.
+
+    [0, 1, 2, 3, 8]      <->  "0-3,8"
+    many scattered ids   <->  "bits:9f3c..."     id i is bit 7 - i % 8 of byte i // 8
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prunelora.errors import PlanError
+
+_BITS = "bits:"
+
+
+def write_ids(ids: Sequence[int], total: int) -> str:
+    """Write sorted ids out of 0..total-1 as ranges, or as a bitmap where that is shorter."""
+    runs: list[list[int]] = []
+    for one in ids:
+        if runs and one == runs[-1][1] + 1:
+            runs[-1][1] = one
+        else:
+            runs.append([one, one])
+    ranges = ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in runs)
+    present = np.zeros(total, dtype=bool)
+    present[list(ids)] = True
+    bitmap = _BITS + np.packbits(present).tobytes().hex()
+    return ranges if len(ranges) <= len(bitmap) else bitmap
+
+
+def read_ids(text: str, total: int, place: str) -> tuple[int, ...]:
+    """Read what `write_ids` wrote, or what a person did.
+
+    Raises:
+        PlanError: Naming `place`, if the text is no list of ids, or they are unsorted, repeated or out of range.
+    """
+    if text.startswith(_BITS):
+        try:
+            data = bytes.fromhex(text[len(_BITS) :])
+        except ValueError as error:
+            raise PlanError(f"{place}: the bitmap is not hexadecimal ({error}).") from error
+        bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8)).astype(bool)
+        if len(data) != (total + 7) // 8 or bits[total:].any():
+            raise PlanError(f"{place}: the bitmap holds {len(bits)} ids, expected {total} (and zeros behind them).")
+        return tuple(int(one) for one in np.flatnonzero(bits))
+    ids: list[int] = []
+    for piece in filter(None, (part.strip() for part in text.split(","))):
+        first, _, last = piece.partition("-")
+        if not first.strip().isdecimal() or not (last or first).strip().isdecimal():
+            raise PlanError(f"{place}: {piece!r} is not an id or a range. Write ids like '0-3,8', or '' for none.")
+        ids += range(int(first), int(last or first) + 1)
+    check_ids(ids, total, place)
+    return tuple(ids)
+
+
+def check_ids(ids: Sequence[int], total: int, place: str) -> None:
+    """Hold ids to be sorted, each once, and in 0..total-1.
+
+    Raises:
+        PlanError: Naming `place` and the first id that is wrong.
+    """
+    for before, after in zip(ids, ids[1:], strict=False):
+        if after <= before:
+            raise PlanError(f"{place}: ids must be sorted and each there once, found {before} before {after}.")
+    outside = [one for one in ids if not 0 <= one < total]
+    if outside:
+        raise PlanError(f"{place}: id {outside[0]} is out of range, the base model has ids 0 to {total - 1}.")

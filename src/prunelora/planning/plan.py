@@ -1,0 +1,267 @@
+"""A plan: which heads and neurons stay, and the LoRA rank of every matrix, in the base model's coordinates."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_serializer, field_validator
+
+from prunelora.errors import PlanError
+from prunelora.models.architecture import Architecture
+from prunelora.models.families import ATTENTION_PROJECTIONS, PROJECTIONS
+from prunelora.models.lineage import Lineage
+from prunelora.planning.ids import check_ids, read_ids, write_ids
+from prunelora.storage import write_text
+
+FORMAT = "prunelora-plan-1"
+
+
+class Plan(BaseModel):
+    """What stays of a model, and how it is to be adapted. Frozen; made by `make_plan`, by hand, or by `Plan.load`.
+
+    Ids are those of the base model, also when an already pruned model was scored, so that every plan can be applied to
+    the base model, and a smaller one to a model that was cut before.
+
+    Attributes:
+        format: Version of the layout.
+        base: Sizes of the model before anything was cut.
+        heads: For every layer, sorted ids of the heads that stay.
+        neurons: For every layer, sorted ids of the neurons that stay; in JSON as ranges or a bitmap (see `ids`).
+        ranks: For every adapted projection ("query", "key", "value", "output", "up", "down"), its rank in every layer;
+            0 for none.
+        provenance: Where the plan came from; not part of its identity.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: Literal["prunelora-plan-1"] = FORMAT
+    base: Architecture
+    heads: tuple[tuple[int, ...], ...]
+    neurons: tuple[tuple[int, ...], ...]
+    ranks: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+    # Validation -------------------------------------------------------------------------------------------------------
+
+    @field_validator("neurons", mode="before")
+    @classmethod
+    def _read_neurons(cls, value: Any, info: ValidationInfo) -> Any:
+        base = info.data.get("base")
+        if base is None or not isinstance(value, Sequence):
+            return value
+        return tuple(
+            read_ids(ids, base.num_neurons[layer], f"neurons[{layer}]")
+            if isinstance(ids, str) and layer < base.num_layers
+            else ids
+            for layer, ids in enumerate(value)
+        )
+
+    @field_validator("heads", "neurons")
+    @classmethod
+    def _check_ids(cls, value: tuple[tuple[int, ...], ...], info: ValidationInfo) -> tuple[tuple[int, ...], ...]:
+        base, name = info.data.get("base"), str(info.field_name)
+        if base is None:
+            return value
+        totals = base.num_heads if name == "heads" else base.num_neurons
+        if len(value) != len(totals):
+            raise PlanError(f"{name}: one entry a layer, found {len(value)}; base has {len(totals)} layers.")
+        for layer, (ids, total) in enumerate(zip(value, totals, strict=True)):
+            check_ids(ids, total, f"{name}[{layer}]")
+        return value
+
+    @field_validator("ranks")
+    @classmethod
+    def _check_ranks(cls, value: dict[str, tuple[int, ...]], info: ValidationInfo) -> dict[str, tuple[int, ...]]:
+        base = info.data.get("base")
+        for name, ranks in value.items():
+            if name not in PROJECTIONS:
+                raise PlanError(f"ranks: {name!r} is no projection. Use: {', '.join(PROJECTIONS)}.")
+            if base is not None and len(ranks) != base.num_layers:
+                raise PlanError(f"ranks.{name}: one rank a layer, found {len(ranks)}; base has {base.num_layers} layers.")
+            if min(ranks, default=0) < 0:
+                raise PlanError(f"ranks.{name}: ranks must not be negative, found {min(ranks)}.")
+        return value
+
+    @field_serializer("neurons")
+    def _write_neurons(self, value: tuple[tuple[int, ...], ...]) -> list[str]:
+        return [write_ids(ids, total) for ids, total in zip(value, self.base.num_neurons, strict=True)]
+
+    # Reading and writing ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str = "plan") -> "Plan":
+        """Read a plan from JSON.
+
+        Raises:
+            PlanError: Naming `source` and the place, if it is no JSON, has unknown keys, unsorted ids, wrong counts, or
+                another version.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except PlanError as error:
+            raise PlanError(f"{source}: {error}") from error
+        except ValidationError as error:
+            raise PlanError(f"{source}: {_explain(error)}") from error
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Plan":
+        """Read a plan from a file; errors as in `from_json`, and if there is no such file."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"{path}: cannot be read as a plan ({error}).") from error
+        return cls.from_json(text, source=str(path))
+
+    def to_json(self) -> str:
+        """Write the plan as JSON for people: one line a layer."""
+        return _readable_json(self.model_dump(mode="json")) + "\n"
+
+    def save(self, path: Path | str) -> None:
+        """Write the plan to a file, atomically."""
+        write_text(Path(path), self.to_json())
+
+    # Meaning ----------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def id(self) -> str:
+        """Identity of the plan: 16 hexadecimal digits of SHA-256 over all but the provenance."""
+        content = self.model_dump(mode="json", exclude={"provenance"})
+        # 0 and "not adapted" are the same rank.
+        content["ranks"] = {name: ranks for name, ranks in content["ranks"].items() if any(ranks)}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def lineage(self) -> Lineage:
+        """The base and the ids of what stays."""
+        return Lineage(self.base, self.heads, self.neurons)
+
+    @property
+    def architecture(self) -> Architecture:
+        """Sizes of the model after the cut."""
+        base = self.base
+        return Architecture(
+            family=base.family,
+            hidden_size=base.hidden_size,
+            head_dim=base.head_dim,
+            num_heads=tuple(map(len, self.heads)),
+            num_neurons=tuple(map(len, self.neurons)),
+            attention_bias=base.attention_bias,
+            ffn_bias=base.ffn_bias,
+        )
+
+    @property
+    def keeps_everything(self) -> bool:
+        """Whether nothing is cut."""
+        return self.architecture == self.base
+
+    def rank(self, projection: str, layer: int) -> int:
+        """LoRA rank of one matrix; 0 where it is not adapted, or nothing is left of it."""
+        left = self.heads if projection in ATTENTION_PROJECTIONS else self.neurons
+        return self.ranks[projection][layer] if projection in self.ranks and left[layer] else 0
+
+    def then(self, second: "Plan") -> "Plan":
+        """Compose: the one plan that does what this one does, and then `second`.
+
+        Args:
+            second: Either in the coordinates of the same base, keeping nothing that this plan removes, or in those of
+                the model this plan leaves: head 1 is then the second of the heads that stay.
+
+        Returns:
+            A plan in this plan's base coordinates, with the ranks and provenance of `second`.
+
+        Raises:
+            PlanError: If `second` fits neither, or keeps what is already gone.
+        """
+        if second.base == self.base:
+            check_within(second, self.lineage)
+            return second
+        if second.base != self.architecture:
+            raise PlanError(
+                f"The second plan is for {second.base.describe()}; the first leaves {self.architecture.describe()} of "
+                f"{self.base.describe()}. It must be made for one of the two."
+            )
+        return second.model_copy(
+            update={
+                "base": self.base,
+                "heads": _through(self.heads, second.heads),
+                "neurons": _through(self.neurons, second.neurons),
+            }
+        )
+
+    def __str__(self) -> str:
+        """A table, one line a layer."""
+        base = self.base
+        names = [name for name in PROJECTIONS if name in self.ranks]
+        lines = [
+            f"plan {self.id}: {self.architecture.total_heads} of {base.total_heads} heads, "
+            f"{self.architecture.total_neurons} of {base.total_neurons} neurons stay ({base.family})",
+            "layer  heads  neurons  ranks" + (f" ({' '.join(names)})" if names else ""),
+        ]
+        for layer in range(base.num_layers):
+            ranks = " ".join(str(self.rank(name, layer)) for name in names) or "none"
+            lines.append(
+                f"{layer:>5}  {len(self.heads[layer]):>2}/{base.num_heads[layer]:<2}  "
+                f"{len(self.neurons[layer]):>4}/{base.num_neurons[layer]:<4} {ranks}"
+            )
+        return "\n".join(lines)
+
+
+def check_within(plan: Plan, present: Lineage) -> None:
+    """Hold a plan to a model: same base, and nothing kept that is already gone.
+
+    Raises:
+        PlanError: Naming the layer and the ids.
+    """
+    if plan.base != present.base:
+        raise PlanError(
+            f"The plan is for another model: {plan.base.describe()}. This model is {present.base.describe()}. "
+            "Make a plan from this model's own scores."
+        )
+    for name, wanted, there in (("heads", plan.heads, present.heads), ("neurons", plan.neurons, present.neurons)):
+        for layer, (ids, left) in enumerate(zip(wanted, there, strict=True)):
+            gone = sorted(set(ids) - set(left))
+            if gone:
+                raise PlanError(
+                    f"{name}[{layer}]: the plan keeps {gone[:5]}{' and more' if len(gone) > 5 else ''}, which an earlier "
+                    "cut removed. Apply this plan to the base model, or make one from the pruned model's scores."
+                )
+
+
+def _through(first: Sequence[Sequence[int]], second: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """Base ids of positions among the ids that a first cut left: ([4, 7, 9], [0, 2]) -> [4, 9]."""
+    return tuple(tuple(ids[position] for position in kept) for ids, kept in zip(first, second, strict=True))
+
+
+def _explain(error: ValidationError) -> str:
+    """The first of pydantic's complaints, with its place."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the file"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {place!r}. Remove it, or correct its spelling."
+    if first["type"] == "unexpected_keyword_argument":
+        return f"unknown key {place!r}. Remove it, or correct its spelling."
+    if first["type"] == "literal_error" and place == "format":
+        return f"format is {first['input']!r}, this version of prunelora reads {FORMAT!r}."
+    if first["type"] in ("missing", "missing_argument"):
+        return f"{place!r} is missing."
+    found = repr(first.get("input"))
+    return f"{place}: {first['msg']}, found {found[:60]}{'...' if len(found) > 60 else ''}."
+
+
+def _readable_json(value: Mapping[str, Any]) -> str:
+    """JSON with lists of numbers on one line: a layer a line."""
+
+    def write(item: Any, indent: int) -> str:
+        pad = "  " * (indent + 1)
+        if isinstance(item, Mapping) and item:
+            rows = [f"{pad}{json.dumps(key)}: {write(one, indent + 1)}" for key, one in item.items()]
+            return "{\n" + ",\n".join(rows) + "\n" + "  " * indent + "}"
+        if isinstance(item, list) and any(isinstance(one, list | str | Mapping) for one in item):
+            rows = [f"{pad}{write(one, indent + 1)}" for one in item]
+            return "[\n" + ",\n".join(rows) + "\n" + "  " * indent + "]"
+        return json.dumps(item, ensure_ascii=False)
+
+    return write(value, 0)

@@ -1,0 +1,53 @@
+"""Rank-varied LoRA: higher ranks in the more important blocks (paper section 3.3)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prunelora.errors import PlanError
+from prunelora.planning.normalise import normalise
+
+PAPER_LAYERS = 12
+PAPER_HIGH_BLOCKS = 4
+
+
+def default_num_high(num_layers: int) -> int:
+    """The paper's 4 of 12 blocks, and a third of the blocks where there are not 12; at least one.
+
+    >>> default_num_high(12), default_num_high(6), default_num_high(2)
+    (4, 2, 1)
+    """
+    return max(1, round(num_layers * PAPER_HIGH_BLOCKS / PAPER_LAYERS))
+
+
+def block_importance(heads: Sequence[np.ndarray], *, how: str = "raw") -> list[float]:
+    """Mean importance of the heads of each block.
+
+    Args:
+        heads: For every layer, unnormalised scores (H_l,).
+        how: "raw" takes the scores before the per-layer normalisation: after it every block has the same norm.
+            "normalised" takes them after the paper's normalisation, the other reading of the paper.
+
+    Returns:
+        L numbers; 0 for a block without heads.
+    """
+    if how not in ("raw", "normalised"):
+        raise PlanError(f"block_importance={how!r} is unknown. Use 'raw' or 'normalised'.")
+    scores = list(heads) if how == "raw" else normalise(heads, "paper")
+    return [float(layer.mean()) if layer.size else 0.0 for layer in scores]
+
+
+def block_ranks(importance: Sequence[float], *, rank_high: int, rank_low: int, num_high: int | None) -> list[int]:
+    """`rank_high` in the `num_high` most important blocks, `rank_low` in the rest; ties go to the earlier block.
+
+    Raises:
+        PlanError: If a rank is negative, low exceeds high, or there are not `num_high` blocks.
+    """
+    layers = len(importance)
+    num_high = default_num_high(layers) if num_high is None else num_high
+    if not 0 <= num_high <= layers:
+        raise PlanError(f"num_high={num_high}: the model has {layers} blocks. Use a number in 0..{layers}.")
+    if rank_low < 0 or rank_high < rank_low:
+        raise PlanError(f"rank_high={rank_high}, rank_low={rank_low}: expected rank_high >= rank_low >= 0.")
+    high = set(sorted(range(layers), key=lambda layer: -importance[layer])[:num_high])
+    return [rank_high if layer in high else rank_low for layer in range(layers)]

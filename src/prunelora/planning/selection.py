@@ -1,0 +1,66 @@
+"""Choosing what stays: the best units of all layers together, within a count that is never exceeded."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from prunelora.errors import PlanError
+
+
+def count_to_keep(keep: int | float | None, total: int, option: str) -> int:
+    """Turn a count or a fraction into a count; `None` keeps everything.
+
+    A fraction is rounded down, so that the budget is never exceeded: 0.5 of 9 heads keeps 4.
+
+    Raises:
+        PlanError: If it is neither a count in 0..total nor a fraction in 0..1.
+    """
+    if keep is None:
+        return total
+    if isinstance(keep, bool) or not isinstance(keep, int | float):
+        raise PlanError(f"{option}={keep!r}: expected a count (int) or a fraction (float in 0..1).")
+    if isinstance(keep, int):
+        if not 0 <= keep <= total:
+            raise PlanError(
+                f"{option}={keep} cannot be met: the model has {total}. Use a count in 0..{total}, or a fraction such as 0.5."
+            )
+        return keep
+    if not 0.0 <= keep <= 1.0 or math.isnan(keep):
+        raise PlanError(f"{option}={keep} is not a fraction in 0..1. Use a fraction such as 0.5, or a count such as {total // 2}.")
+    # A fraction typed in decimals must not lose a unit to binary rounding: 0.7 of 10 is 7, not 6.
+    return math.floor(round(keep * total, 6))
+
+
+def best(scores: Sequence[np.ndarray], keep: int, *, round_to: int = 1) -> list[list[int]]:
+    """Positions of the best `keep` units of all layers together, sorted, for every layer.
+
+    With `round_to` units stand or fall in groups of neighbours in their layer's own ranking, so that every layer keeps
+    a multiple of `round_to` (or all it has); a group's score is its mean. Equal scores keep the earlier layer's, then
+    the earlier unit.
+
+    Args:
+        scores: For every layer, shape (U_l,).
+        keep: How many units may stay in all; fewer do where the groups do not fill it.
+        round_to: Size of a group.
+    """
+    groups: list[tuple[float, int, list[int]]] = []
+    for layer, values in enumerate(scores):
+        order = np.argsort(-values, kind="stable")
+        for start in range(0, len(order), round_to):
+            members = order[start : start + round_to]
+            groups.append((float(values[members].mean()), layer, members.tolist()))
+    groups.sort(key=lambda group: -group[0])  # Stable: layers stay in order among equals.
+    kept: list[list[int]] = [[] for _ in scores]
+    left = keep
+    closed: set[int] = set()
+    for _, layer, members in groups:
+        # A layer's groups come best first; once one does not fit, a worse one of the same layer must not take its place.
+        if layer in closed:
+            continue
+        if len(members) > left:
+            closed.add(layer)
+            continue
+        kept[layer] += members
+        left -= len(members)
+    return [sorted(layer) for layer in kept]

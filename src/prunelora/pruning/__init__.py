@@ -1,0 +1,1 @@
+"""Pruning: the surgery that makes weights smaller, and the masks that check it."""

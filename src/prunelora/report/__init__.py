@@ -1,0 +1,1 @@
+"""Report: figures, report.html, report.md and the summary of a run."""
