@@ -29,7 +29,7 @@ def score(
 ) -> Importance:
     """Score every attention head and feed-forward neuron by how much the task's loss depends on it.
 
-    With the criterion "gradient" a unit's score is
+    With the criterion "gradient" a unit's score is::
 
         I = (1 / N_tokens) * sum over examples x of |dLoss(x) / dxi|    at xi = 1,
 

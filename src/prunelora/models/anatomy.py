@@ -109,8 +109,12 @@ class Anatomy:
         return names
 
 
-def dissect(model: nn.Module) -> Anatomy:
+def dissect(model: nn.Module, *, adapted: bool = False) -> Anatomy:
     """Find the parts of a model by its family's row, and check that they are what the row says.
+
+    Args:
+        model: A transformers model.
+        adapted: Let its linear layers be wrapped by an adapter: for reading names, not weights.
 
     Raises:
         UnsupportedModelError: If the family has no row, the model carries an adapter, or its modules do not fit the row.
@@ -149,8 +153,9 @@ def dissect(model: nn.Module) -> Anatomy:
     blocks = tuple(
         Block(index, module, family, f"{base_prefix}{family.blocks}.{index}") for index, module in enumerate(blocks_list)
     )
-    for block in blocks:
-        _check(block)
+    if not adapted:
+        for block in blocks:
+            _check(block)
     return Anatomy(model, family, base_prefix, blocks)
 
 

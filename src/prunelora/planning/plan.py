@@ -89,6 +89,17 @@ class Plan(BaseModel):
     def _write_neurons(self, value: tuple[tuple[int, ...], ...]) -> list[str]:
         return [write_ids(ids, total) for ids, total in zip(value, self.base.num_neurons, strict=True)]
 
+    @classmethod
+    def whole(cls, lineage: Lineage, *, rank: int = 0, targets: Sequence[str] = ATTENTION_PROJECTIONS) -> "Plan":
+        """The plan that cuts nothing more from a model; with a rank, plain LoRA: the same rank in every layer."""
+        layers = lineage.base.num_layers
+        return cls(
+            base=lineage.base,
+            heads=lineage.heads,
+            neurons=lineage.neurons,
+            ranks={name: (rank,) * layers for name in targets} if rank else {},
+        )
+
     # Reading and writing ----------------------------------------------------------------------------------------------
 
     @classmethod

@@ -1,0 +1,78 @@
+# `make demo` and `make test` set everything up by themselves, once; `make help` lists the rest.
+# PYTHON    the interpreter that makes .venv (3.11 or newer; default: python3.11, then python3)
+# PIP_ARGS  further options for every pip call, for example an index that has torch for your GPU or for CPU only:
+#           make setup PIP_ARGS="--extra-index-url URL"
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP_ARGS ?=
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+
+RUN := runs/demo
+SETUP_STAMP := $(VENV)/.setup-stamp
+DOCS_STAMP := $(VENV)/.docs-stamp
+
+.PHONY: help setup demo test test-slow lint format docs bench wheel-check clean distclean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
+
+setup: $(SETUP_STAMP) ## make .venv with everything that the other targets need (first time: some minutes)
+
+# A stamp is as old as the last complete installation, so nothing is installed again until what to install changes.
+$(SETUP_STAMP): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then echo "No Python 3.11 or newer found. Install one, or say where it is: make PYTHON=/path/to/python" >&2; exit 1; fi
+	@test -x $(BIN)/python || { echo "Making $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv $(VENV); }
+	@echo "Installing prunelora and what it needs into $(VENV): some minutes the first time"
+	$(PIP) install $(PIP_ARGS) -c constraints.txt -e ".[demo,onnx,dev]"
+	@touch $@
+
+$(DOCS_STAMP): $(SETUP_STAMP)
+	$(PIP) install $(PIP_ARGS) -c constraints.txt -e ".[docs]"
+	@touch $@
+
+demo: $(SETUP_STAMP) ## the embedded example: score, plan, prune, tune, export, measure and report; into runs/demo
+	$(BIN)/prunelora run --out $(RUN)
+	@echo "Report: $(CURDIR)/$(RUN)/report.html"
+
+test: $(SETUP_STAMP) ## the tests, without the slow ones
+	$(BIN)/pytest
+
+# pytest ends with 5 where no test is marked slow: that is no failure.
+test-slow: $(SETUP_STAMP) ## the slow tests
+	$(BIN)/pytest -m slow || { rc=$$?; test $$rc -eq 5; }
+
+lint: $(SETUP_STAMP) ## ruff (rules and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(SETUP_STAMP) ## rewrite the files as ruff wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# -E reads every page again: a page that was not changed would not repeat its warning.
+docs: $(DOCS_STAMP) ## the site, into docs/_build/html; a warning is an error
+	$(BIN)/sphinx-build -E -W --keep-going -b html docs docs/_build/html
+	@echo "Docs: $(CURDIR)/docs/_build/html/index.html"
+
+bench: $(SETUP_STAMP) ## time and memory of scoring
+	$(BIN)/python -m benchmarks.importance
+
+wheel-check: $(SETUP_STAMP) ## build the wheel, install it apart from this folder, and run it there
+	rm -rf dist
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+	$(BIN)/python .ci/wheel_check.py dist
+
+clean: ## remove what can be made again in seconds; leaves .venv and runs
+	rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests docs benchmarks .ci -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean ## clean, and remove .venv
+	rm -rf $(VENV)

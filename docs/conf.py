@@ -1,0 +1,25 @@
+"""How Sphinx builds the site: Markdown pages by MyST, API pages from the docstrings. `make docs` runs it."""
+
+from importlib.metadata import version as installed_version
+
+project = "prunelora"
+author = "The prunelora developers"
+release = installed_version("prunelora")
+version = release
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_default_options = {"exclude-members": "model_config, model_post_init, model_fields, model_computed_fields"}
+# Defaults as the source spells them, not their repr.
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+html_theme = "furo"
+html_title = f"prunelora {release}"

@@ -1,0 +1,255 @@
+"""The commands. Each reads what was typed, calls the library, and shows what came back."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prunelora import __version__
+from prunelora.cli import terminal
+from prunelora.cli.options import with_settings_of
+from prunelora.data.settings import DataSettings
+from prunelora.errors import RecipeError
+from prunelora.recipe import (
+    STAGE_KINDS,
+    ExportStage,
+    FineTuneStage,
+    MeasureStage,
+    PlanStage,
+    Recipe,
+    ScoreStage,
+    WarmUpStage,
+    load_recipe,
+)
+from prunelora.runfolder import RunFolder
+
+EXAMPLE_OUT = Path("runs/example")
+
+app = typer.Typer(
+    help="Fine-tune a pretrained transformer so that what comes out is also smaller and faster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder. Made if --model and --data start a run in it.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STAGE.SETTING=VALUE", help="Any other setting of the recipe; may be repeated."),
+]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="Recipe file (YAML) with the stages and their settings.")]
+RecipeOptions = (Recipe, ("model", "seed", "trust_remote_code"))
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        terminal.give_lines([f"prunelora {__version__}"])
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+@with_settings_of(
+    RecipeOptions,
+    (DataSettings, None),
+    (ScoreStage, ("criterion", "rows")),
+    (WarmUpStage, ("steps",)),
+    (PlanStage, ("keep_heads", "keep_ffn", "normalise", "rank_high", "rank_low", "targets")),
+    (FineTuneStage, ("epochs", "learning_rate", "batch_size", "patience", "tensorboard")),
+)
+def run(
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=f"Run folder. [default: {EXAMPLE_OUT} for the example]", show_default=False)] = None,
+    recipe: RecipeFile = None,
+    sets: Sets = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="Also fine-tune the dense model with plain LoRA, to see what pruning cost.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    json: Json = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Model + data -> everything, in one run folder. With no arguments: the embedded example.
+
+    A run that was stopped goes on; stages that are done under the same settings are not repeated.
+    """
+    example = not settings.keys() & {"model", "data"} and recipe is None
+    if not example and out is None:
+        raise RecipeError("No run folder was given. Add --out FOLDER.")
+    folder = RunFolder(out or EXAMPLE_OUT)
+    if recipe is not None:
+        chosen = load_recipe(recipe)
+    elif folder.begun and not settings.keys() & {"model", "data"}:
+        chosen = folder.recipe()
+    else:
+        _need_both(settings, example)
+        chosen = Recipe().with_baseline() if example else Recipe()
+    chosen = _changed(chosen.with_baseline() if baseline else chosen, settings, sets)
+    if dry_run:
+        _show_plan_of_work(chosen, folder, json)
+        return
+    from prunelora.pipeline import execute
+
+    outcome = execute(chosen, folder.path, tell=terminal.tell, progress=not json)
+    if json:
+        terminal.give_json({"folder": str(outcome.folder), "ran": outcome.ran, "stages": dict(outcome.results.stages)})
+    else:
+        terminal.give_lines(outcome.summary)
+
+
+def _need_both(settings: dict[str, Any], example: bool) -> None:
+    missing = {"model", "data"} - settings.keys()
+    if missing and not example:
+        raise RecipeError(
+            f"--{missing.pop()} is missing: a run needs --model and --data. With neither, the embedded example runs."
+        )
+
+
+def _changed(recipe: Recipe, settings: dict[str, Any], sets: list[str] | None) -> Recipe:
+    changes = {recipe.key_of(name): value for name, value in settings.items()}
+    for item in sets or []:
+        key, sign, value = item.partition("=")
+        if not sign:
+            raise RecipeError(f"--set {item}: expected STAGE.SETTING=VALUE, such as finetune.weight_decay=0.")
+        changes[key.strip()] = value.strip()
+    return recipe.with_settings(changes)
+
+
+def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:
+    work = [
+        {
+            "stage": name,
+            "settings": stage.model_dump(mode="json", exclude={"stage"}),
+            "has_record": folder.record(name) is not None,
+        }
+        for name, stage in zip(recipe.names, recipe.stages, strict=True)
+    ]
+    if json:
+        terminal.give_json({"model": recipe.model, "task": recipe.task.model_dump(), "folder": str(folder.path), "stages": work})
+        return
+    terminal.give_lines([f"model {recipe.model}, data {recipe.task.data}, seed {recipe.seed}, into {folder.path}"])
+    for number, one in enumerate(work, start=1):
+        shown = ", ".join(f"{key}={value}" for key, value in one["settings"].items() if value is not None)
+        mark = "  (finished once; repeated if something before it changed)" if one["has_record"] else ""
+        terminal.give_lines([f"{number:>2}. {one['stage']}{mark}", f"      {shown}"] if shown else [f"{number:>2}. {one['stage']}{mark}"])
+
+
+def _stage_command(kind: str, *others: tuple[type[Any], tuple[str, ...] | None]) -> None:
+    """Make the command for one stage: run the recipe in the folder up to it, with its settings changed if given."""
+    model = STAGE_KINDS[kind]
+
+    @with_settings_of(RecipeOptions, (DataSettings, None), *others, (model, None))
+    def command(run: RunArgument, recipe: RecipeFile = None, sets: Sets = None, json: Json = False, *, settings: dict[str, Any]) -> None:
+        folder = RunFolder(run)
+        if recipe is not None:
+            chosen = load_recipe(recipe)
+        elif folder.begun:
+            chosen = folder.recipe()
+        else:
+            _need_both(settings, example=not settings.keys() & {"model", "data"})
+            chosen = Recipe()
+        if kind not in chosen.names:
+            raise RecipeError(f"{run}: the recipe has no stage {kind!r}. It has: {', '.join(chosen.names)}.")
+        own = {f"{kind}.{name}": settings.pop(name) for name in list(settings) if name in model.model_fields}
+        chosen = _changed(chosen, settings, sets).with_settings(own)
+        from prunelora.pipeline import execute
+
+        outcome = execute(chosen, folder.path, until=kind, tell=terminal.tell, progress=not json)
+        facts = dict(outcome.results.facts(kind))
+        if json:
+            terminal.give_json({"folder": str(run), "stage": kind, "ran": outcome.ran, "facts": facts})
+        else:
+            plan = outcome.results.plan
+            if kind == "plan" and plan is not None:
+                terminal.give_lines(str(plan).splitlines())
+            else:
+                terminal.give_lines(f"{name}: {value}" for name, value in terminal.flatten(facts).items())
+
+    command.__doc__ = f"{str(model.__doc__).splitlines()[0]} Runs what must come before it, where that is not done yet."
+    app.command(name=kind)(command)
+
+
+for _kind in ("score", "plan", "prune", "finetune", "merge", "measure", "export", "report"):
+    _stage_command(_kind)
+
+
+@app.command()
+def show(
+    plan: Annotated[Path, typer.Argument(help="A plan.json, or a folder that has one (run, model or adapter).")],
+    diff: Annotated[Path | None, typer.Option("--diff", help="Another plan to compare with.")] = None,
+    json: Json = False,
+) -> None:
+    """Draw a plan in the terminal: heads and neurons that stay in every layer, and ranks."""
+    from prunelora.cli.drawing import draw_difference, draw_plan
+    from prunelora.planning.plan import Plan
+
+    first = Plan.load(plan / "plan.json" if plan.is_dir() else plan)
+    second = Plan.load(diff / "plan.json" if diff.is_dir() else diff) if diff is not None else None
+    if second is not None and second.base != first.base:
+        raise RecipeError(f"The plans are for two models: {first.base.describe()}; {second.base.describe()}.")
+    if json:
+        content: dict[str, Any] = {"plan": first.model_dump(mode="json"), "id": first.id}
+        if second is not None:
+            content |= {"other": second.model_dump(mode="json"), "other_id": second.id, "same": first.id == second.id}
+        terminal.give_json(content)
+    else:
+        terminal.give_lines(draw_plan(first) if second is None else draw_difference(first, second))
+
+
+@app.command()
+@with_settings_of((PlanStage, ("keep_heads", "keep_ffn")))
+def check(
+    model: Annotated[str, typer.Option(help="Model: a folder, a hub name, or minilm. Only its configuration is read.")] = "minilm",
+    data: Annotated[str | None, typer.Option(help="Task data, to look at its rows and lengths too.")] = None,
+    tokens: Annotated[int, typer.Option(help="Length of the inputs that MACs are counted for, in tokens.")] = 128,
+    json: Json = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """What can this model, data and budget give? Sizes and speed ceilings, before any work."""
+    from prunelora.evaluation.feasibility import check as check_budget
+
+    budget = PlanStage.model_validate(settings)
+    found = check_budget(model, data=data, keep_heads=budget.keep_heads, keep_ffn=budget.keep_ffn, tokens=tokens)
+    if json:
+        terminal.give_json(found.to_dict())
+    else:
+        terminal.give_lines(found.lines())
+
+
+@app.command()
+def families(json: Json = False) -> None:
+    """Which models are supported, and for what."""
+    from prunelora.models.families import FAMILIES
+
+    rows = [
+        {
+            "family": row.name,
+            "title": row.title,
+            "model_types": list(row.model_types),
+            "task": "sequence classification",
+            "heads": True,
+            "neurons": True,
+            "lora": True,
+            "save_and_load": True,
+            "onnx": True,
+        }
+        for row in FAMILIES.values()
+    ]
+    if json:
+        terminal.give_json(rows)
+        return
+    columns = ("family", "model_type", "heads", "neurons", "LoRA", "save and load", "ONNX")
+    terminal.give_table(
+        "Supported families (sequence classification)",
+        columns,
+        [(row["title"], ", ".join(row["model_types"]), *(["yes"] * 5)) for row in rows],  # type: ignore[arg-type]
+    )

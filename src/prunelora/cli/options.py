@@ -1,0 +1,70 @@
+"""Options of commands, made from the settings' own descriptions, so that nothing is described twice."""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+Command = Callable[..., None]
+
+
+def with_settings_of(*sources: tuple[type[BaseModel], Iterable[str] | None]) -> Callable[[Command], Command]:
+    """Give a command an option for every field of some settings (or for the named ones).
+
+    The command gets what was typed as the keyword argument `settings`, a dict of field name to text or bool, with only
+    what was given. Values are checked by the settings themselves.
+    """
+
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command)
+        own = [parameter for name, parameter in signature.parameters.items() if name != "settings"]
+        fields = {
+            name: field
+            for model, names in sources
+            for name, field in model.model_fields.items()
+            if name != "stage" and (names is None or name in names)
+        }
+
+        def wrapper(**given: Any) -> None:
+            settings = {name: given.pop(name) for name in fields}
+            command(**given, settings={name: value for name, value in settings.items() if value is not None})
+
+        options = [_option(name, field) for name, field in fields.items() if name not in signature.parameters]
+        wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
+        wrapper.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *options]}
+        return wrapper
+
+    return decorate
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    default = field.get_default(call_default_factory=False)
+    text = str(field.description)
+    if isinstance(default, bool | int | float | str):
+        text += f" [default: {default}]"
+    elif isinstance(default, tuple):
+        text += f" [default: {','.join(default)}]"
+    flag = f"--{name.replace('_', '-')}"
+    if field.annotation is bool:
+        kind: Any = bool | None
+        option = typer.Option(f"{flag}/--no-{name.replace('_', '-')}", help=text, show_default=False)
+    else:
+        kind = str | None
+        option = typer.Option(flag, help=text, metavar=_metavar(field.annotation), show_default=False)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
+
+
+def _metavar(annotation: Any) -> str:
+    """What to type: INT, NUMBER, TEXT, or the choices."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return "[" + "|".join(map(str, typing.get_args(annotation))) + "]"
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        kinds = [_metavar(one) for one in typing.get_args(annotation) if one is not type(None)]
+        return "COUNT|FRACTION" if kinds == ["INT", "NUMBER"] else "|".join(dict.fromkeys(kinds))
+    return {int: "INT", float: "NUMBER"}.get(annotation, "TEXT")

@@ -1,0 +1,143 @@
+"""Which columns hold the text, the second text and the label: as told, or guessed from their names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prunelora.data import checks
+from prunelora.data.settings import DataSettings
+from prunelora.data.tables import Table, describe_columns
+from prunelora.errors import DataError
+
+# Two tiers: a name of the first decides even where one of the second is there too ("label" beside "score").
+LABEL_NAMES = (
+    ("label", "labels", "gold_label", "target"),
+    ("class", "y", "score", "stars", "rating", "sentiment", "category"),
+)
+PAIR_NAMES = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+)
+TEXT_NAMES = ("sentence", "text", "review", "content", "document", "comment")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Chosen columns.
+
+    Attributes:
+        text: Column of the (first) text.
+        text_pair: Column of the second text, or None.
+        labels: One label column, or the 0/1 columns of a multi-label task.
+        guessed: Which of "text", "text_pair" and "label" nobody named.
+    """
+
+    text: str
+    text_pair: str | None
+    labels: tuple[str, ...]
+    guessed: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """Label columns as the option --label takes them."""
+        return ",".join(self.labels)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text column, or both of a pair."""
+        return (self.text,) if self.text_pair is None else (self.text, self.text_pair)
+
+    @property
+    def by_role(self) -> dict[str, str]:
+        """What was chosen as text, text_pair and label."""
+        pair = {} if self.text_pair is None else {"text_pair": self.text_pair}
+        return {"text": self.text, **pair, "label": self.label}
+
+
+def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Columns:
+    """Take the columns that `settings` names, and guess the rest.
+
+    A column named on the command line is never second-guessed: with --text alone the task has one text, even where a
+    second column looks like its pair.
+    """
+    names = list(table.columns)
+    for option, column in (("--text", settings.text), ("--text-pair", settings.text_pair)):
+        if column is not None:
+            checks.check_has_column(column, names, option=option, where=where)
+    labels = _named_labels(settings.label, names, where=where) or (_guess_label(names, settings, where=where),)
+    text, pair = settings.text, settings.text_pair
+    if text is None:
+        taken = {*labels, *([pair] if pair else [])}
+        left = [name for name in names if name not in taken]
+        guess = _guess_texts(table, left, want_pair=pair is None, where=where)
+        text = guess[0]
+        pair = pair or (guess[1] if len(guess) == 2 else None)
+    chosen = [text, *([pair] if pair else []), *labels]
+    if len(set(chosen)) != len(chosen):
+        raise DataError(
+            f"One column is used twice: text {text!r}, second text {pair!r}, label {', '.join(labels)}. "
+            f"Name distinct columns with {checks.COLUMN_OPTIONS}."
+        )
+    guessed = [role for role in ("text", "text_pair", "label") if getattr(settings, role) is None]
+    if settings.text is not None or pair is None:
+        guessed = [role for role in guessed if role != "text_pair"]
+    return Columns(text=text, text_pair=pair, labels=labels, guessed=tuple(guessed))
+
+
+def _named_labels(label: str | None, names: Sequence[str], *, where: str) -> tuple[str, ...]:
+    if label is None:
+        return ()
+    if label in names:  # a name may hold a comma
+        return (label,)
+    columns = tuple(column.strip() for column in label.split(",") if column.strip()) or (label,)
+    for column in columns:
+        checks.check_has_column(column, names, option="--label", where=where)
+    return columns
+
+
+def _guess_label(names: Sequence[str], settings: DataSettings, *, where: str) -> str:
+    left = [name for name in names if name not in (settings.text, settings.text_pair)]
+    for tier in LABEL_NAMES:
+        found = [name for name in left if name.lower() in tier]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise DataError(
+                f"{where}: the label could be any of {', '.join(found)}. Say which with --label. "
+                f"Columns: {describe_columns(names)}."
+            )
+    raise DataError(
+        f"{where}: no column has a name known for labels ({', '.join(LABEL_NAMES[0])}, ...). "
+        f"Columns: {describe_columns(names)}. Name them with {checks.COLUMN_OPTIONS}."
+    )
+
+
+def _guess_texts(table: Table, left: Sequence[str], *, want_pair: bool, where: str) -> tuple[str, ...]:
+    lowered = {name.lower(): name for name in left}
+    found: list[tuple[str, ...]] = []
+    if want_pair:
+        found = [(lowered[a], lowered[b]) for a, b in PAIR_NAMES if a in lowered and b in lowered]
+    if not found:
+        found = [(lowered[name],) for name in TEXT_NAMES if name in lowered]
+    if not found:
+        found = [(name,) for name in left if _holds_words(table.columns[name])]
+    if len(found) == 1:
+        return found[0]
+    what = (
+        f"the text could be any of {', '.join(' + '.join(each) for each in found)}"
+        if found
+        else "no column looks like text"
+    )
+    raise DataError(
+        f"{where}: {what}. Columns: {describe_columns(list(table.columns))}. Name them with {checks.COLUMN_OPTIONS}."
+    )
+
+
+def _holds_words(values: Sequence[object]) -> bool:
+    # Identifiers and counts are numbers in every row; a text column has words in most.
+    sample = [value for value in values[:1000] if value is not None]
+    words = sum(isinstance(value, str) and any(character.isalpha() for character in value) for value in sample)
+    return words * 2 > len(sample)

@@ -1,0 +1,238 @@
+"""Labels as found (words, numbers, lists, 0/1 columns) turned into what a loss takes."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from prunelora.data import checks
+from prunelora.data.settings import TaskType
+from prunelora.errors import DataError
+
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+# More classes than this are more likely a regression target or a wrong column than a task: ask instead of guessing.
+MOST_GUESSED_CLASSES = 200
+
+# "01" is a code word, not the number 1: two such codes must not become one class.
+_CODE_WORD = re.compile(r"[+-]?0\d+")
+
+
+@dataclass(frozen=True)
+class EncodedLabels:
+    """Labels by split, encoded.
+
+    Attributes:
+        problem_type: As `transformers` spells it in a configuration.
+        names: Names of the classes by id; empty for regression.
+        by_split: Class ids, floats, or lists of 0.0 and 1.0, by split.
+    """
+
+    problem_type: ProblemType
+    names: tuple[str, ...]
+    by_split: dict[str, list[Any]]
+
+
+def encode_labels(
+    raw: dict[str, list[Any]],
+    *,
+    columns: Sequence[str],
+    class_names: tuple[str, ...] = (),
+    task_type: TaskType = "auto",
+) -> EncodedLabels:
+    """Decide the kind of task and encode the labels of every split.
+
+    Classes are those of the training split: words sorted alphabetically, whole numbers by value, or `class_names` in
+    their own order. With `task_type="auto"`:
+
+        several columns, or a column of lists   -> multi_label_classification
+        words; whole numbers (1, "1", 1.0)      -> single_label_classification
+        numbers, some with a fraction           -> regression
+
+    Args:
+        raw: Labels by split, "train" among them, as the columns hold them; a list a row where `columns` are several.
+        columns: Names of the label columns.
+        class_names: Names of integer labels, where the data brings them.
+        task_type: Kind of task, or "auto".
+
+    Raises:
+        DataError: If labels are missing, unknown to training, not finite, all the same, or do not fit `task_type`.
+    """
+    column = ",".join(columns)
+    for split, labels in raw.items():
+        checks.check_labels_present(labels, column=column, where=split)
+    everything = [label for labels in raw.values() for label in labels]
+    lists = len(columns) > 1 or any(isinstance(label, (list, tuple)) for label in everything)
+    problem_type = _problem_type(everything, lists=lists, named=bool(class_names), task_type=task_type, column=column)
+    if problem_type == "multi_label_classification":
+        return _encode_multi_label(raw, columns=columns, class_names=class_names)
+    if problem_type == "regression":
+        return _encode_regression(raw, column=column)
+    return _encode_single_label(raw, column=column, class_names=class_names, guessed=task_type == "auto")
+
+
+def as_number(value: object) -> float | None:
+    """The number in a label cell, or None where it is a word."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, float)):
+        return float(value)
+    if not isinstance(value, str) or _CODE_WORD.fullmatch(value.strip()) or "_" in value:
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _problem_type(labels: Sequence[Any], *, lists: bool, named: bool, task_type: TaskType, column: str) -> ProblemType:
+    if lists and task_type not in ("auto", "multi_label_classification"):
+        raise DataError(
+            f"--task-type {task_type}: column {column!r} holds several labels a row. "
+            "Use multi_label_classification, or one column with one label a row."
+        )
+    if not lists and task_type == "multi_label_classification":
+        raise DataError(
+            f"--task-type multi_label_classification: column {column!r} holds one label a row. "
+            "Name several 0/1 columns joined by commas with --label, or use a column of lists."
+        )
+    if task_type != "auto":
+        return task_type
+    if lists:
+        return "multi_label_classification"
+    numbers = [as_number(label) for label in labels]
+    if named or any(number is None for number in numbers):
+        return "single_label_classification"
+    finite = [number for number in numbers if number is not None and math.isfinite(number)]
+    return "single_label_classification" if all(n.is_integer() for n in finite) else "regression"
+
+
+def _encode_single_label(
+    raw: dict[str, list[Any]], *, column: str, class_names: tuple[str, ...], guessed: bool
+) -> EncodedLabels:
+    numbers = {split: [as_number(label) for label in labels] for split, labels in raw.items()}
+    whole = all(number is not None and number.is_integer() for each in numbers.values() for number in each)
+    keys: dict[str, list[Any]]
+    if whole:
+        keys = {split: [int(number) for number in each if number is not None] for split, each in numbers.items()}
+    else:
+        keys = {split: [str(label).strip() for label in labels] for split, labels in raw.items()}
+    checks.check_more_than_one(keys["train"], column=column, what="class")
+    classes = sorted(set(keys["train"]))
+    if guessed and not class_names and len(classes) > MOST_GUESSED_CLASSES:
+        raise DataError(
+            f"Column {column!r} holds {len(classes):,} different labels in {len(keys['train']):,} rows. If they are "
+            "classes say --task-type single_label_classification, if they are quantities --task-type regression; "
+            "otherwise name another --label."
+        )
+    for split, labels in keys.items():
+        checks.check_known_labels(labels, classes, column=column, where=split)
+    names = tuple(str(each) for each in classes)
+    if class_names and whole:
+        outside = [each for each in classes if not 0 <= each < len(class_names)]
+        if outside:
+            raise DataError(
+                f"Column {column!r} has the label {outside[0]}, but its {len(class_names)} class names number "
+                f"0 to {len(class_names) - 1}. Correct the label or the names."
+            )
+        classes, names = list(range(len(class_names))), class_names
+    ids = {each: index for index, each in enumerate(classes)}
+    by_split = {split: [ids[label] for label in labels] for split, labels in keys.items()}
+    return EncodedLabels("single_label_classification", names, by_split)
+
+
+def _encode_regression(raw: dict[str, list[Any]], *, column: str) -> EncodedLabels:
+    by_split: dict[str, list[Any]] = {}
+    for split, labels in raw.items():
+        numbers = [as_number(label) for label in labels]
+        words = [row for row, number in enumerate(numbers, 1) if number is None]
+        if words:
+            raise DataError(
+                f"{split}: column {column!r} holds {labels[words[0] - 1]!r} in row {words[0]:,}, which is no number, "
+                "but the task is regression. Correct the row, or use --task-type single_label_classification."
+            )
+        by_split[split] = [number for number in numbers if number is not None]
+        checks.check_finite(by_split[split], column=column, where=split)
+    checks.check_more_than_one(by_split["train"], column=column, what="target")
+    return EncodedLabels("regression", (), by_split)
+
+
+def _encode_multi_label(
+    raw: dict[str, list[Any]], *, columns: Sequence[str], class_names: tuple[str, ...]
+) -> EncodedLabels:
+    column = ",".join(columns)
+    if len(columns) > 1:
+        names, by_split = tuple(columns), {split: _zero_one(rows, column, split) for split, rows in raw.items()}
+    elif not class_names and _are_indicator_lists(raw):
+        width = len(raw["train"][0])
+        names = tuple(str(index) for index in range(width))
+        by_split = {split: _zero_one(rows, column, split) for split, rows in raw.items()}
+    else:
+        names, by_split = _indicators(raw, column=column, class_names=class_names)
+    train = by_split["train"]
+    checks.check_more_than_one([tuple(row) for row in train], column=column, what="combination of labels")
+    known = [name for index, name in enumerate(names) if any(row[index] for row in train)]
+    for split, rows in by_split.items():
+        for index, name in enumerate(names):
+            if name not in known and any(row[index] for row in rows):
+                first = [name if row[index] else known[0] if known else "" for row in rows]
+                checks.check_known_labels(first, known, column=column, where=split)
+    return EncodedLabels("multi_label_classification", names, by_split)
+
+
+def _are_indicator_lists(raw: dict[str, list[Any]]) -> bool:
+    rows = [row for each in raw.values() for row in each]
+    same_width = len({len(row) for row in rows}) == 1 and len(rows[0]) > 1
+    return same_width and all(as_number(value) in (0.0, 1.0) for row in rows for value in row)
+
+
+def _zero_one(rows: Sequence[Sequence[Any]], column: str, split: str) -> list[list[float]]:
+    encoded = []
+    for number, row in enumerate(rows, 1):
+        values = [float(value) if isinstance(value, bool) else as_number(value) for value in row]
+        if any(value not in (0.0, 1.0) for value in values):
+            raise DataError(
+                f"{split}: row {number:,} has {list(row)} in the columns {column}. "
+                "Several label columns must each hold 0 or 1."
+            )
+        encoded.append([float(value or 0.0) for value in values])
+    return encoded
+
+
+def _indicators(
+    raw: dict[str, list[Any]], *, column: str, class_names: tuple[str, ...]
+) -> tuple[tuple[str, ...], dict[str, list[Any]]]:
+    # Lists of class ids or class words, of any length: [["a"], [], ["a", "b"]] -> [[1, 0], [0, 0], [1, 1]]
+    for split, rows in raw.items():
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, (list, tuple)):
+                raise DataError(
+                    f"{split}: row {number:,} has {row!r} in column {column!r}, where other rows have lists. "
+                    "Write a list in every row."
+                )
+    keys = {
+        split: [[_class_name(value, class_names, column=column, split=split) for value in row] for row in rows]
+        for split, rows in raw.items()
+    }
+    names = class_names or tuple(sorted({name for row in keys["train"] for name in row}))
+    if not names:
+        raise DataError(f"Column {column!r} is an empty list in every training row; there is nothing to learn.")
+    ids = {name: index for index, name in enumerate(names)}
+    by_split: dict[str, list[Any]] = {}
+    for split, rows in keys.items():
+        first = [next((name for name in row if name not in ids), row[0] if row else names[0]) for row in rows]
+        checks.check_known_labels(first, names, column=column, where=split)
+        by_split[split] = [[float(name in row) for name in names] for row in rows]
+    return names, by_split
+
+
+def _class_name(value: object, class_names: tuple[str, ...], *, column: str, split: str) -> str:
+    if not class_names:
+        return str(value).strip()
+    if isinstance(value, int) and 0 <= value < len(class_names):
+        return class_names[value]
+    raise DataError(
+        f"{split}: column {column!r} has the label {value!r}, but its {len(class_names)} class names number "
+        f"0 to {len(class_names) - 1}. Correct the label or the names."
+    )

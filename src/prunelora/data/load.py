@@ -1,0 +1,181 @@
+"""From what a person named to a task ready to train on: read, choose columns, check, encode, split."""
+
+from dataclasses import replace
+from typing import Any
+
+from prunelora.data import checks
+from prunelora.data.columns import Columns, choose_columns
+from prunelora.data.labels import EncodedLabels, as_number, encode_labels
+from prunelora.data.rows import Rows, raw_labels, read_rows
+from prunelora.data.settings import DataSettings
+from prunelora.data.sources import Source, read_source
+from prunelora.data.splits import cut_rows
+from prunelora.data.tables import Table
+from prunelora.data.task import TaskData, as_dataset, fingerprint_of
+from prunelora.errors import DataError
+
+
+def load_task(settings: DataSettings) -> TaskData:
+    """Read, check, encode and split the task data that `settings` names.
+
+    Given splits:
+
+        train, validation, test  -> used as they are
+        train, validation        -> the given validation is reported (`test`); a new one is cut off train
+        train, test              -> validation is cut off train
+        one table                -> test and validation are cut off
+
+    A given test split without labels is left out, with a note. Cuts are stratified by class, seeded, and never
+    separate rows with identical text.
+
+    Raises:
+        DataError: If the data cannot be read, or cannot be trained on.
+        MissingExtraError: If the embedded example is asked for and its packages are not installed.
+    """
+    source = read_source(settings)
+    checks.check_has_rows(source.splits["train"].num_rows, where=source.where["train"])
+    columns = choose_columns(source.splits["train"], settings, where=source.where["train"])
+    source = _without_unlabelled_test(source, columns)
+    found: dict[str, Rows] = {}
+    notes = [*_column_notes(columns), *source.notes]
+    for split, table in source.splits.items():
+        labelled, dropped = _without_unlabelled_rows(table, columns)
+        found[split] = read_rows(labelled, columns, where=source.where[split])
+        if dropped:
+            notes.append(f"{split}: rows without a label (-1) left out: {dropped:,}")
+    encoded = encode_labels(
+        {split: rows.labels for split, rows in found.items()},
+        columns=columns.labels,
+        class_names=_class_names(source, columns),
+        task_type=settings.task_type,
+    )
+    given = {split: replace(rows, labels=encoded.by_split[split]) for split, rows in found.items()}
+    splits, split_notes = _make_splits(given, settings, encoded)
+    _check_classes_reach_train(splits, encoded, columns)
+    datasets_by_split = {split: as_dataset(rows, problem_type=encoded.problem_type) for split, rows in splits.items()}
+    counted = ", ".join(f"{split} {len(rows):,}" for split, rows in splits.items())
+    return TaskData(
+        name=source.name,
+        train=datasets_by_split["train"],
+        validation=datasets_by_split["validation"],
+        test=datasets_by_split["test"],
+        label_names=encoded.names,
+        problem_type=encoded.problem_type,
+        fingerprint=fingerprint_of(splits, label_names=encoded.names, problem_type=encoded.problem_type),
+        columns=columns.by_role,
+        notes=(*notes, _label_note(encoded), *split_notes, f"rows: {counted}"),
+    )
+
+
+def _without_unlabelled_test(source: Source, columns: Columns) -> Source:
+    test = source.splits.get("test")
+    if test is None:
+        return source
+    if not test.num_rows or any(column not in test.columns for column in columns.labels):
+        reason = "has no rows" if not test.num_rows else f"has no column {columns.label!r}"
+    else:
+        train, _ = _without_unlabelled_rows(source.splits["train"], columns)
+        train_values = set(map(repr, raw_labels(train, columns)))
+        labels = raw_labels(test, columns)
+        hidden = all(checks.is_missing(label) or as_number(label) == -1 for label in labels)
+        if not hidden or any(repr(label) in train_values for label in labels):
+            return source
+        reason = "has no labels (all -1 or empty)"
+    splits = {split: table for split, table in source.splits.items() if split != "test"}
+    return replace(source, splits=splits, notes=(*source.notes, f"the given test split {reason}: left out"))
+
+
+def _without_unlabelled_rows(table: Table, columns: Columns) -> tuple[Table, int]:
+    # -1 in a column with class names is how `datasets` writes "no label", in SNLI for instance.
+    column = columns.labels[0]
+    if len(columns.labels) > 1 or column not in table.class_names or column not in table.columns:
+        return table, 0
+    kept = [row for row, label in enumerate(table.columns[column]) if label != -1]
+    dropped = table.num_rows - len(kept)
+    if not dropped:
+        return table, 0
+    cells = {name: [values[row] for row in kept] for name, values in table.columns.items()}
+    return replace(table, columns=cells), dropped
+
+
+def _class_names(source: Source, columns: Columns) -> tuple[str, ...]:
+    if len(columns.labels) > 1:
+        return ()
+    named = {split: table.class_names.get(columns.labels[0], ()) for split, table in source.splits.items()}
+    for split, names in named.items():
+        if names != named["train"]:
+            raise DataError(
+                f"{source.where[split]}: column {columns.label!r} has the class names {', '.join(names) or '(none)'}, "
+                f"but train has {', '.join(named['train']) or '(none)'}. Save the splits with the same class names."
+            )
+    return named["train"]
+
+
+def _make_splits(
+    given: dict[str, Rows], settings: DataSettings, encoded: EncodedLabels
+) -> tuple[dict[str, Rows], list[str]]:
+    stratified = encoded.problem_type == "single_label_classification"
+    how = f"{'stratified, ' if stratified else ''}seed {settings.split_seed}"
+    train, notes = given["train"], []
+    validation, test = given.get("validation"), given.get("test")
+    share = settings.validation_fraction
+    if test is None and validation is not None:
+        test, validation = validation, None
+        notes.append("splits: the given validation is reported as test")
+    elif test is None:
+        train, test = _cut(train, settings.test_fraction, settings, stratified, option="test_fraction")
+        # The fractions are of the whole table, and this much of it is left.
+        share /= 1 - settings.test_fraction
+        notes.append(f"splits: test cut off ({settings.test_fraction:.0%} of the rows, {how})")
+    if settings.max_train_rows is not None and len(train) > settings.max_train_rows:
+        strata = train.labels if stratified else None
+        before = len(train)
+        dropped = before - settings.max_train_rows
+        train = train.select(cut_rows(train.inputs(), strata=strata, num_rows=dropped, seed=settings.split_seed).rest)
+        notes.append(f"max_train_rows: {len(train):,} of {before:,} training rows used ({how})")
+    if validation is None:
+        train, validation = _cut(train, share, settings, stratified, option="validation_fraction")
+        notes.append(f"splits: validation cut off train ({share:.0%} of its rows, {how})")
+    seen = set(train.inputs())
+    for name, split in (("validation", validation), ("test", test)):
+        shared = sum(key in seen for key in split.inputs())
+        if shared:
+            notes.append(f"warning: {shared:,} rows of the given {name} have a text that train has too")
+    return {"train": train, "validation": validation, "test": test}, notes
+
+
+def _cut(rows: Rows, fraction: float, settings: DataSettings, stratified: bool, *, option: str) -> tuple[Rows, Rows]:
+    num_rows = max(1, round(fraction * len(rows)))
+    strata: list[Any] | None = rows.labels if stratified else None
+    rest, cut = cut_rows(rows.inputs(), strata=strata, num_rows=num_rows, seed=settings.split_seed)
+    if not cut:
+        raise DataError(
+            f"{option}={getattr(settings, option)} of {len(rows):,} rows cannot be cut off: every class needs two "
+            "different texts at least. Give more rows, or give train, validation and test as files of one folder."
+        )
+    return rows.select(rest), rows.select(cut)
+
+
+def _check_classes_reach_train(splits: dict[str, Rows], encoded: EncodedLabels, columns: Columns) -> None:
+    if encoded.problem_type == "single_label_classification":
+        train = [encoded.names[label] for label in splits["train"].labels]
+        checks.check_more_than_one(train, column=columns.label, what="class")
+        for split in ("validation", "test"):
+            labels = [encoded.names[label] for label in splits[split].labels]
+            checks.check_known_labels(labels, sorted(set(train)), column=columns.label, where=split)
+
+
+def _column_notes(columns: Columns) -> list[str]:
+    options = {"text": "--text", "text_pair": "--text-pair", "label": "--label"}
+    return [
+        f"{role} column: {column}" + (f" (guessed; {options[role]} to change)" if role in columns.guessed else "")
+        for role, column in columns.by_role.items()
+    ]
+
+
+def _label_note(encoded: EncodedLabels) -> str:
+    if encoded.problem_type == "regression":
+        return "task: regression"
+    names = encoded.names if len(encoded.names) <= 10 else (*encoded.names[:10], "...")
+    kind = "single-label" if encoded.problem_type == "single_label_classification" else "multi-label"
+    return f"task: {kind} classification, {len(encoded.names)} labels ({', '.join(names)})"

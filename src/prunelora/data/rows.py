@@ -1,0 +1,82 @@
+"""The rows of one split: texts, second texts and labels, side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prunelora.data import checks
+from prunelora.data.columns import Columns
+from prunelora.data.tables import Table
+from prunelora.errors import DataError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Columns of equal length.
+
+    Attributes:
+        texts: The (first) text of every row.
+        pairs: The second text of every row, or None where the task has one text.
+        labels: The label of every row: as found, or encoded.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: list[Any]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.texts)
+
+    def select(self, indices: Sequence[int]) -> "Rows":
+        """The rows at `indices`, in that order."""
+        return Rows(
+            texts=[self.texts[index] for index in indices],
+            pairs=None if self.pairs is None else [self.pairs[index] for index in indices],
+            labels=[self.labels[index] for index in indices],
+        )
+
+    def inputs(self) -> list[tuple[str, ...]]:
+        """What makes two rows the same input: their texts."""
+        if self.pairs is None:
+            return [(text,) for text in self.texts]
+        return list(zip(self.texts, self.pairs, strict=True))
+
+
+def read_rows(table: Table, columns: Columns, *, where: str) -> Rows:
+    """Take the chosen columns out of a table and check their texts.
+
+    Raises:
+        DataError: If there are no rows, a column is missing, a text is empty or no text, or a pair lacks a side.
+    """
+    checks.check_has_rows(table.num_rows, where=where)
+    names = list(table.columns)
+    options = ["--text", "--text-pair"][: len(columns.texts)] + ["--label"] * len(columns.labels)
+    for option, column in zip(options, (*columns.texts, *columns.labels), strict=True):
+        checks.check_has_column(column, names, option=option, where=where)
+    texts = [_as_texts(table.columns[column], column=column, where=where) for column in columns.texts]
+    pairs = texts[1] if len(texts) == 2 else None
+    checks.check_texts(texts[0], pairs, columns=columns.texts, where=where)
+    return Rows(texts=texts[0], pairs=pairs, labels=raw_labels(table, columns))
+
+
+def raw_labels(table: Table, columns: Columns) -> list[Any]:
+    """Labels as found: one value a row, or a list where the label columns are several."""
+    if len(columns.labels) == 1:
+        return list(table.columns[columns.labels[0]])
+    return [list(row) for row in zip(*(table.columns[column] for column in columns.labels), strict=True)]
+
+
+def _as_texts(values: Sequence[Any], *, column: str, where: str) -> list[str]:
+    texts = []
+    for row, value in enumerate(values, 1):
+        if value is None:
+            texts.append("")
+        elif isinstance(value, (str, int, float)):
+            texts.append(str(value))
+        else:
+            raise DataError(
+                f"{where}: row {row:,} of column {column!r} holds {type(value).__name__}, not text. "
+                f"Name a text column with {checks.COLUMN_OPTIONS}."
+            )
+    return texts

@@ -1,0 +1,69 @@
+"""What a person says about their data: one description of every option, for the command line, recipe and docs."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+TaskType = Literal["auto", "single_label_classification", "multi_label_classification", "regression"]
+
+
+class DataSettings(BaseModel):
+    """Where the task data is, which columns matter, and how rows are split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = Field(
+        description="Task data: a .csv, .tsv, .jsonl, .json or .parquet file; a folder with files named train, "
+        "validation and test of these types, or one saved by datasets.save_to_disk; a name on the Hugging Face hub; "
+        "or rotten-tomatoes, the embedded example."
+    )
+    data_config: str | None = Field(
+        default=None, description="Configuration of a hub data set, such as sst2 of nyu-mll/glue."
+    )
+    text: str | None = Field(default=None, description="Column with the text. Guessed from its name when not given.")
+    text_pair: str | None = Field(
+        default=None,
+        description="Column with the second text of a pair. Guessed with the text column when neither is given.",
+    )
+    label: str | None = Field(
+        default=None,
+        description="Column with the label, or several 0/1 columns joined by commas (multi-label). "
+        "Guessed from its name when not given.",
+    )
+    task_type: TaskType = Field(
+        default="auto",
+        description="Kind of task. auto: words and whole numbers are classes, numbers with a fraction are regression, "
+        "several 0/1 columns or lists are multi-label.",
+    )
+    validation_fraction: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Share of rows (0 to 1) cut off to choose the best checkpoint: of the whole table, or of the given "
+        "training split. Not used where train, validation and test are all given.",
+    )
+    test_fraction: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Share of rows (0 to 1) cut off for the reported numbers when the data is a single table.",
+    )
+    split_seed: int = Field(default=0, ge=0, description="Seed of every cut of rows.")
+    max_length: int = Field(
+        default=128, ge=8, description="Longest input in tokens, a pair together; what is longer is cut off."
+    )
+    max_train_rows: int | None = Field(
+        default=None,
+        ge=2,
+        description="Most training rows to use, in rows; stratified and seeded, taken after the test rows and before "
+        "the validation rows are cut off. All when not given.",
+    )
+
+    @model_validator(mode="after")
+    def _some_rows_are_left_to_train_on(self) -> "DataSettings":
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} and test_fraction={self.test_fraction} leave no rows "
+                "to train on. Their sum must be below 1."
+            )
+        return self

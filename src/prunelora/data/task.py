@@ -1,0 +1,87 @@
+"""A task ready for scoring and training: three splits with encoded labels."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+
+import datasets
+
+from prunelora.data.rows import Rows
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Three splits of labelled texts.
+
+    Attributes:
+        name: Short name of the task, from the file, folder or hub name.
+        train: What scoring and training see.
+        validation: What chooses the best checkpoint.
+        test: What is reported.
+        label_names: Names of the classes by id; empty for regression.
+        problem_type: As `transformers` spells it in a configuration.
+        fingerprint: Hash over the rows of the three splits; the same rows from another path or format give the same.
+        columns: What was chosen as text, text_pair and label.
+        notes: Short lines to print: columns chosen, how the splits were made, rows per split.
+    """
+
+    name: str
+    train: datasets.Dataset
+    validation: datasets.Dataset
+    test: datasets.Dataset
+    label_names: tuple[str, ...]
+    problem_type: str
+    fingerprint: str
+    columns: dict[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def num_labels(self) -> int:
+        """Outputs of the task head: classes, or 1 for regression."""
+        return len(self.label_names) or 1
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether every row has two texts."""
+        return "text_pair" in self.train.column_names
+
+    @property
+    def majority_rate(self) -> float | None:
+        """Share of test rows that always answering train's most frequent class gets right.
+
+        None for regression and multi-label tasks. Of two equally frequent classes the one with the lower id counts.
+        """
+        if self.problem_type != "single_label_classification":
+            return None
+        counts = Counter(self.train["label"])
+        most_frequent = min(counts, key=lambda label: (-counts[label], label))
+        labels = list(self.test["label"])
+        return labels.count(most_frequent) / len(labels)
+
+
+def as_dataset(rows: Rows, *, problem_type: str) -> datasets.Dataset:
+    """Rows with encoded labels as an in-memory `datasets.Dataset`."""
+    label: object = datasets.Value("int64")
+    if problem_type == "regression":
+        label = datasets.Value("float32")
+    elif problem_type == "multi_label_classification":
+        label = datasets.Sequence(datasets.Value("float32"))
+    columns: dict[str, list] = {"text": rows.texts}
+    features: dict[str, object] = {"text": datasets.Value("string")}
+    if rows.pairs is not None:
+        columns["text_pair"] = rows.pairs
+        features["text_pair"] = datasets.Value("string")
+    columns["label"] = rows.labels
+    features["label"] = label
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+
+def fingerprint_of(splits: dict[str, Rows], *, label_names: tuple[str, ...], problem_type: str) -> str:
+    """Hash of the rows of every split, in order, with the meaning of their labels."""
+    digest = hashlib.sha256(json.dumps([problem_type, label_names]).encode())
+    for name, rows in splits.items():
+        digest.update(json.dumps([name, len(rows)]).encode())
+        for texts, label in zip(rows.inputs(), rows.labels, strict=True):
+            digest.update(json.dumps([*texts, label]).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,110 @@
+"""Texts turned into tokens, and tokens into batches as `model(**batch)` takes them."""
+
+import random
+from collections.abc import Iterator
+
+import datasets
+import torch
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+
+from prunelora.data.task import TaskData
+from prunelora.errors import DataError
+
+# Tokens pass through Python lists once; this many rows at a time keep them small beside the Arrow table they end in.
+ROWS_AT_ONCE = 10_000
+
+
+def tokenise(split: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
+    """Tokenise one split of a `TaskData`, truncated to `max_length` and not padded, in memory.
+
+    A pair is shortened on its longer side first.
+
+    Args:
+        split: Columns text, optionally text_pair, and label.
+        tokenizer: Tokeniser of the model.
+        max_length: Longest input in tokens, special tokens included.
+
+    Returns:
+        The columns that the tokenizer makes, and `labels` (int64, float32, or lists of float32).
+
+    Raises:
+        DataError: If a row gives no tokens at all.
+    """
+    parts = [
+        _tokenise_rows(split[start : start + ROWS_AT_ONCE], tokenizer, split.features["label"], max_length, start)
+        for start in range(0, max(1, len(split)), ROWS_AT_ONCE)
+    ]
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+
+
+def batches(
+    tokenised: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *, batch_size: int
+) -> list[dict[str, torch.Tensor]]:
+    """Batches in the order of the rows, each padded to its longest row.
+
+    Raises:
+        DataError: If the tokenizer has no padding token.
+    """
+    if tokenizer.pad_token is None:
+        raise DataError(
+            f"The tokenizer {tokenizer.name_or_path or type(tokenizer).__name__} has no padding token, so rows cannot "
+            "be batched. Set one first, for example: tokenizer.pad_token = tokenizer.eos_token"
+        )
+    collate = DataCollatorWithPadding(tokenizer)
+    return [dict(collate(rows)) for rows in _chunks(tokenised, batch_size)]
+
+
+def calibration_batches(
+    task: TaskData,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    rows: int = 1024,
+    batch_size: int = 32,
+    seed: int = 0,
+    max_length: int = 128,
+) -> list[dict[str, torch.Tensor]]:
+    """Batches of a seeded sample of training rows, never of any other split.
+
+    Rows are sorted by length, which leaves little padding; scores do not depend on the order.
+
+    Args:
+        task: The task; only `task.train` is read.
+        tokenizer: Tokeniser of the model.
+        rows: Rows to sample; all where train has fewer.
+        batch_size: Rows a batch.
+        seed: Seed of the sample.
+        max_length: Longest input in tokens.
+
+    Returns:
+        Dicts as `model(**batch)` takes them, `labels` included.
+    """
+    count = min(rows, len(task.train))
+    indices = sorted(random.Random(seed).sample(range(len(task.train)), count))
+    tokenised = tokenise(task.train.select(indices), tokenizer, max_length=max_length)
+    lengths = [len(ids) for ids in tokenised["input_ids"]]
+    by_length = sorted(range(count), key=lengths.__getitem__)
+    return batches(tokenised.select(by_length), tokenizer, batch_size=batch_size)
+
+
+def _tokenise_rows(
+    rows: dict[str, list], tokenizer: PreTrainedTokenizerBase, label: object, max_length: int, start: int
+) -> datasets.Dataset:
+    encoded = tokenizer(
+        list(rows["text"]),
+        list(rows["text_pair"]) if "text_pair" in rows else None,
+        truncation=True,
+        max_length=max_length,
+        padding=False,
+    )
+    for row, ids in enumerate(encoded["input_ids"], start + 1):
+        if not ids:
+            raise DataError(f"Row {row:,} gives no tokens with this tokenizer: {rows['text'][row - start - 1]!r}.")
+    columns = {**encoded, "labels": list(rows["label"])}
+    features = {name: datasets.Sequence(datasets.Value("int64")) for name in encoded}
+    return datasets.Dataset.from_dict(columns, features=datasets.Features({**features, "labels": label}))
+
+
+def _chunks(tokenised: datasets.Dataset, size: int) -> Iterator[list[dict]]:
+    for start in range(0, len(tokenised), size):
+        columns = tokenised[start : start + size]
+        yield [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -1,0 +1,44 @@
+"""The model card: what a saved folder is, from what, what was cut, and how to load it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from prunelora.planning.plan import Plan
+from prunelora.storage import write_text
+
+
+def write_card(folder: Path, model: nn.Module, plan: Plan, *, adapter: bool, facts: Mapping[str, Any]) -> None:
+    """Write README.md into a folder that is being saved."""
+    base = str(model.config.name_or_path or type(model).__name__)  # type: ignore[union-attr]
+    what = "LoRA adapter for a pruned model" if adapter else "Pruned, fine-tuned model"
+    cut, whole = plan.architecture, plan.base
+    lines = [
+        "---",
+        "library_name: " + ("peft" if adapter else "transformers"),
+        "tags: [prunelora, pruning, lora]",
+        "---",
+        "",
+        f"# {what}",
+        "",
+        f"Made with [prunelora](https://pypi.org/project/prunelora/) from `{base}` ({type(model).__name__}): "
+        f"{cut.total_heads} of {whole.total_heads} attention heads and {cut.total_neurons} of {whole.total_neurons} "
+        "feed-forward neurons stay. What was cut is gone from the weights, not masked.",
+        "",
+        "## Load",
+        "",
+        "```python",
+        "import prunelora as pl",
+        "",
+        f'model = pl.load("path/of/this/folder")  # a {"peft.PeftModel" if adapter else type(model).__name__}',
+        "```",
+        "",
+    ]
+    if facts:
+        lines += ["## Numbers", "", "| what | value |", "|---|---|"]
+        lines += [f"| {name} | {value} |" for name, value in facts.items()]
+        lines += [""]
+    lines += ["## Plan", "", "```", str(plan), "```", ""]
+    write_text(folder / "README.md", "\n".join(lines))

@@ -1,0 +1,271 @@
+"""Folders that load: a pruned model, or an adapter with its plan."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import transformers
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from prunelora import __version__
+from prunelora.data.embedded import model_source
+from prunelora.delivery.card import write_card
+from prunelora.errors import CheckpointError, PruneLoraError
+from prunelora.finetuning.adapter import audit
+from prunelora.models.anatomy import dissect
+from prunelora.models.loading import check_source, load_pretrained, progress_bars_off
+from prunelora.planning.plan import Plan
+from prunelora.pruning.surgery import prune_
+from prunelora.storage import replacing_folder, write_json
+
+WEIGHTS = "model.safetensors"
+PLAN = "plan.json"
+ABOUT = "prunelora.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+_PICKLES = ("pytorch_model.bin", "adapter_model.bin")
+Folder = TypeVar("Folder", bound=Path | str)
+
+
+def save(
+    model: nn.Module,
+    folder: Path | str,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Path:
+    """Save a model, or an adapter alone, atomically: the old folder stays whole until the new one is.
+
+    A plain model gives config.json, model.safetensors, plan.json, prunelora.json, the tokenizer's files and a model
+    card (README.md). A PeftModel gives a stock PEFT folder (adapter_config.json, adapter_model.safetensors) with
+    plan.json and prunelora.json, which name the base model and what was cut from it.
+
+    Args:
+        model: What `merge`, `prune_` or `add_adapter` returned.
+        folder: Where to; what an earlier call saved there is replaced.
+        tokenizer: Saved beside it, so that the folder works in `transformers.pipeline`.
+        facts: Numbers for the model card, such as accuracy; names to values.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: If `folder` holds something that is not a saved model.
+    """
+    target = Path(folder)
+    _check_replaceable(target)
+    adapter = isinstance(model, PeftModel)
+    base = model.get_base_model() if adapter else model
+    anatomy = dissect(base, adapted=adapter)
+    plan = getattr(base, "prunelora_plan", None) or Plan.whole(anatomy.lineage)
+    about: dict[str, Any] = {
+        "format": "prunelora-checkpoint-1",
+        "prunelora": __version__,
+        "kind": "adapter" if adapter else "model",
+        "plan_id": plan.id,
+        "model_class": type(base).__name__,
+        "base_model": str(base.config.name_or_path or ""),
+        "family": anatomy.family.name,
+    }
+    with replacing_folder(target) as temporary:
+        if adapter:
+            config = base.config
+            about["task"] = {
+                "problem_type": config.problem_type,
+                "label_names": [] if config.problem_type == "regression" else _label_names(config),
+            }
+            with progress_bars_off():
+                model.save_pretrained(str(temporary))
+        else:
+            base.config.prunelora = {"plan_id": plan.id}
+            with progress_bars_off():
+                base.save_pretrained(str(temporary), max_shard_size="1000GB")  # One file: it is either whole or not.
+        plan.save(temporary / PLAN)
+        write_json(temporary / ABOUT, about)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(str(temporary))
+        write_card(temporary, base, plan, adapter=adapter, facts=facts or {})
+    return target
+
+
+def load(folder: Path | str, *, base: nn.Module | None = None) -> Any:
+    """Load what `save` wrote, with the same logits.
+
+    Args:
+        folder: A model's folder, or an adapter's.
+        base: For an adapter: the pruned base model, if it is already at hand; checked against the adapter's plan.
+
+    Returns:
+        The model in eval mode; for an adapter, a `peft.PeftModel` on the base model, pruned again by the plan.
+
+    Raises:
+        CheckpointError: If something is missing, damaged, a pickle, or does not belong together.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise CheckpointError(f"{folder}: no such folder. Give the folder that prunelora.save wrote.")
+    names = {file.name for file in path.iterdir()}
+    for pickle in sorted(names.intersection(_PICKLES)):
+        if not names.intersection((WEIGHTS, ADAPTER_WEIGHTS)):
+            raise CheckpointError(
+                f"{folder}: the weights are {pickle}, a pickle, which can run code when it is read; expected "
+                f"{WEIGHTS}. Only safetensors are loaded."
+            )
+    return _load_adapter(path, base) if ADAPTER_CONFIG in names else _load_model(path)
+
+
+def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer saved beside a model.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    path = Path(folder)
+    if path.is_dir() and not (path / "tokenizer_config.json").exists() and not (path / "tokenizer.json").exists():
+        raise CheckpointError(
+            f"{folder}: no tokenizer there (tokenizer.json, tokenizer_config.json). Pass tokenizer= to prunelora.save, "
+            "or copy the files of the base model's tokenizer into the folder."
+        )
+    try:
+        return AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({_first_line(error)}).") from error
+
+
+def _load_model(path: Path) -> PreTrainedModel:
+    check_source(path)
+    about, plan = _read_about(path, "model"), _read_plan(path)
+    with _told_as_checkpoint_error(path, "config.json"):
+        config = AutoConfig.from_pretrained(str(path))
+    _check_plan_id(path, plan, about)
+    model_class = getattr(transformers, str(about.get("model_class")), None)
+    if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)):
+        raise CheckpointError(f"{path / ABOUT}: model_class {about.get('model_class')!r} is no class of transformers.")
+    tensors = _read_tensors(path / WEIGHTS)
+    model = model_class._from_config(config, dtype=_dtype_of(tensors))
+    _prune_as(model, plan, path)
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path / WEIGHTS} does not fit {PLAN}: {' '.join(str(error).split())[:300]} The folder was put together "
+            "from two models, or one file was edited."
+        ) from error
+    model.config.name_or_path = str(path)
+    return model.eval()
+
+
+def _load_adapter(path: Path, base: Any) -> PeftModel:
+    about, plan = _read_about(path, "adapter"), _read_plan(path)
+    _check_plan_id(path, plan, about)
+    _check_safetensors(path / ADAPTER_WEIGHTS)
+    if base is None:
+        name = about.get("base_model", "")
+        task = about["task"]
+        base = load_pretrained(model_source(name), label_names=task["label_names"], problem_type=task["problem_type"])
+        base.config.name_or_path = name
+        _prune_as(base, plan, path)
+    else:
+        present = getattr(base, "prunelora_plan", None) or Plan.whole(dissect(base).lineage)
+        if present.lineage != plan.lineage:
+            raise CheckpointError(
+                f"{path}: the adapter belongs to a base cut by plan {plan.id}, the base given was cut by plan {present.id}. "
+                "Its logits would be wrong without a word. Prune the base model by this folder's plan.json."
+            )
+    with _told_as_checkpoint_error(path, ADAPTER_WEIGHTS):
+        peft_model = PeftModel.from_pretrained(base, str(path))
+    audit(peft_model, plan)
+    return peft_model.eval()
+
+
+def _prune_as(model: nn.Module, plan: Plan, path: Path) -> None:
+    try:
+        prune_(model, plan)
+    except PruneLoraError as error:
+        raise CheckpointError(f"{path}: {PLAN} and the model do not belong together. {error}") from error
+
+
+def _read_plan(path: Path) -> Plan:
+    if not (path / PLAN).exists():
+        raise CheckpointError(
+            f"{path}: no {PLAN} there, so which heads and neurons the weights are is not known. "
+            "A model that prunelora did not save loads with transformers' from_pretrained."
+        )
+    try:
+        return Plan.load(path / PLAN)
+    except PruneLoraError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _read_about(path: Path, kind: str) -> dict[str, Any]:
+    with _told_as_checkpoint_error(path, ABOUT):
+        about: dict[str, Any] = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+    if about.get("format") != "prunelora-checkpoint-1" or about.get("kind") != kind:
+        raise CheckpointError(
+            f"{path / ABOUT}: format {about.get('format')!r} of a {about.get('kind')!r}, expected "
+            f"'prunelora-checkpoint-1' of a {kind!r}."
+        )
+    return about
+
+
+def _check_plan_id(path: Path, plan: Plan, about: Mapping[str, Any]) -> None:
+    if about.get("plan_id") != plan.id:
+        raise CheckpointError(
+            f"{path}: the weights were saved with plan {about.get('plan_id')}, {PLAN} there is plan {plan.id}. It was "
+            "edited, or belongs to another model. To apply an edited plan, prune the base model by it."
+        )
+
+
+def _read_tensors(path: Path) -> dict[str, Any]:
+    _check_safetensors(path)
+    return load_file(path)
+
+
+def _check_safetensors(path: Path) -> None:
+    """Read the header, which tells a truncated file from a whole one."""
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}: damaged or cut off ({_first_line(error)}; {path.stat().st_size if path.exists() else 0} bytes). "
+            "Copy the folder again, or save it again."
+        ) from error
+
+
+def _dtype_of(tensors: Mapping[str, Any]) -> Any:
+    return next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+
+
+def _label_names(config: PreTrainedConfig) -> list[str]:
+    return [str(config.id2label[number]) for number in range(config.num_labels)]
+
+
+def _check_replaceable(target: Path) -> None:
+    """Never replace a folder that holds something else than a saved model."""
+    if target.is_file():
+        raise CheckpointError(f"{target} is a file. Give a folder.")
+    if target.is_dir() and any(target.iterdir()) and not (target / ABOUT).exists():
+        raise CheckpointError(
+            f"{target} is not empty and was not written by prunelora.save (no {ABOUT}); it is left as it is. "
+            "Give another folder."
+        )
+
+
+@contextlib.contextmanager
+def _told_as_checkpoint_error(path: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{path / name}: cannot be read ({_first_line(error)}).") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,158 @@
+"""LoRA with a rank for every matrix, on the pruned sizes, as a stock PEFT adapter (paper section 3.3)."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
+
+from prunelora.errors import AdapterError
+from prunelora.models.anatomy import Anatomy, dissect
+from prunelora.models.families import PROJECTIONS
+from prunelora.planning.plan import Plan
+
+ADAPTER = "default"
+
+
+@dataclass(frozen=True)
+class _Target:
+    """One matrix that gets LoRA."""
+
+    name: str
+    rank: int
+
+
+def add_adapter(
+    model: nn.Module,
+    plan: Plan,
+    *,
+    alpha_over_rank: float = 2.0,
+    dropout: float = 0.0,
+    train_norms: bool = True,
+    train_head: bool = True,
+    seed: int = 0,
+) -> PeftModel:
+    """Add LoRA with the plan's ranks to a pruned model; trainable are LoRA, LayerNorms and task head.
+
+    The result is an ordinary `peft.PeftModel` with one stock `LoraConfig`: train it with `finetune`, or in a loop of
+    your own. Matrices of which nothing is left get no LoRA. After injection the rank of every matrix, and the list of
+    what is trainable, are compared with the plan: PEFT only warns about a pattern that matched nothing.
+
+    Args:
+        model: The model after `prune_(model, plan)`.
+        plan: The same plan.
+        alpha_over_rank: LoRA's scale alpha / r, the same for every rank.
+        dropout: Of LoRA's input, 0..1.
+        train_norms: Train every LayerNorm outside the task head.
+        train_head: Train the task head. Without it nothing is learnt on a head that was just initialised.
+        seed: For the initialisation of LoRA's A; B starts at zero, so the function does not change.
+
+    Returns:
+        A PeftModel around the same modules.
+
+    Raises:
+        AdapterError: If the model was not pruned by this plan, the plan adapts nothing, or the audit finds another rank.
+    """
+    anatomy = dissect(model)
+    if anatomy.lineage != plan.lineage:
+        raise AdapterError(
+            f"The model is not what the plan leaves: it has {anatomy.architecture.describe()}, the plan leaves "
+            f"{plan.architecture.describe()}. Call prune_(model, plan) first."
+        )
+    targets = list(_targets(anatomy, plan))
+    if not targets:
+        raise AdapterError("The plan gives no matrix a rank above 0, so there is nothing to adapt. Set ranks in the plan.")
+    saved = (anatomy.norm_names() if train_norms else []) + (anatomy.task_head_names() if train_head else [])
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS if train_head and type(model).__name__.endswith("ForSequenceClassification") else None,
+        r=max(target.rank for target in targets),
+        lora_alpha=alpha_over_rank * max(target.rank for target in targets),  # type: ignore[arg-type]
+        lora_dropout=dropout,
+        target_modules=[target.name for target in targets],
+        # "^": a pattern without it also matches names that merely end like this one.
+        rank_pattern={f"^{re.escape(target.name)}": target.rank for target in targets},
+        alpha_pattern={f"^{re.escape(target.name)}": alpha_over_rank * target.rank for target in targets},
+        modules_to_save=saved or None,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        peft_model = get_peft_model(model, config, adapter_name=ADAPTER)  # type: ignore[arg-type]
+    audit(peft_model, plan)
+    return peft_model
+
+
+def audit(peft_model: PeftModel, plan: Plan) -> None:
+    """Hold an injected adapter to its plan.
+
+    Raises:
+        AdapterError: Naming the first matrix whose rank is not the plan's, or that was adapted without being in it.
+    """
+    model = peft_model.get_base_model()
+    found = {
+        name: int(module.lora_A[ADAPTER].out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer) and ADAPTER in module.lora_A
+    }
+    expected = {target.name: target.rank for target in _targets(_shape_of(peft_model), plan)}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name, 0) != found.get(name, 0):
+            raise AdapterError(
+                f"{name}: the plan gives it rank {expected.get(name, 0)}, the adapter has {found.get(name, 0)}. "
+                "The adapter was made for another plan, or PEFT matched another module."
+            )
+
+
+def merge(peft_model: PeftModel) -> Any:
+    """Fold LoRA, norms and head into the weights: plain torch modules again, no adapter left.
+
+    Returns:
+        The base model, with the plan it was pruned by; every weight trainable again, as after `from_pretrained`.
+
+    Raises:
+        AdapterError: If there is no adapter, or something of it is left after merging.
+    """
+    if not isinstance(peft_model, PeftModel):
+        raise AdapterError(f"{type(peft_model).__name__} has no adapter to merge. Pass what add_adapter returned.")
+    model = peft_model.merge_and_unload(safe_merge=True)
+    for attribute in ("peft_config", "_hf_peft_config_loaded"):
+        if attribute in vars(model):
+            delattr(model, attribute)
+    left = [name for name, module in model.named_modules() if type(module).__module__.startswith("peft.")]
+    if left:
+        raise AdapterError(f"{left[0]} is still a PEFT module after merging. Is there a second adapter?")
+    return model.requires_grad_(True)
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, int]:
+    """How many parameters are trained, by kind: "lora", "norms", "head"; "other" where all weights are."""
+    counts = {"lora": 0, "norms": 0, "head": 0, "other": 0}
+    kinds: dict[str, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            kinds[name] = "lora"
+        elif isinstance(module, ModulesToSaveWrapper):
+            kinds[name] = "norms" if isinstance(module.original_module, nn.LayerNorm) else "head"
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            owner = next((kind for prefix, kind in kinds.items() if name.startswith(f"{prefix}.")), "other")
+            counts[owner] += parameter.numel()
+    return counts
+
+
+def _targets(anatomy: Anatomy, plan: Plan) -> Iterator[_Target]:
+    for block in anatomy.blocks:
+        for projection in PROJECTIONS:
+            rank = plan.rank(projection, block.index)
+            if rank:
+                yield _Target(block.full_name(projection), rank)
+
+
+def _shape_of(peft_model: PeftModel) -> Anatomy:
+    """Names of the parts under an adapter, whose linear layers `dissect` would not accept."""
+    model = peft_model.get_base_model()
+    return dissect(model, adapted=True)

@@ -1,0 +1,34 @@
+"""Settings of a fine-tuning, described in one place for --help, recipes and docs."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FineTuneSettings(BaseModel):
+    """How to fine-tune."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: float = Field(3.0, gt=0, description="Passes over the training rows.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    batch_size: int = Field(32, ge=1, description="Rows a step and device, before accumulation.")
+    accumulation_steps: int = Field(1, ge=1, description="Steps whose gradients are added before an update.")
+    warmup_fraction: float = Field(0.06, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
+        "linear", description="How the learning rate falls after that."
+    )
+    weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0 for never.")
+    patience: int | None = Field(
+        None, ge=1, description="Stop after so many evaluations without a better one; never if not given."
+    )
+    evaluations_per_epoch: int = Field(
+        1, ge=1, description="Evaluations on the validation rows, each with a checkpoint to go on from, in an epoch."
+    )
+    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass: less memory, more time.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="bfloat16 mixed precision, or float32; auto takes bfloat16 where a GPU has it."
+    )
+    group_by_length: bool = Field(True, description="Put rows of like length into a batch, so that less is padding.")
+    tensorboard: bool = Field(False, description="Write TensorBoard logs (needs the extra `tensorboard`).")

@@ -1,0 +1,227 @@
+"""Fine-tuning with transformers' Trainer: evaluation, best checkpoint, resuming."""
+
+import dataclasses
+import importlib.util
+import math
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    PreTrainedTokenizerBase,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
+
+from prunelora.data.metrics import MAIN_METRIC, SINGLE_LABEL, metrics
+from prunelora.errors import DataError, MissingExtraError
+from prunelora.finetuning.adapter import trainable_parameters
+from prunelora.finetuning.settings import FineTuneSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """What a fine-tuning did.
+
+    Attributes:
+        history: One dict for every log and evaluation: "step", "epoch", and "loss" or "validation_..." values.
+        best: Metrics on the validation rows of the checkpoint that was kept.
+        best_step: Optimiser step of that checkpoint.
+        steps: Optimiser steps in all.
+        seconds: Wall time of training and evaluation, of this process only (not of what ran before it was resumed).
+        step_ms: Median wall time of an optimiser step, evaluation left out; None if none ran in this process.
+        trainable: Parameters trained, by kind.
+    """
+
+    history: list[dict[str, float]]
+    best: dict[str, float]
+    best_step: int
+    steps: int
+    seconds: float
+    step_ms: float | None
+    trainable: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
+
+def finetune(
+    model: nn.Module,
+    train: Dataset,
+    validation: Dataset,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: FineTuneSettings | None = None,
+    checkpoints: Path | str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> TrainingResult:
+    """Train what is trainable in `model`, in place, and leave it at its best on the validation rows.
+
+    `transformers.Trainer` does the work, so `accelerate launch` and `torchrun` spread it over several processes.
+
+    Args:
+        model: What `add_adapter` returned; or any model with a loss, whose trainable weights are then trained.
+        train: Tokenised rows (see `prunelora.data.tokens.tokenise`): input_ids, attention_mask, labels.
+        validation: Tokenised rows that pick the best checkpoint.
+        tokenizer: For padding.
+        settings: How to train; by keyword as well: `finetune(..., epochs=3, learning_rate=1e-3)`.
+        checkpoints: Folder for checkpoints. A training that was stopped goes on from the last one there. A temporary
+            folder if not given.
+        seed: Order of the rows and dropout.
+        progress: Show a progress bar with the time left.
+        **options: Fields of FineTuneSettings, in place of those in `settings`.
+
+    Returns:
+        TrainingResult.
+
+    Raises:
+        DataError: If there are no rows to train on or to choose by.
+    """
+    settings = FineTuneSettings(**((settings or FineTuneSettings()).model_dump() | options))
+    for name, rows in (("train", train), ("validation", validation)):
+        if not len(rows):
+            raise DataError(f"{name}: no rows to fine-tune with.")
+    if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise MissingExtraError("tensorboard=True", "tensorboard")
+    temporary = None if checkpoints else tempfile.mkdtemp(prefix="prunelora-training-")
+    folder = Path(checkpoints or str(temporary))
+    problem_type = getattr(getattr(model, "config", None), "problem_type", None) or SINGLE_LABEL
+    clock = _StepClock()
+    trainer = Trainer(
+        model=model,
+        args=_arguments(settings, folder, problem_type, len(train), seed, progress),
+        train_dataset=train,
+        eval_dataset={"validation": validation},
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=lambda output: _judge(output, problem_type),
+        callbacks=[clock]
+        + ([EarlyStoppingCallback(early_stopping_patience=settings.patience)] if settings.patience else []),
+    )
+    if progress:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(_QuietProgress)
+    started = time.perf_counter()
+    try:
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+    seconds = time.perf_counter() - started
+    model.eval()
+    history = [_plain(entry) for entry in trainer.state.log_history if "train_runtime" not in entry]
+    best_step = int(trainer.state.best_global_step or trainer.state.global_step)
+    best = next(
+        ({k: v for k, v in entry.items() if k.startswith("validation_")} for entry in history
+         if entry["step"] == best_step and "validation_loss" in entry),
+        {},
+    )
+    return TrainingResult(
+        history=history,
+        best=best,
+        best_step=best_step,
+        steps=int(trainer.state.global_step),
+        seconds=seconds,
+        step_ms=clock.median_ms,
+        trainable=trainable_parameters(model),
+    )
+
+
+def _arguments(
+    settings: FineTuneSettings, folder: Path, problem_type: str, rows: int, seed: int, progress: bool
+) -> TrainingArguments:
+    steps_per_epoch = max(1, math.ceil(rows / settings.batch_size) // settings.accumulation_steps)
+    total_steps = math.ceil(settings.epochs * steps_per_epoch)
+    every = max(1, min(steps_per_epoch // settings.evaluations_per_epoch, total_steps))
+    bf16_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=2 * settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation_steps,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        warmup_steps=math.ceil(settings.warmup_fraction * total_steps),
+        lr_scheduler_type=settings.schedule,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=f"validation_{MAIN_METRIC[problem_type]}",
+        greater_is_better=True,
+        logging_strategy="steps",
+        logging_steps=max(1, min(25, every)),
+        bf16=settings.precision == "bfloat16" or (settings.precision == "auto" and bf16_gpu),
+        train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
+        report_to=["tensorboard"] if settings.tensorboard else [],
+        seed=seed,
+        data_seed=seed,
+        disable_tqdm=not progress,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        label_names=["labels"],
+    )
+
+
+def _judge(output: EvalPrediction, problem_type: str) -> dict[str, float]:
+    logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
+    return metrics(logits, output.label_ids, problem_type)  # type: ignore[arg-type]
+
+
+def _plain(entry: dict[str, Any]) -> dict[str, float]:
+    """A log entry with our names: "eval_validation_accuracy" -> "validation_accuracy"; timings of evaluation left out."""
+    names = {key: key.removeprefix("eval_") for key in entry}
+    return {
+        names[key]: float(value)
+        for key, value in entry.items()
+        if isinstance(value, int | float) and not key.endswith(("_runtime", "_per_second"))
+    }
+
+
+class _StepClock(TrainerCallback):
+    """Wall time of every optimiser step."""
+
+    def __init__(self) -> None:
+        self.started: float | None = None
+        self.times: list[float] = []
+
+    @property
+    def median_ms(self) -> float | None:
+        """Median time of a step; the first ones, which allocate, hardly move it."""
+        return 1000 * statistics.median(self.times) if self.times else None
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Stop it."""
+        if self.started is not None:
+            self.times.append(time.perf_counter() - self.started)
+
+
+class _QuietProgress(ProgressCallback):
+    """The Trainer's progress bar without a dict printed at every log."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Show the loss at the end of the bar."""
+        if state.is_world_process_zero and self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3f}")

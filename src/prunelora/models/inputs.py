@@ -1,0 +1,67 @@
+"""What a model reads: the names of its inputs, their longest length, and random ones to try it with."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def input_names(model: nn.Module) -> tuple[str, ...]:
+    """The inputs that the family's tokenizer makes and the model's forward takes: token_type_ids in BERT, not in RoBERTa."""
+    accepted = inspect.signature(model.forward).parameters
+    try:
+        classes = TOKENIZER_MAPPING[type(model.config)]
+    except KeyError:
+        made = set(_INPUTS)
+    else:
+        # Before transformers 5 had one class a family, the mapping held a pair, either of which may be None.
+        first = next(one for one in (classes if isinstance(classes, tuple) else (classes,)) if one is not None)
+        made = set(first.model_input_names)
+    return tuple(name for name in _INPUTS if name in accepted and name in made)
+
+
+def longest_input(model: nn.Module) -> int | None:
+    """Most tokens the model has positions for; None where its positions are no table."""
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, nn.Embedding):
+            # RoBERTa counts positions from behind the padding index: 514 rows are 512 positions.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
+
+
+def random_inputs(
+    model: nn.Module, *, batch_size: int, tokens: int, generator: torch.Generator, padded: bool = False
+) -> dict[str, torch.Tensor]:
+    """Random tokens of the model's vocabulary, on the CPU.
+
+    Args:
+        model: Whose vocabulary and inputs.
+        batch_size: B.
+        tokens: T.
+        generator: Source of the numbers.
+        padded: Pad every row but the first, each by another length; else every token counts.
+
+    Returns:
+        The model's `input_names`, each (B, T).
+    """
+    config: Any = model.config
+    shape = (batch_size, tokens)
+    padding = config.pad_token_id if getattr(config, "pad_token_id", None) is not None else 0
+    ids = torch.randint(0, config.vocab_size, shape, generator=generator)
+    # Families that count positions by `input_ids != padding` must not find padding in the middle of a text.
+    ids = torch.where(ids == padding, (padding + 1) % config.vocab_size, ids)
+    mask = torch.ones_like(ids)
+    if padded:
+        for row in range(1, batch_size):
+            mask[row, max(1, tokens - row * tokens // batch_size) :] = 0
+    segments = max(1, int(getattr(config, "type_vocab_size", 1)))
+    made = {
+        "input_ids": torch.where(mask == 0, padding, ids),
+        "attention_mask": mask,
+        "token_type_ids": torch.randint(0, segments, shape, generator=generator),
+    }
+    return {name: made[name] for name in input_names(model)}

@@ -1,0 +1,141 @@
+"""Loading a pretrained transformer for a task, from safetensors only."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import logging as transformers_logging
+
+from prunelora.errors import CheckpointError, UnsupportedModelError
+from prunelora.models.families import family_of_model_type, supported_families
+
+_LABELS_OF_REGRESSION = 1
+
+
+def load_pretrained(
+    source: str | Path,
+    *,
+    label_names: Sequence[str],
+    problem_type: str,
+    seed: int = 0,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Load a pretrained encoder under a sequence classification head.
+
+    Args:
+        source: Folder with config.json and model.safetensors, or a hub name.
+        label_names: Names of the classes, in order; empty for regression.
+        problem_type: "single_label_classification", "multi_label_classification" or "regression".
+        seed: For the task head where the checkpoint has none that fits.
+        trust_remote_code: Let the checkpoint's own Python code run.
+
+    Raises:
+        UnsupportedModelError: If the family is not supported; nothing is loaded then.
+        CheckpointError: If there is no such folder, the hub cannot be reached, or there are no safetensors.
+    """
+    check_source(source)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(_unreachable(source, error)) from error
+    if family_of_model_type(config.model_type) is None:
+        raise UnsupportedModelError(
+            f"{source} is of the family {config.model_type!r}, which prunelora does not support. "
+            f"Supported families: {supported_families()}."
+        )
+    names = list(label_names)
+    config.num_labels = len(names) or _LABELS_OF_REGRESSION
+    if names:
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: number for number, name in enumerate(names)}
+    config.problem_type = problem_type
+    try:
+        # That the task head is new is what this function is for: no report of it.
+        with torch.random.fork_rng(), _errors_only(), progress_bars_off():
+            torch.manual_seed(seed)
+            model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+                source,
+                config=config,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                trust_remote_code=trust_remote_code,
+            )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(_unreachable(source, error)) from error
+    return model
+
+
+def fingerprint(source: str | Path) -> str:
+    """Identity of a model's files: a hash of config and weights of a folder; name and commit of a hub model."""
+    path = Path(source)
+    if not path.is_dir():
+        commit = getattr(AutoConfig.from_pretrained(source), "_commit_hash", None)
+        return f"{source}@{commit}"
+    content = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if file.name == "config.json" or file.suffix == ".safetensors":
+            content.update(file.name.encode())
+            with file.open("rb") as stream:
+                content.update(hashlib.file_digest(stream, "sha256").digest())
+    return content.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def progress_bars_off() -> Iterator[None]:
+    """Keep transformers from drawing a bar for reading or writing one file."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _errors_only() -> Iterator[None]:
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def check_source(source: str | Path) -> None:
+    """Hold what looks like a path to be a folder with a model in safetensors.
+
+    Raises:
+        CheckpointError: If it is not there, has no config.json, or has its weights as a pickle only.
+    """
+    path = Path(source)
+    looks_like_path = isinstance(source, Path) or path.is_absolute() or str(source).startswith((".", "~"))
+    if not path.exists():
+        if looks_like_path or str(source).count("/") > 1:
+            raise CheckpointError(f"{source} does not exist. Give the folder of a saved model, or a hub name.")
+        return
+    if not path.is_dir():
+        raise CheckpointError(f"{source} is a file. Give the folder that holds config.json and model.safetensors.")
+    names = sorted(file.name for file in path.iterdir())
+    if "config.json" not in names:
+        raise CheckpointError(f"{source}: no config.json there, found {', '.join(names[:5]) or 'nothing'}.")
+    if not any(name.endswith(".safetensors") for name in names):
+        pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+        found = f"only {pickles[0]}, a pickle, which can run code when it is read" if pickles else "no weights"
+        raise CheckpointError(
+            f"{source}: expected model.safetensors, found {found}. Convert it: load it where you trust it, and call "
+            "model.save_pretrained(folder), which writes safetensors."
+        )
+
+
+def _unreachable(source: str | Path, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if Path(source).exists():
+        return f"{source}: cannot be loaded ({first})."
+    return (
+        f"{source}: not a folder here, and not to be had from the Hugging Face hub ({first}). "
+        "Without a network give the path of a saved model folder, or 'minilm' for the embedded one."
+    )

@@ -1,0 +1,191 @@
+"""The whole method on a page: a recipe's stages, one after the other, each done once.
+
+    data -> warm up -> score -> plan -> prune -> adapt and fine-tune -> merge -> export -> measure -> report
+
+`compress` is all of it in one call, `execute` runs a recipe in a run folder and goes on where an earlier run stopped.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prunelora import __version__
+from prunelora.data.embedded import model_source
+from prunelora.data.load import load_task
+from prunelora.delivery.checkpoints import load, load_tokenizer
+from prunelora.errors import RecipeError
+from prunelora.models.loading import check_source, fingerprint
+from prunelora.planning.plan import Plan
+from prunelora.recipe import Recipe, digest
+from prunelora.report.results import RunResults
+from prunelora.report.summary import summarise
+from prunelora.runfolder import Record, RunFolder
+from prunelora.stages import WORK, Run
+
+Tell = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a run gave.
+
+    Attributes:
+        folder: The run folder.
+        results: Everything that was found, as plain data.
+        ran: Names of the stages that ran this time; the others were done before.
+    """
+
+    folder: Path
+    results: RunResults
+    ran: tuple[str, ...]
+
+    @property
+    def summary(self) -> list[str]:
+        """A few lines that a person can act on."""
+        return summarise(self.results)
+
+    def load(self) -> Any:
+        """The small model, in eval mode."""
+        return load(self.folder / "model")
+
+
+def compress(
+    *,
+    model: str = "minilm",
+    data: str = "rotten-tomatoes",
+    out: Path | str,
+    recipe: Recipe | None = None,
+    baseline: bool = False,
+    tell: Tell | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Outcome:
+    """Give back a fine-tuned model that is smaller and faster than the one it started from.
+
+    Args:
+        model: Pretrained model: a folder, a hub name, or "minilm", the embedded one.
+        data: Task data: a file, a folder, a hub name, or "rotten-tomatoes", the embedded example.
+        out: Run folder. A run that was stopped there goes on; a stage that is done under the same settings is not
+            repeated.
+        recipe: The stages and their settings; the paper's order if not given.
+        baseline: Also fine-tune the dense model with plain LoRA, to see what pruning cost.
+        tell: Called with a line for every stage.
+        progress: Show progress bars.
+        **options: Settings by their bare names, such as keep_heads=0.5, epochs=3, learning_rate=1e-3, text="review".
+
+    Returns:
+        Outcome; `outcome.load()` is the model.
+
+    Raises:
+        PruneLoraError: Of the kind that fits: data, model, options, folder.
+    """
+    recipe = recipe or Recipe()
+    changes = {recipe.key_of(name): value for name, value in ({"model": model, "data": data} | options).items()}
+    recipe = recipe.with_settings(changes)
+    return execute(recipe.with_baseline() if baseline else recipe, out, tell=tell, progress=progress)
+
+
+def execute(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    until: str | None = None,
+    tell: Tell | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Run a recipe in a folder, stage by stage; what is done under the same settings is not done again.
+
+    Args:
+        recipe: What to do.
+        out: Run folder.
+        until: Name of the last stage to run; all if not given.
+        tell: Called with a line for every stage.
+        progress: Show progress bars.
+
+    Raises:
+        PruneLoraError: Of the kind that fits. What earlier stages left stays.
+    """
+    recipe.check()
+    names = recipe.names
+    if until is not None and until not in names:
+        raise RecipeError(f"The recipe has no stage {until!r}. It has: {', '.join(names)}.")
+    last = len(names) - 1 if until is None else names.index(until)
+    tell = tell or (lambda _: None)
+    folder = RunFolder(out)
+    source = model_source(recipe.model)
+    check_source(source)
+    task = load_task(recipe.task)
+    with folder.locked():
+        folder.write_recipe(recipe)
+        for note in task.notes:
+            tell(note)
+        run = Run(recipe, folder, task, load_tokenizer(source), progress=progress)
+        ran: list[str] = []
+        pending: list[Callable[[], None]] = [lambda: setattr(run, "model", run.pretrained())]
+        key = digest(
+            {
+                "model": fingerprint(source),
+                "data": task.fingerprint,
+                "max_length": recipe.task.max_length,
+                "seed": recipe.seed,
+                "prunelora": __version__,
+            }
+        )
+        for name, settings in list(zip(names, recipe.stages, strict=True))[: last + 1]:
+            work = WORK[settings.stage]
+            key = digest({"stage": settings.model_dump(mode="json"), "after": key})
+            if folder.is_done(name, key):
+                # Restoring is put off until a later stage has something to do.
+                pending.append(functools.partial(work.restore, run, name, settings))
+                tell(f"{name}: done before")
+            else:
+                while pending:
+                    pending.pop(0)()
+                tell(f"{name} ...")
+                with folder.timed(name, key):
+                    facts = work.run(run, name, settings)
+                files = tuple(run.path(name, file).name for file in work.files)
+                folder.finish(Record(name, key, folder.spent(name, key), files, facts))
+                ran.append(name)
+                tell(f"{name}: {folder.spent(name, key):.1f} s")
+            run.done.append(name)
+            if settings.stage == "plan":
+                key = _with_edits(run, name, key, tell)
+        _read_for_report(run)
+        return Outcome(folder.path, run.results(), tuple(ran))
+
+
+def _with_edits(run: Run, name: str, key: str, tell: Tell) -> str:
+    """A plan may be edited by hand: what is done after it depends on the file, not on how it was made."""
+    path = run.path(name, "plan.json")
+    plan, record = Plan.load(path), run.folder.record(name)
+    if record is not None and record.facts["plan_id"] != plan.id:
+        tell(f"{name}: {path.name} was edited by hand (plan {plan.id}); it is used as it is")
+    return digest({"plan": plan.id, "after": key})
+
+
+def _read_for_report(run: Run) -> None:
+    """Scores and plan, where nothing had to be restored."""
+    for name, settings in zip(run.recipe.names, run.recipe.stages, strict=True):
+        if settings.stage in ("score", "plan") and name in run.done:
+            WORK[settings.stage].restore(run, name, settings)
+
+
+def describe(recipe: Recipe, out: Path | str) -> list[Mapping[str, Any]]:
+    """What `execute` would do: for every stage its name, settings, and whether a record of it is there.
+
+    Nothing is loaded and nothing is written; whether a stage that has a record must be repeated is only known when the
+    data is read.
+    """
+    folder = RunFolder(out)
+    recipe.check()
+    return [
+        {
+            "stage": name,
+            "settings": settings.model_dump(mode="json", exclude={"stage"}),
+            "has_record": folder.record(name) is not None,
+        }
+        for name, settings in zip(recipe.names, recipe.stages, strict=True)
+    ]

@@ -1,0 +1,258 @@
+"""Reading what the stages found: the one place that knows how their facts are laid out."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prunelora.data.metrics import MAIN_METRIC, SINGLE_LABEL
+from prunelora.report.results import RunResults
+
+_TITLES = {
+    "accuracy": "accuracy",
+    "f1_macro": "F1, mean of classes",
+    "f1_micro": "F1, all labels together",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+    "mse": "mean squared error",
+    "loss": "loss",
+}
+# Shares, which people read as per cent.
+_SHARES = frozenset({"accuracy", "f1_macro", "f1_micro"})
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The main metric on the validation rows at some point of the run.
+
+    Attributes:
+        stage: Name of the stage after which it was taken.
+        kind: Kind of that stage.
+        value: Of the main metric.
+    """
+
+    stage: str
+    kind: str
+    value: float
+
+@dataclass(frozen=True)
+class Size:
+    """A size of the model that does not depend on the clock.
+
+    Attributes:
+        what: Name for tables.
+        short: Name for a sentence; empty where it is not for one.
+        unit: "B" for bytes, or nothing.
+        dense: Of the dense model; None if it was not measured.
+        pruned: Of the pruned model.
+    """
+
+    what: str
+    short: str
+    unit: str
+    dense: float | None
+    pruned: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median and quartiles of the time of one forward pass."""
+
+    median_ms: float
+    q25_ms: float
+    q75_ms: float
+
+    @property
+    def vary(self) -> float:
+        """How far the quartiles are apart, as a share of the median."""
+        return (self.q75_ms - self.q25_ms) / self.median_ms
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Time of the dense and the pruned model in one engine at one size.
+
+    Attributes:
+        engine: "torch" or "onnxruntime".
+        batch: Rows.
+        tokens: Tokens in each of them.
+        dense: Of the dense model.
+        pruned: Of the pruned model.
+        speed: Dense over pruned, the median of the rounds: 2 is twice as fast.
+        speed_low: Its lower quartile.
+        speed_high: Its upper quartile.
+    """
+
+    engine: str
+    batch: int
+    tokens: int
+    dense: Timing
+    pruned: Timing
+    speed: float
+    speed_low: float
+    speed_high: float
+
+    @property
+    def size(self) -> str:
+        """Batch and length for people."""
+        return f"batch {self.batch}, {self.tokens} tokens"
+
+    @property
+    def speed_text(self) -> str:
+        """For people: "1.8 times as fast"."""
+        return f"{times(self.speed)} times as fast"
+
+
+def kind_of(stage: str) -> str:
+    """Kind of a stage from its name: "finetune-1" -> "finetune"."""
+    kind, dash, number = stage.rpartition("-")
+    return kind if dash and number.isdigit() else stage
+
+
+def main_metric(results: RunResults) -> str:
+    """Name of the metric that the task is judged by: "accuracy" where there is one label."""
+    return MAIN_METRIC.get(str(results.task.get("problem_type")), MAIN_METRIC[SINGLE_LABEL])
+
+
+def metric_title(metric: str) -> str:
+    """Name of a metric for people."""
+    return _TITLES.get(metric, metric)
+
+
+def metric_text(metric: str, value: float) -> str:
+    """A metric's value for people: "86.6 %", "0.712"."""
+    return f"{100 * value:.1f} %" if metric in _SHARES else f"{value:.3f}"
+
+
+def accuracy_error(accuracy: float, rows: int) -> float:
+    """Binomial standard error of an accuracy: sqrt(p (1 - p) / n). 0.9 on 900 rows -> 0.01."""
+    return math.sqrt(accuracy * (1 - accuracy) / rows)
+
+
+def value_with_error(metric: str, value: float, rows: int) -> str:
+    """A metric's value, an accuracy with its standard error in points: "86.6 % (± 1.2)"."""
+    text = metric_text(metric, value)
+    return f"{text} (± {100 * accuracy_error(value, rows):.1f})" if metric == "accuracy" and rows else text
+
+
+def rows_tested(results: RunResults) -> int:
+    """Rows that the reported metrics were taken on; 0 if not known."""
+    return int(results.facts("measure").get("test_rows") or results.task.get("rows", {}).get("test", 0))
+
+
+def moments(results: RunResults) -> Iterator[Moment]:
+    """The main metric on the validation rows, stage after stage."""
+    metric = main_metric(results)
+    for stage in results.stages:
+        facts = results.facts(stage)
+        value = facts.get("best", {}).get(f"validation_{metric}", facts.get("validation", {}).get(metric))
+        if value is not None:
+            yield Moment(stage, kind_of(stage), float(value))
+
+
+def finetunings(results: RunResults) -> tuple[list[dict[str, float]], list[float]]:
+    """Histories of all fine-tunings of the run, one after the other.
+
+    Returns:
+        The entries, their epochs counted on from the training before; and the epochs at which the second, third ...
+        training began.
+    """
+    entries: list[dict[str, float]] = []
+    starts = []
+    done = 0.0
+    for stage in results.stages:
+        history = results.facts(stage).get("history") if kind_of(stage) == "finetune" else None
+        if not history:
+            continue
+        if entries:
+            starts.append(done)
+        entries += [{**entry, "epoch": done + entry["epoch"]} for entry in history]
+        done = max(entry["epoch"] for entry in entries)
+    return entries, starts
+
+
+def sizes(measurement: Mapping[str, Any]) -> list[Size]:
+    """Parameters, MACs and memory from `Measurement.to_dict()`; nothing if nothing was measured."""
+    model, base = measurement.get("model"), measurement.get("base") or {}
+    if not model:
+        return []
+    settings = measurement.get("settings", {})
+    tokens, step = settings.get("macs_tokens", 128), settings.get("training_batch_size")
+    rows = [
+        Size("parameters", "parameters", "", _total(base.get("parameters")), _total(model["parameters"]) or 0),
+        Size(f"multiply-accumulates of the blocks, one row of {tokens} tokens", "multiply-accumulates", "",
+             base.get("macs"), model["macs"]),
+        Size("memory of the weights", "of weights", "B", base.get("weight_bytes"), model["weight_bytes"]),
+    ]  # fmt: skip
+    if model.get("saved_for_backward_bytes") is not None:
+        size = f", batch {step}, {settings.get('training_tokens')} tokens" if step else ""
+        rows.append(
+            Size(f"memory kept for a backward pass, all weights trained{size}", "", "B",
+                 base.get("saved_for_backward_bytes"), model["saved_for_backward_bytes"])
+        )  # fmt: skip
+    return rows
+
+
+def timings(measurement: Mapping[str, Any]) -> list[Pair]:
+    """Times of the pruned model that stand beside those of the dense one, from `Measurement.to_dict()`."""
+    return [
+        Pair(
+            engine=one["engine"],
+            batch=one["batch_size"],
+            tokens=one["tokens"],
+            dense=_timing(one["base"]),
+            pruned=_timing(one["model"]),
+            # The measured ratio is of the time, pruned over dense: its quartiles change places.
+            speed=1 / one["ratio"]["median"],
+            speed_low=1 / one["ratio"]["q75"],
+            speed_high=1 / one["ratio"]["q25"],
+        )
+        for one in measurement.get("latencies", ())
+        if one.get("base") and one.get("ratio")
+    ]
+
+
+def machine_text(measurement: Mapping[str, Any]) -> str:
+    """What it was measured on: "cpu, AMD EPYC, 2 threads, torch 2.13.0"; empty if that is not known."""
+    machine = measurement.get("machine", {})
+    parts = [machine.get("device"), machine.get("cpu")]
+    if machine.get("threads"):
+        parts.append(f"{machine['threads']} threads")
+    parts += [f"{name} {version}" for name, version in machine.get("versions", {}).items() if version]
+    return ", ".join(str(part) for part in parts if part)
+
+
+def duration(seconds: float) -> str:
+    """Wall time for people: "0.4 s", "42 s", "3 min 07 s", "2 h 05 min"."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def milliseconds(value: float) -> str:
+    """A time for people, three digits: "0.412 ms", "12.3 ms", "1,240 ms"."""
+    return f"{value:,.0f} ms" if value >= 99.95 else f"{value:.3g} ms"
+
+
+def in_units(value: float, unit: str = "") -> str:
+    """A count with a prefix: 109_482_240 -> "109.5 M"; with "B": "109.5 MB". Below 10,000 to the last digit."""
+    if abs(value) < 10_000 and not unit:
+        return f"{value:,.0f}"
+    for prefix, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= scale:
+            return f"{value / scale:,.{1 if value >= 10 * scale else 2}f} {prefix}{unit}"
+    return f"{value:,.0f} {unit}"
+
+
+def times(factor: float) -> str:
+    """A factor for people, two digits: "1.8", "0.93", "12"."""
+    return f"{factor:.0f}" if factor >= 9.95 else f"{factor:.1f}" if factor >= 1.05 else f"{factor:.2f}"
+
+
+def _timing(content: Mapping[str, float]) -> Timing:
+    return Timing(content["median_ms"], content["q25_ms"], content["q75_ms"])
+
+
+def _total(count: Any) -> float | None:
+    return count.get("total") if isinstance(count, Mapping) else count

@@ -1,0 +1,40 @@
+"""What a report is made of: the outcome of a run as plain data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prunelora.importance.importance import Importance
+from prunelora.planning.plan import Plan
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """The outcome of a run.
+
+    Attributes:
+        model: Name or path of the pretrained model.
+        data: Name or path of the task data.
+        task: "problem_type", "label_names", "rows" (split -> count), "majority_rate" (or None), "columns", "notes",
+            "fingerprint".
+        seed: Of the run.
+        recipe_yaml: The fully resolved recipe.
+        folder: The run folder, as it was typed.
+        importance: Scores the last plan was made from; None if nothing was scored.
+        plan: The last plan; None if nothing was planned.
+        stages: Stage name -> {"seconds": wall time, "facts": what the stage found}, in order.
+    """
+
+    model: str
+    data: str
+    task: Mapping[str, Any]
+    seed: int
+    recipe_yaml: str
+    folder: str
+    importance: Importance | None
+    plan: Plan | None
+    stages: Mapping[str, Mapping[str, Any]]
+
+    def facts(self, stage: str) -> Mapping[str, Any]:
+        """What a stage found; empty if it did not run."""
+        return self.stages.get(stage, {}).get("facts", {})

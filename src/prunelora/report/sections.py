@@ -1,0 +1,142 @@
+"""What the report says, section by section, before it is HTML or Markdown."""
+
+from dataclasses import dataclass
+
+from prunelora.report.reading import kind_of, main_metric, metric_title
+from prunelora.report.results import RunResults
+from prunelora.report.summary import saved_model
+from prunelora.report.tables import Table, comparison_table, data_table, journey, stage_times
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section; what it has of text, figure, table and code is shown in this order.
+
+    Attributes:
+        title: Its heading.
+        text: Paragraphs for someone who has not read the paper.
+        figure: Name of a figure, without ending.
+        table: A table.
+        code: Text to be shown as it stands.
+        language: Of the code.
+        folded: Whether it is shown closed where a page can do that.
+    """
+
+    title: str
+    text: tuple[str, ...] = ()
+    figure: str | None = None
+    table: Table | None = None
+    code: str | None = None
+    language: str = ""
+    folded: bool = False
+
+
+def sections(results: RunResults, figures: frozenset[str]) -> list[Section]:
+    """All sections that there is something to say in, after the summary.
+
+    Args:
+        results: Of the run.
+        figures: Names of the figures that were drawn.
+    """
+    metric = metric_title(main_metric(results))
+    return [
+        section
+        for section in (
+            Section("Dense against pruned", _comparison_text(results), table=comparison_table(results)),
+            *(section for section in _figures(results, metric) if section.figure in figures),
+            Section(
+                "Quality along the way",
+                (
+                    f"The {metric} on the validation rows, which choose the best checkpoint. It is measured after each "
+                    "stage that changes the model, so it shows what the cut took and what training brought back.",
+                ),
+                table=journey(results),
+            ),
+            Section("Time of every stage", ("Wall time on the machine of this run.",), table=stage_times(results)),
+            Section("Data", tuple(str(note) for note in results.task.get("notes", ())), table=data_table(results)),
+            _loading(results),
+            Section(
+                "Recipe",
+                ("Everything that determines this run, defaults included. `prunelora run --recipe` takes it as a file.",),
+                code=results.recipe_yaml.rstrip(),
+                language="yaml",
+                folded=True,
+            ),
+        )
+        if section is not None and (section.figure or section.code or (section.table and section.table.rows))
+    ]
+
+
+def _figures(results: RunResults, metric: str) -> list[Section]:
+    criterion = results.importance.provenance.get("criterion", "gradient") if results.importance else "gradient"
+    meaning = {
+        "gradient": "how much the loss on training rows would change if the head were turned down a little",
+        "fisher": "the square of how much the loss on training rows would change if the head were turned down a little",
+        "magnitude": "how large the head's weights are; the task was not looked at",
+        "random": "a random number, as a yardstick for the other ways to score",
+    }.get(str(criterion), f"what the criterion {criterion!r} gives")
+    training = ["The loss should fall, on training and validation rows alike; where only the first falls, the model "
+                f"learns the rows by heart. Below, the {metric} on the validation rows, by which the best checkpoint is "
+                "chosen."]  # fmt: skip
+    if results.facts("baseline"):
+        training.append("Dashed: the dense model with plain LoRA, trained the same way.")
+    if sum(kind_of(stage) == "finetune" for stage in results.stages) > 1:
+        training.append("A dotted line marks where the next training began.")
+    return [
+        Section(
+            "Which heads matter, and which were cut",
+            (
+                "Every cell is one attention head: a part of a layer that looks at other words in its own way. Its "
+                f"importance is {meaning}, made comparable between layers. A cross marks a head that was removed.",
+            ),
+            figure="importance",
+        ),
+        Section(
+            "What stays in every layer",
+            (
+                "Heads and feed-forward neurons (the units that work on each word by itself) that stay, and how many "
+                "there were. A layer may lose all of them: it then only passes on what it gets.",
+            ),
+            figure="kept",
+        ),
+        Section(
+            "LoRA ranks",
+            (
+                "LoRA trains a small correction of each weight matrix; its rank says how rich that correction can be. "
+                "More important layers get a higher rank; 0 means that the matrix is not trained.",
+            ),
+            figure="ranks",
+        ),
+        Section("Training", (" ".join(training),), figure="training"),
+        Section(
+            "Time of a forward pass",
+            (
+                "Shorter is faster. Each pair of bars is on the scale of its own dense model, and the times stand beside "
+                "the bars; the black lines span the middle half of the rounds that were timed.",
+            ),
+            figure="latency",
+        ),
+    ]
+
+
+def _comparison_text(results: RunResults) -> tuple[str, ...]:
+    lines = [
+        "Dense is the model that the run started from, pruned the one that it ended with. Times are medians, with "
+        "quartiles in parentheses. \N{PLUS-MINUS SIGN} after an accuracy is one binomial standard error, in points: "
+        "other test rows of the same kind would give a number about that far away."
+    ]
+    if not results.facts("baseline"):
+        lines.append("No dense model was trained on this task. `--baseline` trains one with plain LoRA, the same way.")
+    return tuple(lines)
+
+
+def _loading(results: RunResults) -> Section | None:
+    folder = saved_model(results)
+    if folder is None:
+        return None
+    code = (
+        "import prunelora, transformers\n"
+        f"model = prunelora.load({str(folder)!r})\n"
+        f'transformers.pipeline("text-classification", model=model, tokenizer={str(folder)!r})("Some text.")'
+    )
+    return Section("Load the model", ("In Python, from the folder in which the run was started:",), code=code, language="python")

@@ -1,0 +1,177 @@
+"""The few lines at the end of a run that a person can act on."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from prunelora.data.metrics import MULTI_LABEL, REGRESSION
+from prunelora.report.reading import (
+    Pair,
+    accuracy_error,
+    finetunings,
+    in_units,
+    kind_of,
+    main_metric,
+    metric_text,
+    metric_title,
+    rows_tested,
+    sizes,
+    times,
+    timings,
+    value_with_error,
+)
+from prunelora.report.results import RunResults
+
+# Quartiles further apart than this share of the median: other programs were probably running.
+NOISY = 0.25
+
+_LEARN_MORE = (
+    "train longer (finetune.epochs), change the learning rate (finetune.learning_rate), or keep more "
+    "(plan.keep_heads, plan.keep_ffn)"
+)
+
+
+def summarise(results: RunResults) -> list[str]:
+    """What was gained, what was lost, what to look at, and where the files are: a line each."""
+    return [
+        *(f"Gained: {line}" for line in gained(results)),
+        *(f"Quality: {line}" for line in quality(results)),
+        *(f"Warning: {line}" for line in warnings(results)),
+        *files(results),
+    ]
+
+
+def gained(results: RunResults) -> list[str]:
+    """Size, work and speed beside the dense model."""
+    lines = []
+    plan = results.plan
+    if plan is not None:
+        lines.append(
+            f"{plan.architecture.total_heads:,} of {plan.base.total_heads:,} attention heads and "
+            f"{plan.architecture.total_neurons:,} of {plan.base.total_neurons:,} feed-forward neurons stay."
+        )
+    measurement = results.facts("measure").get("measurement", {})
+    parts = [
+        f"{in_units(size.pruned, size.unit)} instead of {in_units(size.dense, size.unit)} {size.short}"
+        for size in sizes(measurement)
+        if size.short and size.dense is not None
+    ]
+    facts = results.facts("prune")
+    if not parts and facts:
+        before, after = facts["parameters_before"], facts["parameters_after"]
+        parts = [f"{in_units(after)} instead of {in_units(before)} parameters"]
+    if parts:
+        lines.append(f"{', '.join(parts)}.")
+    return [*lines, *_speeds(timings(measurement))]
+
+
+def quality(results: RunResults) -> list[str]:
+    """What the pruned model reaches, beside the majority rate and the dense model with plain LoRA."""
+    metric, count = main_metric(results), rows_tested(results)
+    value = results.facts("measure").get("test", {}).get(metric)
+    if value is None:
+        return ["not measured; a `measure` stage does that."]
+    beside = [f"{count:,} test rows"] if count else ["test rows"]
+    if metric == "accuracy" and (rate := results.task.get("majority_rate")) is not None:
+        beside.append(f"always the most frequent class: {metric_text(metric, rate)}")
+    beside.append(f"one seed ({results.seed})")
+    lines = [f"{metric_title(metric)} {value_with_error(metric, value, count)}; {'; '.join(beside)}."]
+    dense = results.facts("baseline").get("test", {}).get(metric)
+    if dense is None:
+        lines.append("no dense model was trained to compare with; `--baseline` trains one, with plain LoRA, the same way.")
+    else:
+        lines.append(
+            f"the dense model with plain LoRA, trained the same way: {value_with_error(metric, dense, count)}. "
+            f"{_difference(metric, value, dense, count)}"
+        )
+    return lines
+
+
+def warnings(results: RunResults) -> list[str]:
+    """What went wrong or may mislead, each with what to do."""
+    return [*_nothing_learnt(results), *_not_finished(results), *_not_faster(results)]
+
+
+def files(results: RunResults) -> list[str]:
+    """Where things are."""
+    folder = Path(results.folder)
+    lines = [f"Report: {folder / 'report.html'}"]
+    saved = saved_model(results)
+    if saved is not None:
+        lines.append(f'Model: {saved}, loaded by prunelora.load("{saved}")')
+    exported = results.facts("export").get("file")
+    if exported:
+        lines.append(f"ONNX: {folder / exported}")
+    return lines
+
+
+def saved_model(results: RunResults) -> Path | None:
+    """Folder of the merged model, or of the adapter where none was merged; None if nothing was saved."""
+    kinds = {kind_of(stage) for stage in results.stages}
+    folder = Path(results.folder)
+    return folder / "model" if "merge" in kinds else folder / "adapter" if "finetune" in kinds else None
+
+
+def _speeds(pairs: list[Pair]) -> Iterator[str]:
+    """A line an engine: its largest batch and length, and the range over all sizes."""
+    for engine in dict.fromkeys(pair.engine for pair in pairs):
+        own = sorted((pair for pair in pairs if pair.engine == engine), key=lambda pair: (pair.batch, pair.tokens))
+        line = f"{own[-1].speed_text} at {own[-1].size}, {engine}"
+        if len(own) > 1:
+            speeds = [pair.speed for pair in own]
+            line += f" ({times(min(speeds))} to {times(max(speeds))} over all sizes measured)"
+        yield f"{line}."
+
+
+def _difference(metric: str, value: float, dense: float, count: int) -> str:
+    if metric != "accuracy":
+        return f"The pruned model is {abs(value - dense):.3f} {'below' if value < dense else 'above'} it."
+    points = 100 * (value - dense)
+    text = f"The pruned model is {abs(points):.1f} points {'below' if points < 0 else 'above'} it"
+    error = 100 * math.hypot(accuracy_error(value, count), accuracy_error(dense, count)) if count else 0.0
+    if abs(points) <= error:
+        return f"{text}, which is within the error of {count:,} rows."
+    return f"{text}."
+
+
+def _nothing_learnt(results: RunResults) -> Iterator[str]:
+    metric, count = main_metric(results), rows_tested(results)
+    value = results.facts("measure").get("test", {}).get(metric)
+    if value is None or not count:
+        return
+    rate, problem = results.task.get("majority_rate"), results.task.get("problem_type")
+    if metric == "accuracy" and rate is not None and value - rate <= accuracy_error(value, count):
+        yield (
+            f"nothing was learnt: the accuracy {value_with_error(metric, value, count)} is not above that of always "
+            f"answering the most frequent class ({metric_text(metric, rate)}) by more than its standard error. "
+            f"To try: {_LEARN_MORE}. If the dense model learns nothing either (`--baseline`), look at the labels."
+        )
+    # Under no relation at all, a correlation of n rows has the standard error 1 / sqrt(n - 1).
+    elif problem == REGRESSION and count > 1 and value <= 1 / math.sqrt(count - 1):
+        yield f"nothing was learnt: a correlation of {value:.3f} is within the error of {count:,} rows. To try: {_LEARN_MORE}."
+    elif problem == MULTI_LABEL and value == 0:
+        yield f"nothing was learnt: not one label is predicted rightly. To try: {_LEARN_MORE}."
+
+
+def _not_finished(results: RunResults) -> Iterator[str]:
+    own = results.facts("finetune")
+    evaluations = [entry for entry in finetunings(results)[0] if f"validation_{main_metric(results)}" in entry]
+    if len(evaluations) > 1 and own.get("steps") and own.get("best_step") == own["steps"]:
+        yield "the last evaluation was the best one, so more training may help (finetune.epochs)."
+
+
+def _not_faster(results: RunResults) -> Iterator[str]:
+    pairs = timings(results.facts("measure").get("measurement", {}))
+    slower = [f"{pair.size}, {pair.engine}" for pair in pairs if pair.speed < 1]
+    if slower:
+        yield f"not faster than the dense model at {'; '.join(slower)}. Cut more, or use it at other sizes."
+    noisy = [
+        f"{pair.size}, {pair.engine}"
+        for pair in pairs
+        if max(pair.dense.vary, pair.pruned.vary) > NOISY
+    ]
+    if noisy:
+        yield (
+            f"timings vary much at {'; '.join(noisy)}: something else was probably running. "
+            "Repeat them on a quiet machine, or with more rounds (measure.repeats)."
+        )

@@ -1,0 +1,181 @@
+"""The report's tables as data, shared by HTML and Markdown."""
+
+from dataclasses import dataclass
+
+from prunelora.report.reading import (
+    Timing,
+    duration,
+    in_units,
+    main_metric,
+    metric_text,
+    metric_title,
+    milliseconds,
+    moments,
+    rows_tested,
+    sizes,
+    times,
+    timings,
+    value_with_error,
+)
+from prunelora.report.results import RunResults
+
+NOT_TRAINED = "not trained"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of dense against pruned.
+
+    Attributes:
+        what: What is compared.
+        dense: Of the dense model, for people.
+        pruned: Of the pruned model, for people.
+        change: One beside the other, for people.
+        dense_value: The number itself; None if there is none.
+        pruned_value: The number itself; None if there is none.
+    """
+
+    what: str
+    dense: str
+    pruned: str
+    change: str
+    dense_value: float | None
+    pruned_value: float | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Any table: headings, and rows of as many texts. The first column names what the row is about."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def comparison(results: RunResults) -> list[Row]:
+    """Dense against pruned: size, work, memory, time, and quality with the majority rate beside it."""
+    measurement = results.facts("measure").get("measurement", {})
+    rows = [
+        _pair(size.what, size.dense, size.pruned, size.unit, missing="not measured")
+        for size in sizes(measurement)
+    ]
+    rows += [
+        Row(f"time at {pair.size}, {pair.engine}", _with_quartiles(pair.dense), _with_quartiles(pair.pruned),
+            f"{pair.speed_text} ({times(pair.speed_low)} to {times(pair.speed_high)})", pair.dense.median_ms, pair.pruned.median_ms)
+        for pair in timings(measurement)
+    ]  # fmt: skip
+    return rows + _training(results) + _quality(results)
+
+
+def comparison_table(results: RunResults) -> Table:
+    """`comparison` for a page."""
+    rows = tuple((row.what, row.dense, row.pruned, row.change) for row in comparison(results))
+    return Table(("", "dense", "pruned", "pruned beside dense"), rows)
+
+
+def journey(results: RunResults) -> Table:
+    """The main metric on the validation rows after every stage that changed the model."""
+    metric = main_metric(results)
+    after = {
+        "warmup": "after the warm-up of the task head",
+        "prune": "right after the cut",
+        "finetune": "after fine-tuning",
+        "merge": "adapter merged",
+        "baseline": "dense baseline after its training",
+    }
+    rows = tuple(
+        (after.get(moment.kind, f"after {moment.kind}"), moment.stage, metric_text(metric, moment.value))
+        for moment in moments(results)
+    )
+    return Table(("", "stage", f"{metric_title(metric)}, validation rows"), rows)
+
+
+def stage_times(results: RunResults) -> Table:
+    """Wall time of every stage, and of all of them."""
+    spent = {name: float(stage.get("seconds", 0.0)) for name, stage in results.stages.items()}
+    total = sum(spent.values())
+    rows = [(name, duration(seconds), f"{seconds / total:.0%}" if total else "") for name, seconds in spent.items()]
+    return Table(("stage", "time", "share"), (*rows, ("all", duration(total), "")))
+
+
+def data_table(results: RunResults) -> Table:
+    """Columns, rows per split, classes and majority rate."""
+    task = results.task
+    rows = [("data", results.data), ("problem", str(task.get("problem_type", "")).replace("_", " "))]
+    rows += [(f"column for {role}", str(column)) for role, column in task.get("columns", {}).items()]
+    rows += [(f"{split} rows", f"{count:,}") for split, count in task.get("rows", {}).items()]
+    names = [str(name) for name in task.get("label_names", ())]
+    if names:
+        shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        rows.append(("classes", f"{len(names)}: {shown}"))
+    rate = task.get("majority_rate")
+    if rate is not None:
+        rows.append(("majority rate", f"{100 * rate:.1f} % of the test rows are of the most frequent class"))
+    if task.get("fingerprint"):
+        rows.append(("fingerprint", str(task["fingerprint"])))
+    return Table(("", ""), tuple(rows))
+
+
+def _training(results: RunResults) -> list[Row]:
+    own, baseline = results.facts("finetune"), results.facts("baseline").get("training", {})
+    rows = []
+    if own.get("trainable"):
+        rows.append(_pair("trained parameters", _sum(baseline.get("trainable")), _sum(own["trainable"]), ""))
+    if own.get("step_ms"):
+        rows.append(_pair("time of a training step", baseline.get("step_ms"), own["step_ms"], "ms"))
+    return rows
+
+
+def _quality(results: RunResults) -> list[Row]:
+    test = results.facts("measure").get("test", {})
+    dense = results.facts("baseline").get("test", {})
+    count, rate = rows_tested(results), results.task.get("majority_rate")
+    rows = []
+    for metric, value in test.items():
+        other = dense.get(metric)
+        change = ""
+        if other is not None:
+            points = metric_text(metric, 1.0).endswith("%")
+            change = f"{100 * (value - other):+.1f} points" if points else f"{value - other:+.3f}"
+        rows.append(
+            Row(
+                f"{metric_title(metric)}, {count:,} test rows" if count else f"{metric_title(metric)}, test rows",
+                NOT_TRAINED if other is None else value_with_error(metric, other, count),
+                value_with_error(metric, value, count),
+                change.replace("-", "\N{MINUS SIGN}"),
+                other,
+                value,
+            )
+        )
+        if metric == "accuracy" and rate is not None:
+            always = metric_text(metric, rate)
+            rows.append(Row("always the most frequent class", always, always, "", rate, rate))
+    return rows
+
+
+def _pair(what: str, dense: float | None, pruned: float, unit: str, *, missing: str = NOT_TRAINED) -> Row:
+    def text(value: float) -> str:
+        return milliseconds(value) if unit == "ms" else in_units(value, unit)
+
+    return Row(
+        what,
+        missing if dense is None else text(dense),
+        text(pruned),
+        _share(dense, pruned),
+        dense,
+        pruned,
+    )
+
+
+def _share(dense: float | None, pruned: float) -> str:
+    return f"{pruned / dense:.0%}" if dense else ""
+
+
+def _sum(counts: dict[str, int] | None) -> float | None:
+    return sum(counts.values()) if counts else None
+
+
+def _with_quartiles(time: Timing) -> str:
+    low, high = (milliseconds(value).removesuffix(" ms") for value in (time.q25_ms, time.q75_ms))
+    return f"{milliseconds(time.median_ms)} ({low} to {high})"
+
+

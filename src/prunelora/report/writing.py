@@ -1,0 +1,109 @@
+"""Writing the report: figures, report.html, report.md and metrics.json."""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from prunelora.report.figures import save_figures
+from prunelora.report.results import RunResults
+from prunelora.report.sections import sections
+from prunelora.report.summary import files, gained, quality, summarise, warnings
+from prunelora.storage import write_json, write_text
+
+
+def write_report(results: RunResults, folder: Path) -> list[str]:
+    """Draw the figures and write the report; what was there of an earlier one is replaced, file by file.
+
+    Returns:
+        Names of the written files, relative to `folder`, with forward slashes.
+    """
+    drawn = save_figures(results, folder / "figures")
+    names = list(dict.fromkeys(path.stem for path in drawn.values()))
+    content: dict[str, Any] = {
+        "title": f"{results.model.rstrip('/').rpartition('/')[2] or results.model}, pruned for its task",
+        "model": results.model,
+        "data": results.data,
+        "seed": results.seed,
+        "summary": (
+            ("Gained", gained(results)),
+            ("Quality", quality(results)),
+            ("Files", files(results)),
+        ),
+        "warnings": warnings(results),
+        "sections": sections(results, frozenset(names)),
+    }
+    svg = {name: inline_svg(drawn[f"{name}.svg"].read_text(encoding="utf-8"), name) for name in names}
+    write_text(folder / "report.html", _environment(html=True).get_template("report.html.j2").render(**content, svg=svg))
+    write_text(folder / "report.md", _environment(html=False).get_template("report.md.j2").render(**content))
+    write_json(folder / "metrics.json", _numbers(results))
+    return [*(f"figures/{name}" for name in drawn), "report.html", "report.md", "metrics.json"]
+
+
+def inline_svg(text: str, name: str) -> Markup:
+    """An SVG file as an element of an HTML page: no prologue, no metadata, and ids that no other figure has."""
+    element = text[text.index("<svg") :]
+    element = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", element, flags=re.DOTALL)
+    # In HTML the namespaces are known.
+    element = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", element)
+    element = re.sub(r'\bid="', f'id="{name}-', element)
+    element = re.sub(r'(href="|url\()#', rf"\1#{name}-", element)
+    return Markup(element.strip())
+
+
+def markdown(text: object) -> str:
+    """Text that Markdown shows as it stands, also in a table's cell: "a|b <i>" -> "a\\|b &lt;i>"."""
+    escaped = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", str(text)).replace("&", "&amp;").replace("<", "&lt;")
+    return " ".join(escaped.splitlines())
+
+
+def fence(code: str) -> str:
+    """Backticks that fence code in: more of them than it has in a row itself."""
+    longest = max((len(run) for run in re.findall("`+", code)), default=0)
+    return "`" * max(3, longest + 1)
+
+
+def sentence(text: str) -> str:
+    """The same with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
+def _environment(*, html: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("prunelora.report", "."),
+        autoescape=html,
+        undefined=StrictUndefined,
+        trim_blocks=not html,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"md": markdown, "fence": fence, "sentence": sentence}
+    return environment
+
+
+def _numbers(results: RunResults) -> Any:
+    """Everything that is known of the run, for machines."""
+    return _finite(
+        {
+            "format": "prunelora-metrics-1",
+            "model": results.model,
+            "data": results.data,
+            "seed": results.seed,
+            "task": results.task,
+            "plan_id": results.plan.id if results.plan is not None else None,
+            "summary": summarise(results),
+            "stages": results.stages,
+        }
+    )
+
+
+def _finite(value: Any) -> Any:
+    """Plain JSON: tuples as lists, and null for what is no finite number, which JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,349 @@
+"""The stages of a run: how each does its work, and how its result is brought back when a stopped run goes on."""
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from prunelora.data.embedded import model_source
+from prunelora.data.task import TaskData
+from prunelora.data.tokens import calibration_batches, tokenise
+from prunelora.delivery.checkpoints import load, save
+from prunelora.delivery.onnx import export
+from prunelora.errors import RecipeError
+from prunelora.evaluation.measurement import measure
+from prunelora.evaluation.quality import evaluate
+from prunelora.finetuning.adapter import add_adapter, merge
+from prunelora.finetuning.settings import FineTuneSettings
+from prunelora.finetuning.training import finetune
+from prunelora.importance.importance import Importance
+from prunelora.importance.score import score
+from prunelora.importance.warmup import warm_up_
+from prunelora.models.anatomy import dissect
+from prunelora.models.device import best_device
+from prunelora.models.loading import load_pretrained
+from prunelora.planning.make_plan import make_plan
+from prunelora.planning.plan import Plan
+from prunelora.pruning.surgery import prune_
+from prunelora.recipe import (
+    BaselineStage,
+    ExportStage,
+    FineTuneStage,
+    MeasureStage,
+    PlanStage,
+    Recipe,
+    ScoreStage,
+    WarmUpStage,
+)
+from prunelora.report.results import RunResults
+from prunelora.report.writing import write_report
+from prunelora.runfolder import RunFolder
+from prunelora.storage import replacing_file
+
+Facts = dict[str, Any]
+Made = TypeVar("Made")
+
+
+@dataclasses.dataclass
+class Run:
+    """What the stages hand on to each other."""
+
+    recipe: Recipe
+    folder: RunFolder
+    task: TaskData
+    tokenizer: Any
+    model: Any = None
+    importance: Importance | None = None
+    plan: Plan | None = None
+    progress: bool = True
+    done: list[str] = dataclasses.field(default_factory=list)  # Stages that are up to date, in order.
+
+    def path(self, stage: str, file: str) -> Path:
+        """Where a stage puts a file: plan.json; for an earlier stage of the same kind, plan-1, plan-1.json."""
+        _, _, number = stage.partition("-")
+        name = Path(file)
+        return self.folder.file(f"{name.stem}-{number}{name.suffix}" if number else file)
+
+    def calibration(self, rows: int, batch_size: int) -> list[dict[str, torch.Tensor]]:
+        """Batches of a seeded sample of training rows."""
+        return calibration_batches(
+            self.task,
+            self.tokenizer,
+            rows=rows,
+            batch_size=batch_size,
+            seed=self.recipe.seed,
+            max_length=self.recipe.task.max_length,
+        )
+
+    def tokenised(self, split: str) -> Dataset:
+        """Tokenised rows of "train", "validation" or "test"."""
+        return tokenise(getattr(self.task, split), self.tokenizer, max_length=self.recipe.task.max_length)
+
+    def quality(self, split: str, model: Any = None) -> dict[str, float]:
+        """Metrics of the present model, or another, on a split."""
+        return evaluate(
+            self.model if model is None else model,
+            self.tokenised(split),
+            self.tokenizer,
+            problem_type=self.task.problem_type,
+        )
+
+    def pretrained(self) -> Any:
+        """The model everything starts from, dense, on the best device."""
+        model: Any = load_pretrained(
+            model_source(self.recipe.model),
+            label_names=self.task.label_names,
+            problem_type=self.task.problem_type,
+            seed=self.recipe.seed,
+            trust_remote_code=self.recipe.trust_remote_code,
+        )
+        model.config.name_or_path = self.recipe.model
+        return model.to(best_device())
+
+    def results(self) -> RunResults:
+        """What has been found so far, for the report."""
+        records = [record for name in self.done if (record := self.folder.record(name)) is not None]
+        return RunResults(
+            model=self.recipe.model,
+            data=self.recipe.task.data,
+            task={
+                "problem_type": self.task.problem_type,
+                "label_names": list(self.task.label_names),
+                "rows": {name: len(getattr(self.task, name)) for name in ("train", "validation", "test")},
+                "majority_rate": self.task.majority_rate,
+                "columns": self.task.columns,
+                "notes": list(self.task.notes),
+                "fingerprint": self.task.fingerprint,
+            },
+            seed=self.recipe.seed,
+            recipe_yaml=self.recipe.to_yaml(),
+            folder=str(self.folder.path),
+            importance=self.importance,
+            plan=self.plan,
+            stages={record.stage: {"seconds": record.seconds, "facts": record.facts} for record in records},
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class StageWork:
+    """How a stage is carried out.
+
+    Attributes:
+        run: Does the work on the run, leaves files, and returns facts for the report.
+        restore: Brings the run to the state after the stage, from its files.
+        files: What it leaves in the run folder, by its plain names.
+    """
+
+    run: Callable[[Run, str, Any], Facts]
+    restore: Callable[[Run, str, Any], None]
+    files: tuple[str, ...] = ()
+
+
+# Warm-up: the task head alone, on frozen features ---------------------------------------------------------------------
+
+
+def _warm_up(run: Run, name: str, settings: WarmUpStage) -> Facts:
+    loss = warm_up_(
+        run.model, run.calibration(settings.rows, settings.batch_size), steps=settings.steps, seed=run.recipe.seed
+    )
+    heads = dissect(run.model).task_head_names()
+    tensors = {
+        name: value.detach().cpu().contiguous()
+        for name, value in run.model.state_dict().items()
+        if any(name.startswith(f"{head}.") for head in heads)
+    }
+    with replacing_file(run.path(name, "head.safetensors")) as temporary:
+        save_file(tensors, temporary)
+    return {"loss": loss, "validation": run.quality("validation")}
+
+
+def _restore_head(run: Run, name: str, _: WarmUpStage) -> None:
+    run.model.load_state_dict(load_file(run.path(name, "head.safetensors")), strict=False)
+
+
+# Score: how much the loss depends on every head and neuron ------------------------------------------------------------
+
+
+def _score(run: Run, name: str, settings: ScoreStage) -> Facts:
+    batches = run.calibration(settings.rows, settings.batch_size)
+    run.importance = score(run.model, batches, criterion=settings.criterion, seed=run.recipe.seed)
+    run.importance.save(run.path(name, "importance.safetensors"))
+    return dict(run.importance.provenance)
+
+
+def _restore_importance(run: Run, name: str, _: ScoreStage) -> None:
+    run.importance = Importance.load(run.path(name, "importance.safetensors"))
+
+
+# Plan: what stays, and a rank for every matrix ------------------------------------------------------------------------
+
+
+def _plan(run: Run, name: str, settings: PlanStage) -> Facts:
+    plan = make_plan(_made(run.importance, "score"), **settings.model_dump(exclude={"stage"}))
+    origin = {"model": run.recipe.model, "data": run.recipe.task.data, "data_fingerprint": run.task.fingerprint}
+    run.plan = plan.model_copy(update={"provenance": plan.provenance | origin})
+    run.plan.save(run.path(name, "plan.json"))
+    return {"plan_id": run.plan.id}
+
+
+def _restore_plan(run: Run, name: str, _: PlanStage) -> None:
+    run.plan = Plan.load(run.path(name, "plan.json"))
+
+
+# Prune: rows and columns leave the weights ----------------------------------------------------------------------------
+
+
+def _prune(run: Run, _: str, __: Any) -> Facts:
+    before = sum(parameter.numel() for parameter in run.model.parameters())
+    prune_(run.model, _made(run.plan, "plan"))
+    after = sum(parameter.numel() for parameter in run.model.parameters())
+    return {"parameters_before": before, "parameters_after": after, "validation": run.quality("validation")}
+
+
+def _restore_pruned(run: Run, _: str, __: Any) -> None:
+    prune_(run.model, _made(run.plan, "plan"))
+
+
+# Fine-tune: LoRA by the plan's ranks, LayerNorms and task head; or all weights ----------------------------------------
+
+
+def _finetune(run: Run, name: str, settings: FineTuneStage) -> Facts:
+    if settings.trainable == "adapter":
+        run.model = _adapted(run, run.model, _made(run.plan, "plan"), settings)
+    else:
+        run.model.requires_grad_(True)
+    facts = _train(run, run.model, settings, run.path(name, ".checkpoints"))
+    save(run.model, run.path(name, _tuned_folder(settings)), tokenizer=run.tokenizer)
+    shutil.rmtree(run.path(name, ".checkpoints"), ignore_errors=True)
+    return facts
+
+
+def _adapted(run: Run, model: Any, plan: Plan, settings: FineTuneStage) -> PeftModel:
+    return add_adapter(
+        model,
+        plan,
+        alpha_over_rank=settings.alpha_over_rank,
+        dropout=settings.lora_dropout,
+        train_norms=settings.train_norms,
+        train_head=settings.train_head,
+        seed=run.recipe.seed,
+    )
+
+
+def _train(run: Run, model: Any, settings: FineTuneSettings, checkpoints: Path) -> Facts:
+    result = finetune(
+        model,
+        run.tokenised("train"),
+        run.tokenised("validation"),
+        tokenizer=run.tokenizer,
+        checkpoints=checkpoints,
+        seed=run.recipe.seed,
+        progress=run.progress,
+        **settings.model_dump(include=set(FineTuneSettings.model_fields)),
+    )
+    return result.to_dict()
+
+
+def _tuned_folder(settings: FineTuneStage) -> str:
+    return "adapter" if settings.trainable == "adapter" else "tuned"
+
+
+def _restore_finetuned(run: Run, name: str, settings: FineTuneStage) -> None:
+    base = run.model if settings.trainable == "adapter" else None
+    run.model = load(run.path(name, _tuned_folder(settings)), base=base).to(best_device())
+
+
+# Merge: a plain small model -------------------------------------------------------------------------------------------
+
+
+def _merge(run: Run, name: str, _: Any) -> Facts:
+    if isinstance(run.model, PeftModel):
+        run.model = merge(run.model)
+    facts = {"validation": run.quality("validation")}
+    shown = {f"validation {metric}": f"{value:.4f}" for metric, value in facts["validation"].items()}
+    save(run.model, run.path(name, "model"), tokenizer=run.tokenizer, facts=shown)
+    return facts
+
+
+def _restore_merged(run: Run, name: str, _: Any) -> None:
+    run.model = load(run.path(name, "model")).to(best_device())
+
+
+# Export, baseline, measure, report: what is delivered and what is known about it --------------------------------------
+
+
+def _export(run: Run, name: str, settings: ExportStage) -> Facts:
+    path = export(run.model, run.path(name, "model.onnx"), tolerance=settings.tolerance)
+    return {"file": path.name, "bytes": path.stat().st_size}
+
+
+def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:
+    """Same data, seed, targets and training as the last fine-tuning; nothing cut, the same rank everywhere."""
+    tuning = next(stage for stage in reversed(run.recipe.stages) if isinstance(stage, FineTuneStage))
+    model = run.pretrained()
+    targets = tuple(run.plan.ranks) if run.plan is not None else ()
+    plan = Plan.whole(dissect(model).lineage, rank=settings.rank, **({"targets": targets} if targets else {}))
+    model = _adapted(run, model, plan, tuning)
+    checkpoints = run.path(name, ".baseline-checkpoints")
+    training = _train(run, model, tuning, checkpoints)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return {
+        "rank": settings.rank,
+        "training": training,
+        "validation": run.quality("validation", model),
+        "test": run.quality("test", model),
+    }
+
+
+def _measure(run: Run, _: str, settings: MeasureStage) -> Facts:
+    """Quality on the test rows, which nothing before has seen; size, speed and memory beside the dense model."""
+    if isinstance(run.model, PeftModel):
+        raise RecipeError("Stage 'measure' needs a plain model: put 'merge' before it.")
+    dense = run.pretrained()
+    exported = run.folder.file("model.onnx")
+    with tempfile.TemporaryDirectory() as scratch:
+        onnx = {}
+        if any(stage.stage == "export" for stage in run.recipe.stages) and exported.exists():
+            onnx = {"onnx": exported, "base_onnx": export(dense, Path(scratch) / "dense.onnx")}
+        measurement = measure(run.model, base=dense, repeats=settings.repeats, warmup=settings.warmup, **onnx)
+    return {
+        "test": run.quality("test"),
+        "test_rows": len(run.task.test),
+        "majority_rate": run.task.majority_rate,
+        "measurement": measurement.to_dict(),
+    }
+
+
+def _report(run: Run, _: str, __: Any) -> Facts:
+    return {"files": write_report(run.results(), run.folder.path)}
+
+
+def _nothing(_: Run, __: str, ___: Any) -> None:
+    """Restore nothing: no later stage reads what this one left."""
+
+
+def _made(value: Made | None, kind: str) -> Made:
+    if value is None:
+        raise RecipeError(f"Nothing to go on from: the stage {kind!r} has not run. Put it before this one.")
+    return value
+
+
+WORK: Mapping[str, StageWork] = {
+    "warmup": StageWork(_warm_up, _restore_head, ("head.safetensors",)),
+    "score": StageWork(_score, _restore_importance, ("importance.safetensors",)),
+    "plan": StageWork(_plan, _restore_plan, ("plan.json",)),
+    "prune": StageWork(_prune, _restore_pruned),
+    "finetune": StageWork(_finetune, _restore_finetuned),
+    "merge": StageWork(_merge, _restore_merged, ("model",)),
+    "export": StageWork(_export, _nothing, ("model.onnx",)),
+    "baseline": StageWork(_baseline, _nothing),
+    "measure": StageWork(_measure, _nothing),
+    "report": StageWork(_report, _nothing, ("report.html", "report.md")),
+}

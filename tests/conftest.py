@@ -1,0 +1,41 @@
+"""Shared pieces of the tests: tiny random models of every family, batches, and the embedded MiniLM."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+from prunelora.data.embedded import embedded_data_path, embedded_model_path
+from prunelora.errors import MissingExtraError
+from prunelora.models.families import FAMILIES
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=["sdpa", "eager"])
+def attention(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def minilm_path():
+    try:
+        return embedded_model_path()
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def reviews_path():
+    try:
+        return embedded_data_path()
+    except MissingExtraError as error:
+        pytest.skip(str(error))

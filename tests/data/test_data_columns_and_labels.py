@@ -1,0 +1,136 @@
+"""Guessing columns, and turning labels into ids and numbers."""
+
+import pytest
+
+from prunelora.data.columns import choose_columns
+from prunelora.data.labels import encode_labels
+from prunelora.data.settings import DataSettings
+from prunelora.data.tables import Table
+from prunelora.errors import DataError
+
+
+def choose(names: str, **options):
+    table = Table({name: ["1", "2"] if name in ("idx", "label") else ["some words", "more"] for name in names.split()})
+    return choose_columns(table, DataSettings(data="x.csv", **options), where="x.csv")
+
+
+def encode(train, columns=("label",), **options):
+    others = {split: options.pop(split) for split in ("validation", "test") if split in options}
+    return encode_labels({"train": train, **others}, columns=columns, **options)
+
+
+@pytest.mark.parametrize(
+    ("names", "texts", "label"),
+    [
+        ("sentence label", ("sentence",), "label"),
+        ("idx Review Stars", ("Review",), "Stars"),
+        ("sentence1 sentence2 label idx", ("sentence1", "sentence2"), "label"),
+        ("question sentence label", ("question", "sentence"), "label"),
+        ("question1 question2 target", ("question1", "question2"), "target"),
+        ("premise hypothesis genre gold_label", ("premise", "hypothesis"), "gold_label"),
+        ("label score text", ("text",), "label"),
+        ("tweet idx sentiment", ("tweet",), "sentiment"),
+    ],
+)
+def test_columns_are_guessed_from_their_names(names, texts, label):
+    columns = choose(names)
+    assert columns.texts == texts
+    assert columns.label == label
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("text review label", r"could be any of text, review.*--text"),
+        ("title body label", r"could be any of title, body.*--text, --text-pair and --label"),
+        ("text stars sentiment", r"any of stars, sentiment.*--label"),
+        ("text polarity", r"no column has a name known for labels.*Columns: text, polarity"),
+        ("idx label", r"no column looks like text"),
+    ],
+)
+def test_an_ambiguous_guess_lists_the_columns_and_the_options(names, message):
+    with pytest.raises(DataError, match=message):
+        choose(names)
+
+
+def test_named_columns_win_and_the_rest_is_guessed():
+    columns = choose("title body label", text="body")
+    assert (columns.texts, columns.guessed) == (("body",), ("label",))
+    columns = choose("sentence1 sentence2 label", text="sentence2", text_pair="sentence1", label="label")
+    assert (columns.texts, columns.guessed) == (("sentence2", "sentence1"), ())
+    assert choose("title body label", text_pair="body").texts == ("title", "body")
+
+
+def test_one_column_cannot_be_two_things():
+    with pytest.raises(DataError, match="used twice"):
+        choose("text label", text="text", text_pair="text")
+
+
+def test_words_become_ids_in_alphabetical_order():
+    encoded = encode(["pos", "neg", "pos "], test=["neg"])
+    assert (encoded.names, encoded.by_split) == (("neg", "pos"), {"train": [1, 0, 1], "test": [0]})
+
+
+@pytest.mark.parametrize("labels", [["10", "2", "10"], [10, 2, 10], [10.0, 2.0, 10.0], ["10.0", "2", "10"]])
+def test_whole_numbers_become_ids_in_order_of_their_value(labels):
+    encoded = encode(labels)
+    assert (encoded.problem_type, encoded.names) == ("single_label_classification", ("2", "10"))
+    assert encoded.by_split["train"] == [1, 0, 1]
+
+
+def test_codes_with_leading_zeros_are_words():
+    assert encode(["01", "1", "02"]).names == ("01", "02", "1")
+
+
+def test_numbers_with_a_fraction_are_regression():
+    encoded = encode(["1", "2.5", "-3e-1"])
+    assert (encoded.problem_type, encoded.names) == ("regression", ())
+    assert encoded.by_split["train"] == [1.0, 2.5, -0.3]
+
+
+def test_task_type_overrides_the_guess():
+    assert encode(["1", "2"], task_type="regression").by_split["train"] == [1.0, 2.0]
+    assert encode(["1.5", "2.5"], task_type="single_label_classification").names == ("1.5", "2.5")
+    with pytest.raises(DataError, match="'good' in row 2, which is no number"):
+        encode(["1", "good"], task_type="regression")
+    with pytest.raises(DataError, match="holds one label a row"):
+        encode(["1", "0"], task_type="multi_label_classification")
+    with pytest.raises(DataError, match="several labels a row"):
+        encode([[1, 0], [0, 1]], task_type="regression")
+
+
+def test_hundreds_of_whole_numbers_are_asked_about():
+    numbers = [str(n) for n in range(300)]
+    with pytest.raises(DataError, match=r"300 different labels.*--task-type regression"):
+        encode(numbers)
+    assert len(encode(numbers, task_type="single_label_classification").names) == 300
+
+
+def test_several_zero_one_columns_are_multi_label():
+    encoded = encode([["1", "0"], ["1", "1"], [0, False]], columns=("toxic", "rude"))
+    assert (encoded.problem_type, encoded.names) == ("multi_label_classification", ("toxic", "rude"))
+    assert encoded.by_split["train"] == [[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+    with pytest.raises(DataError, match=r"row 2 has \['1', '2'\].*must each hold 0 or 1"):
+        encode([["1", "0"], ["1", "2"]], columns=("toxic", "rude"))
+
+
+def test_lists_of_words_ids_or_indicators_are_multi_label():
+    assert encode([["b"], [], ["a", "b"]]).by_split["train"] == [[0.0, 1.0], [0.0, 0.0], [1.0, 1.0]]
+    assert encode([[1], [0, 2]], class_names=("x", "y", "z")).by_split["train"] == [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]
+    assert encode([[1, 0, 0], [0, 1, 1]]).by_split["train"] == [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]
+    with pytest.raises(DataError, match="label 3, but its 3 class names number 0 to 2"):
+        encode([[1], [3]], class_names=("x", "y", "z"))
+
+
+def test_a_multi_label_name_never_seen_in_training_is_an_error():
+    with pytest.raises(DataError, match=r"test: 1 row .*lack: 'rude'"):
+        encode([["1", "0"], ["0", "0"]], columns=("toxic", "rude"), test=[["0", "1"]])
+    with pytest.raises(DataError, match="lack: 'c'"):
+        encode([["a"], ["b"]], test=[["a", "c"]])
+
+
+def test_class_names_keep_their_own_order():
+    encoded = encode([1, 0], class_names=("zebra", "ape"))
+    assert (encoded.names, encoded.by_split["train"]) == (("zebra", "ape"), [1, 0])
+    with pytest.raises(DataError, match="label 2, but its 2 class names"):
+        encode([2, 0], class_names=("zebra", "ape"))

@@ -1,0 +1,126 @@
+"""Tiny random models and batches, the same on every machine."""
+
+import numpy as np
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    PreTrainedModel,
+    RobertaConfig,
+)
+
+from prunelora.planning.plan import Plan
+
+LAYERS, HEADS, HEAD_DIM, NEURONS, VOCABULARY, PAD = 3, 4, 6, 20, 50, 1
+HIDDEN = HEADS * HEAD_DIM
+
+_SHAPE = {
+    "hidden_size": HIDDEN,
+    "num_attention_heads": HEADS,
+    "num_hidden_layers": LAYERS,
+    "intermediate_size": NEURONS,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 40,
+    "pad_token_id": PAD,
+}
+_CONFIGS = {
+    "bert": lambda: BertConfig(**_SHAPE),
+    "roberta": lambda: RobertaConfig(**_SHAPE),
+    "electra": lambda: ElectraConfig(**_SHAPE, embedding_size=16),
+    "distilbert": lambda: DistilBertConfig(
+        dim=HIDDEN,
+        n_heads=HEADS,
+        n_layers=LAYERS,
+        hidden_dim=NEURONS,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=40,
+        pad_token_id=PAD,
+    ),
+}
+
+
+def tiny_config(family: str, *, num_labels: int = 3, problem_type: str = "single_label_classification"):
+    config = _CONFIGS[family]()
+    config.num_labels = num_labels
+    config.problem_type = problem_type
+    return config
+
+
+def tiny_model(
+    family: str = "bert",
+    *,
+    attention: str = "sdpa",
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    num_labels: int = 3,
+    problem_type: str = "single_label_classification",
+) -> PreTrainedModel:
+    """A random model with weights large enough that every head and neuron matters."""
+    config = tiny_config(family, num_labels=num_labels, problem_type=problem_type)
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention).to(dtype).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            shift = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
+            parameter.copy_(shift + 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    model.config.name_or_path = f"tiny-{family}"
+    return model
+
+
+def tiny_batch(
+    size: int = 6,
+    tokens: int = 9,
+    *,
+    seed: int = 0,
+    num_labels: int = 3,
+    problem_type: str = "single_label_classification",
+) -> dict[str, torch.Tensor]:
+    """Random rows of different lengths, padded."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, VOCABULARY, (size, tokens), generator=generator)
+    mask = torch.ones_like(ids)
+    for row in range(size):
+        length = int(torch.randint(3, tokens + 1, (1,), generator=generator))
+        mask[row, length:] = 0
+        ids[row, length:] = PAD
+    if problem_type == "regression":
+        labels = torch.randn(size, generator=generator, dtype=torch.float64)
+    elif problem_type == "multi_label_classification":
+        labels = torch.randint(0, 2, (size, num_labels), generator=generator).double()
+    else:
+        labels = torch.randint(0, num_labels, (size,), generator=generator)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def split(batch: dict[str, torch.Tensor], size: int) -> list[dict[str, torch.Tensor]]:
+    """The same rows in smaller batches."""
+    rows = len(batch["labels"])
+    return [{name: value[start : start + size] for name, value in batch.items()} for start in range(0, rows, size)]
+
+
+@torch.no_grad()
+def logits(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+
+
+def random_plan(model, *, seed: int = 0, empty: bool = True, ranks: bool = True) -> Plan:
+    """A plan that cuts here and there; with `empty`, one layer loses all heads and another all neurons."""
+    from prunelora.models.anatomy import dissect
+
+    lineage = dissect(model).lineage
+    rng = np.random.default_rng(seed)
+
+    def some(ids: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(rng.choice(ids, size=int(rng.integers(1, len(ids) + 1)), replace=False).tolist())) if ids else ()
+
+    heads, neurons = [some(ids) for ids in lineage.heads], [some(ids) for ids in lineage.neurons]
+    if empty:
+        heads[1], neurons[2] = (), ()
+    rank_of = {name: tuple(int(r) for r in rng.integers(1, 5, size=LAYERS)) for name in ("query", "key", "value", "output")}
+    return Plan(base=lineage.base, heads=tuple(heads), neurons=tuple(neurons), ranks=rank_of if ranks else {})
+
+
+def largest_difference(first: torch.Tensor, second: torch.Tensor) -> float:
+    return float((first - second).abs().max())
