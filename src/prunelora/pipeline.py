@@ -7,7 +7,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,15 +146,19 @@ def execute(
                 tell(f"{name} ...")
                 with folder.timed(name, key):
                     facts = work.run(run, name, settings)
-                files = tuple(run.path(name, file).name for file in work.files)
-                folder.finish(Record(name, key, folder.spent(name, key), files, facts))
+                record = Record(name, key, folder.spent(name, key), _files(run, name, work.files(settings)), facts)
+                folder.finish(record)
                 ran.append(name)
-                tell(f"{name}: {folder.spent(name, key):.1f} s")
+                tell(f"{name}: {record.seconds:.1f} s")
             run.done.append(name)
             if settings.stage == "plan":
                 key = _with_edits(run, name, key, tell)
         _read_for_report(run)
         return Outcome(folder.path, run.results(), tuple(ran))
+
+
+def _files(run: Run, name: str, files: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(run.path(name, file).name for file in files)
 
 
 def _with_edits(run: Run, name: str, key: str, tell: Tell) -> str:
@@ -171,21 +175,3 @@ def _read_for_report(run: Run) -> None:
     for name, settings in zip(run.recipe.names, run.recipe.stages, strict=True):
         if settings.stage in ("score", "plan") and name in run.done:
             WORK[settings.stage].restore(run, name, settings)
-
-
-def describe(recipe: Recipe, out: Path | str) -> list[Mapping[str, Any]]:
-    """What `execute` would do: for every stage its name, settings, and whether a record of it is there.
-
-    Nothing is loaded and nothing is written; whether a stage that has a record must be repeated is only known when the
-    data is read.
-    """
-    folder = RunFolder(out)
-    recipe.check()
-    return [
-        {
-            "stage": name,
-            "settings": settings.model_dump(mode="json", exclude={"stage"}),
-            "has_record": folder.record(name) is not None,
-        }
-        for name, settings in zip(recipe.names, recipe.stages, strict=True)
-    ]

@@ -54,7 +54,7 @@ class RunFolder:
         self.path = Path(path)
         if self.path.is_file():
             raise RecipeError(f"{path} is a file. Give a folder for the run.")
-        if self.path.is_dir() and not self.begun and any(self.path.iterdir()):
+        if self.path.is_dir() and not self.begun and any(entry.name != _LOCK for entry in self.path.iterdir()):
             raise RecipeError(
                 f"{path} is not empty and holds no run (no {RECIPE}); it is left as it is. Give another folder."
             )
@@ -94,11 +94,12 @@ class RunFolder:
     def finish(self, record: Record) -> None:
         """Write a stage's record, which makes it finished."""
         write_json(self.path / _RECORDS / f"{record.stage}.json", vars(record))
+        self._spent_file(record.stage).unlink(missing_ok=True)
 
     @contextmanager
     def timed(self, stage: str, key: str) -> Iterator[None]:
         """Add the time of the block to what earlier processes already spent on this stage and key."""
-        path = self.path / _RECORDS / f".{stage}.spent.json"
+        path = self._spent_file(stage)
         started = time.perf_counter()
         before = self.spent(stage, key)
         try:
@@ -109,10 +110,13 @@ class RunFolder:
     def spent(self, stage: str, key: str) -> float:
         """Seconds that processes have spent on a stage so far."""
         try:
-            content = json.loads((self.path / _RECORDS / f".{stage}.spent.json").read_text(encoding="utf-8"))
+            content = json.loads(self._spent_file(stage).read_text(encoding="utf-8"))
             return float(content["seconds"]) if content["key"] == key else 0.0
         except (OSError, ValueError, KeyError):
             return 0.0
+
+    def _spent_file(self, stage: str) -> Path:
+        return self.path / _RECORDS / f".{stage}.spent.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -138,12 +138,12 @@ class StageWork:
     Attributes:
         run: Does the work on the run, leaves files, and returns facts for the report.
         restore: Brings the run to the state after the stage, from its files.
-        files: What it leaves in the run folder, by its plain names.
+        files: What it leaves in the run folder, by its plain names; depends on its settings.
     """
 
     run: Callable[[Run, str, Any], Facts]
     restore: Callable[[Run, str, Any], None]
-    files: tuple[str, ...] = ()
+    files: Callable[[Any], tuple[str, ...]] = lambda _: ()
 
 
 # Warm-up: the task head alone, on frozen features ---------------------------------------------------------------------
@@ -220,7 +220,9 @@ def _finetune(run: Run, name: str, settings: FineTuneStage) -> Facts:
     else:
         run.model.requires_grad_(True)
     facts = _train(run, run.model, settings, run.path(name, ".checkpoints"))
-    save(run.model, run.path(name, _tuned_folder(settings)), tokenizer=run.tokenizer)
+    # An adapter is small, and its base model has the tokenizer.
+    tokenizer = None if settings.trainable == "adapter" else run.tokenizer
+    save(run.model, run.path(name, _tuned_folder(settings)), tokenizer=tokenizer)
     shutil.rmtree(run.path(name, ".checkpoints"), ignore_errors=True)
     return facts
 
@@ -336,14 +338,14 @@ def _made(value: Made | None, kind: str) -> Made:
 
 
 WORK: Mapping[str, StageWork] = {
-    "warmup": StageWork(_warm_up, _restore_head, ("head.safetensors",)),
-    "score": StageWork(_score, _restore_importance, ("importance.safetensors",)),
-    "plan": StageWork(_plan, _restore_plan, ("plan.json",)),
+    "warmup": StageWork(_warm_up, _restore_head, lambda _: ("head.safetensors",)),
+    "score": StageWork(_score, _restore_importance, lambda _: ("importance.safetensors",)),
+    "plan": StageWork(_plan, _restore_plan, lambda _: ("plan.json",)),
     "prune": StageWork(_prune, _restore_pruned),
-    "finetune": StageWork(_finetune, _restore_finetuned),
-    "merge": StageWork(_merge, _restore_merged, ("model",)),
-    "export": StageWork(_export, _nothing, ("model.onnx",)),
+    "finetune": StageWork(_finetune, _restore_finetuned, lambda settings: (_tuned_folder(settings),)),
+    "merge": StageWork(_merge, _restore_merged, lambda _: ("model",)),
+    "export": StageWork(_export, _nothing, lambda _: ("model.onnx",)),
     "baseline": StageWork(_baseline, _nothing),
     "measure": StageWork(_measure, _nothing),
-    "report": StageWork(_report, _nothing, ("report.html", "report.md")),
+    "report": StageWork(_report, _nothing, lambda _: ("report.html", "report.md", "metrics.json", "figures")),
 }

@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Temporary files are private to their owner; what they become should be as readable as any file.
+_FILE_MODE = 0o644
+_FOLDER_MODE = 0o755
+
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8 under a temporary name, then rename it into place."""
@@ -30,7 +34,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)
+        temporary.chmod(_FILE_MODE)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -45,10 +49,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    temporary.chmod(0o755)
+    temporary.chmod(_FOLDER_MODE)
     old = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
+        for file in temporary.rglob("*"):
+            file.chmod(_FOLDER_MODE if file.is_dir() else _FILE_MODE)
         if path.exists():
             path.replace(old)
         temporary.replace(path)

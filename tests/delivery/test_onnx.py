@@ -103,7 +103,7 @@ def test_the_exporter_is_silent(tmp_path, capfd):
 
 
 def test_an_export_that_computes_something_else_is_an_error_and_leaves_no_file(exported, tmp_path, monkeypatch):
-    model, path = exported
+    _, path = exported
     right = path.read_bytes()
 
     def write_right_file(_model, _inputs, target, _opset):

@@ -4,6 +4,7 @@ Nothing heavy is imported here: `--help` answers at once. A command imports what
 """
 
 import sys
+import warnings
 
 from prunelora.cli.app import app
 from prunelora.errors import PruneLoraError
@@ -15,6 +16,8 @@ def main() -> None:
     """Run the command line; known errors end it with a message, not with a traceback."""
     from prunelora.cli.terminal import complain
 
+    # transformers and peft warn each other of coming renames; nobody at a terminal can do anything about it.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         app(standalone_mode=False)
     except PruneLoraError as error:

@@ -102,7 +102,9 @@ def session(path: Path | str, *, threads: int | None = None) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no base but Exception
-        raise ExportError(f"{path}: onnxruntime cannot open it ({_first_line(error)}). Export the model again.") from error
+        raise ExportError(
+            f"{path}: onnxruntime cannot open it ({_first_line(error)}). Export the model again."
+        ) from error
 
 
 def run(opened: Any, inputs: Mapping[str, torch.Tensor]) -> np.ndarray:
@@ -149,7 +151,9 @@ def _random_examples(model: nn.Module) -> list[dict[str, torch.Tensor]]:
 
 def _inputs_of(batch: Mapping[str, Any], names: Sequence[str]) -> dict[str, torch.Tensor]:
     if "input_ids" not in batch:
-        raise ExportError(f"batch has no input_ids: its keys are {sorted(batch)}. Pass a batch as model(**batch) takes it.")
+        raise ExportError(
+            f"batch has no input_ids: its keys are {sorted(batch)}. Pass a batch as model(**batch) takes it."
+        )
     ids = torch.as_tensor(batch["input_ids"])
     # What `model(**batch)` fills in itself when it is not given.
     missing = {"attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
@@ -194,7 +198,7 @@ def _eager_attention(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter from talking: it warns of packages and of deprecations within torch that nobody here can act on."""
+    """Keep the exporter from talking: of packages and of deprecations within torch, which nobody here can act on."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:
@@ -228,9 +232,9 @@ def _compare(model: nn.Module, path: Path, examples: Sequence[Mapping[str, torch
         difference = float(np.abs(found - wanted).max())
         if not difference <= tolerance:  # NaN is a difference too
             raise ExportError(
-                f"The exported model's logits differ from torch's by up to {difference:.3g} on input of shape {shape}, "
-                f"and tolerance={tolerance:g} was asked. Nothing was written. Pass a larger tolerance if the logits are "
-                "large, else report this model."
+                f"The exported model's logits differ from torch's by up to {difference:.3g} on input of shape "
+                f"{shape}, and tolerance={tolerance:g} was asked. Nothing was written. Pass a larger tolerance if the "
+                "logits are large, else report this model."
             )
 
 

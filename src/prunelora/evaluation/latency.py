@@ -72,8 +72,8 @@ def interleaved(
         callables: What to time, by name.
         warmup: Rounds that are not timed.
         repeats: Rounds that are.
-        max_seconds: Stop after so many seconds of timed rounds, though not before five of them (or `repeats`, if fewer);
-            warm-up stops after a quarter of it, though not before one round.
+        max_seconds: Stop after so many seconds of timed rounds, though not before five of them (or `repeats`, if
+            fewer); warm-up stops after a quarter of it, though not before one round.
         synchronise: Waits until the device has done its work; called before the clock is read.
         clock: Seconds.
 

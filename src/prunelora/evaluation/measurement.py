@@ -104,9 +104,10 @@ class Measurement:
 
     def __str__(self) -> str:
         """Two tables: sizes, and latencies with their ratios."""
-        machine = self.machine
+        machine, versions = self.machine, self.machine["versions"]
         lines = [
-            f"{machine['device']}, {machine['cpu']}, {machine['threads']} threads, torch {machine['versions']['torch']}",
+            f"{machine['device']}, {machine['cpu']}, {machine['threads']} threads, "
+            f"torch {versions['torch']}, onnxruntime {versions['onnxruntime']}",
             "",
             _row("", "base", "model", "model/base"),
         ]

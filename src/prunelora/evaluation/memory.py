@@ -87,7 +87,7 @@ def training_memory(model: nn.Module, batch: Mapping[str, Any], *, optimizer_sta
 @contextlib.contextmanager
 def _problem_type_kept(model: nn.Module) -> Iterator[None]:
     """Transformers writes the kind of task that it guesses from the labels into the configuration."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     found = getattr(config, "problem_type", None)
     try:
         yield

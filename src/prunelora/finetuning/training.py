@@ -147,6 +147,8 @@ def _arguments(
     steps_per_epoch = max(1, math.ceil(rows / settings.batch_size) // settings.accumulation_steps)
     total_steps = math.ceil(settings.epochs * steps_per_epoch)
     every = max(1, min(steps_per_epoch // settings.evaluations_per_epoch, total_steps))
+    # Named only when asked for: transformers is renaming it, and warns.
+    checkpointing: dict[str, Any] = {"gradient_checkpointing": True} if settings.gradient_checkpointing else {}
     bf16_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return TrainingArguments(
         output_dir=str(folder),
@@ -155,7 +157,6 @@ def _arguments(
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=2 * settings.batch_size,
         gradient_accumulation_steps=settings.accumulation_steps,
-        gradient_checkpointing=settings.gradient_checkpointing,
         warmup_steps=math.ceil(settings.warmup_fraction * total_steps),
         lr_scheduler_type=settings.schedule,
         weight_decay=settings.weight_decay,
@@ -178,6 +179,7 @@ def _arguments(
         disable_tqdm=not progress,
         dataloader_pin_memory=torch.cuda.is_available(),
         label_names=["labels"],
+        **checkpointing,
     )
 
 

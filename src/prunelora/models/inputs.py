@@ -11,10 +11,11 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def input_names(model: nn.Module) -> tuple[str, ...]:
-    """The inputs that the family's tokenizer makes and the model's forward takes: token_type_ids in BERT, not in RoBERTa."""
+    """Inputs that the family's tokenizer makes and forward takes: token_type_ids in BERT, not in RoBERTa."""
     accepted = inspect.signature(model.forward).parameters
+    config: Any = model.config
     try:
-        classes = TOKENIZER_MAPPING[type(model.config)]
+        classes = TOKENIZER_MAPPING[type(config)]
     except KeyError:
         made = set(_INPUTS)
     else:

@@ -15,13 +15,13 @@ from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from prunelora.importance.importance import Importance
 from prunelora.models.families import PROJECTIONS
 from prunelora.planning.normalise import normalise
 from prunelora.planning.plan import Plan
-from prunelora.report.reading import finetunings, main_metric, metric_title, milliseconds, timings
+from prunelora.report.reading import SHARES, finetunings, main_metric, metric_title, milliseconds, timings
 from prunelora.report.results import RunResults
 from prunelora.storage import replacing_file
 
@@ -34,7 +34,7 @@ HEAT = "YlGnBu"
 # Inches. A phone shows 4.8 inches at about three quarters of their size, so 10 points stay readable.
 WIDTH = 4.8
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10,
@@ -72,7 +72,9 @@ def importance_heatmap(importance: Importance, plan: Plan | None = None) -> Figu
         values[layer, list(ids)] = scores
     present = [(layer, head) for layer, ids in enumerate(importance.lineage.heads) for head in ids]
     gone = [
-        (layer, head) for layer, count in enumerate(base.num_heads) for head in range(count)
+        (layer, head)
+        for layer, count in enumerate(base.num_heads)
+        for head in range(count)
         if np.isnan(values[layer, head])
     ]
     cut = [(layer, head) for layer, head in present if plan is not None and head not in plan.heads[layer]]
@@ -101,14 +103,19 @@ def importance_heatmap(importance: Importance, plan: Plan | None = None) -> Figu
             cross.set_label(f"cut: {len(cut)} of {len(present)} heads")
             legend.append(cross)
         if gone:
-            legend.append(Patch(facecolor="white", edgecolor="#bbbbbb", hatch="////", label=f"cut earlier: {len(gone)}"))
+            legend.append(
+                Patch(facecolor="white", edgecolor="#bbbbbb", hatch="////", label=f"cut earlier: {len(gone)}")
+            )
         if legend:
             _legend_above(axes, legend)
         axes.set_xlabel("head")
         axes.set_ylabel("layer")
         bar = figure.colorbar(cells, ax=axes, fraction=0.05, pad=0.03, ticks=[0, 0.5, 1])
         bar.set_label("importance (least 0, most 1)")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
+        # Vectors, like the rest; matplotlib would put a picture there, and white lines between the steps.
+        if bar.solids is not None:
+            bar.solids.set(rasterized=False, edgecolor="face")
     return figure
 
 
@@ -144,7 +151,9 @@ def kept_per_layer(plan: Plan) -> Figure:
         panels[0].set_ylabel("layer")
         panels[0].set_ylim(plan.base.num_layers - 0.5, -0.5)
         figure.legend(
-            handles=[Patch(color=PRUNED, label="stays"), Patch(color=CUT, label="cut")], loc="outside upper left", ncols=2
+            handles=[Patch(color=PRUNED, label="stays"), Patch(color=CUT, label="cut")],
+            loc="outside upper left",
+            ncols=2,
         )
     return figure
 
@@ -157,9 +166,9 @@ def ranks(plan: Plan) -> Figure:
     ).reshape(plan.base.num_layers, len(names))
     levels = sorted(set(values.ravel().tolist()))
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _new(height=0.9 + _rows_height(plan.base.num_layers))
+        figure, axes = _new(height=0.7 + _rows_height(plan.base.num_layers))
         # One tint a level, none so dark that black numbers would not show.
-        tints = matplotlib.colormaps[HEAT](np.linspace(0, 0.5, len(levels))) if levels else []
+        tints = matplotlib.colormaps[HEAT](np.linspace(0, 0.5, len(levels)))
         edges = [-1.0, *(level + 0.5 for level in levels)]
         _cells(axes, values, ListedColormap(tints), BoundaryNorm(edges, len(levels)) if levels else None)
         for (layer, column), rank in np.ndenumerate(values):
@@ -206,6 +215,9 @@ def training_curve(
             axes.set_axisbelow(True)
         upper.set_ylabel("loss")
         lower.set_ylabel(f"{metric_title(metric)}\n(validation)")
+        if metric in SHARES:
+            lower.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{round(100 * share, 2):g} %"))
+        lower.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], min_n_ticks=2))
         lower.set_xlabel("epoch")
         for axes in (upper, lower) if baseline else (upper,):
             if axes.get_legend_handles_labels()[0]:
@@ -241,6 +253,7 @@ def latency(measurement: Mapping[str, Any]) -> Figure:
             axes.set_ylim(len(own) - 0.5, -0.5)
             axes.set_title(engine)
             axes.tick_params(axis="y", length=0)
+            axes.tick_params(axis="x", bottom=axes is panels[-1])
         panels[-1].set_xlim(0, longest * 1.2)  # Room for the numbers.
         panels[-1].set_xlabel("time, % of the dense model's")
         figure.legend(

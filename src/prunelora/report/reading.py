@@ -18,7 +18,7 @@ _TITLES = {
     "loss": "loss",
 }
 # Shares, which people read as per cent.
-_SHARES = frozenset({"accuracy", "f1_macro", "f1_micro"})
+SHARES = frozenset({"accuracy", "f1_macro", "f1_micro"})
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Moment:
     stage: str
     kind: str
     value: float
+
 
 @dataclass(frozen=True)
 class Size:
@@ -121,7 +122,7 @@ def metric_title(metric: str) -> str:
 
 def metric_text(metric: str, value: float) -> str:
     """A metric's value for people: "86.6 %", "0.712"."""
-    return f"{100 * value:.1f} %" if metric in _SHARES else f"{value:.3f}"
+    return f"{100 * value:.1f} %" if metric in SHARES else f"{value:.3f}"
 
 
 def accuracy_error(accuracy: float, rows: int) -> float:
@@ -180,14 +181,13 @@ def sizes(measurement: Mapping[str, Any]) -> list[Size]:
     tokens, step = settings.get("macs_tokens", 128), settings.get("training_batch_size")
     rows = [
         Size("parameters", "parameters", "", _total(base.get("parameters")), _total(model["parameters"]) or 0),
-        Size(f"multiply-accumulates of the blocks, one row of {tokens} tokens", "multiply-accumulates", "",
-             base.get("macs"), model["macs"]),
+        Size(f"MACs of the blocks, {tokens} tokens", "MACs", "", base.get("macs"), model["macs"]),
         Size("memory of the weights", "of weights", "B", base.get("weight_bytes"), model["weight_bytes"]),
     ]  # fmt: skip
     if model.get("saved_for_backward_bytes") is not None:
         size = f", batch {step}, {settings.get('training_tokens')} tokens" if step else ""
         rows.append(
-            Size(f"memory kept for a backward pass, all weights trained{size}", "", "B",
+            Size(f"saved for backward{size}", "", "B",
                  base.get("saved_for_backward_bytes"), model["saved_for_backward_bytes"])
         )  # fmt: skip
     return rows
@@ -231,17 +231,30 @@ def duration(seconds: float) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """A time for people, three digits: "0.412 ms", "12.3 ms", "1,240 ms"."""
-    return f"{value:,.0f} ms" if value >= 99.95 else f"{value:.3g} ms"
+    """A time for people, three digits: "0.412 ms", "11.0 ms", "1,240 ms"."""
+    decimals = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{value:,.{min(3, max(0, decimals))}f} ms"
 
 
-def in_units(value: float, unit: str = "") -> str:
-    """A count with a prefix: 109_482_240 -> "109.5 M"; with "B": "109.5 MB". Below 10,000 to the last digit."""
-    if abs(value) < 10_000 and not unit:
+def percent(share: float) -> str:
+    """A share for people: "76 %"."""
+    return f"{100 * share:.0f} %"
+
+
+def in_units(value: float, unit: str = "", *, like: float | None = None) -> str:
+    """A count with a prefix: 109_482_240 -> "109.5 M"; with "B": "109.5 MB". Below 10,000 to the last digit.
+
+    Args:
+        value: The count.
+        unit: What is counted.
+        like: A larger count that this one stands beside, and whose prefix and digits it gets.
+    """
+    largest = max(value, like or 0)
+    if largest < 10_000 and not unit:
         return f"{value:,.0f}"
     for prefix, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= scale:
-            return f"{value / scale:,.{1 if value >= 10 * scale else 2}f} {prefix}{unit}"
+        if largest >= scale:
+            return f"{value / scale:,.{1 if largest >= 10 * scale else 2}f} {prefix}{unit}"
     return f"{value:,.0f} {unit}"
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from prunelora.report.reading import kind_of, main_metric, metric_title
+from prunelora.report.reading import kind_of, machine_text, main_metric, metric_title
 from prunelora.report.results import RunResults
 from prunelora.report.summary import saved_model
 from prunelora.report.tables import Table, comparison_table, data_table, journey, stage_times
@@ -57,7 +57,7 @@ def sections(results: RunResults, figures: frozenset[str]) -> list[Section]:
             _loading(results),
             Section(
                 "Recipe",
-                ("Everything that determines this run, defaults included. `prunelora run --recipe` takes it as a file.",),
+                ("Everything that determines this run, defaults included: the file recipe.yaml of the run folder.",),
                 code=results.recipe_yaml.rstrip(),
                 language="yaml",
                 folded=True,
@@ -75,9 +75,11 @@ def _figures(results: RunResults, metric: str) -> list[Section]:
         "magnitude": "how large the head's weights are; the task was not looked at",
         "random": "a random number, as a yardstick for the other ways to score",
     }.get(str(criterion), f"what the criterion {criterion!r} gives")
-    training = ["The loss should fall, on training and validation rows alike; where only the first falls, the model "
-                f"learns the rows by heart. Below, the {metric} on the validation rows, by which the best checkpoint is "
-                "chosen."]  # fmt: skip
+    machine = machine_text(results.facts("measure").get("measurement", {}))
+    training = [
+        "The loss should fall, on training and validation rows alike; where only the first falls, the model learns the "
+        f"rows by heart. Below, the {metric} on the validation rows, by which the best checkpoint is chosen."
+    ]
     if results.facts("baseline"):
         training.append("Dashed: the dense model with plain LoRA, trained the same way.")
     if sum(kind_of(stage) == "finetune" for stage in results.stages) > 1:
@@ -95,7 +97,7 @@ def _figures(results: RunResults, metric: str) -> list[Section]:
             "What stays in every layer",
             (
                 "Heads and feed-forward neurons (the units that work on each word by itself) that stay, and how many "
-                "there were. A layer may lose all of them: it then only passes on what it gets.",
+                "there were. Where a layer loses all of one kind, that part of it adds no more than a constant.",
             ),
             figure="kept",
         ),
@@ -111,8 +113,9 @@ def _figures(results: RunResults, metric: str) -> list[Section]:
         Section(
             "Time of a forward pass",
             (
-                "Shorter is faster. Each pair of bars is on the scale of its own dense model, and the times stand beside "
-                "the bars; the black lines span the middle half of the rounds that were timed.",
+                "Shorter is faster. Each pair of bars is on the scale of its own dense model, and the times stand "
+                "beside the bars; the black lines span the middle half of the rounds that were timed.",
+                *([f"Measured on: {machine}."] if machine else ()),
             ),
             figure="latency",
         ),
@@ -121,12 +124,14 @@ def _figures(results: RunResults, metric: str) -> list[Section]:
 
 def _comparison_text(results: RunResults) -> tuple[str, ...]:
     lines = [
-        "Dense is the model that the run started from, pruned the one that it ended with. Times are medians, with "
-        "quartiles in parentheses. \N{PLUS-MINUS SIGN} after an accuracy is one binomial standard error, in points: "
-        "other test rows of the same kind would give a number about that far away."
+        "Dense is the model that the run started from, pruned the one that it ended with. \N{PLUS-MINUS SIGN} after an "
+        "accuracy is one binomial standard error, in points: other test rows of the same kind would give a number "
+        "about that far away.",
+        "MACs are the multiplications (with their additions) that one row costs. Saved for backward is the memory that "
+        "a training step of all weights keeps between its two halves. Times are medians; quartiles in parentheses.",
     ]
     if not results.facts("baseline"):
-        lines.append("No dense model was trained on this task. `--baseline` trains one with plain LoRA, the same way.")
+        lines.append("No dense model was trained on this task. --baseline trains one with plain LoRA, the same way.")
     return tuple(lines)
 
 
@@ -136,7 +141,8 @@ def _loading(results: RunResults) -> Section | None:
         return None
     code = (
         "import prunelora, transformers\n"
-        f"model = prunelora.load({str(folder)!r})\n"
-        f'transformers.pipeline("text-classification", model=model, tokenizer={str(folder)!r})("Some text.")'
+        f"folder = {str(folder)!r}\n"
+        'transformers.pipeline("text-classification", prunelora.load(folder), tokenizer=folder)("Some text.")'
     )
-    return Section("Load the model", ("In Python, from the folder in which the run was started:",), code=code, language="python")
+    text = "In Python, from the folder in which the run was started:"
+    return Section("Load the model", (text,), code=code, language="python")

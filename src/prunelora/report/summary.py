@@ -52,14 +52,14 @@ def gained(results: RunResults) -> list[str]:
         )
     measurement = results.facts("measure").get("measurement", {})
     parts = [
-        f"{in_units(size.pruned, size.unit)} instead of {in_units(size.dense, size.unit)} {size.short}"
+        f"{in_units(size.pruned, size.unit, like=size.dense)} instead of {in_units(size.dense, size.unit)} {size.short}"
         for size in sizes(measurement)
         if size.short and size.dense is not None
     ]
     facts = results.facts("prune")
     if not parts and facts:
         before, after = facts["parameters_before"], facts["parameters_after"]
-        parts = [f"{in_units(after)} instead of {in_units(before)} parameters"]
+        parts = [f"{in_units(after, like=before)} instead of {in_units(before)} parameters"]
     if parts:
         lines.append(f"{', '.join(parts)}.")
     return [*lines, *_speeds(timings(measurement))]
@@ -70,15 +70,15 @@ def quality(results: RunResults) -> list[str]:
     metric, count = main_metric(results), rows_tested(results)
     value = results.facts("measure").get("test", {}).get(metric)
     if value is None:
-        return ["not measured; a `measure` stage does that."]
-    beside = [f"{count:,} test rows"] if count else ["test rows"]
+        return ["not measured; the stage measure does that."]
+    rows = f"{count:,} test rows" if count else "the test rows"
+    line = f"{metric_title(metric)} {value_with_error(metric, value, count)} on {rows}, one seed ({results.seed})"
     if metric == "accuracy" and (rate := results.task.get("majority_rate")) is not None:
-        beside.append(f"always the most frequent class: {metric_text(metric, rate)}")
-    beside.append(f"one seed ({results.seed})")
-    lines = [f"{metric_title(metric)} {value_with_error(metric, value, count)}; {'; '.join(beside)}."]
+        line += f"; always answering the most frequent class: {metric_text(metric, rate)}"
+    lines = [f"{line}."]
     dense = results.facts("baseline").get("test", {}).get(metric)
     if dense is None:
-        lines.append("no dense model was trained to compare with; `--baseline` trains one, with plain LoRA, the same way.")
+        lines.append("no dense model was trained beside it; --baseline trains one, with plain LoRA, the same way.")
     else:
         lines.append(
             f"the dense model with plain LoRA, trained the same way: {value_with_error(metric, dense, count)}. "
@@ -106,21 +106,25 @@ def files(results: RunResults) -> list[str]:
 
 
 def saved_model(results: RunResults) -> Path | None:
-    """Folder of the merged model, or of the adapter where none was merged; None if nothing was saved."""
+    """Folder of the final model, or of what was last tuned where nothing was merged; None if nothing was saved."""
     kinds = {kind_of(stage) for stage in results.stages}
     folder = Path(results.folder)
-    return folder / "model" if "merge" in kinds else folder / "adapter" if "finetune" in kinds else None
+    if "merge" in kinds:
+        return folder / "model"
+    if "finetune" in kinds:
+        return folder / ("adapter" if results.facts("finetune").get("trainable", {}).get("lora") else "tuned")
+    return None
 
 
 def _speeds(pairs: list[Pair]) -> Iterator[str]:
-    """A line an engine: its largest batch and length, and the range over all sizes."""
+    """A line for every engine that is faster at its largest batch and length, with the range over all sizes."""
     for engine in dict.fromkeys(pair.engine for pair in pairs):
         own = sorted((pair for pair in pairs if pair.engine == engine), key=lambda pair: (pair.batch, pair.tokens))
-        line = f"{own[-1].speed_text} at {own[-1].size}, {engine}"
-        if len(own) > 1:
-            speeds = [pair.speed for pair in own]
-            line += f" ({times(min(speeds))} to {times(max(speeds))} over all sizes measured)"
-        yield f"{line}."
+        if own[-1].speed < 1:
+            continue
+        least, most = (times(choose(pair.speed for pair in own)) for choose in (min, max))
+        spread = f" ({least} to {most} over all sizes measured)" if least != most else ""
+        yield f"{own[-1].speed_text} at {own[-1].size}, {engine}{spread}."
 
 
 def _difference(metric: str, value: float, dense: float, count: int) -> str:
@@ -144,11 +148,12 @@ def _nothing_learnt(results: RunResults) -> Iterator[str]:
         yield (
             f"nothing was learnt: the accuracy {value_with_error(metric, value, count)} is not above that of always "
             f"answering the most frequent class ({metric_text(metric, rate)}) by more than its standard error. "
-            f"To try: {_LEARN_MORE}. If the dense model learns nothing either (`--baseline`), look at the labels."
+            f"To try: {_LEARN_MORE}. If the dense model learns nothing either (--baseline), look at the labels."
         )
     # Under no relation at all, a correlation of n rows has the standard error 1 / sqrt(n - 1).
     elif problem == REGRESSION and count > 1 and value <= 1 / math.sqrt(count - 1):
-        yield f"nothing was learnt: a correlation of {value:.3f} is within the error of {count:,} rows. To try: {_LEARN_MORE}."
+        found = f"a correlation of {value:.3f} is within the error of {count:,} rows"
+        yield f"nothing was learnt: {found}. To try: {_LEARN_MORE}."
     elif problem == MULTI_LABEL and value == 0:
         yield f"nothing was learnt: not one label is predicted rightly. To try: {_LEARN_MORE}."
 
@@ -162,16 +167,22 @@ def _not_finished(results: RunResults) -> Iterator[str]:
 
 def _not_faster(results: RunResults) -> Iterator[str]:
     pairs = timings(results.facts("measure").get("measurement", {}))
-    slower = [f"{pair.size}, {pair.engine}" for pair in pairs if pair.speed < 1]
+    slower = [pair for pair in pairs if pair.speed < 1]
     if slower:
-        yield f"not faster than the dense model at {'; '.join(slower)}. Cut more, or use it at other sizes."
-    noisy = [
-        f"{pair.size}, {pair.engine}"
-        for pair in pairs
-        if max(pair.dense.vary, pair.pruned.vary) > NOISY
-    ]
+        yield (
+            f"not faster than the dense model at {_places(slower, pairs)}. Cut more (plan.keep_heads, plan.keep_ffn), "
+            "or use it at other sizes."
+        )
+    noisy = [pair for pair in pairs if max(pair.dense.vary, pair.pruned.vary) > NOISY]
     if noisy:
         yield (
-            f"timings vary much at {'; '.join(noisy)}: something else was probably running. "
+            f"timings vary much at {_places(noisy, pairs)}: something else was probably running. "
             "Repeat them on a quiet machine, or with more rounds (measure.repeats)."
         )
+
+
+def _places(some: list[Pair], pairs: list[Pair]) -> str:
+    """Where that was; a count where it was in many places."""
+    if len(some) > 3:
+        return f"{len(some)} of the {len(pairs)} sizes and engines measured"
+    return "; ".join(f"{pair.size}, {pair.engine}" for pair in some)

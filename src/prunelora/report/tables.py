@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from prunelora.report.reading import (
+    SHARES,
     Timing,
     duration,
     in_units,
@@ -11,6 +12,7 @@ from prunelora.report.reading import (
     metric_title,
     milliseconds,
     moments,
+    percent,
     rows_tested,
     sizes,
     times,
@@ -52,24 +54,31 @@ class Table:
 
 
 def comparison(results: RunResults) -> list[Row]:
-    """Dense against pruned: size, work, memory, time, and quality with the majority rate beside it."""
+    """Dense against pruned: quality with the majority rate beside it, size, work, memory, training, time."""
     measurement = results.facts("measure").get("measurement", {})
-    rows = [
-        _pair(size.what, size.dense, size.pruned, size.unit, missing="not measured")
-        for size in sizes(measurement)
-    ]
+    rows = _quality(results)
     rows += [
-        Row(f"time at {pair.size}, {pair.engine}", _with_quartiles(pair.dense), _with_quartiles(pair.pruned),
-            f"{pair.speed_text} ({times(pair.speed_low)} to {times(pair.speed_high)})", pair.dense.median_ms, pair.pruned.median_ms)
+        _pair(size.what, size.dense, size.pruned, size.unit, missing="not measured") for size in sizes(measurement)
+    ]
+    rows += _training(results)
+    rows += [
+        Row(
+            f"time at {pair.size}, {pair.engine}",
+            _with_quartiles(pair.dense),
+            _with_quartiles(pair.pruned),
+            f"{pair.speed_text} ({times(pair.speed_low)}\N{EN DASH}{times(pair.speed_high)})",
+            pair.dense.median_ms,
+            pair.pruned.median_ms,
+        )
         for pair in timings(measurement)
-    ]  # fmt: skip
-    return rows + _training(results) + _quality(results)
+    ]
+    return rows
 
 
 def comparison_table(results: RunResults) -> Table:
     """`comparison` for a page."""
     rows = tuple((row.what, row.dense, row.pruned, row.change) for row in comparison(results))
-    return Table(("", "dense", "pruned", "pruned beside dense"), rows)
+    return Table(("", "dense", "pruned", "beside dense"), rows)
 
 
 def journey(results: RunResults) -> Table:
@@ -93,7 +102,7 @@ def stage_times(results: RunResults) -> Table:
     """Wall time of every stage, and of all of them."""
     spent = {name: float(stage.get("seconds", 0.0)) for name, stage in results.stages.items()}
     total = sum(spent.values())
-    rows = [(name, duration(seconds), f"{seconds / total:.0%}" if total else "") for name, seconds in spent.items()]
+    rows = [(name, duration(seconds), percent(seconds / total) if total else "") for name, seconds in spent.items()]
     return Table(("stage", "time", "share"), (*rows, ("all", duration(total), "")))
 
 
@@ -109,7 +118,9 @@ def data_table(results: RunResults) -> Table:
         rows.append(("classes", f"{len(names)}: {shown}"))
     rate = task.get("majority_rate")
     if rate is not None:
-        rows.append(("majority rate", f"{100 * rate:.1f} % of the test rows are of the most frequent class"))
+        rows.append(
+            ("majority rate", f"{100 * rate:.1f} % of the test rows have the most frequent class of the training rows")
+        )
     if task.get("fingerprint"):
         rows.append(("fingerprint", str(task["fingerprint"])))
     return Table(("", ""), tuple(rows))
@@ -118,8 +129,9 @@ def data_table(results: RunResults) -> Table:
 def _training(results: RunResults) -> list[Row]:
     own, baseline = results.facts("finetune"), results.facts("baseline").get("training", {})
     rows = []
-    if own.get("trainable"):
-        rows.append(_pair("trained parameters", _sum(baseline.get("trainable")), _sum(own["trainable"]), ""))
+    trained = _sum(own.get("trainable"))
+    if trained is not None:
+        rows.append(_pair("trained parameters", _sum(baseline.get("trainable")), trained, ""))
     if own.get("step_ms"):
         rows.append(_pair("time of a training step", baseline.get("step_ms"), own["step_ms"], "ms"))
     return rows
@@ -134,8 +146,7 @@ def _quality(results: RunResults) -> list[Row]:
         other = dense.get(metric)
         change = ""
         if other is not None:
-            points = metric_text(metric, 1.0).endswith("%")
-            change = f"{100 * (value - other):+.1f} points" if points else f"{value - other:+.3f}"
+            change = f"{100 * (value - other):+.1f} points" if metric in SHARES else f"{value - other:+.3f}"
         rows.append(
             Row(
                 f"{metric_title(metric)}, {count:,} test rows" if count else f"{metric_title(metric)}, test rows",
@@ -154,7 +165,7 @@ def _quality(results: RunResults) -> list[Row]:
 
 def _pair(what: str, dense: float | None, pruned: float, unit: str, *, missing: str = NOT_TRAINED) -> Row:
     def text(value: float) -> str:
-        return milliseconds(value) if unit == "ms" else in_units(value, unit)
+        return milliseconds(value) if unit == "ms" else in_units(value, unit, like=dense)
 
     return Row(
         what,
@@ -167,7 +178,7 @@ def _pair(what: str, dense: float | None, pruned: float, unit: str, *, missing: 
 
 
 def _share(dense: float | None, pruned: float) -> str:
-    return f"{pruned / dense:.0%}" if dense else ""
+    return percent(pruned / dense) if dense else ""
 
 
 def _sum(counts: dict[str, int] | None) -> float | None:
@@ -176,6 +187,4 @@ def _sum(counts: dict[str, int] | None) -> float | None:
 
 def _with_quartiles(time: Timing) -> str:
     low, high = (milliseconds(value).removesuffix(" ms") for value in (time.q25_ms, time.q75_ms))
-    return f"{milliseconds(time.median_ms)} ({low} to {high})"
-
-
+    return f"{milliseconds(time.median_ms)} ({low}\N{EN DASH}{high})"

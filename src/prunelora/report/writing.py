@@ -25,7 +25,7 @@ def write_report(results: RunResults, folder: Path) -> list[str]:
     drawn = save_figures(results, folder / "figures")
     names = list(dict.fromkeys(path.stem for path in drawn.values()))
     content: dict[str, Any] = {
-        "title": f"{results.model.rstrip('/').rpartition('/')[2] or results.model}, pruned for its task",
+        "title": f"{Path(results.model).name} pruned for {Path(results.data).stem}",
         "model": results.model,
         "data": results.data,
         "seed": results.seed,
@@ -38,7 +38,8 @@ def write_report(results: RunResults, folder: Path) -> list[str]:
         "sections": sections(results, frozenset(names)),
     }
     svg = {name: inline_svg(drawn[f"{name}.svg"].read_text(encoding="utf-8"), name) for name in names}
-    write_text(folder / "report.html", _environment(html=True).get_template("report.html.j2").render(**content, svg=svg))
+    page = _environment(html=True).get_template("report.html.j2").render(**content, svg=svg)
+    write_text(folder / "report.html", page)
     write_text(folder / "report.md", _environment(html=False).get_template("report.md.j2").render(**content))
     write_json(folder / "metrics.json", _numbers(results))
     return [*(f"figures/{name}" for name in drawn), "report.html", "report.md", "metrics.json"]
@@ -56,7 +57,7 @@ def inline_svg(text: str, name: str) -> Markup:
 
 
 def markdown(text: object) -> str:
-    """Text that Markdown shows as it stands, also in a table's cell: "a|b <i>" -> "a\\|b &lt;i>"."""
+    """Text that Markdown shows as it stands, also in a table's cell: "<i>" -> "&lt;i>", and bars escaped."""
     escaped = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", str(text)).replace("&", "&amp;").replace("<", "&lt;")
     return " ".join(escaped.splitlines())
 
@@ -65,6 +66,13 @@ def fence(code: str) -> str:
     """Backticks that fence code in: more of them than it has in a row itself."""
     longest = max((len(run) for run in re.findall("`+", code)), default=0)
     return "`" * max(3, longest + 1)
+
+
+def unbroken(text: str) -> str:
+    """The same with no line break between a number and its unit or sign, or within a range of numbers."""
+    text = re.sub(r"(?<=\d)\N{EN DASH}(?=\d)", "\N{EN DASH}\N{WORD JOINER}", text)
+    text = re.sub(r"(?<=\d) (?=(?:%|ms|s|min|h|points|times|[kMGT]|[kMGT]?B)(?!\w))", "\N{NO-BREAK SPACE}", text)
+    return re.sub("(?<=\N{PLUS-MINUS SIGN}) ", "\N{NO-BREAK SPACE}", text)
 
 
 def sentence(text: str) -> str:
@@ -80,7 +88,7 @@ def _environment(*, html: bool) -> Environment:
         trim_blocks=not html,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"md": markdown, "fence": fence, "sentence": sentence}
+    environment.filters |= {"md": markdown, "fence": fence, "sentence": sentence, "unbroken": unbroken}
     return environment
 
 

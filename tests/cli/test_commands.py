@@ -1,0 +1,199 @@
+"""The commands, as a person types them: in a process of their own, or through the same entry point."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from small_run import make_data, make_model
+from tiny import random_plan, tiny_model
+
+import prunelora as pl
+from prunelora.cli import main as entry
+
+SMALL = ["--epochs", "1", "--rows", "32", "--steps", "4", "--set", "warmup.rows=32", "--learning-rate", "5e-3"]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, minilm_path):
+    folder = tmp_path_factory.mktemp("inputs")
+    return [
+        "--model", str(make_model(folder / "model", minilm_path)), "--data", str(make_data(folder / "reviews.csv")),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def prunelora(capsys, monkeypatch):
+    """Run a command in this process; gives exit code, stdout and stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["prunelora", *arguments])
+        code = 0
+        try:
+            entry.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_stage_commands_do_one_stage_each_and_equal_the_whole_run(prunelora, inputs, tmp_path):
+    one, whole = str(tmp_path / "one"), str(tmp_path / "whole")
+    code, out, err = prunelora("score", one, *inputs, "--rows", "32", "--set", "warmup.steps=4", "--set", "warmup.rows=32", "--json")
+    assert code == 0, err
+    assert json.loads(out)["ran"] == ["warmup", "score"]
+    code, out, _ = prunelora("plan", one, "--keep-heads", "0.25", "--json")
+    assert json.loads(out)["ran"] == ["plan"]
+    code, out, _ = prunelora("prune", one, "--json")
+    assert json.loads(out)["facts"]["parameters_after"] < json.loads(out)["facts"]["parameters_before"]
+    prunelora("finetune", one, "--epochs", "1", "--learning-rate", "5e-3", "--json")
+    code, out, _ = prunelora("merge", one, "--json")
+    assert json.loads(out)["ran"] == ["merge"]
+    code, _, err = prunelora("merge", whole, *inputs, "--set", "score.rows=32", "--set", "warmup.steps=4", "--set", "warmup.rows=32",
+                             "--set", "plan.keep_heads=0.25", "--set", "finetune.epochs=1", "--set", "finetune.learning_rate=5e-3", "--json")
+    assert code == 0, err
+    first, second = pl.load(tmp_path / "one" / "model"), pl.load(tmp_path / "whole" / "model")
+    assert first.prunelora_plan.architecture.total_heads == 3
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+
+
+def test_killed_outright_the_same_command_goes_on(inputs, tmp_path):
+    """kill -9 while it fine-tunes; afterwards scoring and planning are not repeated, and the result is there."""
+    command = [sys.executable, "-m", "prunelora.cli.main", "merge", str(tmp_path / "run"), *inputs,
+               "--set", "score.rows=32", "--set", "warmup.steps=4", "--set", "finetune.epochs=200", "--json"]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    checkpoints = tmp_path / "run" / ".checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "run" / "model").exists()
+    command[command.index("finetune.epochs=200")] = "finetune.epochs=200"
+    again = subprocess.run([*command, "--set", "merge.nothing=1"], capture_output=True, text=True, env=environment, check=False)
+    assert again.returncode == 1  # A setting that does not exist is told before anything runs.
+    assert "merge has: none" in again.stderr
+    result = pl.Plan.load(tmp_path / "run" / "plan.json")
+    before = (tmp_path / "run" / "plan.json").stat().st_mtime_ns
+    from prunelora.pipeline import execute
+    from prunelora.runfolder import RunFolder
+
+    folder = RunFolder(tmp_path / "run")
+    outcome = execute(folder.recipe().with_settings({}), tmp_path / "run", until="prune", progress=False)
+    assert outcome.ran == ()
+    assert (tmp_path / "run" / "plan.json").stat().st_mtime_ns == before
+    assert outcome.results.plan == result
+
+
+def test_interrupted_it_says_that_the_same_command_goes_on(prunelora, monkeypatch, inputs, tmp_path):
+    from prunelora import stages
+
+    work = stages.WORK["plan"]
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(stages.WORK, "plan", stages.StageWork(interrupted, work.restore, work.files))
+    code, out, err = prunelora("plan", str(tmp_path / "run"), *inputs, "--set", "score.rows=32", "--set", "warmup.steps=4")
+    assert code == 130
+    assert "The same command goes on where it stopped" in err
+    assert out == ""
+
+
+def test_dry_run_prints_the_stages_and_writes_nothing(prunelora, inputs, tmp_path):
+    code, out, _ = prunelora("run", "--out", str(tmp_path / "run"), *inputs, "--keep-heads", "0.3", "--baseline", "--dry-run", "--json")
+    assert code == 0
+    work = json.loads(out)["stages"]
+    assert [one["stage"] for one in work] == [
+        "warmup", "score", "plan", "prune", "finetune", "merge", "export", "baseline", "measure", "report",
+    ]  # fmt: skip
+    assert work[2]["settings"]["keep_heads"] == 0.3
+    assert not (tmp_path / "run").exists()
+    code, out, _ = prunelora("run", "--dry-run")
+    assert "model minilm, data rotten-tomatoes" in out
+
+
+def test_show_draws_a_plan_and_a_difference(prunelora, tmp_path):
+    model = tiny_model()
+    first, second = random_plan(model, seed=0), random_plan(model, seed=1)
+    first.save(tmp_path / "first.json")
+    second.save(tmp_path / "second.json")
+    _, out, _ = prunelora("show", str(tmp_path / "first.json"))
+    lines = out.splitlines()
+    assert first.id in lines[0]
+    assert sum(line.count("■") for line in lines[3:]) == first.architecture.total_heads
+    assert sum(line.count("□") for line in lines[3:]) == 12 - first.architecture.total_heads
+    _, out, _ = prunelora("show", str(tmp_path / "first.json"), "--diff", str(tmp_path / "second.json"))
+    only_first = sum(len(set(a) - set(b)) for a, b in zip(first.heads, second.heads, strict=True))
+    assert sum(line[7:15].count("-") for line in out.splitlines()[3:]) == only_first
+    _, out, _ = prunelora("show", str(tmp_path / "first.json"), "--diff", str(tmp_path / "first.json"))
+    assert "The plans are the same" in out
+    _, out, _ = prunelora("show", str(tmp_path / "first.json"), "--json")
+    assert json.loads(out)["id"] == first.id
+
+
+def test_check_tells_sizes_and_ceilings_from_the_configuration(prunelora, inputs):
+    code, out, err = prunelora("check", "--model", inputs[1], "--data", inputs[3], "--keep-heads", "6", "--keep-ffn", "1.0", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["heads_left"], found["neurons_left"]) == (6, 96)
+    assert found["speedup"] == found["speedup_heads_only"] > 1
+    assert found["data"]["majority_rate"] == 0.5
+    code, out, _ = prunelora("check", "--model", inputs[1])
+    assert "speed ceiling" in out
+
+
+def test_families_lists_the_table(prunelora):
+    _, out, _ = prunelora("families", "--json")
+    assert [row["family"] for row in json.loads(out)] == ["bert", "roberta", "distilbert", "electra"]
+    _, out, _ = prunelora("families")
+    assert "DistilBERT" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--model", "x", "--out", "y"], "--data is missing"),
+        (["run", "--model", "x", "--data", "y"], "Add --out FOLDER"),
+        (["run", "--dry-run", "--set", "plan.keep_heads"], "expected STAGE.SETTING=VALUE"),
+        (["run", "--dry-run", "--keep-heads", "many"], "keep_heads"),
+        (["plan", "nowhere"], "--"),
+        (["show", "nowhere.json"], "cannot be read as a plan"),
+        (["check", "--keep-heads", "73"], "keep_heads=73 cannot be met: the model has 72"),
+        (["families", "--frobnicate"], "No such option"),
+        (["frobnicate"], "No such command"),
+    ],
+)
+def test_an_error_is_a_message_and_a_code_not_a_traceback(prunelora, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = prunelora(*arguments)
+    assert code in (1, 2)
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_errors_are_json_too_where_it_is_asked_for(prunelora):
+    code, out, _ = prunelora("show", "nowhere.json", "--json")
+    assert code == 1
+    assert "cannot be read as a plan" in json.loads(out)["error"]
+
+
+def test_a_whole_small_run_prints_what_was_gained_and_where_it_is(prunelora, inputs, tmp_path):
+    out_folder = tmp_path / "run"
+    code, out, err = prunelora("run", "--out", str(out_folder), *inputs, *SMALL, "--set", "measure.repeats=3", "--set", "measure.warmup=1")
+    assert code == 0, err
+    assert "most frequent class" in out
+    assert str(out_folder / "report.html") in out
+    assert (out_folder / "report.html").exists()
+    assert "--baseline trains one" in out
+    code, out, _ = prunelora("run", "--out", str(out_folder), "--json")
+    assert json.loads(out)["ran"] == []

@@ -1,0 +1,213 @@
+"""Folders that load with the same logits, and errors that say what is wrong with those that do not."""
+
+import json
+
+import pytest
+import torch
+from tiny import largest_difference, logits, random_plan, tiny_batch, tiny_model
+from transformers import AutoTokenizer, pipeline
+
+import prunelora as pl
+from prunelora.delivery.checkpoints import load_tokenizer
+from prunelora.errors import CheckpointError
+from prunelora.models.anatomy import dissect
+from prunelora.models.loading import load_pretrained
+from prunelora.planning.plan import Plan
+
+
+def pruned(family: str = "bert", **options):
+    model = tiny_model(family, **options)
+    return pl.prune_(model, random_plan(model))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return pl.save(pruned(), tmp_path / "model")
+
+
+def test_a_saved_model_loads_with_the_same_logits(family, tmp_path):
+    model, batch = pruned(family), tiny_batch()
+    pl.save(model, tmp_path / "model")
+    again = pl.load(tmp_path / "model")
+    assert torch.equal(logits(again, batch), logits(model, batch))
+    assert again.prunelora_plan == model.prunelora_plan
+    assert not again.training
+    assert dissect(again).architecture.num_heads[1] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_dtype_survives(dtype, tmp_path):
+    pl.save(pruned(dtype=dtype), tmp_path / "model")
+    assert {parameter.dtype for parameter in pl.load(tmp_path / "model").parameters()} == {dtype}
+
+
+def test_a_model_that_was_never_cut_saves_and_loads(tmp_path):
+    model, batch = tiny_model(), tiny_batch()
+    pl.save(model, tmp_path / "model")
+    assert torch.equal(logits(pl.load(tmp_path / "model"), batch), logits(model, batch))
+
+
+def test_a_loaded_model_can_be_cut_again_and_saved_again(tmp_path):
+    model = pruned()
+    pl.save(model, tmp_path / "once")
+    again = pl.load(tmp_path / "once")
+    smaller = random_plan(again, seed=5)
+    pl.save(pl.prune_(again, smaller), tmp_path / "twice")
+    assert pl.load(tmp_path / "twice").prunelora_plan == smaller
+
+
+def test_exactly_these_files_are_written(tmp_path, minilm_path):
+    tokenizer = AutoTokenizer.from_pretrained(str(minilm_path))
+    pl.save(pruned(), tmp_path / "model", tokenizer=tokenizer, facts={"test accuracy": "0.81"})
+    assert {file.name for file in (tmp_path / "model").iterdir()} == {
+        "config.json", "model.safetensors", "plan.json", "prunelora.json", "README.md", "tokenizer.json",
+        "tokenizer_config.json",
+    }  # fmt: skip
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| test accuracy | 0.81 |" in card
+    assert "pl.load(" in card
+    assert str(pl.Plan.load(tmp_path / "model" / "plan.json")) in card
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]  # No temporary folder is left.
+
+
+def test_it_works_inside_a_transformers_pipeline(tmp_path, minilm_path):
+    model = load_pretrained(minilm_path, label_names=("bad", "good"), problem_type="single_label_classification")
+    importance = pl.score(model, criterion="magnitude")
+    pl.prune_(model, pl.make_plan(importance, keep_heads=0.5, keep_ffn=0.5))
+    pl.save(model, tmp_path / "model", tokenizer=AutoTokenizer.from_pretrained(str(minilm_path)))
+    classify = pipeline(
+        "text-classification", model=pl.load(tmp_path / "model"), tokenizer=load_tokenizer(tmp_path / "model")
+    )
+    answer = classify("a gripping film")[0]
+    assert answer["label"] in {"bad", "good"}
+    assert 0.5 <= answer["score"] <= 1
+
+
+def test_saving_replaces_an_earlier_save_and_nothing_else(tmp_path):
+    pl.save(pruned(), tmp_path / "model")
+    other = tiny_model("distilbert")
+    pl.save(other, tmp_path / "model")
+    assert torch.equal(logits(pl.load(tmp_path / "model"), tiny_batch()), logits(other, tiny_batch()))
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    with pytest.raises(CheckpointError, match="is not empty and was not written by prunelora.save"):
+        pl.save(other, precious)
+    assert (precious / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_save_that_fails_leaves_the_old_folder_whole(tmp_path, monkeypatch):
+    model = pruned()
+    pl.save(model, tmp_path / "model")
+    monkeypatch.setattr("prunelora.delivery.checkpoints.write_card", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pl.save(tiny_model("electra"), tmp_path / "model")
+    assert torch.equal(logits(pl.load(tmp_path / "model"), tiny_batch()), logits(model, tiny_batch()))
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]
+
+
+# Adapters -------------------------------------------------------------------------------------------------------------
+
+
+def adapter_on_minilm(path, out, *, seed: int = 0):
+    model = load_pretrained(path, label_names=("bad", "good"), problem_type="single_label_classification")
+    plan = pl.make_plan(pl.score(model, criterion="random", seed=seed), keep_heads=0.5, keep_ffn=0.5)
+    model.config.name_or_path = "minilm"
+    peft_model = pl.add_adapter(pl.prune_(model, plan), plan)
+    with torch.no_grad():
+        for parameter in peft_model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.01
+    pl.save(peft_model, out)
+    return peft_model.eval()
+
+
+def test_an_adapter_alone_is_put_together_with_its_base_and_plan_again(tmp_path, minilm_path):
+    peft_model = adapter_on_minilm(minilm_path, tmp_path / "adapter")
+    batch = {"input_ids": torch.tensor([[101, 2307, 102]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    loaded = pl.load(tmp_path / "adapter")
+    assert torch.equal(logits(loaded, batch), logits(peft_model, batch))
+    assert loaded.config.id2label == {0: "bad", 1: "good"}
+    size = sum(file.stat().st_size for file in (tmp_path / "adapter").iterdir())
+    assert size < 2_000_000  # Against 90 MB of the model.
+
+
+def test_an_adapter_on_the_wrong_base_is_an_error(tmp_path):
+    model = pruned()
+    peft_model = pl.add_adapter(model, model.prunelora_plan)
+    pl.save(peft_model, tmp_path / "adapter")
+    wrong = tiny_model()
+    pl.prune_(wrong, random_plan(wrong, seed=9))
+    with pytest.raises(CheckpointError, match=r"the adapter belongs to a base cut by plan \w+, the base given was cut by"):
+        pl.load(tmp_path / "adapter", base=wrong)
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_truncated_file_is_an_error(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="damaged or cut off"):
+        pl.load(folder)
+
+
+def test_an_edited_plan_is_an_error(folder):
+    path = folder / "plan.json"
+    content = json.loads(path.read_text())
+    content["heads"][0] = content["heads"][0][:-1]
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"the weights were saved with plan \w+, plan.json there is plan \w+"):
+        pl.load(folder)
+
+
+def test_a_plan_of_another_model_is_an_error(folder):
+    other = tiny_model("distilbert")
+    plan = Plan.whole(dissect(other).lineage)
+    plan.save(folder / "plan.json")
+    about = json.loads((folder / "prunelora.json").read_text())
+    (folder / "prunelora.json").write_text(json.dumps(about | {"plan_id": plan.id}))
+    with pytest.raises(CheckpointError, match=r"plan.json and the model do not belong together.*for another model"):
+        pl.load(folder)
+
+
+def test_weights_of_another_cut_are_an_error(folder, tmp_path):
+    other = tiny_model()
+    pl.prune_(other, random_plan(other, seed=8))
+    pl.save(other, tmp_path / "other")
+    (folder / "model.safetensors").write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match=r"does not fit plan.json"):
+        pl.load(folder)
+
+
+def test_a_missing_plan_is_an_error(folder):
+    (folder / "plan.json").unlink()
+    with pytest.raises(CheckpointError, match="no plan.json there"):
+        pl.load(folder)
+
+
+def test_a_missing_tokenizer_is_an_error(folder):
+    with pytest.raises(CheckpointError, match="no tokenizer there"):
+        load_tokenizer(folder)
+
+
+def test_a_pickle_is_never_loaded(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"not even a pickle")
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin, a pickle"):
+        pl.load(folder)
+    (folder / "plan.json").unlink()
+    with pytest.raises(CheckpointError, match=r"only pytorch_model.bin, a pickle"):
+        load_pretrained(folder, label_names=("a", "b"), problem_type="single_label_classification")
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match="no such folder"):
+        pl.load(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_pretrained(tmp_path / "nowhere", label_names=("a",), problem_type="regression")
+
+
+def test_a_hub_name_without_a_network_says_what_to_pass():
+    with pytest.raises(CheckpointError, match="give the path of a saved model folder, or 'minilm'"):
+        load_pretrained("nobody/nothing", label_names=("a", "b"), problem_type="single_label_classification")

@@ -1,0 +1,39 @@
+import prunelora as pl
+from prunelora.evaluation.counting import macs, parameters, weight_bytes
+from prunelora.planning.plan import Plan
+
+
+def plan_of(model, *, heads, neurons):
+    base = pl.make_plan(pl.score(model, criterion="random")).base
+    return Plan(base=base, heads=heads, neurons=neurons, ranks={}, provenance={})
+
+
+def test_every_parameter_is_counted_in_one_place(make_tiny):
+    model = make_tiny()
+    count = parameters(model)
+    assert count.total == sum(p.numel() for p in model.parameters()) == count.trainable
+    assert count.embeddings == (40 + 32 + 2) * 16
+    assert count.blocks == 2 * (2 * (4 * 8 * 16 + 3 * 8) + 24 * (2 * 16 + 1))
+    # 5 LayerNorms, biases of 2 output and 2 down projections, pooler, classifier.
+    assert count.other == 5 * 2 * 16 + 4 * 16 + (16 * 16 + 16) + (16 * 2 + 2)
+
+
+def test_pruning_takes_from_the_blocks_alone(make_tiny):
+    model = make_tiny()
+    before, before_macs = parameters(model), macs(model, tokens=10)
+    pl.prune_(model, plan_of(model, heads=((), (1,)), neurons=((0, 5), ())))
+    after = parameters(model)
+    assert (after.embeddings, after.other) == (before.embeddings, before.other)
+    assert after.blocks == (4 * 8 * 16 + 3 * 8) + 2 * (2 * 16 + 1)
+    assert after.total == sum(p.numel() for p in model.parameters())
+    assert macs(model, tokens=10).attention == before_macs.attention // 4
+    assert macs(model, tokens=10).ffn == before_macs.ffn * 2 // 48
+
+
+def test_bytes_follow_the_dtype_and_frozen_weights_are_not_trainable(make_tiny):
+    model = make_tiny()
+    single = weight_bytes(model)
+    assert single == 4 * parameters(model).total
+    assert weight_bytes(model.bfloat16()) == single // 2
+    model.classifier.requires_grad_(False)
+    assert parameters(model).trainable == parameters(model).total - (16 * 2 + 2)

@@ -1,0 +1,155 @@
+"""Fine-tuning: it learns, keeps its best, follows the seed, and goes on after a kill as if nothing had happened."""
+
+import pytest
+import torch
+from datasets import Dataset
+from tiny import largest_difference, logits, tiny_batch, tiny_model
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+import prunelora as pl
+from prunelora.errors import DataError
+from prunelora.finetuning import training
+from prunelora.models.anatomy import dissect
+from prunelora.planning.plan import Plan
+
+ROWS = 96
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    vocabulary = {"[UNK]": 0, "[PAD]": 1} | {f"w{i}": i for i in range(2, 50)}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]")), pad_token="[PAD]", unk_token="[UNK]"
+    )
+
+
+def rows(count: int, seed: int) -> Dataset:
+    """The label is whether token 7 stands at the front: something a tiny model can learn."""
+    generator = torch.Generator().manual_seed(seed)
+    ids, labels = [], []
+    for number in range(count):
+        length = int(torch.randint(4, 9, (1,), generator=generator))
+        row = torch.randint(10, 50, (length,), generator=generator).tolist()
+        row[0] = 7 if number % 2 else 8
+        ids.append(row)
+        labels.append(number % 2)
+    return Dataset.from_dict({"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids], "labels": labels})
+
+
+def peft_model():
+    model = tiny_model(dtype=torch.float32, num_labels=2)
+    plan = Plan.whole(dissect(model).lineage, rank=4)
+    return pl.add_adapter(pl.prune_(model, plan), plan)
+
+
+def tune(model, tokenizer, **options):
+    return pl.finetune(
+        model, rows(ROWS, 0), rows(32, 1), tokenizer=tokenizer, progress=False, **({"batch_size": 16, "epochs": 2} | options)
+    )
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def test_it_learns_and_leaves_frozen_weights_alone(tokenizer):
+    model = peft_model()
+    frozen = {name: value.clone() for name, value in model.named_parameters() if not value.requires_grad}
+    result = tune(model, tokenizer, epochs=8, learning_rate=5e-3)
+    assert result.best["validation_accuracy"] > 0.9
+    assert result.steps == 8 * ROWS // 16
+    losses = [entry["loss"] for entry in result.history if "loss" in entry]
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(value, frozen[name]) for name, value in model.named_parameters() if name in frozen)
+    assert set(result.trainable) == {"lora", "norms", "head", "other"}
+    assert sum(result.trainable.values()) == sum(value.numel() for value in weights(model).values())
+    assert not model.training
+
+
+def test_the_best_checkpoint_on_validation_is_what_is_left(tokenizer):
+    """A learning rate far too high at the end spoils the model; what is left is what was best before."""
+    model = peft_model()
+    result = tune(model, tokenizer, epochs=6, learning_rate=0.3, schedule="constant_with_warmup", warmup_fraction=0.5)
+    scores = {int(entry["step"]): entry["validation_accuracy"] for entry in result.history if "validation_accuracy" in entry}
+    assert len(scores) == 6
+    assert result.best["validation_accuracy"] == max(scores.values())
+    validation = rows(32, 1)
+    padded = tokenizer.pad(validation.remove_columns("labels").to_dict(), return_tensors="pt")
+    with torch.no_grad():
+        answers = model(**{key: padded[key] for key in ("input_ids", "attention_mask")}).logits.argmax(-1)
+    accuracy = float((answers == torch.tensor(validation["labels"])).float().mean())
+    assert accuracy == pytest.approx(max(scores.values()))
+
+
+def test_the_same_seed_gives_the_same_weights(tokenizer):
+    first, second, other = peft_model(), peft_model(), peft_model()
+    for model, seed in ((first, 3), (second, 3), (other, 4)):
+        tune(model, tokenizer, seed=seed)
+    same, different = weights(second), weights(other)
+    assert all(torch.equal(value, same[name]) for name, value in weights(first).items())
+    assert any(not torch.equal(value, different[name]) for name, value in weights(first).items())
+
+
+def test_a_killed_training_goes_on_and_ends_where_it_would_have(tokenizer, tmp_path, monkeypatch):
+    whole = peft_model()
+    expected = tune(whole, tokenizer, epochs=3, checkpoints=tmp_path / "whole")
+
+    clock = training._StepClock
+
+    class Killing(clock):
+        def on_step_end(self, args, state, control, **kwargs):
+            super().on_step_end(args, state, control, **kwargs)
+            if state.global_step == 14:  # In the third epoch: 12 steps are in checkpoints, two are lost.
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_StepClock", Killing)
+    with pytest.raises(KeyboardInterrupt):
+        tune(peft_model(), tokenizer, epochs=3, checkpoints=tmp_path / "killed")
+    steps = []
+
+    class Counting(clock):
+        def on_step_end(self, args, state, control, **kwargs):
+            super().on_step_end(args, state, control, **kwargs)
+            steps.append(state.global_step)
+
+    monkeypatch.setattr(training, "_StepClock", Counting)
+    again = peft_model()
+    result = tune(again, tokenizer, epochs=3, checkpoints=tmp_path / "killed")
+    assert steps == list(range(13, 19))  # Not from the beginning.
+    assert result.steps == expected.steps
+    reference = weights(whole)
+    assert all(torch.allclose(value, reference[name], atol=1e-6) for name, value in weights(again).items())
+    assert [e["step"] for e in result.history if "validation_loss" in e] == [6.0, 12.0, 18.0]
+
+
+def test_early_stopping_stops(tokenizer):
+    result = tune(peft_model(), tokenizer, epochs=30, learning_rate=1e-9, patience=2)
+    assert result.steps < 30 * ROWS // 16
+
+
+def test_gradient_accumulation_and_checkpointing_train_too(tokenizer):
+    model = peft_model()
+    before = weights(model)
+    result = tune(model, tokenizer, accumulation_steps=2, gradient_checkpointing=True)
+    assert result.steps == 2 * ROWS // 16 // 2
+    assert any(not torch.equal(value, before[name]) for name, value in weights(model).items())
+
+
+def test_all_weights_can_be_trained_without_an_adapter(tokenizer):
+    model = tiny_model(dtype=torch.float32, num_labels=2)
+    batch = tiny_batch(num_labels=2)
+    before = logits(model, batch)
+    result = tune(model, tokenizer)
+    assert result.trainable["other"] == sum(parameter.numel() for parameter in model.parameters())
+    assert largest_difference(logits(model, batch), before) > 1e-4
+
+
+def test_no_rows_is_an_error(tokenizer):
+    with pytest.raises(DataError, match="train: no rows"):
+        pl.finetune(peft_model(), rows(0, 0), rows(4, 0), tokenizer=tokenizer)
+
+
+def test_an_unknown_setting_is_an_error(tokenizer):
+    with pytest.raises(ValueError, match="lr"):
+        tune(peft_model(), tokenizer, lr=1e-3)

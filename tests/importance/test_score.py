@@ -1,0 +1,287 @@
+"""Scores: equal to their definition, independent of how rows are batched, and the model is left as it was."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import largest_difference, logits, random_plan, split, tiny_batch, tiny_model
+from transformers import BertModel, GPT2Config, GPT2ForSequenceClassification
+
+import prunelora as pl
+from prunelora.errors import ScoreError, UnsupportedModelError
+from prunelora.models.anatomy import dissect
+from prunelora.models.gates import multiplied
+
+PROBLEMS = ["single_label_classification", "multi_label_classification", "regression"]
+
+
+def flat(importance: pl.Importance) -> np.ndarray:
+    return np.concatenate([*importance.heads, *importance.ffn])
+
+
+def ones(model) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    blocks = dissect(model).blocks
+    return (
+        [torch.ones(block.num_heads, dtype=torch.float64) for block in blocks],
+        [torch.ones(block.num_neurons, dtype=torch.float64) for block in blocks],
+    )
+
+
+def loss_with(model, batch, heads, neurons) -> float:
+    with torch.no_grad(), multiplied(dissect(model), heads, neurons):
+        return float(model(**batch).loss)
+
+
+@pytest.mark.parametrize("problem_type", PROBLEMS)
+def test_scores_equal_finite_differences(family, attention, problem_type):
+    num_labels = 1 if problem_type == "regression" else 3
+    model = tiny_model(family, attention=attention, problem_type=problem_type, num_labels=num_labels)
+    batch = tiny_batch(3, problem_type=problem_type, num_labels=num_labels)
+    importance = pl.score(model, [batch])
+    step, tokens = 1e-6, int(batch["attention_mask"].sum())
+    for layer, unit in [(0, 0), (1, 3), (2, 1)]:
+        for kind, found in ((0, importance.heads), (1, importance.ffn)):
+            total = 0.0
+            for example in split(batch, 1):
+                up, down = ones(model), ones(model)
+                up[kind][layer][unit] += step
+                down[kind][layer][unit] -= step
+                total += abs(loss_with(model, example, *up) - loss_with(model, example, *down)) / (2 * step)
+            assert found[layer][unit] == pytest.approx(total / tokens, rel=1e-5, abs=1e-9)
+
+
+def test_scores_do_not_depend_on_batch_size(family, attention):
+    model, batch = tiny_model(family, attention=attention), tiny_batch(7)
+    whole = flat(pl.score(model, [batch]))
+    assert whole.min() > 0
+    for size in (1, 2, 3):
+        np.testing.assert_allclose(flat(pl.score(model, split(batch, size))), whole, rtol=1e-9)
+
+
+def test_scores_do_not_depend_on_padding(family):
+    model, batch = tiny_model(family), tiny_batch(4)
+    wider = {
+        "input_ids": torch.nn.functional.pad(batch["input_ids"], (0, 6), value=1),
+        "attention_mask": torch.nn.functional.pad(batch["attention_mask"], (0, 6)),
+        "labels": batch["labels"],
+    }
+    np.testing.assert_allclose(flat(pl.score(model, [wider])), flat(pl.score(model, [batch])), rtol=1e-9)
+
+
+def test_scores_do_not_depend_on_order(family):
+    model, rows = tiny_model(family), split(tiny_batch(6), 1)
+    np.testing.assert_allclose(flat(pl.score(model, rows[::-1])), flat(pl.score(model, rows)), rtol=1e-9)
+
+
+def test_permuting_heads_permutes_scores():
+    model, batch = tiny_model(), tiny_batch()
+    before = pl.score(model, [batch])
+    order = [2, 0, 3, 1]
+    rows = torch.cat([torch.arange(6) + 6 * head for head in order])
+    block = dissect(model).blocks[1]
+    with torch.no_grad():
+        for name in ("query", "key", "value"):
+            part = block.part(name)
+            part.weight.copy_(part.weight[rows])
+            part.bias.copy_(part.bias[rows])
+        block.part("output").weight.copy_(block.part("output").weight[:, rows])
+    after = pl.score(model, [batch])
+    np.testing.assert_allclose(after.heads[1], before.heads[1][order], rtol=1e-9)
+    np.testing.assert_allclose(after.heads[0], before.heads[0], rtol=1e-9)
+
+
+def test_summing_gradients_without_zeroing_them_gives_other_scores():
+    """The well-known mistake: |g1|, |g1 + g2|, ... in place of |g1|, |g2|, ..."""
+    model, rows = tiny_model(), split(tiny_batch(5), 1)
+    model.requires_grad_(False)
+    gates = [torch.ones(1, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    neurons = [torch.ones(20, dtype=torch.float64) for _ in range(3)]
+    never_zeroed, zeroed = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    previous = torch.zeros(1, 4, dtype=torch.float64)
+    for row in rows:
+        with multiplied(dissect(model), gates, neurons):
+            model(**row).loss.backward()
+        never_zeroed += gates[0].grad[0].abs()
+        zeroed += (gates[0].grad - previous)[0].abs()
+        previous = gates[0].grad.clone()
+    tokens = sum(int(row["attention_mask"].sum()) for row in rows)
+    ours = pl.score(model, rows).heads[0]
+    np.testing.assert_allclose(ours, (zeroed / tokens).numpy(), rtol=1e-9)
+    assert np.abs(ours / (never_zeroed / tokens).numpy() - 1).max() > 0.1
+
+
+def test_fisher_is_the_mean_of_squares():
+    model, rows = tiny_model(), split(tiny_batch(4), 1)
+    tokens = sum(int(row["attention_mask"].sum()) for row in rows)
+    squares = sum(
+        (flat(pl.score(model, [row])) * int(row["attention_mask"].sum())) ** 2 for row in rows
+    )
+    np.testing.assert_allclose(flat(pl.score(model, rows, criterion="fisher")), squares / tokens, rtol=1e-9)
+
+
+def test_magnitude_is_the_norm_of_what_surgery_removes():
+    model = tiny_model()
+    importance = pl.score(model, criterion="magnitude")
+    block = dissect(model.requires_grad_(False)).blocks[1]
+    head = slice(6, 12)
+    weights = [block.part(name).weight[head] for name in ("query", "key", "value")]
+    weights.append(block.part("output").weight[:, head])
+    assert importance.heads[1][1] == pytest.approx(float(sum((w**2).sum() for w in weights)) ** 0.5)
+    pair = [block.part("up").weight[7], block.part("down").weight[:, 7]]
+    assert importance.ffn[1][7] == pytest.approx(float(sum((w**2).sum() for w in pair)) ** 0.5)
+
+
+def test_random_scores_follow_the_seed():
+    model = tiny_model()
+    first, same, other = (flat(pl.score(model, criterion="random", seed=seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, same)
+    assert np.abs(first - other).max() > 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_low_precision_models_give_float64_scores_close_to_the_exact_ones(dtype):
+    batch = tiny_batch()
+    exact = flat(pl.score(tiny_model(), [batch]))
+    found = flat(pl.score(tiny_model(dtype=dtype), [batch]))
+    assert found.dtype == np.float64
+    assert np.corrcoef(found, exact)[0, 1] > (0.9999 if dtype == torch.float32 else 0.95)
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 3])
+def test_the_model_is_left_as_it_was_found(family, warmup_steps):
+    model, batches = tiny_model(family), split(tiny_batch(), 3)
+    model.train()
+    first, second = list(model.parameters())[:2]
+    first.requires_grad_(False)
+    model.base_model.eval()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    rng = torch.get_rng_state()
+    pl.score(model, batches, warmup_steps=warmup_steps)
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert [module.training for module in model.modules()] == modes
+    assert (first.requires_grad, second.requires_grad) == (False, True)
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_no_weight_gradient_is_ever_allocated():
+    model, batch = tiny_model(), tiny_batch()
+    seen = []
+    for parameter in model.parameters():
+        parameter.register_hook(seen.append)
+    pl.score(model, [batch])
+    assert seen == []
+    model(**batch).loss.backward()
+    assert seen  # The hooks do see gradients where there are some.
+
+
+def test_scoring_a_pruned_model_names_the_heads_of_its_base(family):
+    model = tiny_model(family)
+    plan = random_plan(model)
+    importance = pl.score(pl.prune_(model, plan), [tiny_batch()])
+    assert [len(scores) for scores in importance.heads] == [len(ids) for ids in plan.heads]
+    assert importance.lineage == plan.lineage
+
+
+def test_warmup_changes_the_scores_and_learns_the_head(family):
+    model, batches = tiny_model(family), split(tiny_batch(12), 4)
+    with torch.no_grad():
+        before = sum(float(model(**batch).loss) for batch in batches)
+    from prunelora.importance.warmup import warm_up_
+
+    plain, warm = flat(pl.score(model, batches)), flat(pl.score(model, batches, warmup_steps=30))
+    assert np.abs(warm / plain - 1).max() > 0.05
+    encoder = {name: value.clone() for name, value in model.base_model.state_dict().items() if "pooler" not in name}
+    warm_up_(model, batches, steps=60, learning_rate=1e-2)
+    with torch.no_grad():
+        assert sum(float(model(**batch).loss) for batch in batches) < before
+    after = model.base_model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in encoder.items())
+
+
+def test_warmup_trains_on_what_the_whole_model_would_see(family):
+    """One step on cached features moves the head as one step through the whole frozen model does."""
+    from prunelora.importance.warmup import LEARNING_RATE, WEIGHT_DECAY, warm_up_
+
+    batch = tiny_batch()
+    cached, whole = tiny_model(family), tiny_model(family)
+    warm_up_(cached, [batch], steps=1)
+    names = dissect(whole).task_head_names()
+    whole.requires_grad_(False)
+    head = [parameter.requires_grad_(True) for name in names for parameter in whole.get_submodule(name).parameters()]
+    optimiser = torch.optim.AdamW(head, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    whole(**batch).loss.backward()
+    optimiser.step()
+    assert largest_difference(logits(cached, batch), logits(whole, batch)) < 1e-12
+    assert largest_difference(logits(cached, batch), logits(tiny_model(family), batch)) > 1e-6
+
+
+def test_importance_survives_saving(tmp_path):
+    model = tiny_model()
+    importance = pl.score(pl.prune_(model, random_plan(model)), [tiny_batch()])
+    importance.save(tmp_path / "importance.safetensors")
+    again = pl.Importance.load(tmp_path / "importance.safetensors")
+    np.testing.assert_array_equal(flat(again), flat(importance))
+    assert (again.lineage, again.provenance) == (importance.lineage, importance.provenance)
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_without_labels_is_an_error():
+    batch = tiny_batch()
+    del batch["labels"]
+    with pytest.raises(ScoreError, match=r"Batch 0 has no labels: its keys are \['attention_mask', 'input_ids'\]"):
+        pl.score(tiny_model(), [batch])
+
+
+def test_no_batches_is_an_error():
+    with pytest.raises(ScoreError, match="No batch to score with"):
+        pl.score(tiny_model(), iter([]))
+
+
+def test_a_loss_that_is_nan_is_an_error():
+    model = tiny_model()
+    with torch.no_grad():
+        model.classifier.bias.fill_(float("nan"))
+    with pytest.raises(ScoreError, match="loss of batch 0 is nan"):
+        pl.score(model, [tiny_batch()])
+
+
+def test_gates_that_never_ran_are_an_error():
+    model = tiny_model()
+    model.bert.encoder.layer[1].forward = lambda hidden_states, *args, **kwargs: hidden_states
+    with pytest.raises(ScoreError, match=r"without passing through bert\.encoder\.layer\.1\.attention\.output\.dense"):
+        pl.score(model, [tiny_batch()])
+
+
+def test_a_model_without_a_loss_is_an_error():
+    base = BertModel(tiny_model().config)
+    batch = tiny_batch()
+    with pytest.raises(ScoreError, match="returned no loss"):
+        pl.score(base, [batch])
+
+
+def test_an_unknown_criterion_lists_the_known_ones():
+    with pytest.raises(ScoreError, match="criterion='taylor' is unknown. Use one of: gradient, fisher, magnitude, random"):
+        pl.score(tiny_model(), [tiny_batch()], criterion="taylor")
+
+
+def test_warmup_needs_batches_it_can_go_over_twice():
+    with pytest.raises(ScoreError, match=r"Pass list\(batches\)"):
+        pl.score(tiny_model(), iter([tiny_batch()]), warmup_steps=2)
+
+
+def test_an_unsupported_family_is_named_with_the_supported_ones():
+    model = GPT2ForSequenceClassification(GPT2Config(n_embd=24, n_head=4, n_layer=2, vocab_size=50))
+    with pytest.raises(UnsupportedModelError, match=r"family 'gpt2'.*BERT \(bert\), RoBERTa \(roberta\)"):
+        pl.score(model, [tiny_batch()])
+
+
+def test_a_damaged_file_of_scores_is_an_error(tmp_path):
+    path = tmp_path / "importance.safetensors"
+    pl.score(tiny_model(), criterion="magnitude").save(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ScoreError, match="cannot be read as importance scores"):
+        pl.Importance.load(path)

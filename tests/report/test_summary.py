@@ -1,0 +1,156 @@
+import dataclasses
+import math
+
+import pytest
+from report.made_up_run import make_results, training
+
+from prunelora.report.reading import accuracy_error, finetunings, in_units, milliseconds
+from prunelora.report.summary import summarise, warnings
+from prunelora.report.tables import comparison, stage_times
+
+
+def text_of(results):
+    return "\n".join(summarise(results))
+
+
+def with_task(results, **changes):
+    return dataclasses.replace(results, task=results.task | changes)
+
+
+def with_facts(results, stage, **changes):
+    changed = {"seconds": 1.0, "facts": {**results.facts(stage), **changes}}
+    return dataclasses.replace(results, stages={**results.stages, stage: changed})
+
+
+def test_the_majority_rate_rows_and_seed_stand_beside_the_accuracy():
+    line = next(line for line in summarise(make_results()) if "80.3 %" in line)
+    assert "50.1 %" in line
+    assert "853 test rows" in line
+    assert "one seed" in line
+
+
+def test_every_accuracy_has_its_binomial_standard_error():
+    assert accuracy_error(0.9, 900) == pytest.approx(0.01)
+    error = 100 * math.sqrt(0.803 * 0.197 / 853)
+    assert f"80.3 % (± {error:.1f})" in text_of(make_results())
+    dense = 100 * math.sqrt(0.826 * 0.174 / 853)
+    assert f"82.6 % (± {dense:.1f})" in text_of(make_results())
+
+
+def test_speed_is_said_for_every_engine_at_a_named_size():
+    text = text_of(make_results(speed=1.84))
+    assert "1.8 times as fast at batch 32, 128 tokens, torch" in text
+    assert "1.8 times as fast at batch 32, 128 tokens, onnxruntime" in text
+
+
+def test_without_a_baseline_it_says_so_and_how_to_train_one():
+    assert "--baseline" in text_of(make_results(baseline=False))
+    assert "--baseline" not in text_of(make_results())
+
+
+def test_a_difference_to_the_baseline_within_the_error_is_called_that():
+    assert "2.3 points below it." in text_of(make_results(accuracy=0.803))
+    assert "0.6 points below it, which is within the error" in text_of(make_results(accuracy=0.82))
+    assert "0.4 points above it" in text_of(make_results(accuracy=0.83))
+
+
+@pytest.mark.parametrize(("accuracy", "learnt"), [(0.45, False), (0.501, False), (0.517, False), (0.520, True)])
+def test_an_accuracy_within_its_error_of_the_majority_rate_is_nothing_learnt(accuracy, learnt):
+    # On 853 rows the standard error is 1.7 points; always answering the most frequent class is right in 50.1 %.
+    found = [line for line in warnings(make_results(accuracy=accuracy)) if "nothing was learnt" in line]
+    assert (not found) == learnt
+    assert all("finetune.learning_rate" in line for line in found)
+
+
+def test_a_correlation_within_the_error_of_the_rows_is_nothing_learnt():
+    results = with_task(make_results(baseline=False), problem_type="regression", majority_rate=None)
+    assert any(
+        "nothing was learnt" in line for line in warnings(with_facts(results, "measure", test={"pearson": 0.03}))
+    )
+    fine = with_facts(results, "measure", test={"pearson": 0.71})
+    assert warnings(fine) == []
+    assert "Pearson correlation 0.710 on 853 test rows" in text_of(fine)
+
+
+def test_several_labels_are_judged_by_f1_without_majority_rate_or_error():
+    results = with_task(make_results(baseline=False), problem_type="multi_label_classification", majority_rate=None)
+    results = with_facts(results, "measure", test={"f1_micro": 0.6, "f1_macro": 0.5, "accuracy": 0.3})
+    assert "F1, all labels together 60.0 % on 853 test rows" in text_of(results)
+    assert "most frequent class" not in text_of(results)
+
+
+def test_slower_is_a_warning_and_no_gain():
+    text = text_of(make_results(speed=0.9))
+    assert "not faster" in text
+    assert "times as fast" not in text
+    assert "not faster" not in text_of(make_results())
+
+
+def test_noisy_timings_are_a_warning():
+    assert "vary much" in text_of(make_results(spread=0.2))
+    assert "vary much" not in text_of(make_results(spread=0.05))
+
+
+def test_a_best_last_evaluation_asks_for_more_training():
+    assert "finetune.epochs" in text_of(make_results(accuracies=(0.7, 0.75, 0.8)))
+    assert "finetune.epochs" not in text_of(make_results(accuracies=(0.7, 0.8, 0.75)))
+
+
+def test_it_ends_with_where_the_files_are():
+    text = text_of(make_results())
+    for path in ("runs/first/report.html", 'prunelora.load("runs/first/model")', "runs/first/model.onnx"):
+        assert path in text
+    assert "onnx\n" not in text_of(make_results(without=("export",)))
+    assert "runs/first/adapter" in text_of(make_results(without=("merge",)))
+
+
+def test_numbers_in_the_table_are_those_in_the_facts():
+    results = make_results()
+    measured = results.facts("measure")["measurement"]
+    rows = {row.what: row for row in comparison(results)}
+    for what, key in (
+        ("parameters", "parameters"),
+        ("MACs of the blocks, 128 tokens", "macs"),
+        ("memory of the weights", "weight_bytes"),
+        ("saved for backward, batch 32, 128 tokens", "saved_for_backward_bytes"),
+    ):
+        dense, pruned = (measured[which][key] for which in ("base", "model"))
+        total = (lambda count: count["total"]) if key == "parameters" else (lambda count: count)
+        assert (rows[what].dense_value, rows[what].pruned_value) == (total(dense), total(pruned))
+    for one in measured["latencies"]:
+        row = rows[f"time at batch {one['batch_size']}, {one['tokens']} tokens, {one['engine']}"]
+        assert (row.dense_value, row.pruned_value) == (one["base"]["median_ms"], one["model"]["median_ms"])
+        assert f"{1 / one['ratio']['median']:.1f} times as fast" in row.change
+    accuracy = rows["accuracy, 853 test rows"]
+    assert (accuracy.dense_value, accuracy.pruned_value, accuracy.change) == (0.826, 0.803, "\N{MINUS SIGN}2.3 points")
+    assert rows["always the most frequent class"].pruned == "50.1 %"
+    assert rows["parameters"].pruned == "17.3 M"
+    assert rows["parameters"].change == "76 %"
+
+
+def test_stage_times_add_up():
+    results = make_results()
+    rows = stage_times(results).rows
+    assert [row[0] for row in rows] == [*results.stages, "all"]
+    assert rows[4][1] == "3 min 08 s"  # finetune, 187.5 s
+    total = sum(stage["seconds"] for stage in results.stages.values())
+    assert rows[-1][1] == f"{int(total // 60)} min {round(total % 60):02} s"
+
+
+def test_repeated_fine_tunings_are_one_curve_after_the_other():
+    results = make_results(without=("finetune",))
+    stages = {
+        name: {"seconds": 1.0, "facts": training(accuracies, {}, 1.0)}
+        for name, accuracies in (("finetune-1", (0.6, 0.7)), ("finetune", (0.75,)))
+    }
+    history, starts = finetunings(dataclasses.replace(results, stages={**results.stages, **stages}))
+    assert starts == [2.0]
+    assert [entry["epoch"] for entry in history if "validation_loss" in entry] == [1.0, 2.0, 3.0]
+
+
+def test_numbers_for_people():
+    assert in_units(109_482_240) == "109.5 M"
+    assert in_units(678_125_568, like=1_434_451_968) == "0.68 G"
+    assert in_units(9_999) == "9,999"
+    assert in_units(1_500, "B") == "1.50 kB"
+    assert [milliseconds(value) for value in (0.4123, 11, 1240.4, 0.0)] == ["0.412 ms", "11.0 ms", "1,240 ms", "0 ms"]

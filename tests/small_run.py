@@ -1,0 +1,42 @@
+"""A run small enough for a test: a tiny random BERT with a real tokenizer, and a small CSV."""
+
+import csv
+import random
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+GOOD, BAD = ["good", "funny", "moving", "great"], ["bad", "dull", "boring", "awful"]
+FILLER = ["the", "film", "is", "a", "story", "of", "and", "plot", "with", "cast"]
+
+
+def make_model(folder: Path, tokenizer_from: Path) -> Path:
+    tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_from))
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=24,
+        num_attention_heads=4,
+        num_hidden_layers=3,
+        intermediate_size=32,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    return folder
+
+
+def make_data(path: Path, rows: int = 120) -> Path:
+    rng = random.Random(0)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["review", "label"])
+        for number in range(rows):
+            words = rng.choices(FILLER, k=rng.randint(3, 8)) + [rng.choice(GOOD if number % 2 else BAD), str(number)]
+            rng.shuffle(words)
+            writer.writerow([" ".join(words), "good" if number % 2 else "bad"])
+    return path
+
+
+SETTINGS = {"epochs": 1, "rows": 32, "warmup.steps": 4, "warmup.rows": 32, "learning_rate": 5e-3, "measure.repeats": 3, "measure.warmup": 1}

@@ -1,0 +1,211 @@
+"""The whole way, small: every stage once, resuming, hand-edited plans, repeated stages, and the API's own doors."""
+
+import json
+
+import pytest
+import torch
+from small_run import make_data, make_model
+from tiny import largest_difference, logits
+
+import prunelora as pl
+from prunelora import stages
+from prunelora.data.load import load_task
+from prunelora.data.tokens import calibration_batches, tokenise
+from prunelora.delivery.checkpoints import load_tokenizer
+from prunelora.errors import CheckpointError, DataError, RecipeError
+from prunelora.finetuning.settings import FineTuneSettings
+from prunelora.importance.warmup import warm_up_
+from prunelora.models.loading import load_pretrained
+from prunelora.pipeline import execute
+from prunelora.recipe import Recipe, read_recipe
+
+PAPER = ["warmup", "score", "plan", "prune", "finetune", "merge"]
+SMALL = {
+    "warmup": {"steps": 4, "rows": 32},
+    "score": {"rows": 32},
+    "finetune": {"epochs": 2, "learning_rate": 5e-3, "batch_size": 16},
+    "measure": {"repeats": 3, "warmup": 1},
+}
+BATCH = {"input_ids": torch.tensor([[101, 2204, 2143, 102]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, minilm_path):
+    folder = tmp_path_factory.mktemp("inputs")
+    return {"model": str(make_model(folder / "model", minilm_path)), "data": str(make_data(folder / "reviews.csv"))}
+
+
+def recipe_of(inputs, kinds=PAPER, **changes) -> Recipe:
+    content = [{"stage": kind} | SMALL.get(kind, {}) for kind in kinds]
+    recipe = read_recipe({"model": inputs["model"], "task": {"data": inputs["data"]}, "stages": content}, source="test")
+    return recipe.with_settings(changes)
+
+
+def run(inputs, out, kinds=PAPER, until=None, **changes):
+    return execute(recipe_of(inputs, kinds, **changes), out, until=until, progress=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, inputs):
+    """One run with every stage, looked at by several tests."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return run(inputs, out, [*PAPER, "export", "baseline", "measure", "report"])
+
+
+def test_a_run_leaves_everything_it_promises(finished):
+    files = {path.name for path in finished.folder.iterdir()} - {".lock"}
+    assert files == {
+        "recipe.yaml", "head.safetensors", "importance.safetensors", "plan.json", "adapter", "model", "model.onnx",
+        "metrics.json", "figures", "report.html", "report.md", "stages",
+    }  # fmt: skip
+    model = finished.load()
+    assert model.prunelora_plan.architecture.total_heads == 6
+    assert model.config.id2label == {0: "bad", 1: "good"}
+    metrics = json.loads((finished.folder / "metrics.json").read_text())
+    assert "measure" in json.dumps(metrics)
+    assert finished.results.facts("measure")["test_rows"] == 12
+    assert 0 <= finished.results.facts("baseline")["test"]["accuracy"] <= 1
+    text = " ".join(finished.summary)
+    assert "6 of 12 attention heads" in text
+    assert "most frequent class: 50.0" in text
+    assert finished.ran == ("warmup", "score", "plan", "prune", "finetune", "merge", "export", "baseline", "measure", "report")
+
+
+def test_a_finished_run_does_nothing_again(finished, inputs):
+    before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*") if path.is_file() and "stages" in path.parts}
+    again = run(inputs, finished.folder, [*PAPER, "export", "baseline", "measure", "report"])
+    assert again.ran == ()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert again.summary == finished.summary
+
+
+def test_a_run_equals_the_api_called_stage_by_stage(inputs, tmp_path):
+    """command == API: the same scores, the same plan, the same weights."""
+    outcome = run(inputs, tmp_path / "run")
+    recipe = recipe_of(inputs)
+    task, tokenizer = load_task(recipe.task), load_tokenizer(inputs["model"])
+    model = load_pretrained(inputs["model"], label_names=task.label_names, problem_type=task.problem_type)
+    batches = calibration_batches(task, tokenizer, rows=32)
+    warm_up_(model, batches, steps=4)
+    importance = pl.score(model, batches)
+    plan = pl.make_plan(importance, keep_heads=0.5, keep_ffn=0.5)
+    assert plan.id == pl.Plan.load(tmp_path / "run" / "plan.json").id
+    peft_model = pl.add_adapter(pl.prune_(model, plan), plan)
+    train, validation = (tokenise(rows, tokenizer, max_length=128) for rows in (task.train, task.validation))
+    settings = FineTuneSettings(epochs=2, learning_rate=5e-3, batch_size=16)
+    pl.finetune(peft_model, train, validation, tokenizer=tokenizer, settings=settings, progress=False)
+    merged = pl.merge(peft_model)
+    assert largest_difference(logits(merged, BATCH), logits(outcome.load(), BATCH)) < 1e-6
+
+
+def test_compress_is_the_same_in_one_call(inputs, tmp_path):
+    plain = run(inputs, tmp_path / "one")
+    outcome = pl.compress(
+        model=inputs["model"], data=inputs["data"], out=tmp_path / "two", recipe=recipe_of(inputs), progress=False, seed=0
+    )
+    assert torch.equal(logits(outcome.load(), BATCH), logits(plain.load(), BATCH))
+
+
+@pytest.mark.parametrize("stage", PAPER)
+def test_a_run_stopped_in_any_stage_goes_on_where_it_stopped(inputs, tmp_path, monkeypatch, stage):
+    expected = run(inputs, tmp_path / "whole")
+    work = stages.WORK[stage]
+
+    def stopped(*arguments):
+        work.run(*arguments)  # Its files are there, its record is not: as after kill -9 at the last moment.
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(stages.WORK, stage, stages.StageWork(stopped, work.restore, work.files))
+    with pytest.raises(KeyboardInterrupt):
+        run(inputs, tmp_path / "stopped")
+    monkeypatch.setitem(stages.WORK, stage, work)
+    outcome = run(inputs, tmp_path / "stopped")
+    assert outcome.ran == tuple(PAPER[PAPER.index(stage) :])
+    assert torch.equal(logits(outcome.load(), BATCH), logits(expected.load(), BATCH))
+
+
+def test_a_changed_recipe_repeats_what_depends_on_it(inputs, tmp_path):
+    run(inputs, tmp_path / "run")
+    assert run(inputs, tmp_path / "run", **{"plan.keep_heads": "0.25"}).ran == ("plan", "prune", "finetune", "merge")
+    assert run(inputs, tmp_path / "run", **{"plan.keep_heads": "0.25", "finetune.epochs": 1}).ran == ("finetune", "merge")
+    assert run(inputs, tmp_path / "run", seed=1).ran == tuple(PAPER)
+
+
+def test_a_deleted_result_is_made_again(inputs, tmp_path):
+    run(inputs, tmp_path / "run", until="plan")
+    (tmp_path / "run" / "importance.safetensors").unlink()
+    assert run(inputs, tmp_path / "run", until="plan").ran == ("score",)
+
+
+def test_a_plan_edited_by_hand_is_used_as_it_is(inputs, tmp_path):
+    first = run(inputs, tmp_path / "run")
+    path = tmp_path / "run" / "plan.json"
+    plan = pl.Plan.load(path)
+    fewer = plan.model_copy(update={"heads": (plan.heads[0][:1], (), plan.heads[2])})
+    fewer.save(path)
+    told = []
+    outcome = execute(recipe_of(inputs), tmp_path / "run", tell=told.append, progress=False)
+    assert outcome.ran == ("prune", "finetune", "merge")
+    assert any("edited by hand" in line for line in told)
+    assert outcome.load().prunelora_plan.id == fewer.id != first.results.plan.id
+
+
+def test_stages_can_be_repeated_tune_first(inputs, tmp_path):
+    kinds = ["warmup", "score", "plan", "finetune", "merge", "score", "plan", "prune", "finetune", "merge", "measure"]
+    recipe = recipe_of(inputs, kinds, **{"plan-1.keep_heads": 1.0, "plan-1.keep_ffn": 1.0})
+    outcome = execute(recipe, tmp_path / "run", progress=False)
+    assert {"model-1", "model", "plan-1.json", "plan.json", "adapter-1", "adapter"} <= {p.name for p in outcome.folder.iterdir()}
+    assert pl.load(outcome.folder / "model-1").prunelora_plan.keeps_everything
+    assert outcome.load().prunelora_plan.architecture.total_heads == 6
+    assert execute(recipe, tmp_path / "run", progress=False).ran == ()
+
+
+def test_full_fine_tuning_is_a_recipe_too(inputs, tmp_path):
+    content = [{"stage": "finetune", "trainable": "all", "epochs": 1}, {"stage": "merge"}]
+    recipe = read_recipe({"model": inputs["model"], "task": {"data": inputs["data"]}, "stages": content}, source="test")
+    outcome = execute(recipe, tmp_path / "run", progress=False)
+    assert outcome.results.facts("finetune")["trainable"]["other"] > 0
+    assert outcome.load().prunelora_plan.keeps_everything
+
+
+def test_scores_and_training_never_see_test_rows(inputs, tmp_path, monkeypatch):
+    """Other labels on the test rows change nothing but the reported numbers."""
+    seen = []
+    original = stages.tokenise
+    monkeypatch.setattr(stages, "tokenise", lambda rows, *args, **kwargs: seen.append(rows) or original(rows, *args, **kwargs))
+    run(inputs, tmp_path / "run")
+    task = load_task(recipe_of(inputs).task)
+    test_texts = set(task.test["text"])
+    assert seen
+    assert all(not test_texts & set(rows["text"]) for rows in seen)
+    assert all(not test_texts & set(rows["text"]) for rows in (task.train, task.validation))
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(inputs, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(RecipeError, match="is not empty and holds no run"):
+        run(inputs, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_bad_input_is_an_error_before_any_work(inputs, tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        run(inputs, tmp_path / "run", **{"task.data": str(tmp_path / "nowhere.csv")})
+    with pytest.raises(CheckpointError, match="does not exist"):
+        run(inputs, tmp_path / "run", model=str(tmp_path / "nowhere"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_process_is_kept_out(inputs, tmp_path):
+    from prunelora.runfolder import RunFolder
+
+    with RunFolder(tmp_path / "run").locked(), pytest.raises(RecipeError, match="another prunelora process works there"):
+        run(inputs, tmp_path / "run")
+
+
+def test_measuring_an_unmerged_model_is_an_error(inputs, tmp_path):
+    with pytest.raises(RecipeError, match="needs a plain model: put 'merge' before it"):
+        run(inputs, tmp_path / "run", ["score", "plan", "prune", "finetune", "measure"])

@@ -1,0 +1,114 @@
+"""Recipes: one readable file, an order that makes sense, settings checked where they are typed."""
+
+import pytest
+
+from prunelora.errors import RecipeError
+from prunelora.finetuning.settings import FineTuneSettings
+from prunelora.recipe import STAGE_KINDS, Recipe, load_recipe, read_recipe
+
+TUNE_FIRST = ("warmup", "score", "plan", "finetune", "merge", "score", "plan", "prune", "finetune", "merge", "measure")
+
+
+def test_the_resolved_recipe_round_trips(tmp_path):
+    recipe = Recipe(seed=3).with_settings({"plan.keep_heads": "0.25", "task.data": "reviews.csv"}).with_baseline()
+    recipe.save(tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+def test_stages_can_be_repeated_and_the_last_has_the_plain_name():
+    recipe = read_recipe({"stages": [{"stage": kind} for kind in TUNE_FIRST]}, source="test")
+    assert recipe.names == [
+        "warmup", "score-1", "plan-1", "finetune-1", "merge-1", "score", "plan", "prune", "finetune", "merge", "measure",
+    ]  # fmt: skip
+
+
+def test_the_default_is_the_papers_order():
+    assert Recipe().names[:6] == ["warmup", "score", "plan", "prune", "finetune", "merge"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([], "no stages"),
+        (["plan"], "Stage 'plan' needs 'score' before it"),
+        (["score", "prune"], "Stage 'prune' needs 'plan' before it"),
+        (["finetune"], "Stage 'finetune' needs 'plan' before it"),
+        (["score", "plan", "merge"], "Stage 'merge' needs 'finetune' before it"),
+        (["report"], "Stage 'report' needs 'measure' before it"),
+    ],
+)
+def test_an_order_that_cannot_work_is_an_error(stages, message):
+    with pytest.raises(RecipeError, match=message):
+        read_recipe({"stages": [{"stage": kind} for kind in stages]}, source="test")
+
+
+def test_full_fine_tuning_needs_no_plan():
+    recipe = read_recipe({"stages": [{"stage": "finetune", "trainable": "all"}, {"stage": "merge"}]}, source="test")
+    assert recipe.names == ["finetune", "merge"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"plan.keep_head": "3"}, "plan.keep_head: no such setting. plan has: keep_heads, keep_ffn"),
+        ({"cut.keep_heads": "3"}, "the recipe has no stage 'cut'. It has: warmup"),
+        ({"finetune.epochs": "none"}, "finetune.epochs"),
+        ({"finetune.epochs": "0"}, "greater than 0"),
+        ({"plan.targets": "query,gate"}, "targets"),
+        ({"plan.keep_heads": "half"}, "keep_heads"),
+        ({"stages": "x"}, "no such setting"),
+        ({"prune.anything": "1"}, "prune has: none"),
+    ],
+)
+def test_a_setting_that_is_not_one_is_an_error(changes, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe().with_settings(changes)
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("100", 100)]
+)
+def test_a_typed_count_is_not_a_fraction(typed, read):
+    stage = Recipe().with_settings({"plan.keep_heads": typed}).stages[2]
+    assert stage.keep_heads == read
+    assert type(stage.keep_heads) is type(read)
+
+
+def test_typed_values_are_read_as_their_kind():
+    recipe = Recipe().with_settings(
+        {"finetune.learning_rate": "1e-3", "plan.targets": "query,up", "task.text": "1", "finetune.patience": "2"}
+    )
+    assert recipe.stages[4].learning_rate == 1e-3
+    assert recipe.stages[2].targets == ("query", "up")
+    assert recipe.task.text == "1"
+    assert recipe.stages[4].patience == 2
+
+
+def test_unknown_keys_and_unreadable_files_are_errors(tmp_path):
+    with pytest.raises(RecipeError, match="unknown key 'modle'"):
+        read_recipe({"modle": "x"}, source="test")
+    path = tmp_path / "recipe.yaml"
+    path.write_text("stages: [")
+    with pytest.raises(RecipeError, match="cannot be read as a recipe"):
+        load_recipe(path)
+    path.write_text("seed: -1")
+    with pytest.raises(RecipeError, match="seed"):
+        load_recipe(path)
+
+
+def test_bare_names_find_their_stage():
+    recipe = Recipe()
+    assert recipe.key_of("keep_heads") == "plan.keep_heads"
+    assert recipe.key_of("batch_size") == "finetune.batch_size"
+    assert recipe.key_of("rows") == "score.rows"
+    assert recipe.key_of("text") == "task.text"
+    assert recipe.key_of("model") == "model"
+    with pytest.raises(RecipeError, match="no stage of the recipe has such a setting"):
+        recipe.key_of("sparsity")
+
+
+def test_every_setting_is_described():
+    fields = [field for kind in [*STAGE_KINDS.values(), FineTuneSettings, Recipe] for field in kind.model_fields.items()]
+    undescribed = [name for name, field in fields if name not in ("stage", "format", "stages", "task") and not field.description]
+    assert len(fields) > 40
+    assert undescribed == []
