@@ -33,10 +33,7 @@ def make_data(path: Path, rows: int = 120) -> Path:
         writer = csv.writer(file)
         writer.writerow(["review", "label"])
         for number in range(rows):
-            words = rng.choices(FILLER, k=rng.randint(3, 8)) + [rng.choice(GOOD if number % 2 else BAD), str(number)]
+            words = [*rng.choices(FILLER, k=rng.randint(3, 8)), rng.choice(GOOD if number % 2 else BAD), str(number)]
             rng.shuffle(words)
             writer.writerow([" ".join(words), "good" if number % 2 else "bad"])
     return path
-
-
-SETTINGS = {"epochs": 1, "rows": 32, "warmup.steps": 4, "warmup.rows": 32, "learning_rate": 5e-3, "measure.repeats": 3, "measure.warmup": 1}

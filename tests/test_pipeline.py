@@ -68,11 +68,26 @@ def test_a_run_leaves_everything_it_promises(finished):
     text = " ".join(finished.summary)
     assert "6 of 12 attention heads" in text
     assert "most frequent class: 50.0" in text
-    assert finished.ran == ("warmup", "score", "plan", "prune", "finetune", "merge", "export", "baseline", "measure", "report")
+    assert finished.ran == (
+        "warmup",
+        "score",
+        "plan",
+        "prune",
+        "finetune",
+        "merge",
+        "export",
+        "baseline",
+        "measure",
+        "report",
+    )
 
 
 def test_a_finished_run_does_nothing_again(finished, inputs):
-    before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*") if path.is_file() and "stages" in path.parts}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in finished.folder.rglob("*")
+        if path.is_file() and "stages" in path.parts
+    }
     again = run(inputs, finished.folder, [*PAPER, "export", "baseline", "measure", "report"])
     assert again.ran == ()
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -101,7 +116,12 @@ def test_a_run_equals_the_api_called_stage_by_stage(inputs, tmp_path):
 def test_compress_is_the_same_in_one_call(inputs, tmp_path):
     plain = run(inputs, tmp_path / "one")
     outcome = pl.compress(
-        model=inputs["model"], data=inputs["data"], out=tmp_path / "two", recipe=recipe_of(inputs), progress=False, seed=0
+        model=inputs["model"],
+        data=inputs["data"],
+        out=tmp_path / "two",
+        recipe=recipe_of(inputs),
+        progress=False,
+        seed=0,
     )
     assert torch.equal(logits(outcome.load(), BATCH), logits(plain.load(), BATCH))
 
@@ -127,7 +147,10 @@ def test_a_run_stopped_in_any_stage_goes_on_where_it_stopped(inputs, tmp_path, m
 def test_a_changed_recipe_repeats_what_depends_on_it(inputs, tmp_path):
     run(inputs, tmp_path / "run")
     assert run(inputs, tmp_path / "run", **{"plan.keep_heads": "0.25"}).ran == ("plan", "prune", "finetune", "merge")
-    assert run(inputs, tmp_path / "run", **{"plan.keep_heads": "0.25", "finetune.epochs": 1}).ran == ("finetune", "merge")
+    assert run(inputs, tmp_path / "run", **{"plan.keep_heads": "0.25", "finetune.epochs": 1}).ran == (
+        "finetune",
+        "merge",
+    )
     assert run(inputs, tmp_path / "run", seed=1).ran == tuple(PAPER)
 
 
@@ -154,7 +177,9 @@ def test_stages_can_be_repeated_tune_first(inputs, tmp_path):
     kinds = ["warmup", "score", "plan", "finetune", "merge", "score", "plan", "prune", "finetune", "merge", "measure"]
     recipe = recipe_of(inputs, kinds, **{"plan-1.keep_heads": 1.0, "plan-1.keep_ffn": 1.0})
     outcome = execute(recipe, tmp_path / "run", progress=False)
-    assert {"model-1", "model", "plan-1.json", "plan.json", "adapter-1", "adapter"} <= {p.name for p in outcome.folder.iterdir()}
+    assert {"model-1", "model", "plan-1.json", "plan.json", "adapter-1", "adapter"} <= {
+        p.name for p in outcome.folder.iterdir()
+    }
     assert pl.load(outcome.folder / "model-1").prunelora_plan.keeps_everything
     assert outcome.load().prunelora_plan.architecture.total_heads == 6
     assert execute(recipe, tmp_path / "run", progress=False).ran == ()
@@ -172,7 +197,9 @@ def test_scores_and_training_never_see_test_rows(inputs, tmp_path, monkeypatch):
     """Other labels on the test rows change nothing but the reported numbers."""
     seen = []
     original = stages.tokenise
-    monkeypatch.setattr(stages, "tokenise", lambda rows, *args, **kwargs: seen.append(rows) or original(rows, *args, **kwargs))
+    monkeypatch.setattr(
+        stages, "tokenise", lambda rows, *args, **kwargs: seen.append(rows) or original(rows, *args, **kwargs)
+    )
     run(inputs, tmp_path / "run")
     task = load_task(recipe_of(inputs).task)
     test_texts = set(task.test["text"])
@@ -202,7 +229,10 @@ def test_bad_input_is_an_error_before_any_work(inputs, tmp_path):
 def test_a_second_process_is_kept_out(inputs, tmp_path):
     from prunelora.runfolder import RunFolder
 
-    with RunFolder(tmp_path / "run").locked(), pytest.raises(RecipeError, match="another prunelora process works there"):
+    with (
+        RunFolder(tmp_path / "run").locked(),
+        pytest.raises(RecipeError, match="another prunelora process works there"),
+    ):
         run(inputs, tmp_path / "run")
 
 

@@ -18,7 +18,8 @@ def test_the_resolved_recipe_round_trips(tmp_path):
 def test_stages_can_be_repeated_and_the_last_has_the_plain_name():
     recipe = read_recipe({"stages": [{"stage": kind} for kind in TUNE_FIRST]}, source="test")
     assert recipe.names == [
-        "warmup", "score-1", "plan-1", "finetune-1", "merge-1", "score", "plan", "prune", "finetune", "merge", "measure",
+        "warmup", "score-1", "plan-1", "finetune-1", "merge-1",
+        "score", "plan", "prune", "finetune", "merge", "measure",
     ]  # fmt: skip
 
 
@@ -65,9 +66,7 @@ def test_a_setting_that_is_not_one_is_an_error(changes, message):
         Recipe().with_settings(changes)
 
 
-@pytest.mark.parametrize(
-    ("typed", "read"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("100", 100)]
-)
+@pytest.mark.parametrize(("typed", "read"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("100", 100)])
 def test_a_typed_count_is_not_a_fraction(typed, read):
     stage = Recipe().with_settings({"plan.keep_heads": typed}).stages[2]
     assert stage.keep_heads == read
@@ -108,7 +107,11 @@ def test_bare_names_find_their_stage():
 
 
 def test_every_setting_is_described():
-    fields = [field for kind in [*STAGE_KINDS.values(), FineTuneSettings, Recipe] for field in kind.model_fields.items()]
-    undescribed = [name for name, field in fields if name not in ("stage", "format", "stages", "task") and not field.description]
+    fields = [
+        field for kind in [*STAGE_KINDS.values(), FineTuneSettings, Recipe] for field in kind.model_fields.items()
+    ]
+    undescribed = [
+        name for name, field in fields if name not in ("stage", "format", "stages", "task") and not field.description
+    ]
     assert len(fields) > 40
     assert undescribed == []

@@ -113,12 +113,18 @@ def random_plan(model, *, seed: int = 0, empty: bool = True, ranks: bool = True)
     rng = np.random.default_rng(seed)
 
     def some(ids: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(sorted(rng.choice(ids, size=int(rng.integers(1, len(ids) + 1)), replace=False).tolist())) if ids else ()
+        return (
+            tuple(sorted(rng.choice(ids, size=int(rng.integers(1, len(ids) + 1)), replace=False).tolist()))
+            if ids
+            else ()
+        )
 
     heads, neurons = [some(ids) for ids in lineage.heads], [some(ids) for ids in lineage.neurons]
     if empty:
         heads[1], neurons[2] = (), ()
-    rank_of = {name: tuple(int(r) for r in rng.integers(1, 5, size=LAYERS)) for name in ("query", "key", "value", "output")}
+    rank_of = {
+        name: tuple(int(r) for r in rng.integers(1, 5, size=LAYERS)) for name in ("query", "key", "value", "output")
+    }
     return Plan(base=lineage.base, heads=tuple(heads), neurons=tuple(neurons), ranks=rank_of if ranks else {})
 
 

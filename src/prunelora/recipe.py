@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -19,7 +19,7 @@ from prunelora.errors import RecipeError
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.storage import write_text
 
-FORMAT = "prunelora-recipe-1"
+FORMAT: Final = "prunelora-recipe-1"
 
 Projection = Literal["query", "key", "value", "output", "up", "down"]
 
@@ -203,7 +203,9 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["prunelora-recipe-1"] = FORMAT
-    model: str = Field("minilm", description="Pretrained model: a folder, a name on the Hugging Face hub, or minilm, the embedded one.")
+    model: str = Field(
+        "minilm", description="Pretrained model: a folder, a name on the Hugging Face hub, or minilm, the embedded one."
+    )
     task: DataSettings = Field(default_factory=lambda: DataSettings(data="rotten-tomatoes"))
     seed: int = Field(0, ge=0, description="Seed of sampling, initialisation, order of rows and dropout.")
     trust_remote_code: bool = Field(False, description="Let the model's own Python code run when it is loaded.")
@@ -263,7 +265,9 @@ class Recipe(BaseModel):
                 raise RecipeError(f"{key}: the recipe has no stage {owner!r}. It has: {', '.join(self.names)}.")
             if field not in known or field in ("stage", "stages", "task", "format"):
                 settable = [name for name in known if name not in ("stage", "stages", "task", "format")]
-                raise RecipeError(f"{key}: no such setting. {owner or 'The recipe'} has: {', '.join(settable) or 'none'}.")
+                raise RecipeError(
+                    f"{key}: no such setting. {owner or 'The recipe'} has: {', '.join(settable) or 'none'}."
+                )
             target[field] = yaml.safe_load(value) if isinstance(value, str) and field not in _TEXTS else value
         return read_recipe(content, source="settings")
 
@@ -280,7 +284,9 @@ class Recipe(BaseModel):
             return option
         if option in DataSettings.model_fields:
             return f"task.{option}"
-        owners = [name for name, stage in zip(self.names, self.stages, strict=True) if option in type(stage).model_fields]
+        owners = [
+            name for name, stage in zip(self.names, self.stages, strict=True) if option in type(stage).model_fields
+        ]
         if not owners:
             raise RecipeError(f"{option}: no stage of the recipe has such a setting. It has: {', '.join(self.names)}.")
         return f"{next((name for name in ('finetune', 'score') if name in owners), owners[-1])}.{option}"

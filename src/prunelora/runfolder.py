@@ -1,7 +1,7 @@
 """A run folder: what is finished, under which settings, and what is therefore still to do.
 
-Every finished stage leaves a record with a key: a hash of its settings and of all that came before. A stage whose record
-has the key that the recipe gives now, and whose files are there, is not repeated.
+Every finished stage leaves a record with a key: a hash of its settings and of all that came before. A stage whose
+record has the key that the recipe gives now, and whose files are there, is not repeated.
 """
 
 import json
@@ -130,7 +130,9 @@ class RunFolder:
         try:
             lock.acquire()
         except Timeout as error:
-            raise RecipeError(f"{self.path}: another prunelora process works there. Wait for it, or stop it.") from error
+            raise RecipeError(
+                f"{self.path}: another prunelora process works there. Wait for it, or stop it."
+            ) from error
         try:
             yield
         finally:

@@ -311,10 +311,15 @@ def _measure(run: Run, _: str, settings: MeasureStage) -> Facts:
     dense = run.pretrained()
     exported = run.folder.file("model.onnx")
     with tempfile.TemporaryDirectory() as scratch:
-        onnx = {}
-        if any(stage.stage == "export" for stage in run.recipe.stages) and exported.exists():
-            onnx = {"onnx": exported, "base_onnx": export(dense, Path(scratch) / "dense.onnx")}
-        measurement = measure(run.model, base=dense, repeats=settings.repeats, warmup=settings.warmup, **onnx)
+        was_exported = "export" in run.done
+        measurement = measure(
+            run.model,
+            base=dense,
+            onnx=exported if was_exported else None,
+            base_onnx=export(dense, Path(scratch) / "dense.onnx") if was_exported else None,
+            repeats=settings.repeats,
+            warmup=settings.warmup,
+        )
     return {
         "test": run.quality("test"),
         "test_rows": len(run.task.test),

@@ -45,7 +45,9 @@ def prunelora(capsys, monkeypatch):
 
 def test_stage_commands_do_one_stage_each_and_equal_the_whole_run(prunelora, inputs, tmp_path):
     one, whole = str(tmp_path / "one"), str(tmp_path / "whole")
-    code, out, err = prunelora("score", one, *inputs, "--rows", "32", "--set", "warmup.steps=4", "--set", "warmup.rows=32", "--json")
+    code, out, err = prunelora(
+        "score", one, *inputs, "--rows", "32", "--set", "warmup.steps=4", "--set", "warmup.rows=32", "--json"
+    )
     assert code == 0, err
     assert json.loads(out)["ran"] == ["warmup", "score"]
     code, out, _ = prunelora("plan", one, "--keep-heads", "0.25", "--json")
@@ -55,8 +57,24 @@ def test_stage_commands_do_one_stage_each_and_equal_the_whole_run(prunelora, inp
     prunelora("finetune", one, "--epochs", "1", "--learning-rate", "5e-3", "--json")
     code, out, _ = prunelora("merge", one, "--json")
     assert json.loads(out)["ran"] == ["merge"]
-    code, _, err = prunelora("merge", whole, *inputs, "--set", "score.rows=32", "--set", "warmup.steps=4", "--set", "warmup.rows=32",
-                             "--set", "plan.keep_heads=0.25", "--set", "finetune.epochs=1", "--set", "finetune.learning_rate=5e-3", "--json")
+    code, _, err = prunelora(
+        "merge",
+        whole,
+        *inputs,
+        "--set",
+        "score.rows=32",
+        "--set",
+        "warmup.steps=4",
+        "--set",
+        "warmup.rows=32",
+        "--set",
+        "plan.keep_heads=0.25",
+        "--set",
+        "finetune.epochs=1",
+        "--set",
+        "finetune.learning_rate=5e-3",
+        "--json",
+    )
     assert code == 0, err
     first, second = pl.load(tmp_path / "one" / "model"), pl.load(tmp_path / "whole" / "model")
     assert first.prunelora_plan.architecture.total_heads == 3
@@ -66,7 +84,7 @@ def test_stage_commands_do_one_stage_each_and_equal_the_whole_run(prunelora, inp
 def test_killed_outright_the_same_command_goes_on(inputs, tmp_path):
     """kill -9 while it fine-tunes; afterwards scoring and planning are not repeated, and the result is there."""
     command = [sys.executable, "-m", "prunelora.cli.main", "merge", str(tmp_path / "run"), *inputs,
-               "--set", "score.rows=32", "--set", "warmup.steps=4", "--set", "finetune.epochs=200", "--json"]  # fmt: skip
+               "--set", "score.rows=32", "--set", "warmup.steps=4", "--set", "finetune.epochs=200"]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     checkpoints = tmp_path / "run" / ".checkpoints"
@@ -77,8 +95,9 @@ def test_killed_outright_the_same_command_goes_on(inputs, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "run" / "model").exists()
-    command[command.index("finetune.epochs=200")] = "finetune.epochs=200"
-    again = subprocess.run([*command, "--set", "merge.nothing=1"], capture_output=True, text=True, env=environment, check=False)
+    again = subprocess.run(
+        [*command, "--set", "merge.nothing=1"], capture_output=True, text=True, env=environment, check=False
+    )
     assert again.returncode == 1  # A setting that does not exist is told before anything runs.
     assert "merge has: none" in again.stderr
     result = pl.Plan.load(tmp_path / "run" / "plan.json")
@@ -102,14 +121,18 @@ def test_interrupted_it_says_that_the_same_command_goes_on(prunelora, monkeypatc
         raise KeyboardInterrupt
 
     monkeypatch.setitem(stages.WORK, "plan", stages.StageWork(interrupted, work.restore, work.files))
-    code, out, err = prunelora("plan", str(tmp_path / "run"), *inputs, "--set", "score.rows=32", "--set", "warmup.steps=4")
+    code, out, err = prunelora(
+        "plan", str(tmp_path / "run"), *inputs, "--set", "score.rows=32", "--set", "warmup.steps=4"
+    )
     assert code == 130
     assert "The same command goes on where it stopped" in err
     assert out == ""
 
 
 def test_dry_run_prints_the_stages_and_writes_nothing(prunelora, inputs, tmp_path):
-    code, out, _ = prunelora("run", "--out", str(tmp_path / "run"), *inputs, "--keep-heads", "0.3", "--baseline", "--dry-run", "--json")
+    code, out, _ = prunelora(
+        "run", "--out", str(tmp_path / "run"), *inputs, "--keep-heads", "0.3", "--baseline", "--dry-run", "--json"
+    )
     assert code == 0
     work = json.loads(out)["stages"]
     assert [one["stage"] for one in work] == [
@@ -141,7 +164,9 @@ def test_show_draws_a_plan_and_a_difference(prunelora, tmp_path):
 
 
 def test_check_tells_sizes_and_ceilings_from_the_configuration(prunelora, inputs):
-    code, out, err = prunelora("check", "--model", inputs[1], "--data", inputs[3], "--keep-heads", "6", "--keep-ffn", "1.0", "--json")
+    code, out, err = prunelora(
+        "check", "--model", inputs[1], "--data", inputs[3], "--keep-heads", "6", "--keep-ffn", "1.0", "--json"
+    )
     assert code == 0, err
     found = json.loads(out)
     assert (found["heads_left"], found["neurons_left"]) == (6, 96)
@@ -161,11 +186,11 @@ def test_families_lists_the_table(prunelora):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--model", "x", "--out", "y"], "--data is missing"),
+        (["run", "--model", "x", "--out", "y"], "--data missing: a run needs --model and --data"),
         (["run", "--model", "x", "--data", "y"], "Add --out FOLDER"),
         (["run", "--dry-run", "--set", "plan.keep_heads"], "expected STAGE.SETTING=VALUE"),
         (["run", "--dry-run", "--keep-heads", "many"], "keep_heads"),
-        (["plan", "nowhere"], "--"),
+        (["plan", "nowhere"], "--model and --data missing"),
         (["show", "nowhere.json"], "cannot be read as a plan"),
         (["check", "--keep-heads", "73"], "keep_heads=73 cannot be met: the model has 72"),
         (["families", "--frobnicate"], "No such option"),
@@ -189,7 +214,9 @@ def test_errors_are_json_too_where_it_is_asked_for(prunelora):
 
 def test_a_whole_small_run_prints_what_was_gained_and_where_it_is(prunelora, inputs, tmp_path):
     out_folder = tmp_path / "run"
-    code, out, err = prunelora("run", "--out", str(out_folder), *inputs, *SMALL, "--set", "measure.repeats=3", "--set", "measure.warmup=1")
+    code, out, err = prunelora(
+        "run", "--out", str(out_folder), *inputs, *SMALL, "--set", "measure.repeats=3", "--set", "measure.warmup=1"
+    )
     assert code == 0, err
     assert "most frequent class" in out
     assert str(out_folder / "report.html") in out

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tiny import largest_difference, logits, random_plan, tiny_batch, tiny_model
+from tiny import logits, random_plan, tiny_batch, tiny_model
 from transformers import AutoTokenizer, pipeline
 
 import prunelora as pl
@@ -91,7 +91,7 @@ def test_saving_replaces_an_earlier_save_and_nothing_else(tmp_path):
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
-    with pytest.raises(CheckpointError, match="is not empty and was not written by prunelora.save"):
+    with pytest.raises(CheckpointError, match=r"is not empty and was not written by prunelora\.save"):
         pl.save(other, precious)
     assert (precious / "thesis.txt").read_text() == "years of work"
 
@@ -138,7 +138,9 @@ def test_an_adapter_on_the_wrong_base_is_an_error(tmp_path):
     pl.save(peft_model, tmp_path / "adapter")
     wrong = tiny_model()
     pl.prune_(wrong, random_plan(wrong, seed=9))
-    with pytest.raises(CheckpointError, match=r"the adapter belongs to a base cut by plan \w+, the base given was cut by"):
+    with pytest.raises(
+        CheckpointError, match=r"the adapter belongs to a base cut by plan \w+, the base given was cut by"
+    ):
         pl.load(tmp_path / "adapter", base=wrong)
 
 
@@ -182,7 +184,7 @@ def test_weights_of_another_cut_are_an_error(folder, tmp_path):
 
 def test_a_missing_plan_is_an_error(folder):
     (folder / "plan.json").unlink()
-    with pytest.raises(CheckpointError, match="no plan.json there"):
+    with pytest.raises(CheckpointError, match=r"no plan\.json there"):
         pl.load(folder)
 
 

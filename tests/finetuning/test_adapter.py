@@ -81,10 +81,13 @@ def test_trainable_are_lora_norms_and_head_only(family):
     kinds = trainable_parameters(peft_model)
     norms = dissect(peft_model.get_base_model(), adapted=True).norm_names()
     assert kinds["norms"] == sum(
-        sum(p.numel() for p in peft_model.get_base_model().get_submodule(name).original_module.parameters()) for name in norms
+        sum(p.numel() for p in peft_model.get_base_model().get_submodule(name).original_module.parameters())
+        for name in norms
     )
     sizes = plan.architecture
-    lora = sum(plan.rank(name, layer) * (HIDDEN + sizes.num_heads[layer] * 6) for name in plan.ranks for layer in range(3))
+    lora = sum(
+        plan.rank(name, layer) * (HIDDEN + sizes.num_heads[layer] * 6) for name in plan.ranks for layer in range(3)
+    )
     assert kinds["lora"] == lora
     assert kinds["head"] > 0
     assert kinds["other"] == 0

@@ -20,7 +20,9 @@ ROWS = 96
 def tokenizer():
     vocabulary = {"[UNK]": 0, "[PAD]": 1} | {f"w{i}": i for i in range(2, 50)}
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]")), pad_token="[PAD]", unk_token="[UNK]"
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]")),
+        pad_token="[PAD]",
+        unk_token="[UNK]",
     )
 
 
@@ -45,7 +47,12 @@ def peft_model():
 
 def tune(model, tokenizer, **options):
     return pl.finetune(
-        model, rows(ROWS, 0), rows(32, 1), tokenizer=tokenizer, progress=False, **({"batch_size": 16, "epochs": 2} | options)
+        model,
+        rows(ROWS, 0),
+        rows(32, 1),
+        tokenizer=tokenizer,
+        progress=False,
+        **({"batch_size": 16, "epochs": 2} | options),
     )
 
 
@@ -71,7 +78,9 @@ def test_the_best_checkpoint_on_validation_is_what_is_left(tokenizer):
     """A learning rate far too high at the end spoils the model; what is left is what was best before."""
     model = peft_model()
     result = tune(model, tokenizer, epochs=6, learning_rate=0.3, schedule="constant_with_warmup", warmup_fraction=0.5)
-    scores = {int(entry["step"]): entry["validation_accuracy"] for entry in result.history if "validation_accuracy" in entry}
+    scores = {
+        int(entry["step"]): entry["validation_accuracy"] for entry in result.history if "validation_accuracy" in entry
+    }
     assert len(scores) == 6
     assert result.best["validation_accuracy"] == max(scores.values())
     validation = rows(32, 1)

@@ -112,9 +112,7 @@ def test_summing_gradients_without_zeroing_them_gives_other_scores():
 def test_fisher_is_the_mean_of_squares():
     model, rows = tiny_model(), split(tiny_batch(4), 1)
     tokens = sum(int(row["attention_mask"].sum()) for row in rows)
-    squares = sum(
-        (flat(pl.score(model, [row])) * int(row["attention_mask"].sum())) ** 2 for row in rows
-    )
+    squares = sum((flat(pl.score(model, [row])) * int(row["attention_mask"].sum())) ** 2 for row in rows)
     np.testing.assert_allclose(flat(pl.score(model, rows, criterion="fisher")), squares / tokens, rtol=1e-9)
 
 
@@ -264,7 +262,9 @@ def test_a_model_without_a_loss_is_an_error():
 
 
 def test_an_unknown_criterion_lists_the_known_ones():
-    with pytest.raises(ScoreError, match="criterion='taylor' is unknown. Use one of: gradient, fisher, magnitude, random"):
+    with pytest.raises(
+        ScoreError, match=r"criterion='taylor' is unknown\. Use one of: gradient, fisher, magnitude, random"
+    ):
         pl.score(tiny_model(), [tiny_batch()], criterion="taylor")
 
 

@@ -13,7 +13,6 @@ from prunelora.models.architecture import Architecture
 from prunelora.models.lineage import Lineage
 from prunelora.planning import costs
 from prunelora.planning.normalise import paper
-from prunelora.planning.plan import Plan
 from prunelora.planning.ranks import block_importance, default_num_high
 from prunelora.planning.selection import best
 
@@ -22,7 +21,9 @@ BERT_BASE = Architecture(family="bert", hidden_size=768, head_dim=64, num_heads=
 
 def importance_of(heads, ffn=None) -> Importance:
     heads = tuple(np.asarray(layer, dtype=np.float64) for layer in heads)
-    ffn = tuple(np.asarray(layer, dtype=np.float64) for layer in (ffn if ffn is not None else [np.ones(4)] * len(heads)))
+    ffn = tuple(
+        np.asarray(layer, dtype=np.float64) for layer in (ffn if ffn is not None else [np.ones(4)] * len(heads))
+    )
     base = Architecture(
         family="bert",
         hidden_size=24,
@@ -153,7 +154,9 @@ def test_the_papers_numbers_of_parameters_of_heads_and_lora():
 
 
 def test_macs_bound_the_speed_that_cutting_heads_can_give():
-    assert costs.ceiling(BERT_BASE, tokens=128, keep_heads=100 / 144, keep_ffn=1.0).speedup == pytest.approx(1.12, abs=0.005)
+    assert costs.ceiling(BERT_BASE, tokens=128, keep_heads=100 / 144, keep_ffn=1.0).speedup == pytest.approx(
+        1.12, abs=0.005
+    )
     macs = costs.block_macs(BERT_BASE, tokens=128)
     assert macs.attention == 12 * 12 * (4 * 128 * 768 * 64 + 2 * 128 * 128 * 64)
     assert macs.ffn == 12 * 3072 * 2 * 128 * 768

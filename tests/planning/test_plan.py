@@ -34,7 +34,9 @@ def plans(base: Architecture) -> st.SearchStrategy[Plan]:
 
 
 def a_plan() -> Plan:
-    return Plan(base=BASE, heads=((0, 2), (), (1, 2, 3)), neurons=(tuple(range(20)), (0, 5), ()), ranks={"query": (8, 4, 4)})
+    return Plan(
+        base=BASE, heads=((0, 2), (), (1, 2, 3)), neurons=(tuple(range(20)), (0, 5), ()), ranks={"query": (8, 4, 4)}
+    )
 
 
 def changed(**changes) -> str:
@@ -87,7 +89,10 @@ def test_provenance_is_not_part_of_the_identity():
     [
         (changed(extra=1), "unknown key 'extra'"),
         (changed(base={**json.loads(a_plan().to_json())["base"], "size": 1}), "unknown key 'base.size'"),
-        (changed(format="prunelora-plan-9"), "format is 'prunelora-plan-9', this version of prunelora reads 'prunelora-plan-1'"),
+        (
+            changed(format="prunelora-plan-9"),
+            "format is 'prunelora-plan-9', this version of prunelora reads 'prunelora-plan-1'",
+        ),
         (changed(heads=[[0, 2], []]), "heads: one entry a layer, found 2; base has 3 layers"),
         (changed(heads=[[2, 0], [], [1]]), r"heads\[0\]: ids must be sorted and each there once, found 2 before 0"),
         (changed(heads=[[2, 2], [], [1]]), r"heads\[0\]: ids must be sorted"),

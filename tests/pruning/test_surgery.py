@@ -40,7 +40,9 @@ def test_masks_use_none_of_the_surgery():
 
     from prunelora.pruning import masks
 
-    imported = {node.module for node in ast.walk(ast.parse(inspect.getsource(masks))) if isinstance(node, ast.ImportFrom)}
+    imported = {
+        node.module for node in ast.walk(ast.parse(inspect.getsource(masks))) if isinstance(node, ast.ImportFrom)
+    }
     assert "prunelora.pruning.surgery" not in imported
     assert "prunelora.models.empty" not in imported
 
@@ -163,7 +165,9 @@ def test_a_plan_that_keeps_what_is_gone_is_an_error():
 def test_layers_that_are_not_plain_linear_are_an_error():
     model = tiny_model()
     model.bert.encoder.layer[1].output.dense = torch.nn.Identity()
-    with pytest.raises(UnsupportedModelError, match=r"layer\.1\.output\.dense: expected torch.nn.Linear, found Identity"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"layer\.1\.output\.dense: expected torch.nn.Linear, found Identity"
+    ):
         pl.score(model, criterion="magnitude")
 
 

@@ -12,9 +12,7 @@ from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
 from prunelora.recipe import (
     STAGE_KINDS,
-    ExportStage,
     FineTuneStage,
-    MeasureStage,
     PlanStage,
     Recipe,
     ScoreStage,
@@ -34,12 +32,16 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder. Made if --model and --data start a run in it.")]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Run folder. Made if --model and --data start a run in it.")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="STAGE.SETTING=VALUE", help="Any other setting of the recipe; may be repeated."),
 ]
-RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="Recipe file (YAML) with the stages and their settings.")]
+RecipeFile = Annotated[
+    Path | None, typer.Option("--recipe", help="Recipe file (YAML) with the stages and their settings.")
+]
 RecipeOptions = (Recipe, ("model", "seed", "trust_remote_code"))
 
 
@@ -68,10 +70,16 @@ def _root(
     (FineTuneStage, ("epochs", "learning_rate", "batch_size", "patience", "tensorboard")),
 )
 def run(
-    out: Annotated[Path | None, typer.Option("--out", "-o", help=f"Run folder. [default: {EXAMPLE_OUT} for the example]", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help=f"Run folder. [default: {EXAMPLE_OUT} for the example]", show_default=False),
+    ] = None,
     recipe: RecipeFile = None,
     sets: Sets = None,
-    baseline: Annotated[bool, typer.Option("--baseline", help="Also fine-tune the dense model with plain LoRA, to see what pruning cost.")] = False,
+    baseline: Annotated[
+        bool,
+        typer.Option("--baseline", help="Also fine-tune the dense model with plain LoRA, to see what pruning cost."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     json: Json = False,
     *,
@@ -109,7 +117,8 @@ def _need_both(settings: dict[str, Any], example: bool) -> None:
     missing = {"model", "data"} - settings.keys()
     if missing and not example:
         raise RecipeError(
-            f"--{missing.pop()} is missing: a run needs --model and --data. With neither, the embedded example runs."
+            f"{' and '.join(f'--{name}' for name in sorted(missing, reverse=True))} missing: "
+            "a run needs --model and --data. `prunelora run` with neither runs the embedded example."
         )
 
 
@@ -124,7 +133,7 @@ def _changed(recipe: Recipe, settings: dict[str, Any], sets: list[str] | None) -
 
 
 def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:
-    work = [
+    work: list[dict[str, Any]] = [
         {
             "stage": name,
             "settings": stage.model_dump(mode="json", exclude={"stage"}),
@@ -133,13 +142,19 @@ def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:
         for name, stage in zip(recipe.names, recipe.stages, strict=True)
     ]
     if json:
-        terminal.give_json({"model": recipe.model, "task": recipe.task.model_dump(), "folder": str(folder.path), "stages": work})
+        terminal.give_json(
+            {"model": recipe.model, "task": recipe.task.model_dump(), "folder": str(folder.path), "stages": work}
+        )
         return
     terminal.give_lines([f"model {recipe.model}, data {recipe.task.data}, seed {recipe.seed}, into {folder.path}"])
     for number, one in enumerate(work, start=1):
         shown = ", ".join(f"{key}={value}" for key, value in one["settings"].items() if value is not None)
         mark = "  (finished once; repeated if something before it changed)" if one["has_record"] else ""
-        terminal.give_lines([f"{number:>2}. {one['stage']}{mark}", f"      {shown}"] if shown else [f"{number:>2}. {one['stage']}{mark}"])
+        terminal.give_lines(
+            [f"{number:>2}. {one['stage']}{mark}", f"      {shown}"]
+            if shown
+            else [f"{number:>2}. {one['stage']}{mark}"]
+        )
 
 
 def _stage_command(kind: str, *others: tuple[type[Any], tuple[str, ...] | None]) -> None:
@@ -147,14 +162,16 @@ def _stage_command(kind: str, *others: tuple[type[Any], tuple[str, ...] | None])
     model = STAGE_KINDS[kind]
 
     @with_settings_of(RecipeOptions, (DataSettings, None), *others, (model, None))
-    def command(run: RunArgument, recipe: RecipeFile = None, sets: Sets = None, json: Json = False, *, settings: dict[str, Any]) -> None:
+    def command(
+        run: RunArgument, recipe: RecipeFile = None, sets: Sets = None, json: Json = False, *, settings: dict[str, Any]
+    ) -> None:
         folder = RunFolder(run)
         if recipe is not None:
             chosen = load_recipe(recipe)
         elif folder.begun:
             chosen = folder.recipe()
         else:
-            _need_both(settings, example=not settings.keys() & {"model", "data"})
+            _need_both(settings, example=False)
             chosen = Recipe()
         if kind not in chosen.names:
             raise RecipeError(f"{run}: the recipe has no stage {kind!r}. It has: {', '.join(chosen.names)}.")
@@ -207,7 +224,9 @@ def show(
 @app.command()
 @with_settings_of((PlanStage, ("keep_heads", "keep_ffn")))
 def check(
-    model: Annotated[str, typer.Option(help="Model: a folder, a hub name, or minilm. Only its configuration is read.")] = "minilm",
+    model: Annotated[
+        str, typer.Option(help="Model: a folder, a hub name, or minilm. Only its configuration is read.")
+    ] = "minilm",
     data: Annotated[str | None, typer.Option(help="Task data, to look at its rows and lengths too.")] = None,
     tokens: Annotated[int, typer.Option(help="Length of the inputs that MACs are counted for, in tokens.")] = 128,
     json: Json = False,

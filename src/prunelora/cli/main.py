@@ -5,11 +5,17 @@ Nothing heavy is imported here: `--help` answers at once. A command imports what
 
 import sys
 import warnings
+from typing import Any
+
+import typer
 
 from prunelora.cli.app import app
 from prunelora.errors import PruneLoraError
 
 INTERRUPTED = 130
+
+# What an unknown option or command raises; typer exports only this one of its children.
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 
 def main() -> None:
@@ -19,13 +25,18 @@ def main() -> None:
     # transformers and peft warn each other of coming renames; nobody at a terminal can do anything about it.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except PruneLoraError as error:
         complain(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
+    except _UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # What typer makes of Ctrl-C.
         complain("Stopped. The same command goes on where it stopped.")
-        sys.exit(INTERRUPTED)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -33,11 +33,11 @@ def metrics(logits: np.ndarray, labels: np.ndarray, problem_type: str) -> dict[s
             "mse": float(np.mean((predicted - wanted) ** 2)),
         }
     if problem_type == MULTI_LABEL:
-        chosen, wanted = logits > 0, np.asarray(labels) > 0.5
+        chosen, present = logits > 0, np.asarray(labels) > 0.5
         return {
-            "f1_micro": float(f1_score(wanted, chosen, average="micro", zero_division=0)),
-            "f1_macro": float(f1_score(wanted, chosen, average="macro", zero_division=0)),
-            "accuracy": float(accuracy_score(wanted, chosen)),
+            "f1_micro": float(f1_score(present, chosen, average="micro", zero_division=0)),
+            "f1_macro": float(f1_score(present, chosen, average="macro", zero_division=0)),
+            "accuracy": float(accuracy_score(present, chosen)),
         }
     answers = np.argmax(logits, axis=-1)
     return {

@@ -11,7 +11,7 @@ from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from prunelora import __version__
 from prunelora.data.embedded import model_source
@@ -35,7 +35,7 @@ Folder = TypeVar("Folder", bound=Path | str)
 
 
 def save(
-    model: nn.Module,
+    model: Any,
     folder: Path | str,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -62,7 +62,7 @@ def save(
     target = Path(folder)
     _check_replaceable(target)
     adapter = isinstance(model, PeftModel)
-    base = model.get_base_model() if adapter else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     anatomy = dissect(base, adapted=adapter)
     plan = getattr(base, "prunelora_plan", None) or Plan.whole(anatomy.lineage)
     about: dict[str, Any] = {
@@ -176,8 +176,8 @@ def _load_adapter(path: Path, base: Any) -> PeftModel:
         present = getattr(base, "prunelora_plan", None) or Plan.whole(dissect(base).lineage)
         if present.lineage != plan.lineage:
             raise CheckpointError(
-                f"{path}: the adapter belongs to a base cut by plan {plan.id}, the base given was cut by plan {present.id}. "
-                "Its logits would be wrong without a word. Prune the base model by this folder's plan.json."
+                f"{path}: the adapter belongs to a base cut by plan {plan.id}, the base given was cut by plan "
+                f"{path}: the adapter belongs to a base cut by plan {plan.id}, the base given was cut by plan "
             )
     with _told_as_checkpoint_error(path, ADAPTER_WEIGHTS):
         peft_model = PeftModel.from_pretrained(base, str(path))
@@ -244,7 +244,7 @@ def _dtype_of(tensors: Mapping[str, Any]) -> Any:
     return next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
 
 
-def _label_names(config: PreTrainedConfig) -> list[str]:
+def _label_names(config: Any) -> list[str]:
     return [str(config.id2label[number]) for number in range(config.num_labels)]
 
 

@@ -59,8 +59,8 @@ class Feasibility:
         blocks = block_parameters(a)
         lines = [
             a.describe(),
-            f"parameters: {self.parameters:,}, of which {blocks:,} ({blocks / self.parameters:.0%}) are heads and neurons",
-            f"budget: {self.heads_left} of {a.total_heads} heads and {self.neurons_left} of {a.total_neurons} neurons stay",
+            f"parameters: {self.parameters:,}, heads and neurons {blocks:,} of them ({blocks / self.parameters:.0%})",
+            f"budget: {self.heads_left} of {a.total_heads} heads, {self.neurons_left} of {a.total_neurons} neurons stay",
             f"parameters after the cut: {self.parameters_left:,} ({self.parameters_left / self.parameters:.1%})",
             f"MACs of the blocks at {self.tokens} tokens: {self.macs / 1e6:,.0f} M, after the cut "
             f"{self.macs_left * self.macs / 1e6:,.0f} M ({self.macs_left:.1%})",

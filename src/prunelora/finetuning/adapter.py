@@ -56,7 +56,7 @@ def add_adapter(
         A PeftModel around the same modules.
 
     Raises:
-        AdapterError: If the model was not pruned by this plan, the plan adapts nothing, or the audit finds another rank.
+        AdapterError: If the model was not pruned by this plan, the plan adapts nothing, or the audit fails.
     """
     anatomy = dissect(model)
     if anatomy.lineage != plan.lineage:
@@ -66,10 +66,14 @@ def add_adapter(
         )
     targets = list(_targets(anatomy, plan))
     if not targets:
-        raise AdapterError("The plan gives no matrix a rank above 0, so there is nothing to adapt. Set ranks in the plan.")
+        raise AdapterError(
+            "The plan gives no matrix a rank above 0, so there is nothing to adapt. Set ranks in the plan."
+        )
     saved = (anatomy.norm_names() if train_norms else []) + (anatomy.task_head_names() if train_head else [])
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS if train_head and type(model).__name__.endswith("ForSequenceClassification") else None,
+        task_type=TaskType.SEQ_CLS
+        if train_head and type(model).__name__.endswith("ForSequenceClassification")
+        else None,
         r=max(target.rank for target in targets),
         lora_alpha=alpha_over_rank * max(target.rank for target in targets),  # type: ignore[arg-type]
         lora_dropout=dropout,
@@ -81,7 +85,7 @@ def add_adapter(
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        peft_model = get_peft_model(model, config, adapter_name=ADAPTER)  # type: ignore[arg-type]
+        peft_model = get_peft_model(model, config, adapter_name=ADAPTER)
     audit(peft_model, plan)
     return peft_model
 
@@ -94,7 +98,7 @@ def audit(peft_model: PeftModel, plan: Plan) -> None:
     """
     model = peft_model.get_base_model()
     found = {
-        name: int(module.lora_A[ADAPTER].out_features)
+        name: int(module.r[ADAPTER])
         for name, module in model.named_modules()
         if isinstance(module, LoraLayer) and ADAPTER in module.lora_A
     }

@@ -26,7 +26,9 @@ class FineTuneSettings(BaseModel):
     evaluations_per_epoch: int = Field(
         1, ge=1, description="Evaluations on the validation rows, each with a checkpoint to go on from, in an epoch."
     )
-    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass: less memory, more time.")
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time."
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="bfloat16 mixed precision, or float32; auto takes bfloat16 where a GPU has it."
     )

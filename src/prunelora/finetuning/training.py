@@ -126,8 +126,11 @@ def finetune(
     history = [_plain(entry) for entry in trainer.state.log_history if "train_runtime" not in entry]
     best_step = int(trainer.state.best_global_step or trainer.state.global_step)
     best = next(
-        ({k: v for k, v in entry.items() if k.startswith("validation_")} for entry in history
-         if entry["step"] == best_step and "validation_loss" in entry),
+        (
+            {k: v for k, v in entry.items() if k.startswith("validation_")}
+            for entry in history
+            if entry["step"] == best_step and "validation_loss" in entry
+        ),
         {},
     )
     return TrainingResult(
@@ -189,7 +192,7 @@ def _judge(output: EvalPrediction, problem_type: str) -> dict[str, float]:
 
 
 def _plain(entry: dict[str, Any]) -> dict[str, float]:
-    """A log entry with our names: "eval_validation_accuracy" -> "validation_accuracy"; timings of evaluation left out."""
+    """A log entry with our names ("eval_validation_loss" -> "validation_loss"), without timings of evaluation."""
     names = {key: key.removeprefix("eval_") for key in entry}
     return {
         names[key]: float(value)

@@ -49,16 +49,16 @@ def _magnitude(block: Block, _: torch.Generator) -> tuple[torch.Tensor, torch.Te
     heads = torch.zeros(block.num_heads, dtype=torch.float64)
     if block.num_heads:
         for name in ("query", "key", "value"):
-            heads += _squares(block.part(name)).sum(1).reshape(block.num_heads, -1).sum(1)
-        heads += _squares(block.part("output")).sum(0).reshape(block.num_heads, -1).sum(1)
+            heads += _squares(block.linear(name)).sum(1).reshape(block.num_heads, -1).sum(1)
+        heads += _squares(block.linear("output")).sum(0).reshape(block.num_heads, -1).sum(1)
     neurons = torch.zeros(block.num_neurons, dtype=torch.float64)
     if block.num_neurons:
-        neurons += _squares(block.part("up")).sum(1) + _squares(block.part("down")).sum(0)
+        neurons += _squares(block.linear("up")).sum(1) + _squares(block.linear("down")).sum(0)
     return heads.sqrt(), neurons.sqrt()
 
 
-def _squares(linear: nn.Module) -> torch.Tensor:
-    return linear.weight.detach().to("cpu", torch.float64) ** 2  # type: ignore[operator, union-attr]
+def _squares(linear: nn.Linear) -> torch.Tensor:
+    return linear.weight.detach().to("cpu", torch.float64) ** 2
 
 
 def _random(block: Block, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

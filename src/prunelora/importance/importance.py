@@ -75,7 +75,9 @@ class Importance:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (OSError, SafetensorError) as error:
-            raise ScoreError(f"{path}: cannot be read as importance scores ({error}). Run `prunelora score` again.") from error
+            raise ScoreError(
+                f"{path}: cannot be read as importance scores ({error}). Run `prunelora score` again."
+            ) from error
         if metadata.get("format") != "prunelora-importance-1":
             raise ScoreError(f"{path}: format {metadata.get('format')!r}, expected 'prunelora-importance-1'.")
         base = json.loads(metadata["base"])

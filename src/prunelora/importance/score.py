@@ -72,8 +72,8 @@ def score(
         if warmup_steps:
             if not isinstance(batches, list | tuple):
                 raise ScoreError(
-                    f"warmup_steps={warmup_steps} goes over the batches more than once, found {type(batches).__name__}. "
-                    "Pass list(batches)."
+                    f"warmup_steps={warmup_steps} goes over the batches more than once, found "
+                    f"{type(batches).__name__}. Pass list(batches)."
                 )
             stack.enter_context(head_restored(model))
             warm_up_(model, batches, steps=warmup_steps, seed=seed)
@@ -195,8 +195,8 @@ def _summed_loss(model: nn.Module, batch: Batch, number: int, examples: int) -> 
     loss = getattr(model(**batch), "loss", None)
     if loss is None:
         raise ScoreError(
-            f"{type(model).__name__} returned no loss for batch {number}. Scores need a model with a task head, such as "
-            "AutoModelForSequenceClassification."
+            f"{type(model).__name__} returned no loss for batch {number}. Scores need a model with a task head, "
+            "such as AutoModelForSequenceClassification."
         )
     if not torch.isfinite(loss).all():
         raise ScoreError(

@@ -22,7 +22,12 @@ WEIGHT_DECAY = 0.01
 
 
 def warm_up_(
-    model: nn.Module, batches: Sequence[Mapping[str, Any]], *, steps: int, seed: int = 0, learning_rate: float = LEARNING_RATE
+    model: nn.Module,
+    batches: Sequence[Mapping[str, Any]],
+    *,
+    steps: int,
+    seed: int = 0,
+    learning_rate: float = LEARNING_RATE,
 ) -> float:
     """Train the task head of `model` in place; everything else stays as it is.
 
@@ -47,8 +52,10 @@ def warm_up_(
     anatomy = dissect(model)
     names = anatomy.task_head_names()
     if anatomy.base is model or not names:
-        raise ScoreError(f"{type(model).__name__} has no task head to warm up. Use a model such as "
-                         "AutoModelForSequenceClassification.")
+        raise ScoreError(
+            f"{type(model).__name__} has no task head to warm up. Use a model such as "
+            "AutoModelForSequenceClassification."
+        )
     cached = _features(anatomy, batches)
     parameters = [parameter for name in names for parameter in model.get_submodule(name).parameters()]
     losses = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from torch import nn
 
@@ -22,8 +23,12 @@ class Block:
     prefix: str  # Name of the block within the whole model, such as "bert.encoder.layer.3".
 
     def part(self, name: str) -> nn.Module:
-        """The module that has this standard name: part("query"), part("down"), part("attention")."""
+        """The module that has a standard name such as "query", "down" or "attention"."""
         return self.module.get_submodule(self.family.path(name))
+
+    def linear(self, name: str) -> nn.Linear:
+        """The same for a projection; after a cut it may be what stands in for one, with the same attributes."""
+        return cast(nn.Linear, self.part(name))
 
     def replace(self, name: str, module: nn.Module) -> None:
         """Put `module` where the part of this standard name is."""
@@ -48,7 +53,7 @@ class Block:
     @property
     def num_neurons(self) -> int:
         """F_l, 0 where no neuron is left."""
-        return int(self.part("up").out_features)  # type: ignore[arg-type]
+        return self.linear("up").out_features
 
     def norm_names(self) -> Iterator[str]:
         """Names of the block's LayerNorms within the whole model."""
@@ -75,7 +80,7 @@ class Anatomy:
         first = self.blocks[0]
         return Architecture(
             family=self.family.name,
-            hidden_size=int(first.part("output").out_features),  # type: ignore[arg-type]
+            hidden_size=first.linear("output").out_features,
             head_dim=first.head_dim,
             num_heads=tuple(block.num_heads for block in self.blocks),
             num_neurons=tuple(block.num_neurons for block in self.blocks),
@@ -117,7 +122,7 @@ def dissect(model: nn.Module, *, adapted: bool = False) -> Anatomy:
         adapted: Let its linear layers be wrapped by an adapter: for reading names, not weights.
 
     Raises:
-        UnsupportedModelError: If the family has no row, the model carries an adapter, or its modules do not fit the row.
+        UnsupportedModelError: If the family has no row, the model carries an adapter, or it does not fit the row.
     """
     if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
         raise UnsupportedModelError(
@@ -151,7 +156,8 @@ def dissect(model: nn.Module, *, adapted: bool = False) -> Anatomy:
             f"{type(model).__name__}: no blocks at {base_prefix}{family.blocks}, where {family.title} keeps them."
         )
     blocks = tuple(
-        Block(index, module, family, f"{base_prefix}{family.blocks}.{index}") for index, module in enumerate(blocks_list)
+        Block(index, module, family, f"{base_prefix}{family.blocks}.{index}")
+        for index, module in enumerate(blocks_list)
     )
     if not adapted:
         for block in blocks:
@@ -181,9 +187,9 @@ def _check(block: Block) -> None:
             )
     if not headless:
         expected = block.num_heads * block.head_dim
-        found = int(block.part("query").out_features)  # type: ignore[arg-type]
-        if found != expected:
+        rows = block.linear("query").out_features
+        if rows != expected:
             raise UnsupportedModelError(
                 f"{block.full_name('query')}: {block.num_heads} heads of size {block.head_dim} need {expected} rows, "
-                f"found {found}."
+                f"found {rows}."
             )

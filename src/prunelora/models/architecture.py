@@ -42,7 +42,7 @@ class Architecture:
         return sum(self.num_neurons)
 
     def describe(self) -> str:
-        """One line for error messages: "bert, 12 layers, hidden size 768, heads 12 x 12 of size 64, neurons 12 x 3072"."""
+        """One line for messages: "bert, 12 layers, hidden size 768, heads 12 x 12 of size 64, neurons 12 x 3072"."""
         return (
             f"{self.family}, {self.num_layers} layers, hidden size {self.hidden_size}, "
             f"heads {_per_layer(self.num_heads)} of size {self.head_dim}, neurons {_per_layer(self.num_neurons)}"

@@ -46,7 +46,7 @@ class Family:
     pooler: str | None = None
 
     def path(self, part: str) -> str:
-        """Path of a part of the block by its standard name: path("query") is "attention.self.query" in BERT."""
+        """Path of a part of the block by its standard name: "query" is at "attention.self.query" in BERT."""
         return str(getattr(self, part))
 
 

@@ -15,7 +15,7 @@ def head_parameters(architecture: Architecture) -> int:
 
 
 def neuron_parameters(architecture: Architecture) -> int:
-    """Parameters that go with one neuron: its row of the up projection with its bias, its column of the down projection."""
+    """Parameters that go with one neuron: its row of the up projection with its bias, its column of the down one."""
     return 2 * architecture.hidden_size + (1 if architecture.ffn_bias else 0)
 
 

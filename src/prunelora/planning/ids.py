@@ -1,10 +1,11 @@
 """Writing sorted ids compactly: ranges that people can edit, or a bitmap where ranges would be longer.
 
-    [0, 1, 2, 3, 8]      <->  "0-3,8"
-    many scattered ids   <->  "bits:9f3c..."     id i is bit 7 - i % 8 of byte i // 8
+[0, 1, 2, 3, 8]      <->  "0-3,8"
+many scattered ids   <->  "bits:9f3c..."     id i is bit 7 - i % 8 of byte i // 8
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def check_ids(ids: Sequence[int], total: int, place: str) -> None:
     Raises:
         PlanError: Naming `place` and the first id that is wrong.
     """
-    for before, after in zip(ids, ids[1:], strict=False):
+    for before, after in pairwise(ids):
         if after <= before:
             raise PlanError(f"{place}: ids must be sorted and each there once, found {before} before {after}.")
     outside = [one for one in ids if not 0 <= one < total]

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from prunelora.errors import PlanError
 from prunelora.importance.importance import Importance
 from prunelora.models.families import ATTENTION_PROJECTIONS, PROJECTIONS
-from prunelora.errors import PlanError
 from prunelora.planning.normalise import normalise as normalised
 from prunelora.planning.plan import Plan
 from prunelora.planning.ranks import block_importance as mean_of_heads
@@ -36,8 +36,8 @@ def make_plan(
             that were scored (0.5). Fractions are rounded down.
         keep_ffn: Neurons that stay in all layers together, likewise.
         normalise: "paper": divide by each layer's L2 norm, then min-max over all layers (eq. 2). "none": raw scores.
-        round_to: Neurons stay or go in groups of so many in every layer, a width that matrix products like. 1 takes them
-            one by one. With groups fewer neurons than the budget may stay, never more.
+        round_to: Neurons stay or go in groups of so many in every layer, a width that matrix products like. 1 takes
+            them one by one. With groups fewer neurons than the budget may stay, never more.
         rank_high: LoRA rank in the `num_high` most important blocks.
         rank_low: LoRA rank in the others.
         num_high: The paper's 4 of 12, scaled to a third of the blocks, if not given.

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_serializer, field_validator
 
@@ -16,7 +16,7 @@ from prunelora.models.lineage import Lineage
 from prunelora.planning.ids import check_ids, read_ids, write_ids
 from prunelora.storage import write_text
 
-FORMAT = "prunelora-plan-1"
+FORMAT: Final = "prunelora-plan-1"
 
 
 class Plan(BaseModel):
@@ -80,7 +80,9 @@ class Plan(BaseModel):
             if name not in PROJECTIONS:
                 raise PlanError(f"ranks: {name!r} is no projection. Use: {', '.join(PROJECTIONS)}.")
             if base is not None and len(ranks) != base.num_layers:
-                raise PlanError(f"ranks.{name}: one rank a layer, found {len(ranks)}; base has {base.num_layers} layers.")
+                raise PlanError(
+                    f"ranks.{name}: one rank a layer, found {len(ranks)}; base has {base.num_layers} layers."
+                )
             if min(ranks, default=0) < 0:
                 raise PlanError(f"ranks.{name}: ranks must not be negative, found {min(ranks)}.")
         return value
@@ -97,7 +99,7 @@ class Plan(BaseModel):
             base=lineage.base,
             heads=lineage.heads,
             neurons=lineage.neurons,
-            ranks={name: (rank,) * layers for name in targets} if rank else {},
+            ranks=dict.fromkeys(targets, (rank,) * layers) if rank else {},
         )
 
     # Reading and writing ----------------------------------------------------------------------------------------------
@@ -236,8 +238,8 @@ def check_within(plan: Plan, present: Lineage) -> None:
             gone = sorted(set(ids) - set(left))
             if gone:
                 raise PlanError(
-                    f"{name}[{layer}]: the plan keeps {gone[:5]}{' and more' if len(gone) > 5 else ''}, which an earlier "
-                    "cut removed. Apply this plan to the base model, or make one from the pruned model's scores."
+                    f"{name}[{layer}]: the plan keeps {gone[:5]}{' and more' if len(gone) > 5 else ''}, which an "
+                    "earlier cut removed. Apply this plan to the base model, or make one from the pruned model's scores."
                 )
 
 

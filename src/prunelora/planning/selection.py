@@ -23,11 +23,14 @@ def count_to_keep(keep: int | float | None, total: int, option: str) -> int:
     if isinstance(keep, int):
         if not 0 <= keep <= total:
             raise PlanError(
-                f"{option}={keep} cannot be met: the model has {total}. Use a count in 0..{total}, or a fraction such as 0.5."
+                f"{option}={keep} cannot be met: the model has {total}. Use a count in 0..{total}, or a fraction "
+                "such as 0.5."
             )
         return keep
     if not 0.0 <= keep <= 1.0 or math.isnan(keep):
-        raise PlanError(f"{option}={keep} is not a fraction in 0..1. Use a fraction such as 0.5, or a count such as {total // 2}.")
+        raise PlanError(
+            f"{option}={keep} is not a fraction in 0..1. Use a fraction such as 0.5, or a count such as {total // 2}."
+        )
     # A fraction typed in decimals must not lose a unit to binary rounding: 0.7 of 10 is 7, not 6.
     return math.floor(round(keep * total, 6))
 
@@ -54,13 +57,13 @@ def best(scores: Sequence[np.ndarray], keep: int, *, round_to: int = 1) -> list[
     kept: list[list[int]] = [[] for _ in scores]
     left = keep
     closed: set[int] = set()
-    for _, layer, members in groups:
-        # A layer's groups come best first; once one does not fit, a worse one of the same layer must not take its place.
+    for _, layer, ids in groups:
+        # A layer's groups come best first: once one does not fit, no worse one of that layer may take its place.
         if layer in closed:
             continue
-        if len(members) > left:
+        if len(ids) > left:
             closed.add(layer)
             continue
-        kept[layer] += members
-        left -= len(members)
+        kept[layer] += ids
+        left -= len(ids)
     return [sorted(layer) for layer in kept]

@@ -1,4 +1,4 @@
-"""Masks: the pruned function with nothing removed. The oracle that surgery is checked against, and a way to try a plan."""
+"""Masks: the pruned function with nothing removed. The oracle that surgery is checked against."""
 
 import contextlib
 from collections.abc import Iterator, Sequence

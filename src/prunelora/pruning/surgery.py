@@ -52,7 +52,7 @@ def _cut_heads(block: Block, kept: Sequence[int]) -> None:
     if len(kept) == block.num_heads:
         return
     head_dim, family = block.head_dim, block.family
-    output = block.part("output")
+    output = block.linear("output")
     if not kept:
         _replace_by_bias(block, "output")
         attention_path, output_path = family.path("attention"), family.path("output")
@@ -63,7 +63,7 @@ def _cut_heads(block: Block, kept: Sequence[int]) -> None:
     # Head h owns the channels h * d_h to (h + 1) * d_h - 1 of q, k, v, and of the output projection's input.
     channels = [head * head_dim + offset for head in kept for offset in range(head_dim)]
     for name in ("query", "key", "value"):
-        _keep_rows(block.part(name), channels)
+        _keep_rows(block.linear(name), channels)
     _keep_columns(output, channels)
     attention = block.part("attention")
     for attribute in family.head_count:
@@ -77,29 +77,29 @@ def _cut_neurons(block: Block, kept: Sequence[int]) -> None:
         return
     if not kept:
         _replace_by_bias(block, "down")
-        block.replace("up", NoNeurons(int(block.part("up").in_features)))  # type: ignore[arg-type]
+        block.replace("up", NoNeurons(block.linear("up").in_features))
         return
-    _keep_rows(block.part("up"), kept)
-    _keep_columns(block.part("down"), kept)
+    _keep_rows(block.linear("up"), kept)
+    _keep_columns(block.linear("down"), kept)
 
 
 def _replace_by_bias(block: Block, name: str) -> None:
-    projection = block.part(name)
-    block.replace(name, BiasOnly(int(projection.out_features), projection.bias))  # type: ignore[arg-type]
+    projection = block.linear(name)
+    block.replace(name, BiasOnly(projection.out_features, projection.bias))
 
 
-def _keep_rows(linear: nn.Module, rows: Sequence[int]) -> None:
+def _keep_rows(linear: nn.Linear, rows: Sequence[int]) -> None:
     """q: (768, 768) -> (512, 768) when 8 of 12 heads of size 64 stay."""
     linear.weight = _taken(linear.weight, 0, rows)
     if linear.bias is not None:
         linear.bias = _taken(linear.bias, 0, rows)
-    linear.out_features = len(rows)  # type: ignore[assignment]
+    linear.out_features = len(rows)
 
 
-def _keep_columns(linear: nn.Module, columns: Sequence[int]) -> None:
+def _keep_columns(linear: nn.Linear, columns: Sequence[int]) -> None:
     """Output projection: (768, 768) -> (768, 512); its bias belongs to no head and stays."""
     linear.weight = _taken(linear.weight, 1, columns)
-    linear.in_features = len(columns)  # type: ignore[assignment]
+    linear.in_features = len(columns)
 
 
 def _taken(tensor: torch.Tensor, dim: int, index: Sequence[int]) -> nn.Parameter:

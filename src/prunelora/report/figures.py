@@ -198,16 +198,25 @@ def training_curve(
         figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1.1, 1))
         for entries, line, whose in curves:
-            for key, colour, label in (("loss", DENSE, "training"), ("validation_loss", PRUNED, "validation")):
+            for axes, key, colour, label in (
+                (upper, "loss", DENSE, f"{whose}training"),
+                (upper, "validation_loss", PRUNED, f"{whose}validation"),
+                (lower, f"validation_{metric}", PRUNED, "dense baseline" if whose else "pruned"),
+            ):
                 points = _points(entries, key)
-                marker = "o" if key != "loss" else None
+                # A line of one point cannot be seen without a marker, and not be seen to be dashed: hence hollow ones.
+                marker = "o" if key != "loss" or len(points) == 1 else ""
                 if points:
-                    upper.plot(*zip(*points, strict=True), line, color=colour, marker=marker, markersize=4,
-                               label=f"{whose}{label}")  # fmt: skip
-            points = _points(entries, f"validation_{metric}")
-            if points:
-                lower.plot(*zip(*points, strict=True), line, color=PRUNED, marker="o", markersize=4,
-                           label="dense baseline" if whose else "pruned")  # fmt: skip
+                    axes.plot(
+                        *zip(*points, strict=True),
+                        line,
+                        color=colour,
+                        label=label,
+                        marker=marker,
+                        markersize=4.5,
+                        markerfacecolor="white" if whose else colour,
+                    )
+        lower.set_xlim(left=0)
         for axes in (upper, lower):
             for start in starts:
                 axes.axvline(start, color="#666666", linewidth=0.8, linestyle=":")
