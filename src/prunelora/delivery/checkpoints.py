@@ -177,7 +177,7 @@ def _load_adapter(path: Path, base: Any) -> PeftModel:
         if present.lineage != plan.lineage:
             raise CheckpointError(
                 f"{path}: the adapter belongs to a base cut by plan {plan.id}, the base given was cut by plan "
-                f"{path}: the adapter belongs to a base cut by plan {plan.id}, the base given was cut by plan "
+                f"{present.id}. Its logits would be wrong without a word. Prune the base by this folder's plan.json."
             )
     with _told_as_checkpoint_error(path, ADAPTER_WEIGHTS):
         peft_model = PeftModel.from_pretrained(base, str(path))

@@ -60,7 +60,7 @@ class Feasibility:
         lines = [
             a.describe(),
             f"parameters: {self.parameters:,}, heads and neurons {blocks:,} of them ({blocks / self.parameters:.0%})",
-            f"budget: {self.heads_left} of {a.total_heads} heads, {self.neurons_left} of {a.total_neurons} neurons stay",
+            f"budget: {self.heads_left} of {a.total_heads} heads, {self.neurons_left} of {a.total_neurons} neurons",
             f"parameters after the cut: {self.parameters_left:,} ({self.parameters_left / self.parameters:.1%})",
             f"MACs of the blocks at {self.tokens} tokens: {self.macs / 1e6:,.0f} M, after the cut "
             f"{self.macs_left * self.macs / 1e6:,.0f} M ({self.macs_left:.1%})",

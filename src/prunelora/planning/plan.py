@@ -239,7 +239,7 @@ def check_within(plan: Plan, present: Lineage) -> None:
             if gone:
                 raise PlanError(
                     f"{name}[{layer}]: the plan keeps {gone[:5]}{' and more' if len(gone) > 5 else ''}, which an "
-                    "earlier cut removed. Apply this plan to the base model, or make one from the pruned model's scores."
+                    "earlier cut removed. Apply this plan to the base model, or make one from this model's scores."
                 )
 
 
