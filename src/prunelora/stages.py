@@ -155,9 +155,9 @@ def _warm_up(run: Run, name: str, settings: WarmUpStage) -> Facts:
     )
     heads = dissect(run.model).task_head_names()
     tensors = {
-        name: value.detach().cpu().contiguous()
-        for name, value in run.model.state_dict().items()
-        if any(name.startswith(f"{head}.") for head in heads)
+        key: value.detach().cpu().contiguous()
+        for key, value in run.model.state_dict().items()
+        if any(key.startswith(f"{head}.") for head in heads)
     }
     with replacing_file(run.path(name, "head.safetensors")) as temporary:
         save_file(tensors, temporary)

@@ -99,7 +99,7 @@ def run(
         chosen = folder.recipe()
     else:
         _need_both(settings, example)
-        chosen = Recipe().with_baseline() if example else Recipe()
+        chosen = Recipe()
     chosen = _changed(chosen.with_baseline() if baseline else chosen, settings, sets)
     if dry_run:
         _show_plan_of_work(chosen, folder, json)
