@@ -26,7 +26,7 @@ LAYERS = (
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "sklearn", "matplotlib", "onnx", "onnxruntime"}
-FEWEST_MODULES = 20
+FEWEST_MODULES = 70
 
 
 @dataclass(frozen=True)
