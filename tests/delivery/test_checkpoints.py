@@ -210,6 +210,25 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
         load_pretrained(tmp_path / "nowhere", label_names=("a",), problem_type="regression")
 
 
+def test_an_encoder_with_weights_missing_is_an_error(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    tiny_model().save_pretrained(str(tmp_path))
+    tensors = load_file(tmp_path / "model.safetensors")
+    options = {"label_names": ("a", "b"), "problem_type": "single_label_classification"}
+    save_file({k: v for k, v in tensors.items() if not k.startswith("classifier")}, tmp_path / "model.safetensors",
+              metadata={"format": "pt"})  # fmt: skip
+    assert load_pretrained(tmp_path, **options).num_labels == 2  # A head of three classes is replaced by one of two.
+    gone = "bert.encoder.layer.1.output.dense.weight"
+    save_file(
+        {k: v for k, v in tensors.items() if k != gone}, tmp_path / "model.safetensors", metadata={"format": "pt"}
+    )
+    with pytest.raises(
+        CheckpointError, match=r"1 of the encoder's weights are missing .* first bert\.encoder\.layer\.1"
+    ):
+        load_pretrained(tmp_path, **options)
+
+
 def test_a_hub_name_without_a_network_says_what_to_pass():
     with pytest.raises(CheckpointError, match="give the path of a saved model folder, or 'minilm'"):
         load_pretrained("nobody/nothing", label_names=("a", "b"), problem_type="single_label_classification")

@@ -2,14 +2,16 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 from transformers import logging as transformers_logging
 
 from prunelora.errors import CheckpointError, UnsupportedModelError
+from prunelora.models.anatomy import dissect
 from prunelora.models.families import family_of_model_type, supported_families
 
 _LABELS_OF_REGRESSION = 1
@@ -56,16 +58,31 @@ def load_pretrained(
         # That the task head is new is what this function is for: no report of it.
         with torch.random.fork_rng(), _errors_only(), progress_bars_off():
             torch.manual_seed(seed)
-            model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            model, info = AutoModelForSequenceClassification.from_pretrained(
                 source,
                 config=config,
                 use_safetensors=True,
-                ignore_mismatched_sizes=True,
+                ignore_mismatched_sizes=True,  # A head for other labels is replaced; _check_encoder holds the rest.
                 trust_remote_code=trust_remote_code,
+                output_loading_info=True,
             )
     except (OSError, ValueError) as error:
         raise CheckpointError(_unreachable(source, error)) from error
-    return model
+    _check_encoder(model, source, info)
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _check_encoder(model: PreTrainedModel, source: str | Path, info: Mapping[str, Any]) -> None:
+    """Only the task head may be new: an encoder that is random in part would score and train like noise."""
+    heads = tuple(f"{name}." for name in dissect(model).task_head_names())
+    mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
+    wrong = sorted(key for key in {*info["missing_keys"], *mismatched} if not key.startswith(heads))
+    if wrong:
+        raise CheckpointError(
+            f"{source}: {len(wrong)} of the encoder's weights are missing from the checkpoint or have another shape, "
+            f"first {wrong[0]}. Is it a checkpoint of {type(model).__name__}, and is config.json its own?"
+        )
 
 
 def fingerprint(source: str | Path) -> str:
