@@ -132,6 +132,16 @@ def test_an_adapter_alone_is_put_together_with_its_base_and_plan_again(tmp_path,
     assert size < 2_000_000  # Against 90 MB of the model.
 
 
+def test_a_task_head_that_was_not_trained_travels_with_the_adapter(tmp_path, minilm_path):
+    model = load_pretrained(minilm_path, label_names=("a", "b"), problem_type="single_label_classification", seed=5)
+    model.config.name_or_path = "minilm"
+    plan = pl.make_plan(pl.score(model, criterion="random"), keep_heads=0.5)
+    peft_model = pl.add_adapter(pl.prune_(model, plan), plan, train_head=False).eval()
+    pl.save(peft_model, tmp_path / "adapter")
+    batch = {"input_ids": torch.tensor([[101, 2307, 102]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    assert torch.equal(logits(pl.load(tmp_path / "adapter"), batch), logits(peft_model, batch))
+
+
 def test_an_adapter_on_the_wrong_base_is_an_error(tmp_path):
     model = pruned()
     peft_model = pl.add_adapter(model, model.prunelora_plan)

@@ -159,6 +159,17 @@ def test_no_rows_is_an_error(tokenizer):
         pl.finetune(peft_model(), rows(0, 0), rows(4, 0), tokenizer=tokenizer)
 
 
+def test_nothing_is_printed_without_progress(tokenizer, capsys):
+    tune(peft_model(), tokenizer, epochs=1)
+    assert capsys.readouterr().out == ""
+
+
+def test_several_processes_need_a_folder_in_common(tokenizer, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(DataError, match="Fine-tuning in 2 processes needs checkpoints="):
+        tune(peft_model(), tokenizer)
+
+
 def test_an_unknown_setting_is_an_error(tokenizer):
     with pytest.raises(ValueError, match="lr"):
         tune(peft_model(), tokenizer, lr=1e-3)

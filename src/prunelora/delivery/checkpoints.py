@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import transformers
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -17,8 +17,8 @@ from prunelora import __version__
 from prunelora.data.embedded import model_source
 from prunelora.delivery.card import write_card
 from prunelora.errors import CheckpointError, PruneLoraError
-from prunelora.finetuning.adapter import audit
-from prunelora.models.anatomy import dissect
+from prunelora.finetuning.adapter import ADAPTER, audit
+from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.loading import check_source, load_pretrained, progress_bars_off
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
@@ -29,6 +29,7 @@ PLAN = "plan.json"
 ABOUT = "prunelora.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+FROZEN_HEAD = "frozen_head.safetensors"
 
 _PICKLES = ("pytorch_model.bin", "adapter_model.bin")
 Folder = TypeVar("Folder", bound=Path | str)
@@ -83,6 +84,7 @@ def save(
             }
             with progress_bars_off():
                 model.save_pretrained(str(temporary))
+            _save_frozen_head(model, anatomy, temporary)
         else:
             base.config.prunelora = {"plan_id": plan.id}
             with progress_bars_off():
@@ -182,7 +184,22 @@ def _load_adapter(path: Path, base: Any) -> PeftModel:
     with _told_as_checkpoint_error(path, ADAPTER_WEIGHTS):
         peft_model = PeftModel.from_pretrained(base, str(path))
     audit(peft_model, plan)
+    if (path / FROZEN_HEAD).exists():
+        peft_model.get_base_model().load_state_dict(_read_tensors(path / FROZEN_HEAD), strict=False)
     return peft_model.eval()
+
+
+def _save_frozen_head(peft_model: PeftModel, anatomy: Anatomy, folder: Path) -> None:
+    """A task head that was not trained is not in the adapter, and often not in the base model's checkpoint either."""
+    trained = set(peft_model.peft_config[ADAPTER].modules_to_save or ())
+    heads = tuple(f"{name}." for name in anatomy.task_head_names() if name not in trained)
+    tensors = {
+        key: value.detach().cpu().contiguous()
+        for key, value in peft_model.get_base_model().state_dict().items()
+        if heads and key.startswith(heads)
+    }
+    if tensors:
+        save_file(tensors, folder / FROZEN_HEAD)
 
 
 def _prune_as(model: nn.Module, plan: Plan, path: Path) -> None:

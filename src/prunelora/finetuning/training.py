@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import math
+import os
 import shutil
 import statistics
 import tempfile
@@ -17,6 +18,7 @@ from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     ProgressCallback,
     Trainer,
     TrainerCallback,
@@ -28,6 +30,7 @@ from prunelora.data.metrics import MAIN_METRIC, SINGLE_LABEL, metrics
 from prunelora.errors import DataError, MissingExtraError
 from prunelora.finetuning.adapter import trainable_parameters
 from prunelora.finetuning.settings import FineTuneSettings
+from prunelora.models.device import best_device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,7 @@ def finetune(
         TrainingResult.
 
     Raises:
-        DataError: If there are no rows to train on or to choose by.
+        DataError: If there are no rows to train on or to choose by, or several processes have no folder in common.
     """
     settings = FineTuneSettings(**((settings or FineTuneSettings()).model_dump() | options))
     for name, rows in (("train", train), ("validation", validation)):
@@ -97,6 +100,11 @@ def finetune(
             raise DataError(f"{name}: no rows to fine-tune with.")
     if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise MissingExtraError("tensorboard=True", "tensorboard")
+    if checkpoints is None and _num_processes() > 1:
+        raise DataError(
+            f"Fine-tuning in {_num_processes()} processes needs checkpoints=, a folder that all of them see: the best "
+            "checkpoint is read back from there by each."
+        )
     temporary = None if checkpoints else tempfile.mkdtemp(prefix="prunelora-training-")
     folder = Path(checkpoints or str(temporary))
     problem_type = getattr(getattr(model, "config", None), "problem_type", None) or SINGLE_LABEL
@@ -112,8 +120,10 @@ def finetune(
         callbacks=[clock]
         + ([EarlyStoppingCallback(early_stopping_patience=settings.patience)] if settings.patience else []),
     )
+    # The Trainer's own ways of showing progress print a dict at every log.
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
     if progress:
-        trainer.remove_callback(ProgressCallback)
         trainer.add_callback(_QuietProgress)
     started = time.perf_counter()
     try:
@@ -147,7 +157,8 @@ def finetune(
 def _arguments(
     settings: FineTuneSettings, folder: Path, problem_type: str, rows: int, seed: int, progress: bool
 ) -> TrainingArguments:
-    steps_per_epoch = max(1, math.ceil(rows / settings.batch_size) // settings.accumulation_steps)
+    rows_per_step = settings.batch_size * _num_processes()
+    steps_per_epoch = max(1, math.ceil(rows / rows_per_step) // settings.accumulation_steps)
     total_steps = math.ceil(settings.epochs * steps_per_epoch)
     every = max(1, min(steps_per_epoch // settings.evaluations_per_epoch, total_steps))
     # Named only when asked for: transformers is renaming it, and warns.
@@ -181,9 +192,15 @@ def _arguments(
         data_seed=seed,
         disable_tqdm=not progress,
         dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=best_device().type == "cpu",  # Otherwise several processes on CPUs would not know of each other.
         label_names=["labels"],
         **checkpointing,
     )
+
+
+def _num_processes() -> int:
+    """How many processes torchrun or accelerate launch started for this training."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _judge(output: EvalPrediction, problem_type: str) -> dict[str, float]:

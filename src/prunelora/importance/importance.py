@@ -23,7 +23,7 @@ class Importance:
     """Scores of the heads and neurons of a model for one task, unnormalised.
 
     Attributes:
-        heads: For every layer l, shape (H_l,), float64: I[l, h] of DESIGN's equation (paper eq. 1).
+        heads: For every layer l, shape (H_l,), float64: I[l, h] of the paper's eq. 1.
         ffn: For every layer l, shape (F_l,), float64.
         lineage: Which heads and neurons of the base model the scored ones are.
         provenance: Criterion, rows, tokens, model: where the numbers come from.
