@@ -219,7 +219,7 @@ def _finetune(run: Run, name: str, settings: FineTuneStage) -> Facts:
         run.model = _adapted(run, run.model, _made(run.plan, "plan"), settings)
     else:
         run.model.requires_grad_(True)
-    facts = _train(run, run.model, settings, run.path(name, ".checkpoints"))
+    facts = _train(run, run.model, settings, run.path(name, ".checkpoints"), run.path(name, "tensorboard"))
     # An adapter is small, and its base model has the tokenizer.
     tokenizer = None if settings.trainable == "adapter" else run.tokenizer
     save(run.model, run.path(name, _tuned_folder(settings)), tokenizer=tokenizer)
@@ -239,13 +239,14 @@ def _adapted(run: Run, model: Any, plan: Plan, settings: FineTuneStage) -> PeftM
     )
 
 
-def _train(run: Run, model: Any, settings: FineTuneSettings, checkpoints: Path) -> Facts:
+def _train(run: Run, model: Any, settings: FineTuneSettings, checkpoints: Path, logs: Path) -> Facts:
     result = finetune(
         model,
         run.tokenised("train"),
         run.tokenised("validation"),
         tokenizer=run.tokenizer,
         checkpoints=checkpoints,
+        logs=logs,
         seed=run.recipe.seed,
         progress=run.progress,
         **settings.model_dump(include=set(FineTuneSettings.model_fields)),
@@ -294,7 +295,7 @@ def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:
     plan = Plan.whole(dissect(model).lineage, rank=settings.rank, **({"targets": targets} if targets else {}))
     model = _adapted(run, model, plan, tuning)
     checkpoints = run.path(name, ".baseline-checkpoints")
-    training = _train(run, model, tuning, checkpoints)
+    training = _train(run, model, tuning, checkpoints, run.path(name, "tensorboard-baseline"))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return {
         "rank": settings.rank,

@@ -159,6 +159,19 @@ def test_no_rows_is_an_error(tokenizer):
         pl.finetune(peft_model(), rows(0, 0), rows(4, 0), tokenizer=tokenizer)
 
 
+def test_tensorboard_logs_are_written_where_asked(tokenizer, tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    tune(
+        peft_model(),
+        tokenizer,
+        epochs=1,
+        tensorboard=True,
+        logs=tmp_path / "logs",
+        checkpoints=tmp_path / "checkpoints",
+    )
+    assert [path.name for path in (tmp_path / "logs").iterdir() if "tfevents" in path.name]
+
+
 def test_nothing_is_printed_without_progress(tokenizer, capsys):
     tune(peft_model(), tokenizer, epochs=1)
     assert capsys.readouterr().out == ""

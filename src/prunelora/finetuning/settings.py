@@ -33,4 +33,7 @@ class FineTuneSettings(BaseModel):
         "auto", description="bfloat16 mixed precision, or float32; auto takes bfloat16 where a GPU has it."
     )
     group_by_length: bool = Field(True, description="Put rows of like length into a batch, so that less is padding.")
-    tensorboard: bool = Field(False, description="Write TensorBoard logs (needs the extra `tensorboard`).")
+    tensorboard: bool = Field(
+        False,
+        description="Write TensorBoard logs, in a run into its folder tensorboard (needs the extra `tensorboard`).",
+    )

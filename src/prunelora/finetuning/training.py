@@ -8,6 +8,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
 from prunelora.data.metrics import MAIN_METRIC, SINGLE_LABEL, metrics
@@ -68,6 +70,7 @@ def finetune(
     tokenizer: PreTrainedTokenizerBase,
     settings: FineTuneSettings | None = None,
     checkpoints: Path | str | None = None,
+    logs: Path | str = "tensorboard",
     seed: int = 0,
     progress: bool = True,
     **options: Any,
@@ -84,6 +87,7 @@ def finetune(
         settings: How to train; by keyword as well: `finetune(..., epochs=3, learning_rate=1e-3)`.
         checkpoints: Folder for checkpoints. A training that was stopped goes on from the last one there. A temporary
             folder if not given.
+        logs: Folder for TensorBoard's logs, where settings ask for them.
         seed: Order of the rows and dropout.
         progress: Show a progress bar with the time left.
         **options: Fields of FineTuneSettings, in place of those in `settings`.
@@ -117,8 +121,7 @@ def finetune(
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=lambda output: _judge(output, problem_type),
-        callbacks=[clock]
-        + ([EarlyStoppingCallback(early_stopping_patience=settings.patience)] if settings.patience else []),
+        callbacks=[clock, *_chosen_callbacks(settings, Path(logs))],
     )
     # The Trainer's own ways of showing progress print a dict at every log.
     trainer.remove_callback(ProgressCallback)
@@ -187,7 +190,7 @@ def _arguments(
         logging_steps=max(1, min(25, every)),
         bf16=settings.precision == "bfloat16" or (settings.precision == "auto" and bf16_gpu),
         train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
-        report_to=["tensorboard"] if settings.tensorboard else [],
+        report_to=[],
         seed=seed,
         data_seed=seed,
         disable_tqdm=not progress,
@@ -196,6 +199,16 @@ def _arguments(
         label_names=["labels"],
         **checkpointing,
     )
+
+
+def _chosen_callbacks(settings: FineTuneSettings, logs: Path) -> Iterator[TrainerCallback]:
+    if settings.patience:
+        yield EarlyStoppingCallback(early_stopping_patience=settings.patience)
+    if settings.tensorboard:
+        from torch.utils.tensorboard import SummaryWriter  # Fails to import where the extra is not installed.
+
+        # A writer of our own: the Trainer's would write into the folder of checkpoints, which does not stay.
+        yield TensorBoardCallback(tb_writer=SummaryWriter(log_dir=str(logs)))
 
 
 def _num_processes() -> int:

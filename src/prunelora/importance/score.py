@@ -171,7 +171,8 @@ class _Totals:
             gradients = torch.autograd.grad(loss, list(gates.values()))
         for (layer, of_heads), gradient in zip(gates, gradients, strict=True):
             total = self.heads[layer] if of_heads else self.neurons[layer]
-            total += self.criterion.contribution(gradient.double()).sum(dim=0).cpu()
+            # On the CPU, since not every device has float64.
+            total += self.criterion.contribution(gradient.cpu().double()).sum(dim=0)
         self.num_examples += examples
         self.num_tokens += _count_tokens(batch)
 
