@@ -93,13 +93,8 @@ def run(
     if not example and out is None:
         raise RecipeError("No run folder was given. Add --out FOLDER.")
     folder = RunFolder(out or EXAMPLE_OUT)
-    if recipe is not None:
-        chosen = load_recipe(recipe)
-    elif folder.begun and not settings.keys() & {"model", "data"}:
-        chosen = folder.recipe()
-    else:
-        _need_both(settings, example)
-        chosen = Recipe()
+    # With model and data typed, what is not typed has its default: the same command is the same run.
+    chosen = _starting_recipe(recipe, folder, settings, example=example, anew={"model", "data"} <= settings.keys())
     chosen = _changed(chosen.with_baseline() if baseline else chosen, settings, sets)
     if dry_run:
         _show_plan_of_work(chosen, folder, json)
@@ -113,13 +108,21 @@ def run(
         terminal.give_lines(outcome.summary)
 
 
-def _need_both(settings: dict[str, Any], example: bool) -> None:
+def _starting_recipe(
+    file: Path | None, folder: RunFolder, settings: dict[str, Any], *, example: bool = False, anew: bool = False
+) -> Recipe:
+    """The recipe that the typed settings change: a file's, the folder's, or the default one."""
+    if file is not None:
+        return load_recipe(file)
+    if folder.begun and not anew:
+        return folder.recipe()
     missing = {"model", "data"} - settings.keys()
     if missing and not example:
         raise RecipeError(
             f"{' and '.join(f'--{name}' for name in sorted(missing, reverse=True))} missing: "
             "a run needs --model and --data. `prunelora run` with neither runs the embedded example."
         )
+    return Recipe()
 
 
 def _changed(recipe: Recipe, settings: dict[str, Any], sets: list[str] | None) -> Recipe:
@@ -150,29 +153,19 @@ def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:
     for number, one in enumerate(work, start=1):
         shown = ", ".join(f"{key}={value}" for key, value in one["settings"].items() if value is not None)
         mark = "  (finished once; repeated if something before it changed)" if one["has_record"] else ""
-        terminal.give_lines(
-            [f"{number:>2}. {one['stage']}{mark}", f"      {shown}"]
-            if shown
-            else [f"{number:>2}. {one['stage']}{mark}"]
-        )
+        terminal.give_lines([f"{number:>2}. {one['stage']}{mark}", *([f"      {shown}"] if shown else [])])
 
 
-def _stage_command(kind: str, *others: tuple[type[Any], tuple[str, ...] | None]) -> None:
+def _stage_command(kind: str) -> None:
     """Make the command for one stage: run the recipe in the folder up to it, with its settings changed if given."""
     model = STAGE_KINDS[kind]
 
-    @with_settings_of(RecipeOptions, (DataSettings, None), *others, (model, None))
+    @with_settings_of(RecipeOptions, (DataSettings, None), (model, None))
     def command(
         run: RunArgument, recipe: RecipeFile = None, sets: Sets = None, json: Json = False, *, settings: dict[str, Any]
     ) -> None:
         folder = RunFolder(run)
-        if recipe is not None:
-            chosen = load_recipe(recipe)
-        elif folder.begun:
-            chosen = folder.recipe()
-        else:
-            _need_both(settings, example=False)
-            chosen = Recipe()
+        chosen = _starting_recipe(recipe, folder, settings)
         if kind not in chosen.names:
             raise RecipeError(f"{run}: the recipe has no stage {kind!r}. It has: {', '.join(chosen.names)}.")
         own = {f"{kind}.{name}": settings.pop(name) for name in list(settings) if name in model.model_fields}

@@ -191,7 +191,7 @@ def _load_adapter(path: Path, base: Any) -> PeftModel:
 
 def _save_frozen_head(peft_model: PeftModel, anatomy: Anatomy, folder: Path) -> None:
     """A task head that was not trained is not in the adapter, and often not in the base model's checkpoint either."""
-    trained = set(peft_model.peft_config[ADAPTER].modules_to_save or ())
+    trained = set(getattr(peft_model.peft_config[ADAPTER], "modules_to_save", None) or ())
     heads = tuple(f"{name}." for name in anatomy.task_head_names() if name not in trained)
     tensors = {
         key: value.detach().cpu().contiguous()
