@@ -5,12 +5,19 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import hypothesis
 import pytest
 import torch
 
 from prunelora.data.embedded import embedded_data_path, embedded_model_path
 from prunelora.errors import MissingExtraError
 from prunelora.models.families import FAMILIES
+
+# How long an example takes says more about what else the machine does than about the code.
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 # Tiny models: more threads only wait for each other.
 torch.set_num_threads(1)
