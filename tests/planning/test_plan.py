@@ -84,6 +84,12 @@ def test_provenance_is_not_part_of_the_identity():
     assert a_plan().model_copy(update={"provenance": {"model": "other"}}).id == a_plan().id
 
 
+def test_a_rank_of_zero_is_the_same_as_no_adapter():
+    plan = a_plan()
+    assert plan.model_copy(update={"ranks": plan.ranks | {"key": (0, 0, 0)}}).id == plan.id
+    assert plan.model_copy(update={"ranks": plan.ranks | {"key": (0, 0, 1)}}).id != plan.id
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
