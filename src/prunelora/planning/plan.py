@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -138,9 +137,10 @@ class Plan(BaseModel):
 
     # Meaning ----------------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def id(self) -> str:
         """Identity of the plan: 16 hexadecimal digits of SHA-256 over all but the provenance."""
+        # Not cached: `model_copy` would carry the old plan's id over to the changed one.
         content = self.model_dump(mode="json", exclude={"provenance"})
         # 0 and "not adapted" are the same rank.
         content["ranks"] = {name: ranks for name, ranks in content["ranks"].items() if any(ranks)}
