@@ -23,7 +23,7 @@ def write_card(folder: Path, model: nn.Module, plan: Plan, *, adapter: bool, fac
         "",
         f"# {what}",
         "",
-        f"Made with [prunelora](https://pypi.org/project/prunelora/) from `{base}` ({type(model).__name__}): "
+        f"Made with prunelora from `{base}` ({type(model).__name__}): "
         f"{cut.total_heads} of {whole.total_heads} attention heads and {cut.total_neurons} of {whole.total_neurons} "
         "feed-forward neurons stay. What was cut is gone from the weights, not masked.",
         "",
