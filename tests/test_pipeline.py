@@ -1,6 +1,7 @@
 """The whole way, small: every stage once, resuming, hand-edited plans, repeated stages, and the API's own doors."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from prunelora import stages
 from prunelora.data.load import load_task
 from prunelora.data.tokens import calibration_batches, tokenise
 from prunelora.delivery.checkpoints import load_tokenizer
-from prunelora.errors import CheckpointError, DataError, RecipeError
+from prunelora.errors import CheckpointError, DataError, MissingExtraError, RecipeError
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.importance.warmup import warm_up_
 from prunelora.models.loading import load_pretrained
@@ -224,6 +225,14 @@ def test_bad_input_is_an_error_before_any_work(inputs, tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         run(inputs, tmp_path / "run", model=str(tmp_path / "nowhere"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_extra_is_told_before_any_work(inputs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # As if it were not installed.
+    with pytest.raises(MissingExtraError, match=r'pip install "prunelora\[onnx\]"'):
+        run(inputs, tmp_path / "run", [*PAPER, "export"])
+    assert not (tmp_path / "run").exists()
+    assert run(inputs, tmp_path / "run", [*PAPER, "export"], until="plan").ran == ("warmup", "score", "plan")
 
 
 def test_a_second_process_is_kept_out(inputs, tmp_path):

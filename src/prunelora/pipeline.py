@@ -15,6 +15,7 @@ from prunelora import __version__
 from prunelora.data.embedded import model_source
 from prunelora.data.load import load_task
 from prunelora.delivery.checkpoints import load, load_tokenizer
+from prunelora.delivery.onnx import require_packages
 from prunelora.errors import RecipeError
 from prunelora.models.loading import check_source, fingerprint
 from prunelora.planning.plan import Plan
@@ -114,6 +115,8 @@ def execute(
     last = len(names) - 1 if until is None else names.index(until)
     tell = tell or (lambda _: None)
     folder = RunFolder(out)
+    if any(stage.stage == "export" for stage in recipe.stages[: last + 1]):
+        require_packages()
     source = model_source(recipe.model)
     check_source(source)
     task = load_task(recipe.task)

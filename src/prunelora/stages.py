@@ -28,6 +28,7 @@ from prunelora.importance.score import score
 from prunelora.importance.warmup import warm_up_
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
+from prunelora.models.families import ATTENTION_PROJECTIONS
 from prunelora.models.loading import load_pretrained
 from prunelora.planning.make_plan import make_plan
 from prunelora.planning.plan import Plan
@@ -291,8 +292,8 @@ def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:
     """Same data, seed, targets and training as the last fine-tuning; nothing cut, the same rank everywhere."""
     tuning = next(stage for stage in reversed(run.recipe.stages) if isinstance(stage, FineTuneStage))
     model = run.pretrained()
-    targets = tuple(run.plan.ranks) if run.plan is not None else ()
-    plan = Plan.whole(dissect(model).lineage, rank=settings.rank, **({"targets": targets} if targets else {}))
+    targets = tuple(run.plan.ranks) if run.plan is not None else ATTENTION_PROJECTIONS
+    plan = Plan.whole(dissect(model).lineage, rank=settings.rank, targets=targets)
     model = _adapted(run, model, plan, tuning)
     checkpoints = run.path(name, ".baseline-checkpoints")
     training = _train(run, model, tuning, checkpoints, run.path(name, "tensorboard-baseline"))

@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import transformers
 from peft import PeftModel
@@ -32,7 +32,6 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 FROZEN_HEAD = "frozen_head.safetensors"
 
 _PICKLES = ("pytorch_model.bin", "adapter_model.bin")
-Folder = TypeVar("Folder", bound=Path | str)
 
 
 def save(
@@ -114,12 +113,12 @@ def load(folder: Path | str, *, base: nn.Module | None = None) -> Any:
     if not path.is_dir():
         raise CheckpointError(f"{folder}: no such folder. Give the folder that prunelora.save wrote.")
     names = {file.name for file in path.iterdir()}
-    for pickle in sorted(names.intersection(_PICKLES)):
-        if not names.intersection((WEIGHTS, ADAPTER_WEIGHTS)):
-            raise CheckpointError(
-                f"{folder}: the weights are {pickle}, a pickle, which can run code when it is read; expected "
-                f"{WEIGHTS}. Only safetensors are loaded."
-            )
+    pickles = sorted(names.intersection(_PICKLES))
+    if pickles and not names.intersection((WEIGHTS, ADAPTER_WEIGHTS)):
+        raise CheckpointError(
+            f"{folder}: the weights are {pickles[0]}, a pickle, which can run code when it is read; expected "
+            f"{WEIGHTS}. Only safetensors are loaded."
+        )
     return _load_adapter(path, base) if ADAPTER_CONFIG in names else _load_model(path)
 
 

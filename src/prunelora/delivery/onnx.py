@@ -58,8 +58,7 @@ def export(
         MissingExtraError: If the packages of the extra "onnx" are not installed.
         UnsupportedModelError: If the model's family is not supported, or it carries an adapter.
     """
-    for name in ("onnx", "onnxruntime", "onnxscript"):
-        _required(name)
+    require_packages()
     path = Path(path)
     _check(dissect(model), path)
     with left_as_found(model), torch.no_grad():
@@ -76,6 +75,16 @@ def export(
             for written in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
                 written.replace(path.with_name(written.name))  # the model itself last
     return path
+
+
+def require_packages() -> None:
+    """Hold that everything `export` needs is installed; a run asks before it trains.
+
+    Raises:
+        MissingExtraError: If the packages of the extra "onnx" are not installed.
+    """
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        _required(name)
 
 
 def session(path: Path | str, *, threads: int | None = None) -> Any:
