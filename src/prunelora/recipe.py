@@ -39,6 +39,10 @@ def _split(value: Any) -> Any:
     return [piece.strip() for piece in value.split(",")] if isinstance(value, str) else value
 
 
+Targets = Annotated[tuple[Projection, ...], BeforeValidator(_split)]
+ATTENTION: Final = ("query", "key", "value", "output")
+
+
 class _Stage(BaseModel):
     """What every stage's settings have in common."""
 
@@ -91,8 +95,8 @@ class PlanStage(_Stage):
     block_importance: Literal["raw", "normalised"] = Field(
         "raw", description="Rank blocks by the mean of their heads' scores before or after the per-layer normalisation."
     )
-    targets: Annotated[tuple[Projection, ...], BeforeValidator(_split)] = Field(
-        ("query", "key", "value", "output"),
+    targets: Targets = Field(
+        ATTENTION,
         description="Projections that get LoRA, joined by commas, of query, key, value, output, up, down.",
     )
 
@@ -105,21 +109,22 @@ class PruneStage(_Stage):
 
 
 class FineTuneStage(FineTuneSettings):
-    """Add LoRA by the plan and train it with LayerNorms and task head; or train all weights."""
+    """Add LoRA and train it with LayerNorms and task head; or train all weights.
+
+    Ranks are the plan's; where no plan was made, every target gets `lora_rank`.
+    """
 
     stage: Literal["finetune"] = "finetune"
     trainable: Literal["adapter", "all"] = Field(
         "adapter", description="adapter: LoRA by the plan's ranks, LayerNorms, task head. all: every weight."
     )
+    lora_rank: int = Field(8, ge=1, description="LoRA rank of every target where the recipe has no plan.")
+    lora_targets: Targets = Field(ATTENTION, description="Projections that get LoRA where the recipe has no plan.")
     alpha_over_rank: float = Field(2.0, gt=0, description="LoRA's scale alpha / r, the same for every rank.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of LoRA's input.")
     train_norms: bool = Field(True, description="Train LayerNorms too.")
     train_head: bool = Field(True, description="Train the task head too.")
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """An adapter takes its ranks from a plan."""
-        return ("plan",) if self.trainable == "adapter" else ()
+    needs: ClassVar[tuple[str, ...]] = ()
 
 
 class MergeStage(_Stage):

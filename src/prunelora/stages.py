@@ -113,7 +113,7 @@ class Run:
         records = [record for name in self.done if (record := self.folder.record(name)) is not None]
         return RunResults(
             model=self.recipe.model,
-            data=self.recipe.task.data,
+            data=self.recipe.task.described,
             task={
                 "problem_type": self.task.problem_type,
                 "label_names": list(self.task.label_names),
@@ -188,7 +188,7 @@ def _restore_importance(run: Run, name: str, _: ScoreStage) -> None:
 
 def _plan(run: Run, name: str, settings: PlanStage) -> Facts:
     plan = make_plan(_made(run.importance, "score"), **settings.model_dump(exclude={"stage"}))
-    origin = {"model": run.recipe.model, "data": run.recipe.task.data, "data_fingerprint": run.task.fingerprint}
+    origin = {"model": run.recipe.model, "data": run.recipe.task.described, "data_fingerprint": run.task.fingerprint}
     run.plan = plan.model_copy(update={"provenance": plan.provenance | origin})
     run.plan.save(run.path(name, "plan.json"))
     return {"plan_id": run.plan.id}
@@ -217,7 +217,8 @@ def _restore_pruned(run: Run, _: str, __: Any) -> None:
 
 def _finetune(run: Run, name: str, settings: FineTuneStage) -> Facts:
     if settings.trainable == "adapter":
-        run.model = _adapted(run, run.model, _made(run.plan, "plan"), settings)
+        plan = run.plan or Plan.whole(dissect(run.model).lineage, rank=settings.lora_rank, targets=settings.lora_targets)
+        run.model = _adapted(run, run.model, plan, settings)
     else:
         run.model.requires_grad_(True)
     facts = _train(run, run.model, settings, run.path(name, ".checkpoints"), run.path(name, "tensorboard"))

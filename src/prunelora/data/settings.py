@@ -12,10 +12,20 @@ class DataSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str = Field(
+    data: str | None = Field(
+        default=None,
         description="Task data: a .csv, .tsv, .jsonl, .json or .parquet file; a folder with files named train, "
         "validation and test of these types, or one saved by datasets.save_to_disk; a name on the Hugging Face hub; "
         "or rotten-tomatoes, the embedded example."
+    )
+    task: str | None = Field(
+        default=None,
+        description="A task of GLUE by name, in place of data: cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli. From "
+        "data_dir, or from the hub when that is not given.",
+    )
+    data_dir: str | None = Field(
+        default=None,
+        description="Folder with the files of the named task, in it or in a folder of the task's name.",
     )
     data_config: str | None = Field(
         default=None, description="Configuration of a hub data set, such as sst2 of nyu-mll/glue."
@@ -58,6 +68,20 @@ class DataSettings(BaseModel):
         description="Most training rows to use, in rows; stratified and seeded, taken after the test rows and before "
         "the validation rows are cut off. All when not given.",
     )
+
+    @property
+    def described(self) -> str:
+        """What the data is called in reports: the task's name, or what was given as data."""
+        return self.task or str(self.data)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DataSettings":
+        if (self.data is None) == (self.task is None):
+            found = "neither" if self.data is None else f"data={self.data!r} and task={self.task!r}"
+            raise ValueError(f"give either data or task; found {found}")
+        if self.data_dir is not None and self.task is None:
+            raise ValueError(f"data_dir={self.data_dir!r} belongs to a named task: give task, or the folder as data")
+        return self
 
     @model_validator(mode="after")
     def _some_rows_are_left_to_train_on(self) -> "DataSettings":

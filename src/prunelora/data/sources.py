@@ -8,6 +8,7 @@ import datasets
 
 from prunelora.data import checks
 from prunelora.data.embedded import EMBEDDED_DATA, EMBEDDED_LABELS, EMBEDDED_SOURCE, embedded_data_path
+from prunelora.data.glue import NamedTask, named_task
 from prunelora.data.settings import DataSettings
 from prunelora.data.tables import Table, read_folder, read_table, tables_of
 from prunelora.errors import DataError
@@ -45,7 +46,9 @@ def read_source(settings: DataSettings) -> Source:
     Raises:
         DataError: If it does not exist, cannot be read, or the hub does not give it.
     """
-    data = settings.data
+    if settings.task is not None:
+        return _read_named(named_task(settings.task), settings.data_dir)
+    data = str(settings.data)
     if data == EMBEDDED_DATA:
         return _read_embedded()
     path = Path(data).expanduser()
@@ -54,6 +57,18 @@ def read_source(settings: DataSettings) -> Source:
     if path.exists() or _looks_like_path(data):
         return Source(path.stem, {"train": read_table(path)}, {"train": str(path)})
     return _read_hub(data, settings.data_config)
+
+
+def _read_named(task: NamedTask, data_dir: str | None) -> Source:
+    if data_dir is None:
+        source = _read_hub("nyu-mll/glue", task.name)
+    else:
+        folder = Path(data_dir).expanduser()
+        folder = folder / task.name if (folder / task.name).is_dir() else folder
+        checks.check_exists(folder)
+        source = _by_split(task.name, read_folder(folder), where=str(folder))
+    splits = {name: replace(table, class_names={"label": task.label_names}) for name, table in source.splits.items()}
+    return replace(source, name=task.name, splits=splits)
 
 
 def _looks_like_path(data: str) -> bool:

@@ -20,6 +20,13 @@ class FineTuneSettings(BaseModel):
     )
     weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0 for never.")
+    dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Dropout inside the model while it trains; as its configuration says if not given. 0 is faster and "
+        "needs less memory.",
+    )
     patience: int | None = Field(
         None, ge=1, description="Stop after so many evaluations without a better one; never if not given."
     )

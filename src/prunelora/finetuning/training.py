@@ -1,5 +1,6 @@
 """Fine-tuning with transformers' Trainer: evaluation, best checkpoint, resuming."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import math
@@ -130,7 +131,8 @@ def finetune(
         trainer.add_callback(_QuietProgress)
     started = time.perf_counter()
     try:
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+        with _dropout(model, settings.dropout):
+            trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
     finally:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -199,6 +201,24 @@ def _arguments(
         label_names=["labels"],
         **checkpointing,
     )
+
+
+@contextlib.contextmanager
+def _dropout(model: nn.Module, probability: float | None) -> Iterator[None]:
+    """Give every dropout of the model itself, not LoRA's own, another probability while the block runs."""
+    found = {
+        module: module.p
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Dropout) and "lora_dropout" not in name
+    }
+    if probability is not None:
+        for module in found:
+            module.p = probability
+    try:
+        yield
+    finally:
+        for module, before in found.items():
+            module.p = before
 
 
 def _chosen_callbacks(settings: FineTuneSettings, logs: Path) -> Iterator[TrainerCallback]:

@@ -1,0 +1,255 @@
+"""What a comparison found, as plain data: what tables and plots are made of, and what comparison.json holds."""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from prunelora.errors import RecipeError
+from prunelora.storage import write_json
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CellFacts(_Facts):
+    """One training: a method, a learning rate, a seed.
+
+    Attributes:
+        method: Name of the method.
+        learning_rate: Of the fine-tuning.
+        seed: Of the run.
+        validation: Metrics on the rows that choose checkpoint and learning rate.
+        test: Metrics on the reported rows, by split: "test"; for MNLI "matched" and "mismatched" where both are there.
+        best_step: Step of the checkpoint that was kept.
+        steps: Optimiser steps, of all fine-tunings of the recipe.
+        step_ms: Median wall time of a step in training, on a machine that may have done other things meanwhile.
+        seconds: Wall time by stage.
+        trained: Trained parameters by kind: "lora", "norms", "head", "other".
+        plan_id: Of the plan it was pruned by; None if nothing was cut.
+        recipe: The fully resolved recipe, without where the data lies.
+        prunelora: Version of the library.
+        machine: What it ran on.
+    """
+
+    method: str
+    learning_rate: float
+    seed: int
+    validation: dict[str, float]
+    test: dict[str, dict[str, float]]
+    best_step: int
+    steps: int
+    step_ms: float | None
+    seconds: dict[str, float]
+    trained: dict[str, int]
+    plan_id: str | None
+    recipe: dict[str, Any]
+    prunelora: str
+    machine: dict[str, Any]
+
+
+class Figure(_Facts):
+    """A number over seeds.
+
+    Attributes:
+        mean: Over seeds.
+        sd: Sample standard deviation over seeds; None for one seed.
+        values: One a seed, in the order of the seeds.
+    """
+
+    mean: float
+    sd: float | None
+    values: tuple[float, ...]
+
+
+class Share(_Facts):
+    """A ratio measured round by round: median and quartiles."""
+
+    median: float
+    q25: float
+    q75: float
+
+
+class LatencyFacts(_Facts):
+    """Time of one forward pass of a method's model.
+
+    Attributes:
+        batch_size: B.
+        tokens: T.
+        milliseconds: Median.
+        to_dense: Over the dense model's, within each round: 0.5 is twice as fast.
+    """
+
+    batch_size: int
+    tokens: int
+    milliseconds: float
+    to_dense: Share
+
+
+class MemoryFacts(_Facts):
+    """Bytes.
+
+    Attributes:
+        weights: All parameters.
+        gradients: Of the trained ones.
+        optimizer: Two numbers (AdamW) for each trained one.
+        saved: What autograd keeps from the forward for the backward pass of one step of 32 rows of 128 tokens.
+        device_peak: What the device's own counter says of such a step; None where there is none.
+        inference: Weights and the largest sum of activations alive at once in a forward pass of 32 rows of 128 tokens.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    saved: int
+    device_peak: int | None
+    inference: int
+
+    @property
+    def training(self) -> int:
+        """Weights, gradients, optimiser state and what is saved for backward."""
+        return self.weights + self.gradients + self.optimizer + self.saved
+
+
+class MethodFacts(_Facts):
+    """A method, over its seeds.
+
+    Attributes:
+        name: As in the table: "prune-lora".
+        title: What it does, in a sentence.
+        learning_rate: The one that was chosen.
+        tried: Every learning rate with the main metric on the validation rows, first seed.
+        seeds: Seeds of the values below.
+        quality: By split ("test"; MNLI: "matched", "mismatched"), by metric.
+        parameters: Of the merged model.
+        trained: Parameters that were trained.
+        disk_bytes: Of the saved model's weights.
+        macs: Of the blocks, for one example of 128 tokens.
+        heads: Heads left, and of how many.
+        neurons: Neurons left, and of how many.
+        memory: Of a training step and of inference.
+        step_ms: Median time of one training step of 32 rows, timed apart from the trainings; None if not timed.
+        step_to_full: The same over full fine-tuning's, within each round; None without it or if not timed.
+        train_seconds: Wall time of all stages up to the merged model, mean over seeds, as recorded in training.
+        latencies: Inference; empty if not timed.
+    """
+
+    name: str
+    title: str
+    learning_rate: float
+    tried: dict[str, float]
+    seeds: tuple[int, ...]
+    quality: dict[str, dict[str, Figure]]
+    parameters: int
+    trained: int
+    disk_bytes: int
+    macs: int
+    heads: tuple[int, int]
+    neurons: tuple[int, int]
+    memory: MemoryFacts
+    step_ms: float | None
+    step_to_full: Share | None
+    train_seconds: float
+    latencies: tuple[LatencyFacts, ...]
+
+
+class PairFacts(_Facts):
+    """Two methods on the same reported rows.
+
+    Attributes:
+        first: Name of a method.
+        second: Name of another.
+        split: Which rows.
+        metric: The task's main metric.
+        difference: Mean over the seeds that both have of the first's metric minus the second's.
+        by_seed: The same, seed by seed.
+        low: Lower end of the 95 % bootstrap interval over rows.
+        high: Upper end of it.
+        p_value: Of the paired randomisation test: how often swapping the two methods' answers row by row gives a
+            difference at least as large.
+        rows: Number of rows.
+    """
+
+    first: str
+    second: str
+    split: str
+    metric: str
+    difference: float
+    by_seed: tuple[float, ...]
+    low: float
+    high: float
+    p_value: float
+    rows: int
+
+    @property
+    def more_than_noise(self) -> bool:
+        """Whether the difference would be rare (p < 0.05) if the two methods were alike on such rows."""
+        return self.p_value < 0.05
+
+
+class ComparisonResults(_Facts):
+    """Everything a comparison found.
+
+    Attributes:
+        format: Version of this layout.
+        model: Name or path of the pretrained model.
+        data: What the data is called: a task's name, or the file or folder.
+        task: "problem_type", "label_names", "rows" (split -> count), "majority_rate" (split -> rate or None), "metrics"
+            (main metric first), "notes", "fingerprint".
+        seeds: Asked for.
+        missing: Cells that were asked for and are not done yet, as "method, learning rate, seed".
+        methods: In the order asked for.
+        pairs: Every later method with every earlier one.
+        cells: Every training, those of learning rates that were not chosen too.
+        timing: Sizes, warm-up, repeats of the timing; None if not timed.
+        machine: What the timing ran on.
+        prunelora: Version of the library.
+    """
+
+    FORMAT: ClassVar[str] = "prunelora-comparison-1"
+
+    format: Literal["prunelora-comparison-1"] = "prunelora-comparison-1"
+    model: str
+    data: str
+    task: dict[str, Any]
+    seeds: tuple[int, ...]
+    missing: tuple[str, ...]
+    methods: tuple[MethodFacts, ...]
+    pairs: tuple[PairFacts, ...]
+    cells: tuple[CellFacts, ...]
+    timing: dict[str, Any] | None
+    machine: dict[str, Any]
+    prunelora: str
+
+    @property
+    def main_metric(self) -> str:
+        """What methods are judged by."""
+        return str(self.task["metrics"][0])
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Reported splits, in order."""
+        return tuple(self.task["majority_rate"])
+
+    def method(self, name: str) -> MethodFacts | None:
+        """A method by its name."""
+        return next((one for one in self.methods if one.name == name), None)
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, atomically."""
+        write_json(path, self.model_dump(mode="json"))
+
+
+def load_comparison(path: Path) -> ComparisonResults:
+    """Read what a comparison wrote.
+
+    Raises:
+        RecipeError: If the file is not there, or holds something else.
+    """
+    try:
+        return ComparisonResults.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise RecipeError(f"{path}: cannot be read as the results of a comparison ({first}).") from error
