@@ -22,6 +22,8 @@ LAYERS = (
     ("evaluation",),
     ("report",),
     ("pipeline",),  # with every other module at the root
+    ("comparison",),
+    ("reproduction",),
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

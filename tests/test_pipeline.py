@@ -248,3 +248,27 @@ def test_a_second_process_is_kept_out(inputs, tmp_path):
 def test_measuring_an_unmerged_model_is_an_error(inputs, tmp_path):
     with pytest.raises(RecipeError, match="needs a plain model: put 'merge' before it"):
         run(inputs, tmp_path / "run", ["score", "plan", "prune", "finetune", "measure"])
+
+
+def test_lora_without_a_plan_trains_the_same_rank_everywhere(inputs, tmp_path):
+    outcome = run(
+        inputs, tmp_path / "run", ["finetune", "merge"], **{"finetune.lora_rank": 2, "finetune.lora_targets": "query"}
+    )
+    assert outcome.results.facts("finetune")["trainable"]["lora"] == 3 * 2 * (24 + 24)
+    assert outcome.load().prunelora_plan.architecture.total_heads == 12
+
+
+def test_answers_are_kept_in_the_order_of_the_rows(inputs, tmp_path):
+    from safetensors.torch import load_file
+
+    outcome = run(inputs, tmp_path / "run", ["finetune", "merge", "evaluate"])
+    answers = load_file(outcome.folder / "answers.safetensors")
+    task = load_task(recipe_of(inputs).task)
+    tokenizer = load_tokenizer(inputs["model"])
+    assert answers["test.labels"].tolist() == list(task.test["label"])
+    for row in (0, 5, 11):
+        alone = tokenizer(task.test[row]["text"], return_tensors="pt")
+        with torch.no_grad():
+            assert torch.allclose(outcome.load()(**alone).logits[0], answers["test.logits"][row], atol=1e-5)
+    right = (answers["test.logits"].argmax(-1) == answers["test.labels"]).float().mean()
+    assert outcome.results.facts("evaluate")["quality"]["test"]["accuracy"] == pytest.approx(float(right))

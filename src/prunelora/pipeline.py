@@ -14,6 +14,7 @@ from typing import Any
 from prunelora import __version__
 from prunelora.data.embedded import model_source
 from prunelora.data.load import load_task
+from prunelora.data.task import TaskData
 from prunelora.delivery.checkpoints import load, load_tokenizer
 from prunelora.delivery.onnx import require_packages
 from prunelora.errors import RecipeError
@@ -54,8 +55,9 @@ class Outcome:
 
 def compress(
     *,
-    model: str = "minilm",
-    data: str = "rotten-tomatoes",
+    model: str | None = None,
+    data: str | None = None,
+    task: str | None = None,
     out: Path | str,
     recipe: Recipe | None = None,
     baseline: bool = False,
@@ -66,8 +68,10 @@ def compress(
     """Give back a fine-tuned model that is smaller and faster than the one it started from.
 
     Args:
-        model: Pretrained model: a folder, a hub name, or "minilm", the embedded one.
-        data: Task data: a file, a folder, a hub name, or "rotten-tomatoes", the embedded example.
+        model: Pretrained model: a folder, a hub name, or "minilm", the embedded one. The recipe's if not given.
+        data: Task data: a file, a folder, a hub name, or "rotten-tomatoes", the embedded example. The recipe's if
+            neither it nor `task` is given.
+        task: A task of GLUE by name, in place of `data`; with data_dir="..." from files.
         out: Run folder. A run that was stopped there goes on; a stage that is done under the same settings is not
             repeated.
         recipe: The stages and their settings; the paper's order if not given.
@@ -83,7 +87,8 @@ def compress(
         PruneLoraError: Of the kind that fits: data, model, options, folder.
     """
     recipe = recipe or Recipe()
-    changes = {recipe.key_of(name): value for name, value in ({"model": model, "data": data} | options).items()}
+    given = {name: value for name, value in (("model", model), ("data", data), ("task", task)) if value is not None}
+    changes = {recipe.key_of(name): value for name, value in (given | options).items()}
     recipe = recipe.with_settings(changes)
     return execute(recipe.with_baseline() if baseline else recipe, out, tell=tell, progress=progress)
 
@@ -93,6 +98,7 @@ def execute(
     out: Path | str,
     *,
     until: str | None = None,
+    task: TaskData | None = None,
     tell: Tell | None = None,
     progress: bool = True,
 ) -> Outcome:
@@ -102,6 +108,7 @@ def execute(
         recipe: What to do.
         out: Run folder.
         until: Name of the last stage to run; all if not given.
+        task: What `load_task(recipe.task)` gave, where the caller has it already; read if not given.
         tell: Called with a line for every stage.
         progress: Show progress bars.
 
@@ -119,7 +126,7 @@ def execute(
         require_packages()
     source = model_source(recipe.model)
     check_source(source)
-    task = load_task(recipe.task)
+    task = task or load_task(recipe.task)
     with folder.locked():
         folder.write_recipe(recipe)
         for note in task.notes:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from prunelora.data.settings import DataSettings
+from prunelora.data.settings import OF_OWN_DATA, DataSettings
 from prunelora.errors import RecipeError
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.storage import write_text
@@ -134,6 +134,12 @@ class MergeStage(_Stage):
     needs: ClassVar[tuple[str, ...]] = ("finetune",)
 
 
+class EvaluateStage(_Stage):
+    """Judge the model on the reported rows and keep its answers, for comparisons row by row."""
+
+    stage: Literal["evaluate"] = "evaluate"
+
+
 class ExportStage(_Stage):
     """Write the model as ONNX and compare its logits with torch's."""
 
@@ -171,6 +177,7 @@ Stage = Annotated[
     | PruneStage
     | FineTuneStage
     | MergeStage
+    | EvaluateStage
     | ExportStage
     | BaselineStage
     | MeasureStage
@@ -187,6 +194,7 @@ STAGE_KINDS: dict[str, type[BaseModel]] = {
         PruneStage,
         FineTuneStage,
         MergeStage,
+        EvaluateStage,
         ExportStage,
         BaselineStage,
         MeasureStage,
@@ -252,12 +260,14 @@ class Recipe(BaseModel):
 
         Args:
             changes: "model", "seed", "task.text", or "STAGE.SETTING" such as "plan.keep_heads"; the stage by its name
-                in `names`. Values may be strings, as typed on a command line.
+                in `names`. Values may be strings, as typed on a command line. "task.task" takes the place of
+                "task.data", and the other way round.
 
         Raises:
             RecipeError: If there is no such stage or setting, or the value is not one it can have.
         """
         content = self.model_dump(mode="json")
+        _leave_other_source(content["task"], changes)
         for key, value in changes.items():
             owner, _, field = key.rpartition(".")
             if owner in ("", "task"):
@@ -268,8 +278,8 @@ class Recipe(BaseModel):
                 known = STAGE_KINDS[target["stage"]].model_fields
             else:
                 raise RecipeError(f"{key}: the recipe has no stage {owner!r}. It has: {', '.join(self.names)}.")
-            if field not in known or field in ("stage", "stages", "task", "format"):
-                settable = [name for name in known if name not in ("stage", "stages", "task", "format")]
+            settable = [name for name in known if owner == "task" or name not in _NOT_SETTINGS]
+            if field not in settable:
                 raise RecipeError(
                     f"{key}: no such setting. {owner or 'The recipe'} has: {', '.join(settable) or 'none'}."
                 )
@@ -285,10 +295,11 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: If no stage of the recipe has it.
         """
-        if option in Recipe.model_fields:
-            return option
+        # First: "task" is the name of a task, not the section of the recipe that it stands in.
         if option in DataSettings.model_fields:
             return f"task.{option}"
+        if option in Recipe.model_fields:
+            return option
         owners = [
             name for name, stage in zip(self.names, self.stages, strict=True) if option in type(stage).model_fields
         ]
@@ -313,7 +324,22 @@ class Recipe(BaseModel):
 
 
 # Settings that YAML must not read: a column may be called "1", a data set "yes"; 1.0 must not become 1.
-_TEXTS = frozenset({"model", "data", "data_config", "text", "text_pair", "label", "keep_heads", "keep_ffn"})
+_TEXTS = frozenset(
+    {"model", "data", "task", "data_dir", "data_config", "text", "text_pair", "label", "keep_heads", "keep_ffn"}
+)
+# Fields of a recipe or a stage that say what it is.
+_NOT_SETTINGS = frozenset({"stage", "stages", "task", "format"})
+
+
+def _leave_other_source(task: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Where `changes` name a task, forget the data that the recipe had, and the other way round."""
+    data, name = changes.get("task.data"), changes.get("task.task")
+    if data is not None and name is not None:
+        raise RecipeError(f"--data {data} and --task {name} were both given. Give one of them.")
+    if data is not None:
+        task |= {"task": None, "data_dir": None}
+    if name is not None:
+        task |= {"data": None} | dict.fromkeys(OF_OWN_DATA) | {"task_type": "auto"}
 
 
 def load_recipe(path: Path | str) -> Recipe:
@@ -342,6 +368,8 @@ def read_recipe(content: Any, *, source: str) -> Recipe:
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise RecipeError(f"{source}: unknown key {place!r}.") from error
+        if first["type"] == "value_error":  # A rule over several settings: its message has the values.
+            raise RecipeError(f"{source}: {place}: {first['ctx']['error']}.") from error
         raise RecipeError(f"{source}: {place}: {first['msg']}, found {first.get('input')!r}.") from error
     recipe.check()
     return recipe

@@ -7,19 +7,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from prunelora.data.embedded import model_source
+from prunelora.data.metrics import metrics
 from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches, tokenise
 from prunelora.delivery.checkpoints import load, save
 from prunelora.delivery.onnx import export
 from prunelora.errors import RecipeError
 from prunelora.evaluation.measurement import measure
-from prunelora.evaluation.quality import evaluate
+from prunelora.evaluation.quality import evaluate, predict_rows
 from prunelora.finetuning.adapter import add_adapter, merge
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.finetuning.training import finetune
@@ -251,6 +253,7 @@ def _train(run: Run, model: Any, settings: FineTuneSettings, checkpoints: Path, 
         logs=logs,
         seed=run.recipe.seed,
         progress=run.progress,
+        main_metric=run.task.metrics[0],
         **settings.model_dump(include=set(FineTuneSettings.model_fields)),
     )
     return result.to_dict()
@@ -279,6 +282,24 @@ def _merge(run: Run, name: str, _: Any) -> Facts:
 
 def _restore_merged(run: Run, name: str, _: Any) -> None:
     run.model = load(run.path(name, "model")).to(best_device())
+
+
+# Evaluate: answers on the reported rows -----------------------------------------------------------------------------
+
+
+def _evaluate(run: Run, name: str, _: Any) -> Facts:
+    """Logits and labels of every reported split, in the order of its rows."""
+    tensors: dict[str, torch.Tensor] = {}
+    quality = {}
+    for split, rows in run.task.reported.items():
+        tokenised = tokenise(rows, run.tokenizer, max_length=run.recipe.task.max_length)
+        logits = predict_rows(run.model, tokenised, run.tokenizer)
+        labels = np.asarray(tokenised["labels"])
+        quality[split] = metrics(logits, labels, run.task.problem_type)
+        tensors |= {f"{split}.logits": torch.from_numpy(logits), f"{split}.labels": torch.from_numpy(labels)}
+    with replacing_file(run.path(name, "answers.safetensors")) as temporary:
+        save_file(tensors, temporary)
+    return {"quality": quality}
 
 
 # Export, baseline, measure, report: what is delivered and what is known about it --------------------------------------
@@ -352,6 +373,7 @@ WORK: Mapping[str, StageWork] = {
     "prune": StageWork(_prune, _restore_pruned),
     "finetune": StageWork(_finetune, _restore_finetuned, lambda settings: (_tuned_folder(settings),)),
     "merge": StageWork(_merge, _restore_merged, lambda _: ("model",)),
+    "evaluate": StageWork(_evaluate, _nothing, lambda _: ("answers.safetensors",)),
     "export": StageWork(_export, _nothing, lambda _: ("model.onnx",)),
     "baseline": StageWork(_baseline, _nothing),
     "measure": StageWork(_measure, _nothing),

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from prunelora.evaluation.memory import saved_for_backward_bytes, training_memory
+from prunelora.evaluation.memory import inference_memory, saved_for_backward_bytes, training_memory
 
 
 class OneLinear(nn.Module):
@@ -82,3 +82,41 @@ def test_gradients_and_optimiser_are_those_of_the_trainable_weights(optimizer_st
     assert found.optimizer_bytes == optimizer_states * (4 * 3 + 3) * 4
     assert found.saved_bytes == 5 * 4 * 4
     assert found.total == 172 + 60 + optimizer_states * 60 + 80
+
+
+class Wide(nn.Module):
+    """Activations of 4, 40, 40 and 3 numbers a row, one after the other."""
+
+    def __init__(self, *, repeats=1):
+        super().__init__()
+        self.up, self.down, self.repeats = nn.Linear(4, 40), nn.Linear(40, 3), repeats
+
+    def forward(self, inputs):
+        for _ in range(self.repeats):
+            found = self.down(torch.relu(self.up(inputs)).reshape(-1, 40))
+        return found
+
+
+def test_inference_holds_the_weights_and_what_is_alive_at_once():
+    weights = (4 * 40 + 40 + 40 * 3 + 3) * 4
+    inputs = {"inputs": torch.zeros(5, 4)}
+    # Before and after the relu; a view of it costs nothing.
+    assert inference_memory(Wide(), inputs) == weights + 2 * 5 * 40 * 4
+
+
+def test_inference_memory_is_free_again_when_nothing_refers_to_it():
+    once, often = (inference_memory(Wide(repeats=n), {"inputs": torch.zeros(5, 4)}) for n in (1, 6))
+    # The result of the round before is still alive in the next round.
+    assert often - once == 5 * 3 * 4
+
+
+def test_inference_needs_less_memory_with_fewer_neurons_and_leaves_the_model_as_found(make_tiny):
+    from tiny import random_plan
+
+    from prunelora.pruning.surgery import prune_
+
+    batch = {"input_ids": torch.ones(8, 7, dtype=torch.long), "labels": torch.zeros(8, dtype=torch.long)}
+    model = make_tiny().train()
+    dense = inference_memory(model, batch)
+    assert model.training
+    assert inference_memory(prune_(model, random_plan(model, empty=False)), batch) < dense

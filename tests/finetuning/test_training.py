@@ -186,3 +186,26 @@ def test_several_processes_need_a_folder_in_common(tokenizer, monkeypatch):
 def test_an_unknown_setting_is_an_error(tokenizer):
     with pytest.raises(ValueError, match="lr"):
         tune(peft_model(), tokenizer, lr=1e-3)
+
+
+def test_dropout_can_be_set_for_a_training_and_is_as_before_after_it(tokenizer):
+    def dropouts(model) -> set[float]:
+        return {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+
+    seen = []
+    model = peft_model()
+    before = dropouts(model)
+    assert max(before) > 0
+    model.register_forward_hook(lambda module, *_: seen.append((module.training, dropouts(module))))
+    tune(model, tokenizer, dropout=0.0, epochs=1)
+    assert {tuple(found) for training_now, found in seen if training_now} == {(0.0,)}
+    assert dropouts(model) == before
+
+
+def test_loras_own_dropout_is_not_the_models(tokenizer):
+    model = tiny_model(dtype=torch.float32, num_labels=2)
+    plan = Plan.whole(dissect(model).lineage, rank=4)
+    model = pl.add_adapter(pl.prune_(model, plan), plan, dropout=0.25)
+    with training.dropout_of(model, 0.0):
+        kept = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert kept == {0.0, 0.25}

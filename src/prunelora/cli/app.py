@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from prunelora import __version__
-from prunelora.cli import terminal
-from prunelora.cli.options import with_settings_of
+from prunelora.cli import comparing, terminal
+from prunelora.cli.options import Json, Sets, settings_typed, with_settings_of
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
 from prunelora.recipe import (
@@ -31,13 +31,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
 RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Run folder. Made if --model and --data start a run in it.")
-]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="STAGE.SETTING=VALUE", help="Any other setting of the recipe; may be repeated."),
+    Path, typer.Argument(metavar="RUN", help="Run folder. Made if --model and --data (or --task) start a run in it.")
 ]
 RecipeFile = Annotated[
     Path | None, typer.Option("--recipe", help="Recipe file (YAML) with the stages and their settings.")
@@ -89,12 +84,13 @@ def run(
 
     A run that was stopped goes on; stages that are done under the same settings are not repeated.
     """
-    example = not settings.keys() & {"model", "data"} and recipe is None
+    example = not settings.keys() & {"model", "data", "task"} and recipe is None
     if not example and out is None:
         raise RecipeError("No run folder was given. Add --out FOLDER.")
     folder = RunFolder(out or EXAMPLE_OUT)
     # With model and data typed, what is not typed has its default: the same command is the same run.
-    chosen = _starting_recipe(recipe, folder, settings, example=example, anew={"model", "data"} <= settings.keys())
+    anew = "model" in settings and bool(settings.keys() & {"data", "task"})
+    chosen = _starting_recipe(recipe, folder, settings, example=example, anew=anew)
     chosen = _changed(chosen.with_baseline() if baseline else chosen, settings, sets)
     if dry_run:
         _show_plan_of_work(chosen, folder, json)
@@ -116,23 +112,19 @@ def _starting_recipe(
         return load_recipe(file)
     if folder.begun and not anew:
         return folder.recipe()
-    missing = {"model", "data"} - settings.keys()
+    alternatives = (("--model", {"model"}), ("--data", {"data", "task"}))
+    missing = [option for option, names in alternatives if not settings.keys() & names]
     if missing and not example:
         raise RecipeError(
-            f"{' and '.join(f'--{name}' for name in sorted(missing, reverse=True))} missing: "
-            "a run needs --model and --data. `prunelora run` with neither runs the embedded example."
+            f"{' and '.join(missing)} missing: a run needs --model and --data (or --task in its place). "
+            "`prunelora run` with none of them runs the embedded example."
         )
     return Recipe()
 
 
 def _changed(recipe: Recipe, settings: dict[str, Any], sets: list[str] | None) -> Recipe:
     changes = {recipe.key_of(name): value for name, value in settings.items()}
-    for item in sets or []:
-        key, sign, value = item.partition("=")
-        if not sign:
-            raise RecipeError(f"--set {item}: expected STAGE.SETTING=VALUE, such as finetune.weight_decay=0.")
-        changes[key.strip()] = value.strip()
-    return recipe.with_settings(changes)
+    return recipe.with_settings(changes | settings_typed(sets))
 
 
 def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:
@@ -149,7 +141,8 @@ def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:
             {"model": recipe.model, "task": recipe.task.model_dump(), "folder": str(folder.path), "stages": work}
         )
         return
-    terminal.give_lines([f"model {recipe.model}, data {recipe.task.data}, seed {recipe.seed}, into {folder.path}"])
+    data = f"task {recipe.task.task}" if recipe.task.task is not None else f"data {recipe.task.data}"
+    terminal.give_lines([f"model {recipe.model}, {data}, seed {recipe.seed}, into {folder.path}"])
     for number, one in enumerate(work, start=1):
         shown = ", ".join(f"{key}={value}" for key, value in one["settings"].items() if value is not None)
         mark = "  (finished once; repeated if something before it changed)" if one["has_record"] else ""
@@ -191,6 +184,9 @@ for _kind in ("score", "plan", "prune", "finetune", "merge", "measure", "export"
     _stage_command(_kind)
 
 
+app.command()(comparing.compare)
+
+
 @app.command()
 def show(
     plan: Annotated[Path, typer.Argument(help="A plan.json, or a folder that has one (run, model or adapter).")],
@@ -215,7 +211,7 @@ def show(
 
 
 @app.command()
-@with_settings_of((PlanStage, ("keep_heads", "keep_ffn")))
+@with_settings_of((DataSettings, ("task", "data_dir")), (PlanStage, ("keep_heads", "keep_ffn")))
 def check(
     model: Annotated[
         str, typer.Option(help="Model: a folder, a hub name, or minilm. Only its configuration is read.")
@@ -229,8 +225,11 @@ def check(
     """What can this model, data and budget give? Sizes and speed ceilings, before any work."""
     from prunelora.evaluation.feasibility import check as check_budget
 
+    source = {name: settings.pop(name, None) for name in ("task", "data_dir")}
     budget = PlanStage.model_validate(settings)
-    found = check_budget(model, data=data, keep_heads=budget.keep_heads, keep_ffn=budget.keep_ffn, tokens=tokens)
+    found = check_budget(
+        model, data=data, **source, keep_heads=budget.keep_heads, keep_ffn=budget.keep_ffn, tokens=tokens
+    )
     if json:
         terminal.give_json(found.to_dict())
     else:

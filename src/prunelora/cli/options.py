@@ -10,7 +10,26 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from prunelora.errors import RecipeError
+
 Command = Callable[..., None]
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STAGE.SETTING=VALUE", help="Any other setting of the recipe; may be repeated."),
+]
+
+
+def settings_typed(sets: list[str] | None) -> dict[str, str]:
+    """What `--set` was given: ["finetune.epochs=2"] -> {"finetune.epochs": "2"}."""
+    changes = {}
+    for item in sets or []:
+        key, sign, value = item.partition("=")
+        if not sign:
+            raise RecipeError(f"--set {item}: expected STAGE.SETTING=VALUE, such as finetune.weight_decay=0.")
+        changes[key.strip()] = value.strip()
+    return changes
 
 
 def with_settings_of(*sources: tuple[type[BaseModel], Iterable[str] | None]) -> Callable[[Command], Command]:

@@ -5,13 +5,14 @@ import statistics
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from prunelora.data.embedded import model_source
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
 from prunelora.data.tokens import tokenise
-from prunelora.errors import CheckpointError
+from prunelora.errors import CheckpointError, DataError
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.planning.costs import block_macs, block_parameters, ceiling, head_parameters, neuron_parameters
@@ -70,9 +71,14 @@ class Feasibility:
         if self.data is not None:
             d = self.data
             lines.append(
-                f"data: {d['rows']['train']} training rows, {d['rows']['test']} test rows, median length "
-                f"{d['median_tokens']:.0f} tokens"
-                + (f", majority-class rate {d['majority_rate']:.1%}" if d["majority_rate"] is not None else "")
+                f"data: {d['rows']['train']} training rows, "
+                + "".join(f"{d['rows'][split]} {split} rows, " for split in d["majority_rates"])
+                + f"median length {d['median_tokens']:.0f} tokens"
+                + "".join(
+                    f", majority-class rate {rate:.1%}" + (f" ({split})" if len(d["majority_rates"]) > 1 else "")
+                    for split, rate in d["majority_rates"].items()
+                    if rate is not None
+                )
             )
         return lines
 
@@ -81,6 +87,8 @@ def check(
     model: str,
     *,
     data: str | None = None,
+    task: str | None = None,
+    data_dir: str | None = None,
     keep_heads: int | float | None = 0.5,
     keep_ffn: int | float | None = 0.5,
     tokens: int = 128,
@@ -90,6 +98,8 @@ def check(
     Args:
         model: Folder, hub name, or "minilm".
         data: Task data to look at as well; see `prunelora.data.settings`.
+        task: The same by the name of a task.
+        data_dir: Folder with the files of the named task.
         keep_heads: As in `make_plan`.
         keep_ffn: As in `make_plan`.
         tokens: Length of the inputs, in tokens.
@@ -103,16 +113,18 @@ def check(
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{model}: its configuration cannot be read ({str(error).splitlines()[0]}).") from error
     facts = None
-    if data is not None:
-        task = load_task(DataSettings(data=data))
-        config.num_labels = task.num_labels
+    if data is not None or task is not None or data_dir is not None:
+        rows = load_task(_source(data, task, data_dir))
+        config.num_labels = rows.num_labels
         tokenizer = AutoTokenizer.from_pretrained(model_source(model))
-        lengths = [len(ids) for ids in tokenise(task.train, tokenizer, max_length=512)["input_ids"]]
+        lengths = [len(ids) for ids in tokenise(rows.train, tokenizer, max_length=512)["input_ids"]]
+        splits = {"train": rows.train, "validation": rows.validation} | rows.reported
         facts = {
-            "rows": {name: len(getattr(task, name)) for name in ("train", "validation", "test")},
+            "rows": {name: len(split) for name, split in splits.items()},
             "median_tokens": statistics.median(lengths),
-            "majority_rate": task.majority_rate,
-            "problem_type": task.problem_type,
+            "majority_rate": rows.majority_rate,
+            "majority_rates": rows.majority_rates,
+            "problem_type": rows.problem_type,
         }
     with torch.device("meta"):
         shell = AutoModelForSequenceClassification.from_config(config)
@@ -138,3 +150,10 @@ def check(
         speedup_no_heads=ceiling(a, tokens=tokens, keep_heads=0.0, keep_ffn=1.0).speedup,
         data=facts,
     )
+
+
+def _source(data: str | None, task: str | None, data_dir: str | None) -> DataSettings:
+    try:
+        return DataSettings(data=data, task=task, data_dir=data_dir)
+    except ValidationError as error:
+        raise DataError(str(error.errors()[0]["msg"]).removeprefix("Value error, ") + ".") from error

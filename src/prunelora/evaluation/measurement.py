@@ -231,10 +231,10 @@ def _saved_bytes(model: nn.Module, training: tuple[int, int], seed: int) -> int:
     batch = random_inputs(model, batch_size=batch_size, tokens=tokens, generator=generator)
     with left_as_found(model):
         model.requires_grad_(True)
-        return saved_for_backward_bytes(model, batch | _labels(model, batch_size))
+        return saved_for_backward_bytes(model, batch | labels_for(model, batch_size))
 
 
-def _labels(model: nn.Module, batch_size: int) -> dict[str, torch.Tensor]:
+def labels_for(model: nn.Module, batch_size: int) -> dict[str, torch.Tensor]:
     """Labels of the kind the task head takes; their values do not matter. None for a model without a task head."""
     config: Any = model.config
     if not hasattr(model, "loss_function") or "ForSequenceClassification" not in type(model).__name__:
@@ -269,7 +269,7 @@ def _latencies(
             warmup=warmup,
             repeats=repeats,
             max_seconds=max_seconds,
-            synchronise=_synchronise(device_of(models["model"])),
+            synchronise=synchronise(device_of(models["model"])),
         )
     found = []
     for engine in ENGINES:
@@ -288,7 +288,7 @@ def _ready(models: dict[str, nn.Module]) -> Iterator[None]:
         yield
 
 
-def _synchronise(device: torch.device) -> Callable[[], None] | None:
+def synchronise(device: torch.device) -> Callable[[], None] | None:
     if device.type == "cuda":
         return partial(torch.cuda.synchronize, device)
     return torch.mps.synchronize if device.type == "mps" else None

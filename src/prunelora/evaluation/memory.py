@@ -1,12 +1,15 @@
 """Memory of one training step, counted from the tensors themselves, so that it is the same on every device."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from prunelora.evaluation.counting import weight_bytes
 from prunelora.models.device import on_device
@@ -94,3 +97,56 @@ def _problem_type_kept(model: nn.Module) -> Iterator[None]:
     finally:
         if hasattr(config, "problem_type"):
             config.problem_type = found
+
+
+def inference_memory(model: nn.Module, batch: Mapping[str, Any]) -> int:
+    """Bytes of one forward pass in eval mode: all parameters, and the most activations that are alive at once.
+
+    Every tensor that an operation makes counts from when it is made until nothing refers to it; tensors that share
+    memory count once. Scratch memory inside an operation does not count.
+
+    Args:
+        model: Left as it was found.
+        batch: As `model(**batch)` takes it; labels are left out.
+    """
+    inputs = {name: value for name, value in on_device(batch, model).items() if name != "labels"}
+    with left_as_found(model), torch.no_grad():
+        model.eval()
+        with _LiveBytes(known=[*model.parameters(), *model.buffers()]) as live:
+            model(**inputs)
+    return weight_bytes(model) + live.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Follows the memory of the tensors that operations make while it is active."""
+
+    def __init__(self, known: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        self.peak = 0
+        self._now = 0
+        # Storages, not tensors: a view is no memory of its own. Their Python objects do not live long enough to ask
+        # them, so each is followed by the tensors that use it.
+        self._users: dict[int, int] = {tensor.untyped_storage().data_ptr(): 1 for tensor in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._follow(tensor)
+        return result
+
+    def _follow(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        address, size = storage.data_ptr(), storage.nbytes()
+        if not address:
+            return
+        if not self._users.get(address):
+            self._now += size
+            self.peak = max(self.peak, self._now)
+        self._users[address] = self._users.get(address, 0) + 1
+        weakref.finalize(tensor, self._release, address, size)
+
+    def _release(self, address: int, size: int) -> None:
+        self._users[address] -= 1
+        if not self._users[address]:
+            self._now -= size

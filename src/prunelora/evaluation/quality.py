@@ -35,11 +35,20 @@ def evaluate(
     Returns:
         The metrics of `prunelora.data.metrics` for this problem type.
     """
-    # Rows of one length together: less padding, and no metric depends on the order.
+    logits = predict_rows(model, tokenised, tokenizer, batch_size=batch_size)
+    return metrics(logits, np.asarray(tokenised["labels"]), problem_type)
+
+
+def predict_rows(
+    model: nn.Module, tokenised: Dataset, tokenizer: PreTrainedTokenizerBase, *, batch_size: int = 64
+) -> np.ndarray:
+    """Logits of tokenised rows, in the order of the rows: (N, C), float32. The model is left as it was found."""
+    # Rows of one length together: less padding.
     order = np.argsort([len(ids) for ids in tokenised["input_ids"]], kind="stable")
-    ordered = tokenised.select(order.tolist())
-    logits = predict(model, batches(ordered, tokenizer, batch_size=batch_size))
-    return metrics(logits, np.asarray(ordered["labels"]), problem_type)
+    ordered = predict(model, batches(tokenised.select(order.tolist()), tokenizer, batch_size=batch_size))
+    logits = np.empty_like(ordered)
+    logits[order] = ordered
+    return logits
 
 
 def predict(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> np.ndarray:

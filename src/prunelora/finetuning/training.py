@@ -29,7 +29,7 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
-from prunelora.data.metrics import MAIN_METRIC, SINGLE_LABEL, metrics
+from prunelora.data.metrics import MAIN_METRIC, SINGLE_LABEL, choosing_metrics, metrics
 from prunelora.errors import DataError, MissingExtraError
 from prunelora.finetuning.adapter import trainable_parameters
 from prunelora.finetuning.settings import FineTuneSettings
@@ -74,6 +74,7 @@ def finetune(
     logs: Path | str = "tensorboard",
     seed: int = 0,
     progress: bool = True,
+    main_metric: str | None = None,
     **options: Any,
 ) -> TrainingResult:
     """Train what is trainable in `model`, in place, and leave it at its best on the validation rows.
@@ -91,13 +92,16 @@ def finetune(
         logs: Folder for TensorBoard's logs, where settings ask for them.
         seed: Order of the rows and dropout.
         progress: Show a progress bar with the time left.
+        main_metric: What the best checkpoint is best in, of `prunelora.data.metrics`; if not given, accuracy, micro F1
+            (several labels a row) or Pearson's correlation (regression).
         **options: Fields of FineTuneSettings, in place of those in `settings`.
 
     Returns:
         TrainingResult.
 
     Raises:
-        DataError: If there are no rows to train on or to choose by, or several processes have no folder in common.
+        DataError: If there are no rows to train on or to choose by, no such metric, or several processes have no folder
+            in common.
     """
     settings = FineTuneSettings(**((settings or FineTuneSettings()).model_dump() | options))
     for name, rows in (("train", train), ("validation", validation)):
@@ -112,11 +116,15 @@ def finetune(
         )
     temporary = None if checkpoints else tempfile.mkdtemp(prefix="prunelora-training-")
     folder = Path(checkpoints or str(temporary))
-    problem_type = getattr(getattr(model, "config", None), "problem_type", None) or SINGLE_LABEL
+    config = getattr(model, "config", None)
+    problem_type = getattr(config, "problem_type", None) or SINGLE_LABEL
+    known = choosing_metrics(problem_type, getattr(config, "num_labels", 0))
+    if main_metric is not None and main_metric not in known:
+        raise DataError(f"main_metric={main_metric!r} cannot choose checkpoints here. Use one of: {', '.join(known)}.")
     clock = _StepClock()
     trainer = Trainer(
         model=model,
-        args=_arguments(settings, folder, problem_type, len(train), seed, progress),
+        args=_arguments(settings, folder, main_metric or MAIN_METRIC[problem_type], len(train), seed, progress),
         train_dataset=train,
         eval_dataset={"validation": validation},
         processing_class=tokenizer,
@@ -131,7 +139,7 @@ def finetune(
         trainer.add_callback(_QuietProgress)
     started = time.perf_counter()
     try:
-        with _dropout(model, settings.dropout):
+        with dropout_of(model, settings.dropout):
             trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
     finally:
         if temporary:
@@ -160,7 +168,7 @@ def finetune(
 
 
 def _arguments(
-    settings: FineTuneSettings, folder: Path, problem_type: str, rows: int, seed: int, progress: bool
+    settings: FineTuneSettings, folder: Path, main_metric: str, rows: int, seed: int, progress: bool
 ) -> TrainingArguments:
     rows_per_step = settings.batch_size * _num_processes()
     steps_per_epoch = max(1, math.ceil(rows / rows_per_step) // settings.accumulation_steps)
@@ -186,7 +194,7 @@ def _arguments(
         save_steps=every,
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model=f"validation_{MAIN_METRIC[problem_type]}",
+        metric_for_best_model=f"validation_{main_metric}",
         greater_is_better=True,
         logging_strategy="steps",
         logging_steps=max(1, min(25, every)),
@@ -204,7 +212,7 @@ def _arguments(
 
 
 @contextlib.contextmanager
-def _dropout(model: nn.Module, probability: float | None) -> Iterator[None]:
+def dropout_of(model: nn.Module, probability: float | None) -> Iterator[None]:
     """Give every dropout of the model itself, not LoRA's own, another probability while the block runs."""
     found = {
         module: module.p

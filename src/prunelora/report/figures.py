@@ -34,7 +34,7 @@ HEAT = "YlGnBu"
 # Inches. A phone shows 4.8 inches at about three quarters of their size, so 10 points stay readable.
 WIDTH = 4.8
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10,
@@ -79,7 +79,7 @@ def importance_heatmap(importance: Importance, plan: Plan | None = None) -> Figu
     ]
     cut = [(layer, head) for layer, head in present if plan is not None and head not in plan.heads[layer]]
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _new(height=1.3 + _rows_height(base.num_layers))
         norm = Normalize(0, 1)
         cells = _cells(axes, values, HEAT, norm)
@@ -122,7 +122,7 @@ def importance_heatmap(importance: Importance, plan: Plan | None = None) -> Figu
 def kept_per_layer(plan: Plan) -> Figure:
     """Heads and neurons that stay, of all that were there, layer by layer."""
     layers = range(plan.base.num_layers)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.2 + _rows_height(plan.base.num_layers)), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for axes, name, kept, totals in (
@@ -165,7 +165,7 @@ def ranks(plan: Plan) -> Figure:
         [[plan.rank(name, layer) for name in names] for layer in range(plan.base.num_layers)], dtype=float
     ).reshape(plan.base.num_layers, len(names))
     levels = sorted(set(values.ravel().tolist()))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _new(height=0.7 + _rows_height(plan.base.num_layers))
         # One tint a level, none so dark that black numbers would not show.
         tints = matplotlib.colormaps[HEAT](np.linspace(0, 0.5, len(levels)))
@@ -194,7 +194,7 @@ def training_curve(
         starts: Epochs at which a second, third ... training began.
     """
     curves = [(history, "-", "")] + ([(baseline, "--", "dense baseline, ")] if baseline else [])
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1.1, 1))
         for entries, line, whose in curves:
@@ -242,7 +242,7 @@ def latency(measurement: Mapping[str, Any]) -> Figure:
     """
     pairs = timings(measurement)
     engines = list(dict.fromkeys(pair.engine for pair in pairs))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.1 + 0.35 * len(engines) + 0.46 * len(pairs)), layout="constrained")
         counts = [sum(pair.engine == engine for pair in pairs) for engine in engines]
         panels = figure.subplots(len(engines), 1, sharex=True, squeeze=False, height_ratios=counts)[:, 0]
@@ -296,16 +296,25 @@ def draw(results: RunResults) -> dict[str, Figure]:
 
 
 def save_figures(results: RunResults, folder: Path) -> dict[str, Path]:
-    """Draw all figures into a folder.
+    """Draw all figures of a run into a folder.
 
     Returns:
         File name ("importance.svg", "importance.png", ...) -> path.
     """
+    return save_drawn(draw(results), folder)
+
+
+def save_drawn(figures: Mapping[str, Figure], folder: Path) -> dict[str, Path]:
+    """Save every figure as SVG and as PNG, atomically.
+
+    Returns:
+        File name -> path.
+    """
     written = {}
-    for name, figure in draw(results).items():
+    for name, figure in figures.items():
         for kind in ("svg", "png"):
             path = folder / f"{name}.{kind}"
-            with matplotlib.rc_context(_STYLE), replacing_file(path) as temporary:
+            with matplotlib.rc_context(STYLE), replacing_file(path) as temporary:
                 FigureCanvasAgg(figure)
                 figure.savefig(temporary, format=kind, dpi=200, metadata=_NO_METADATA[kind])
             written[path.name] = path

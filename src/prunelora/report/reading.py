@@ -10,15 +10,17 @@ from prunelora.report.results import RunResults
 
 _TITLES = {
     "accuracy": "accuracy",
+    "f1": "F1",
     "f1_macro": "F1, mean of classes",
     "f1_micro": "F1, all labels together",
+    "matthews": "Matthews correlation",
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
     "mse": "mean squared error",
     "loss": "loss",
 }
 # Shares, which people read as per cent.
-SHARES = frozenset({"accuracy", "f1_macro", "f1_micro"})
+SHARES = frozenset({"accuracy", "f1", "f1_macro", "f1_micro"})
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ class Section:
         table: A table.
         code: Text to be shown as it stands.
         language: Of the code.
-        folded: Whether it is shown closed where a page can do that.
+        folded: Whether table and code are shown closed where a page can do that.
     """
 
     title: str

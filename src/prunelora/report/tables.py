@@ -1,6 +1,8 @@
 """The report's tables as data, shared by HTML and Markdown."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from prunelora.report.reading import (
     SHARES,
@@ -108,22 +110,32 @@ def stage_times(results: RunResults) -> Table:
 
 def data_table(results: RunResults) -> Table:
     """Columns, rows per split, classes and majority rate."""
-    task = results.task
-    rows = [("data", results.data), ("problem", str(task.get("problem_type", "")).replace("_", " "))]
+    rates = {"test": results.task.get("majority_rate")}
+    return Table(("", ""), task_rows(results.data, results.task, rates))
+
+
+def task_rows(data: str, task: Mapping[str, Any], rates: Mapping[str, float | None]) -> tuple[tuple[str, str], ...]:
+    """What is known of a task, a name and a text each.
+
+    Args:
+        data: What the data is called.
+        task: "problem_type", and where known "columns", "rows", "label_names", "fingerprint".
+        rates: Majority rate by reported split; None where there is none.
+    """
+    rows = [("data", data), ("problem", str(task.get("problem_type", "")).replace("_", " "))]
     rows += [(f"column for {role}", str(column)) for role, column in task.get("columns", {}).items()]
     rows += [(f"{split} rows", f"{count:,}") for split, count in task.get("rows", {}).items()]
     names = [str(name) for name in task.get("label_names", ())]
     if names:
         shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
         rows.append(("classes", f"{len(names)}: {shown}"))
-    rate = task.get("majority_rate")
-    if rate is not None:
-        rows.append(
-            ("majority rate", f"{100 * rate:.1f} % of the test rows have the most frequent class of the training rows")
-        )
+    for split, rate in rates.items():
+        if rate is not None:
+            most = f"{100 * rate:.1f} % of the {split} rows have the most frequent class of the training rows"
+            rows.append(("majority rate", most))
     if task.get("fingerprint"):
         rows.append(("fingerprint", str(task["fingerprint"])))
-    return Table(("", ""), tuple(rows))
+    return tuple(rows)
 
 
 def _training(results: RunResults) -> list[Row]:

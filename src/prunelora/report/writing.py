@@ -1,8 +1,9 @@
-"""Writing the report: figures, report.html, report.md and metrics.json."""
+"""Writing a page as report.html and report.md; and the report of a run: its figures, its page and metrics.json."""
 
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,30 @@ from markupsafe import Markup
 
 from prunelora.report.figures import save_figures
 from prunelora.report.results import RunResults
-from prunelora.report.sections import sections
+from prunelora.report.sections import Section, sections
 from prunelora.report.summary import files, gained, quality, summarise, warnings
 from prunelora.storage import write_json, write_text
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page says, before it is HTML or Markdown.
+
+    Attributes:
+        title: Its heading.
+        subtitle: What it is about, below the heading.
+        summary: What a reader should take away: headings with their lines.
+        warnings: What went wrong or may mislead.
+        sections: The rest, in order.
+        numbers: Files that hold the numbers for machines: "metrics.json".
+    """
+
+    title: str
+    subtitle: str
+    summary: tuple[tuple[str, tuple[str, ...]], ...]
+    warnings: tuple[str, ...]
+    sections: tuple[Section, ...]
+    numbers: str
 
 
 def write_report(results: RunResults, folder: Path) -> list[str]:
@@ -23,26 +45,50 @@ def write_report(results: RunResults, folder: Path) -> list[str]:
         Names of the written files, relative to `folder`, with forward slashes.
     """
     drawn = save_figures(results, folder / "figures")
-    names = list(dict.fromkeys(path.stem for path in drawn.values()))
-    content: dict[str, Any] = {
-        "title": f"{Path(results.model).name} pruned for {Path(results.data).stem}",
-        "model": results.model,
-        "data": results.data,
-        "seed": results.seed,
-        "summary": (
-            ("Gained", gained(results)),
-            ("Quality", quality(results)),
-            ("Files", files(results)),
+    names = frozenset(path.stem for path in drawn.values())
+    page = Page(
+        title=f"{Path(results.model).name} pruned for {Path(results.data).stem}",
+        subtitle=f"{results.model} on {results.data}, seed {results.seed}",
+        summary=(
+            ("Gained", tuple(gained(results))),
+            ("Quality", tuple(quality(results))),
+            ("Files", tuple(files(results))),
         ),
-        "warnings": warnings(results),
-        "sections": sections(results, frozenset(names)),
-    }
-    svg = {name: inline_svg(drawn[f"{name}.svg"].read_text(encoding="utf-8"), name) for name in names}
-    page = _environment(html=True).get_template("report.html.j2").render(**content, svg=svg)
-    write_text(folder / "report.html", page)
-    write_text(folder / "report.md", _environment(html=False).get_template("report.md.j2").render(**content))
+        warnings=tuple(warnings(results)),
+        sections=tuple(sections(results, names)),
+        numbers="metrics.json",
+    )
+    written = write_page(page, drawn, folder)
     write_json(folder / "metrics.json", _numbers(results))
-    return [*(f"figures/{name}" for name in drawn), "report.html", "report.md", "metrics.json"]
+    return [*(f"figures/{name}" for name in drawn), *written, "metrics.json"]
+
+
+def write_page(page: Page, drawn: Mapping[str, Path], folder: Path, *, name: str = "report") -> list[str]:
+    """Write a page as HTML that holds everything, and as Markdown that shows the pictures in `folder`/figures.
+
+    Args:
+        page: What it says.
+        drawn: Its figures' files by name, an SVG for each among them: "latency.svg" -> path.
+        folder: Where the two files are put.
+        name: What they are called, before .html and .md.
+
+    Returns:
+        Names of the written files, relative to `folder`.
+    """
+    svg = {
+        path.stem: inline_svg(path.read_text(encoding="utf-8"), path.stem)
+        for path in drawn.values()
+        if path.suffix == ".svg"
+    }
+    template = _environment(html=True).get_template("report.html.j2")
+    write_text(folder / f"{name}.html", template.render(page=page, svg=svg, name=name))
+    write_text(folder / f"{name}.md", page_as_markdown(page))
+    return [f"{name}.html", f"{name}.md"]
+
+
+def page_as_markdown(page: Page) -> str:
+    """The page as Markdown."""
+    return _environment(html=False).get_template("report.md.j2").render(page=page)
 
 
 def inline_svg(text: str, name: str) -> Markup:
@@ -72,6 +118,7 @@ def unbroken(text: str) -> str:
     """The same with no line break between a number and its unit or sign, or within a range of numbers."""
     text = re.sub(r"(?<=\d)\N{EN DASH}(?=\d)", "\N{EN DASH}\N{WORD JOINER}", text)
     text = re.sub(r"(?<=\d) (?=(?:%|ms|s|min|h|points|times|[kMGT]|[kMGT]?B)(?!\w))", "\N{NO-BREAK SPACE}", text)
+    text = re.sub(r"(?<=\d) (?=\N{PLUS-MINUS SIGN})|(?<=[<=]) (?=\d)", "\N{NO-BREAK SPACE}", text)
     return re.sub("(?<=\N{PLUS-MINUS SIGN}) ", "\N{NO-BREAK SPACE}", text)
 
 

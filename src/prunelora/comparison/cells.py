@@ -1,0 +1,135 @@
+"""Cells of a comparison: one training each, in a folder of its own that is finished or is not."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from prunelora import __version__
+from prunelora.comparison.methods import Method
+from prunelora.comparison.results import CellFacts
+from prunelora.data.task import TaskData
+from prunelora.errors import RecipeError
+from prunelora.evaluation.machine import describe_machine
+from prunelora.models.device import best_device
+from prunelora.pipeline import execute
+from prunelora.recipe import FineTuneStage, Recipe
+from prunelora.report.results import RunResults
+from prunelora.storage import write_json
+
+FACTS = "cell.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method with a learning rate and a seed, and where its run folder is.
+
+    Attributes:
+        method: The method.
+        learning_rate: Of its last fine-tuning; earlier ones in proportion.
+        seed: Of the run.
+        folder: Run folder: OUT/cells/METHOD/lr-RATE/seed-SEED.
+    """
+
+    method: Method
+    learning_rate: float
+    seed: int
+    folder: Path
+
+    def __str__(self) -> str:
+        """As people read it."""
+        return f"{self.method.name}, learning rate {self.learning_rate:g}, seed {self.seed}"
+
+    @property
+    def recipe(self) -> Recipe:
+        """Everything that determines this training."""
+        return self.method.with_learning_rate(self.learning_rate).with_settings({"seed": self.seed})
+
+    def facts(self) -> CellFacts | None:
+        """What the cell found; None if it is not finished, or was finished under another recipe."""
+        try:
+            content = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
+            facts = CellFacts.model_validate(content)
+        except (OSError, ValueError, ValidationError):
+            return None
+        return facts if facts.recipe == portable(self.recipe) else None
+
+    def answers(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (N, C) and labels (N,) of the rows of a reported split."""
+        tensors = load_file(self.folder / "answers.safetensors")
+        return tensors[f"{split}.logits"].numpy(), tensors[f"{split}.labels"].numpy()
+
+
+def cell_of(method: Method, learning_rate: float, seed: int, *, out: Path) -> Cell:
+    """The cell and its place under the comparison's folder."""
+    return Cell(method, learning_rate, seed, out / "cells" / method.name / f"lr-{learning_rate:g}" / f"seed-{seed}")
+
+
+def run_cell(cell: Cell, task: TaskData, *, progress: bool = False, tell: Callable[[str], None] | None = None) -> CellFacts:
+    """Train a cell, or go on with one that was stopped; what is finished under the same recipe is not repeated.
+
+    Raises:
+        PruneLoraError: Of the kind that fits. What its earlier stages left stays.
+    """
+    outcome = execute(cell.recipe, cell.folder, task=task, progress=progress, tell=tell)
+    before = cell.facts()
+    if before is not None and not outcome.ran:
+        return before
+    facts = _facts(cell, outcome.results)
+    write_json(cell.folder / FACTS, facts.model_dump(mode="json"))
+    return facts
+
+
+def run_cell_in_worker(cell: Cell, threads: int) -> CellFacts:
+    """The same in a process of its own, with a share of the cores."""
+    from prunelora.data.load import load_task
+
+    torch.set_num_threads(threads)
+    return run_cell(cell, load_task(cell.recipe.task))
+
+
+def portable(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as plain data, without where the data lies on this machine."""
+    content = recipe.model_dump(mode="json")
+    content["task"].pop("data_dir")
+    return content
+
+
+def _facts(cell: Cell, results: RunResults) -> CellFacts:
+    recipe = cell.recipe
+    tunings = [
+        results.facts(name)
+        for name, stage in zip(recipe.names, recipe.stages, strict=True)
+        if isinstance(stage, FineTuneStage)
+    ]
+    last = tunings[-1]
+    merged = next((name for name in reversed(recipe.names) if name == "merge"), None)
+    if merged is None:
+        raise RecipeError(f"{cell}: the recipe has no stage 'merge'.")
+    return CellFacts(
+        method=cell.method.name,
+        learning_rate=cell.learning_rate,
+        seed=cell.seed,
+        validation=_plain(last["best"]),
+        test={split: dict(values) for split, values in results.facts("evaluate")["quality"].items()},
+        best_step=last["best_step"],
+        steps=sum(one["steps"] for one in tunings),
+        step_ms=last["step_ms"],
+        seconds={name: stage["seconds"] for name, stage in results.stages.items()},
+        trained=last["trainable"],
+        plan_id=results.plan.id if results.plan is not None else None,
+        recipe=portable(recipe),
+        prunelora=__version__,
+        machine=describe_machine(best_device()),
+    )
+
+
+def _plain(best: dict[str, float]) -> dict[str, float]:
+    """Metrics of the kept checkpoint by their own names: {"validation_accuracy": 0.8} -> {"accuracy": 0.8}."""
+    return {name.removeprefix("validation_"): value for name, value in best.items() if name != "step"}

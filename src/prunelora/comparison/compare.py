@@ -1,0 +1,391 @@
+"""Several methods on one model, one task, the same splits and seeds; each with the same budget for its learning rate.
+
+    learning rates on the first seed -> the best on validation rows -> the other seeds -> timing, in turn -> one table
+"""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from prunelora import __version__
+from prunelora.comparison.cells import Cell, cell_of, run_cell, run_cell_in_worker
+from prunelora.comparison.methods import METHODS, Method, load_methods
+from prunelora.comparison.page import write_comparison
+from prunelora.comparison.results import CellFacts, ComparisonResults, MethodFacts, PairFacts, load_comparison
+from prunelora.comparison.statistics import figure, paired_test, right_answers
+from prunelora.comparison.timing import MethodTiming, TimingSettings, measure_memory, time_methods
+from prunelora.data.load import load_task
+from prunelora.data.metrics import metrics
+from prunelora.data.task import TaskData
+from prunelora.delivery.checkpoints import load
+from prunelora.errors import RecipeError
+from prunelora.evaluation.counting import macs, parameters
+from prunelora.evaluation.machine import describe_machine
+from prunelora.evaluation.measurement import MACS_TOKENS
+from prunelora.models.anatomy import dissect
+from prunelora.models.device import best_device
+from prunelora.recipe import Recipe
+
+RESULTS = "comparison.json"
+FACTORS = (1.0, 3.0)
+SEEDS = (0, 1, 2)
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class _Progress:
+    """Cells done, the current one, and the time that the rest may take."""
+
+    total: int
+    tell: Tell
+    done: int = 0
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    def starts(self, cell: Cell) -> None:
+        self.tell(f"cell {self.done + 1} of {self.total}: {cell}{self._left(cell)}")
+
+    def ended(self, cell: Cell, seconds: float) -> None:
+        self.done += 1
+        # A cell that was done before says nothing about how long one takes.
+        if seconds > 1:
+            self.seconds.setdefault(cell.method.name, []).append(seconds)
+
+    def _left(self, cell: Cell) -> str:
+        known = [one for each in self.seconds.values() for one in each]
+        if not known:
+            return ""
+        minutes = statistics.fmean(known) * (self.total - self.done) / 60
+        return f" (about {max(1, round(minutes))} min left)"
+
+
+def compare(
+    *,
+    base: Recipe,
+    out: Path | str,
+    methods: Sequence[str] = METHODS,
+    seeds: Sequence[int] = SEEDS,
+    factors: Sequence[float] = FACTORS,
+    changes: Mapping[str, Any] | None = None,
+    timing: bool = True,
+    timing_settings: TimingSettings | None = None,
+    jobs: int = 1,
+    tell: Tell | None = None,
+    progress: bool = True,
+) -> ComparisonResults:
+    """Train every method on every seed, time them in turn, and write one table of all of it.
+
+    Every training is a run folder of its own under `out`; a comparison that was stopped goes on, and what is finished
+    under the same settings is not repeated. Every method gets the same number of trials for its learning rate: on the
+    first seed it is trained with each of them, and the best on the validation rows is used for the other seeds. The
+    reported rows have no part in it.
+
+    Args:
+        base: Gives the model, the task and trust_remote_code; its stages and seed are not used.
+        out: Folder for everything.
+        methods: Packaged ones by name, a person's own as paths of recipe files.
+        seeds: Of the runs; the first is the one that learning rates are tried on.
+        factors: Learning rates to try, as multiples of each recipe's own.
+        changes: Settings for every method that has them, by bare name or as "stage.setting".
+        timing: Time training steps and forward passes after the trainings. Without it a timing that an earlier call
+            made of the same models is kept.
+        timing_settings: How to.
+        jobs: Processes that train at the same time, each with its share of the cores.
+        tell: Called with a line for every cell and stage.
+        progress: Show progress bars.
+
+    Returns:
+        ComparisonResults, which are also written to `out` as comparison.json, .csv, report.md and report.html.
+
+    Raises:
+        PruneLoraError: Of the kind that fits. Finished cells stay.
+    """
+    _check(seeds, factors, jobs)
+    tell = tell or (lambda _: None)
+    chosen = load_methods(methods, base=base, changes=changes)
+    task = load_task(base.task)
+    out = Path(out)
+    with _locked(out):
+        for note in task.notes:
+            tell(note)
+        trials = {
+            method.name: [cell_of(method, rate, seeds[0], out=out) for rate in method.learning_rates(factors)]
+            for method in chosen
+        }
+        counted = sum(map(len, trials.values())) + len(chosen) * (len(seeds) - 1)
+        counter = _Progress(counted, tell)
+        found = _run([cell for cells in trials.values() for cell in cells], task, counter, jobs, progress)
+        rates = {name: _best(cells, found, task.metrics[0]) for name, cells in trials.items()}
+        rest = [
+            cell_of(method, rates[method.name], seed, out=out) for seed in seeds[1:] for method in chosen
+        ]
+        found |= _run(rest, task, counter, jobs, progress)
+        results = _collect(base, chosen, task, out, seeds, rates, found)
+        results = _with_timing(results, chosen, task, out, tell, timing_settings) if timing else _with_old(results, out)
+        results.save(out / RESULTS)
+        write_comparison(results, out)
+    return results
+
+
+def planned_cells(
+    *,
+    base: Recipe,
+    out: Path | str,
+    methods: Sequence[str] = METHODS,
+    seeds: Sequence[int] = SEEDS,
+    factors: Sequence[float] = FACTORS,
+    changes: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """What `compare` would train: a line a cell, saying which are done."""
+    _check(seeds, factors, jobs=1)
+    lines = []
+    for method in load_methods(methods, base=base, changes=changes):
+        for rate in method.learning_rates(factors):
+            cell = cell_of(method, rate, seeds[0], out=Path(out))
+            lines.append(f"{cell}{' (done)' if cell.facts() else ''}")
+        lines += [f"{method.name}, the best of these, seed {seed}" for seed in seeds[1:]]
+    return lines
+
+
+def _check(seeds: Sequence[int], factors: Sequence[float], jobs: int) -> None:
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise RecipeError(f"seeds={list(seeds)}: expected one or more different numbers from 0 on.")
+    if not factors or min(factors) <= 0:
+        raise RecipeError(f"factors={list(factors)}: expected one or more numbers above 0.")
+    if jobs < 1:
+        raise RecipeError(f"jobs={jobs}: expected 1 or more processes.")
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep a second comparison out of the folder."""
+    if out.is_file():
+        raise RecipeError(f"{out} is a file. Give a folder for the comparison.")
+    if out.is_dir() and any(out.iterdir()) and not (out / "cells").is_dir():
+        raise RecipeError(f"{out} is not empty and holds no comparison; it is left as it is. Give another folder.")
+    (out / "cells").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RecipeError(f"{out}: another comparison works there. Wait for it, or stop it.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+Found = dict[tuple[str, float, int], CellFacts]
+
+
+def _key(cell: Cell) -> tuple[str, float, int]:
+    return cell.method.name, cell.learning_rate, cell.seed
+
+
+def _run(cells: Sequence[Cell], task: TaskData, counter: _Progress, jobs: int, progress: bool) -> Found:
+    if jobs > 1:
+        return _run_at_once(cells, counter, jobs)
+    found: Found = {}
+    for cell in cells:
+        counter.starts(cell)
+        started = time.perf_counter()
+        found[_key(cell)] = run_cell(cell, task, progress=progress)
+        counter.ended(cell, time.perf_counter() - started)
+    return found
+
+
+def _run_at_once(cells: Sequence[Cell], counter: _Progress, jobs: int) -> Found:
+    threads = max(1, torch.get_num_threads() // jobs)
+    found: Found = {}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        running = {}
+        for cell in cells:
+            running[pool.submit(run_cell_in_worker, cell, threads)] = cell
+        for future in as_completed(running):
+            cell = running[future]
+            counter.starts(cell)
+            found[_key(cell)] = future.result()
+            counter.ended(cell, sum(found[_key(cell)].seconds.values()) / jobs)
+    return found
+
+
+def _best(cells: Sequence[Cell], found: Found, metric: str) -> float:
+    """The learning rate that did best on the validation rows: highest metric; of equals the smaller loss."""
+
+    def merit(cell: Cell) -> tuple[float, float]:
+        validation = found[_key(cell)].validation
+        return validation[metric], -validation["loss"]
+
+    return max(cells, key=merit).learning_rate
+
+
+def _collect(
+    base: Recipe,
+    methods: Sequence[Method],
+    task: TaskData,
+    out: Path,
+    seeds: Sequence[int],
+    rates: Mapping[str, float],
+    found: Found,
+) -> ComparisonResults:
+    cells = {
+        method.name: [cell_of(method, rates[method.name], seed, out=out) for seed in seeds] for method in methods
+    }
+    return ComparisonResults(
+        model=base.model,
+        data=base.task.described,
+        task={
+            "name": task.name,
+            "problem_type": task.problem_type,
+            "label_names": list(task.label_names),
+            "rows": {"train": len(task.train), "validation": len(task.validation)}
+            | {split: len(rows) for split, rows in task.reported.items()},
+            "majority_rate": dict(task.majority_rates),
+            "metrics": list(task.metrics),
+            "notes": list(task.notes),
+            "fingerprint": task.fingerprint,
+        },
+        seeds=tuple(seeds),
+        missing=(),
+        methods=tuple(_method_facts(method, cells[method.name], task, found) for method in methods),
+        pairs=tuple(
+            pair
+            for number, second in enumerate(methods)
+            for first in methods[number + 1 :]
+            for pair in _pairs(first.name, second.name, cells, task)
+        ),
+        cells=tuple(found.values()),
+        timing=None,
+        machine=describe_machine(best_device()),
+        prunelora=__version__,
+    )
+
+
+def _method_facts(method: Method, cells: Sequence[Cell], task: TaskData, found: Found) -> MethodFacts:
+    facts = [found[_key(cell)] for cell in cells]
+    first = cells[0]
+    model = load(first.folder / "model")
+    architecture = dissect(model).architecture
+    whole = dissect(model).lineage.base
+    tried = {
+        f"{one.learning_rate:g}": one.validation[task.metrics[0]]
+        for one in found.values()
+        if one.method == method.name and one.seed == first.seed
+    }
+    return MethodFacts(
+        name=method.name,
+        title=method.title,
+        learning_rate=first.learning_rate,
+        tried=tried,
+        seeds=tuple(cell.seed for cell in cells),
+        quality={
+            split: {metric: figure([one.test[split][metric] for one in facts]) for metric in task.metrics}
+            for split in task.reported
+        },
+        parameters=parameters(model).total,
+        trained=sum(facts[0].trained.values()),
+        disk_bytes=(first.folder / "model" / "model.safetensors").stat().st_size,
+        macs=macs(model, tokens=MACS_TOKENS).total,
+        heads=(architecture.total_heads, whole.total_heads),
+        neurons=(architecture.total_neurons, whole.total_neurons),
+        memory=measure_memory(first, task),
+        step_ms=None,
+        step_to_full=None,
+        train_seconds=statistics.fmean(_training_seconds(one) for one in facts),
+        latencies=(),
+    )
+
+
+def _training_seconds(facts: CellFacts) -> float:
+    """Wall time of all that leads to the merged model."""
+    return sum(seconds for stage, seconds in facts.seconds.items() if stage != "evaluate")
+
+
+def _pairs(first: str, second: str, cells: Mapping[str, Sequence[Cell]], task: TaskData) -> Iterator[PairFacts]:
+    metric = task.metrics[0]
+    for split in task.reported:
+        answers = {name: [cell.answers(split) for cell in cells[name]] for name in (first, second)}
+        labels = answers[first][0][1]
+        test = paired_test(
+            [logits for logits, _ in answers[first]],
+            [logits for logits, _ in answers[second]],
+            labels,
+            judge=lambda logits, wanted: metrics(logits, wanted, task.problem_type)[metric],
+            row_scores=right_answers if metric == "accuracy" and labels.ndim == 1 else None,
+            draws=2000 if metric == "accuracy" else 500,
+        )
+        yield PairFacts(
+            first=first,
+            second=second,
+            split=split,
+            metric=metric,
+            difference=test.difference,
+            by_seed=test.by_seed,
+            low=test.low,
+            high=test.high,
+            p_value=test.p_value,
+            rows=len(labels),
+        )
+
+
+def _with_timing(
+    results: ComparisonResults,
+    methods: Sequence[Method],
+    task: TaskData,
+    out: Path,
+    tell: Tell,
+    settings: TimingSettings | None,
+) -> ComparisonResults:
+    tell("timing training steps and forward passes of all methods, in turn ...")
+    settings = settings or TimingSettings()
+    facts = {one.name: one for one in results.methods}
+    cells = {
+        method.name: cell_of(method, facts[method.name].learning_rate, results.seeds[0], out=out) for method in methods
+    }
+    return _timed(results, time_methods(cells, task, settings=settings), vars(settings))
+
+
+def _timed(
+    results: ComparisonResults, timings: Mapping[str, MethodTiming], settings: Mapping[str, Any]
+) -> ComparisonResults:
+    methods = tuple(
+        one.model_copy(
+            update={
+                "step_ms": timings[one.name].step.median_ms,
+                "step_to_full": timings[one.name].step_to_full,
+                "latencies": timings[one.name].latencies,
+            }
+        )
+        for one in results.methods
+    )
+    return results.model_copy(update={"methods": methods, "timing": dict(settings)})
+
+
+def _with_old(results: ComparisonResults, out: Path) -> ComparisonResults:
+    """Keep an earlier timing where it was of the same methods with the same models."""
+    try:
+        before = load_comparison(out / RESULTS)
+    except RecipeError:
+        return results
+
+    def timed(one: MethodFacts) -> tuple[Any, ...]:
+        return one.name, one.parameters, one.trained, one.heads, one.neurons
+
+    if before.timing is None or list(map(timed, before.methods)) != list(map(timed, results.methods)):
+        return results
+    methods = tuple(
+        now.model_copy(
+            update={"step_ms": old.step_ms, "step_to_full": old.step_to_full, "latencies": old.latencies}
+        )
+        for now, old in zip(results.methods, before.methods, strict=True)
+    )
+    return results.model_copy(update={"methods": methods, "timing": before.timing, "machine": before.machine})

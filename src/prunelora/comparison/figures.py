@@ -1,0 +1,258 @@
+"""A comparison's figures: quality against inference time, and training memory against the time of a training step.
+
+Every function returns a matplotlib Figure that the caller owns; pyplot and its global state are not used.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import Bbox
+
+from prunelora.comparison.results import ComparisonResults, MethodFacts, Share
+from prunelora.comparison.tables import (
+    CONSTANT,
+    constant_value,
+    largest_size,
+    latency_at,
+    metric_column,
+    number_text,
+    points_of,
+    size_text,
+)
+from prunelora.report.figures import STYLE, WIDTH
+
+# Okabe and Ito's colours without their yellow, which is too light for a point on white.
+_COLOURS = ("#000000", "#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+
+# Where a name may stand beside its point, best first: at which end of its bars (-1 the low one, 1 the high one, 0 the
+# point itself) across and up, how far from there in points of type, and which part of the name is put there.
+_PLACES = (
+    (1, 0, 6, 0, "left", "center"), (-1, 0, -6, 0, "right", "center"),
+    (0, 1, 0, 6, "center", "bottom"), (0, -1, 0, -6, "center", "top"),
+    (0, 0, 7, 7, "left", "bottom"), (0, 0, 7, -7, "left", "top"),
+    (0, 0, -7, 7, "right", "bottom"), (0, 0, -7, -7, "right", "top"),
+    (0, 1, 0, 18, "center", "bottom"), (0, -1, 0, -18, "center", "top"),
+    (0, 1, 0, 30, "center", "bottom"), (0, -1, 0, -30, "center", "top"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A method in a figure; `x_range` and `y_range` are the ends of its bars."""
+
+    name: str
+    x: float
+    y: float
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    style: int
+
+
+def quality_figure(results: ComparisonResults) -> Figure | None:
+    """Main metric on the first reported split, over time of inference; over MACs where nothing was timed.
+
+    Bars are standard deviations over seeds, and quartiles of the rounds of timing. None if nothing can be drawn.
+    """
+    metric, split = results.main_metric, next(iter(results.splits), "")
+    size = largest_size(results)
+    most = max((method.macs for method in results.methods), default=0)
+    scale = points_of(metric)
+    points = []
+    for style, method in enumerate(results.methods):
+        figure, timed = method.quality.get(split, {}).get(metric), latency_at(method, size)
+        if figure is None or not most or (size is not None and timed is None):
+            continue
+        x, low, high = _work(method, most) if timed is None else _per_cent(timed.to_dense)
+        mean, sd = scale * figure.mean, scale * (figure.sd or 0.0)
+        points.append(_Point(method.name, x, mean, (low, high), (mean - sd, mean + sd), style))
+    if not points:
+        return None
+    label = f"inference time, % of dense ({size_text(size)})" if size else f"inference: {_not_timed('MACs')}"
+    constant = constant_value(results, split, metric)
+    line = None
+    if constant is not None:
+        line = (scale * constant, f"{CONSTANT}: {number_text(metric, constant)}")
+    return _scatter(points, label, metric_column(results, metric, split), line)
+
+
+def training_figure(results: ComparisonResults) -> Figure | None:
+    """Memory of a training step over its time, relative to full fine-tuning where that was timed; else over MACs.
+
+    The device's own peak is drawn where every method has one. None if nothing can be drawn.
+    """
+    methods = results.methods
+    most = max((method.macs for method in methods), default=0)
+    relative = any(method.step_to_full is not None for method in methods)
+    timed = relative or any(method.step_ms is not None for method in methods)
+    device = all(method.memory.device_peak is not None for method in methods)
+    points = []
+    for style, method in enumerate(methods):
+        if relative:
+            place = _per_cent(method.step_to_full) if method.step_to_full is not None else None
+        elif timed:
+            place = (method.step_ms,) * 3 if method.step_ms is not None else None
+        else:
+            place = _work(method, most) if most else None
+        if place is None:
+            continue
+        memory = ((method.memory.device_peak or 0) if device else method.memory.training) / 1e6
+        points.append(_Point(method.name, place[0], memory, place[1:], (memory, memory), style))
+    if not points:
+        return None
+    label = "time of a training step, % of full fine-tuning's" if relative else "time of a training step, ms"
+    whose = "peak of the device's memory" if device else "memory of a training step"
+    return _scatter(points, label if timed else f"training: {_not_timed('MACs')}", f"{whose}, MB")
+
+
+def draw_comparison(results: ComparisonResults) -> dict[str, Figure]:
+    """Every figure that there is something to draw for, by name."""
+    figures = {"quality": quality_figure(results), "training": training_figure(results)}
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _scatter(points: Sequence[_Point], x_label: str, y_label: str, line: tuple[float, str] | None = None) -> Figure:
+    """One point a method with its name beside it; and a dashed line, below a break where it is far away."""
+    low, high = (min(point.y_range[0] for point in points), max(point.y_range[1] for point in points))
+    span = max(high - low, 0.05 * abs(high), 1e-6)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
+        # Drawn to scale, a line far below would press all points into one.
+        apart = line is not None and low - line[0] > span
+        if apart:
+            axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(7, 1))
+        else:
+            axes = below = figure.subplots()
+        for point in points:
+            colour, marker = _COLOURS[point.style % len(_COLOURS)], _MARKERS[point.style % len(_MARKERS)]
+            axes.plot(point.x_range, (point.y, point.y), color=colour, linewidth=1.2, marker="|", markersize=5)
+            axes.plot((point.x, point.x), point.y_range, color=colour, linewidth=1.2, marker="_", markersize=5)
+            axes.plot([point.x], [point.y], marker, color=colour, markersize=7)
+        axes.set_ylim(low - 0.25 * span, high + 0.25 * span)
+        _widen(axes, points)
+        for one in {id(axes): axes, id(below): below}.values():
+            one.grid(color="#eeeeee")
+            one.set_axisbelow(True)
+        words: list[Text] = []
+        if line is not None:
+            if apart:
+                _break(axes, below, line[0])
+            else:
+                axes.set_ylim(bottom=min(axes.get_ylim()[0], line[0] - 0.1 * span))
+            below.axhline(line[0], color="#666666", linewidth=1, linestyle="--")
+            note = below.annotate(
+                line[1], (0.01, line[0]), xycoords=("axes fraction", "data"), xytext=(0, 3),
+                textcoords="offset points", fontsize=8, color="#444444",
+            )  # fmt: skip
+            words.append(note)
+        for one in (axes, below):
+            one.yaxis.set_major_formatter(FuncFormatter(_tick))
+        below.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        below.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        _name(figure, axes, points, words, None if line is None or apart else line[0])
+    return figure
+
+
+def _widen(axes: Axes, points: Sequence[_Point]) -> None:
+    """Room for names on both sides."""
+    left, right = (min(point.x_range[0] for point in points), max(point.x_range[1] for point in points))
+    span = max(right - left, 0.05 * abs(right), 1e-6)
+    axes.set_xlim(left - 0.3 * span, right + 0.3 * span)
+
+
+def _break(axes: Axes, below: Axes, level: float) -> None:
+    """Marks on the left that say that the scale is broken between two axes."""
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="x", bottom=False)
+    below.set_ylim(level - 1, level + 1)
+    below.set_yticks([level])
+    slanted: dict[str, Any] = {
+        "marker": [(-1, -0.6), (1, 0.6)], "markersize": 7, "linestyle": "none", "color": "#666666", "clip_on": False,
+    }  # fmt: skip
+    axes.plot([0], [0], transform=axes.transAxes, **slanted)
+    below.plot([0], [1], transform=below.transAxes, **slanted)
+
+
+def _name(figure: Figure, axes: Axes, points: Sequence[_Point], taken: list[Text], level: float | None) -> None:
+    """Put every name where it covers neither a point, nor a bar, nor another name.
+
+    Args:
+        figure: Of the axes.
+        axes: Where the points are.
+        points: What is to be named.
+        taken: Other words that are there.
+        level: Where a line runs across; None if there is none.
+    """
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer, frame = canvas.get_renderer(), axes.get_window_extent()
+    boxes = [text.get_window_extent(renderer) for text in taken]
+    if level is not None:
+        height = axes.transData.transform((0, level))[1]
+        boxes.append(Bbox([[frame.x0, height], [frame.x1, height]]).padded(3))
+    boxes += [box for point in points for box in _covered(axes, point)]
+    for point in points:
+        best, least = None, float("inf")
+        for place, (across, up, dx, dy, horizontal, vertical) in enumerate(_PLACES):
+            anchor = (
+                point.x_range[across > 0] if across else point.x,
+                point.y_range[up > 0] if up else point.y,
+            )
+            text = axes.annotate(
+                point.name, anchor, xytext=(dx, dy), textcoords="offset points", ha=horizontal, va=vertical,
+                fontsize=9, color=_COLOURS[point.style % len(_COLOURS)],
+            )  # fmt: skip
+            box = text.get_window_extent(renderer)
+            outside = box.width * box.height - _overlap(box, frame)
+            cost = sum(_overlap(box, other) for other in boxes) + 3 * outside + 0.01 * place
+            if cost < least:
+                if best is not None:
+                    best.remove()
+                best, least = text, cost
+            else:
+                text.remove()
+        if best is not None:
+            boxes.append(best.get_window_extent(renderer))
+
+
+def _covered(axes: Axes, point: _Point) -> list[Bbox]:
+    """Pixels that a point and its bars cover."""
+    ends = axes.transData.transform([(x, y) for x in (*point.x_range, point.x) for y in (*point.y_range, point.y)])
+    left, right, middle = ends[0, 0], ends[3, 0], ends[6, 0]
+    low, high, centre = ends[0, 1], ends[1, 1], ends[2, 1]
+    return [
+        Bbox([[left, centre], [right, centre]]).padded(4),
+        Bbox([[middle, low], [middle, high]]).padded(4),
+        Bbox([[middle, centre], [middle, centre]]).padded(7),
+    ]
+
+
+def _overlap(one: Bbox, other: Bbox) -> float:
+    """Area that two boxes share."""
+    width = min(one.x1, other.x1) - max(one.x0, other.x0)
+    height = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return max(0.0, width) * max(0.0, height)
+
+
+def _tick(value: float, _: int) -> str:
+    return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+
+
+def _per_cent(share: Share) -> tuple[float, float, float]:
+    return 100 * share.median, 100 * share.q25, 100 * share.q75
+
+
+def _work(method: MethodFacts, most: int) -> tuple[float, float, float]:
+    return (100 * method.macs / most,) * 3
+
+
+def _not_timed(what: str) -> str:
+    return f"{what}, % of the most (nothing was timed)"

@@ -1,0 +1,119 @@
+"""The methods that are compared: each a recipe, five of them packaged; a person's own recipe file is the same thing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunelora.errors import RecipeError
+from prunelora.recipe import EvaluateStage, FineTuneStage, Recipe, load_recipe
+
+_FOLDER = Path(__file__).parent / "recipes"
+METHODS = ("full", "lora", "prune-lora", "random-prune-lora", "magnitude-prune-lora")
+# Stages that say nothing about the method itself, cost time, and are done once for all methods in a comparison.
+_LEFT_OUT = ("evaluate", "export", "baseline", "measure", "report")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of a comparison.
+
+    Attributes:
+        name: What the row is called.
+        title: What it does, in a sentence: the first line of the recipe file, where that is a comment.
+        recipe: Stages up to a plain model, then its evaluation. Model, task and seed are the comparison's.
+    """
+
+    name: str
+    title: str
+    recipe: Recipe
+
+    @property
+    def tuning(self) -> FineTuneStage:
+        """The last fine-tuning."""
+        return next(stage for stage in reversed(self.recipe.stages) if isinstance(stage, FineTuneStage))
+
+    def learning_rates(self, factors: Sequence[float]) -> tuple[float, ...]:
+        """The recipe's own learning rate times each factor."""
+        return tuple(dict.fromkeys(float(f"{self.tuning.learning_rate * factor:.6g}") for factor in factors))
+
+    def with_learning_rate(self, learning_rate: float) -> Recipe:
+        """The recipe with every fine-tuning's learning rate changed in the proportion that the last one's is."""
+        factor = learning_rate / self.tuning.learning_rate
+        changes = {
+            f"{name}.learning_rate": float(f"{stage.learning_rate * factor:.6g}")
+            for name, stage in zip(self.recipe.names, self.recipe.stages, strict=True)
+            if isinstance(stage, FineTuneStage)
+        }
+        return self.recipe.with_settings(changes)
+
+
+def load_methods(names: Sequence[str], *, base: Recipe, changes: Mapping[str, Any] | None = None) -> list[Method]:
+    """Read the recipes of methods and put the comparison's model, task and settings into them.
+
+    Args:
+        names: Names of packaged methods, or paths of recipe files (.yaml, .yml, .json).
+        base: Gives model and task.
+        changes: Settings by bare name ("epochs", "keep_heads") or by stage ("finetune.batch_size"), for every method
+            that has them.
+
+    Raises:
+        RecipeError: If there is no such method or file, two have one name, a recipe trains nothing, or no method has a
+            setting that is to be changed.
+    """
+    if not names:
+        raise RecipeError(f"No methods to compare. Name some of: {', '.join(METHODS)}; or recipe files.")
+    methods = [_load_method(name) for name in names]
+    doubled = next((one.name for one in methods if sum(one.name == other.name for other in methods) > 1), None)
+    if doubled:
+        raise RecipeError(f"Two methods are called {doubled!r}. Give each recipe file a name of its own.")
+    for key in changes or {}:
+        if not any(_has(method.recipe, key) for method in methods):
+            raise RecipeError(f"{key}: none of the methods {', '.join(one.name for one in methods)} has such a setting.")
+    return [_fitted(method, base, changes or {}) for method in methods]
+
+
+def _load_method(name: str) -> Method:
+    path = _FOLDER / f"{name}.yaml"
+    if name not in METHODS:
+        path = Path(name)
+        if path.suffix not in (".yaml", ".yml", ".json"):
+            raise RecipeError(
+                f"{name}: no method of this name. Use some of: {', '.join(METHODS)}; or the path of a recipe file "
+                "(.yaml, .yml, .json)."
+            )
+    recipe = load_recipe(path)
+    if not any(isinstance(stage, FineTuneStage) for stage in recipe.stages):
+        raise RecipeError(f"{name}: the recipe has no stage 'finetune', so there is nothing to compare.")
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    title = first.removeprefix("#").strip() if first.startswith("#") else f"The recipe {path.name}."
+    return Method(path.stem, title, recipe)
+
+
+def _has(recipe: Recipe, key: str) -> bool:
+    try:
+        _full(recipe, key)
+    except RecipeError:
+        return False
+    return True
+
+
+def _full(recipe: Recipe, key: str) -> str:
+    owner = key.rpartition(".")[0]
+    if not owner:
+        return recipe.key_of(key)
+    if owner not in recipe.names:
+        raise RecipeError(f"{key}: the recipe has no stage {owner!r}.")
+    return key
+
+
+def _fitted(method: Method, base: Recipe, changes: Mapping[str, Any]) -> Method:
+    stages = tuple(stage for stage in method.recipe.stages if stage.stage not in _LEFT_OUT)
+    if stages[-1].stage != "merge":
+        raise RecipeError(
+            f"{method.name}: the recipe must come to a plain model: its last stage before measuring must be 'merge', "
+            f"found {stages[-1].stage!r}."
+        )
+    recipe = base.model_copy(update={"stages": (*stages, EvaluateStage())})
+    own = {_full(recipe, key): value for key, value in changes.items() if _has(recipe, key)}
+    return Method(method.name, method.title, recipe.with_settings(own))

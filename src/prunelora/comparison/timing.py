@@ -1,0 +1,248 @@
+"""What every method costs on this machine: training steps and forward passes timed in turn, and memory.
+
+Apart from the trainings, on identical batches, so that whatever else the machine does hits all methods alike.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from prunelora.comparison.cells import Cell
+from prunelora.comparison.results import LatencyFacts, MemoryFacts, Share
+from prunelora.data.embedded import model_source
+from prunelora.data.task import TaskData
+from prunelora.data.tokens import calibration_batches
+from prunelora.delivery.checkpoints import load, load_tokenizer
+from prunelora.evaluation.latency import Timing, interleaved, ratio
+from prunelora.evaluation.measurement import labels_for, synchronise
+from prunelora.evaluation.memory import inference_memory, training_memory
+from prunelora.finetuning.adapter import add_adapter
+from prunelora.finetuning.training import dropout_of
+from prunelora.models.anatomy import dissect
+from prunelora.models.device import best_device, device_of, on_device
+from prunelora.models.inputs import longest_input, random_inputs
+from prunelora.models.loading import load_pretrained
+from prunelora.planning.plan import Plan
+from prunelora.pruning.surgery import prune_
+
+SIZES = ((1, 32), (1, 128), (32, 128))
+MEMORY_ROWS, MEMORY_TOKENS = 32, 128
+# The dense model among the forward passes; no method can be called so, since names are file names.
+DENSE = "(dense)"
+
+
+@dataclass(frozen=True)
+class TimingSettings:
+    """How to time.
+
+    Attributes:
+        step_batches: Different batches of training rows; round after round the next one.
+        step_rounds: Rounds of training steps that count.
+        forward_rounds: Rounds of forward passes of each size that count.
+        warmup: Rounds before, that do not.
+    """
+
+    step_batches: int = 8
+    step_rounds: int = 24
+    forward_rounds: int = 15
+    warmup: int = 3
+
+
+@dataclass(frozen=True)
+class MethodTiming:
+    """What was timed of a method.
+
+    Attributes:
+        step: Training steps.
+        step_to_full: Over full fine-tuning's; None if that is not among the methods.
+        latencies: Forward passes.
+    """
+
+    step: Timing
+    step_to_full: Share | None
+    latencies: tuple[LatencyFacts, ...]
+
+
+def as_trained(cell: Cell, task: TaskData) -> nn.Module:
+    """The model as it goes into the cell's last fine-tuning: cut, with its adapter, and with what is trained set so.
+
+    Weights are the pretrained ones, which time and memory do not depend on.
+    """
+    recipe, settings = cell.recipe, cell.method.tuning
+    model: nn.Module = load_pretrained(
+        model_source(recipe.model),
+        label_names=task.label_names,
+        problem_type=task.problem_type,
+        seed=recipe.seed,
+        trust_remote_code=recipe.trust_remote_code,
+    ).to(best_device())
+    planned = any(stage.stage == "plan" for stage in recipe.stages)
+    plan = Plan.load(cell.folder / "plan.json") if planned else None
+    if plan is not None:
+        prune_(model, plan)
+    if settings.trainable == "all":
+        return model.requires_grad_(True)
+    return add_adapter(
+        model,
+        plan or Plan.whole(dissect(model).lineage, rank=settings.lora_rank, targets=settings.lora_targets),
+        alpha_over_rank=settings.alpha_over_rank,
+        dropout=settings.lora_dropout,
+        train_norms=settings.train_norms,
+        train_head=settings.train_head,
+    )
+
+
+def measure_memory(cell: Cell, task: TaskData) -> MemoryFacts:
+    """Count the memory of a training step and of a forward pass of 32 rows of 128 tokens."""
+    trained = as_trained(cell, task)
+    batch = _full_batch(trained)
+    with dropout_of(trained, cell.method.tuning.dropout):
+        training = training_memory(trained, batch)
+        peak = _device_peak(trained, batch, cell)
+    merged = load(cell.folder / "model").to(best_device())
+    return MemoryFacts(
+        weights=training.weights_bytes,
+        gradients=training.gradients_bytes,
+        optimizer=training.optimizer_bytes,
+        saved=training.saved_bytes,
+        device_peak=peak,
+        inference=inference_memory(merged, batch),
+    )
+
+
+def time_methods(
+    cells: Mapping[str, Cell], task: TaskData, *, reference: str = "full", settings: TimingSettings | None = None
+) -> dict[str, MethodTiming]:
+    """Time training steps and forward passes of one cell of every method, in turn.
+
+    Args:
+        cells: A finished cell by the name of its method.
+        task: Gives the rows of the training steps.
+        reference: The method whose step the others are compared with.
+        settings: Rounds and batches.
+    """
+    settings = settings or TimingSettings()
+    steps = _time_steps(cells, task, settings)
+    latencies = _time_forward(cells, task, settings)
+    return {
+        name: MethodTiming(
+            step=timing,
+            step_to_full=_share(timing, steps[reference]) if reference in steps else None,
+            latencies=tuple(latencies[name]),
+        )
+        for name, timing in steps.items()
+    }
+
+
+def _time_steps(cells: Mapping[str, Cell], task: TaskData, settings: TimingSettings) -> dict[str, Timing]:
+    first = next(iter(cells.values()))
+    batches = calibration_batches(
+        task,
+        load_tokenizer(model_source(first.recipe.model)),
+        rows=settings.step_batches * first.method.tuning.batch_size,
+        batch_size=first.method.tuning.batch_size,
+        max_length=first.recipe.task.max_length,
+    )
+    models = {name: as_trained(cell, task) for name, cell in cells.items()}
+    calls = {name: _stepper(models[name], batches, cells[name]) for name in cells}
+    with contextlib.ExitStack() as stack:
+        for name, cell in cells.items():
+            stack.enter_context(dropout_of(models[name], cell.method.tuning.dropout))
+        return interleaved(
+            calls,
+            warmup=settings.warmup,
+            repeats=settings.step_rounds,
+            synchronise=synchronise(device_of(models[next(iter(models))])),
+        )
+
+
+def _stepper(model: nn.Module, batches: Sequence[Mapping[str, Any]], cell: Cell) -> Callable[[], None]:
+    """One training step on the next batch: forward, backward, AdamW."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # Steps must cost what they cost in training, and change nothing that matters.
+    optimiser = torch.optim.AdamW(trained, lr=1e-8, weight_decay=cell.method.tuning.weight_decay)
+    queue = _endless(batches)
+    model.train()
+
+    def step() -> None:
+        loss = model(**on_device(next(queue), model)).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, cell.method.tuning.max_grad_norm or float("inf"))
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step
+
+
+def _endless(batches: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    while True:
+        yield from batches
+
+
+def _time_forward(
+    cells: Mapping[str, Cell], task: TaskData, settings: TimingSettings
+) -> dict[str, list[LatencyFacts]]:
+    first = next(iter(cells.values())).recipe
+    models: dict[str, nn.Module] = {name: load(cell.folder / "model").to(best_device()) for name, cell in cells.items()}
+    models[DENSE] = load_pretrained(
+        model_source(first.model),
+        label_names=task.label_names,
+        problem_type=task.problem_type,
+        trust_remote_code=first.trust_remote_code,
+    ).to(best_device())
+    longest = longest_input(models[DENSE])
+    found: dict[str, list[LatencyFacts]] = {name: [] for name in cells}
+    for batch_size, tokens in SIZES:
+        if longest is not None and tokens > longest:
+            continue
+        generator = torch.Generator().manual_seed(0)
+        inputs = random_inputs(models[DENSE], batch_size=batch_size, tokens=tokens, generator=generator)
+        calls = {name: _forward(model.eval(), inputs) for name, model in models.items()}
+        with torch.inference_mode():
+            timings = interleaved(
+                calls,
+                warmup=settings.warmup,
+                repeats=settings.forward_rounds,
+                synchronise=synchronise(device_of(models[DENSE])),
+            )
+        for name in cells:
+            share = _share(timings[name], timings[DENSE])
+            found[name].append(LatencyFacts(
+                batch_size=batch_size, tokens=tokens, milliseconds=timings[name].median_ms, to_dense=share
+            ))
+    return found
+
+
+def _forward(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Callable[[], object]:
+    ready = on_device(inputs, model)
+    return lambda: model(**ready)
+
+
+def _full_batch(model: nn.Module) -> dict[str, torch.Tensor]:
+    model = model.get_base_model() if isinstance(model, PeftModel) else model
+    tokens = min(MEMORY_TOKENS, longest_input(model) or MEMORY_TOKENS)
+    batch = random_inputs(
+        model, batch_size=MEMORY_ROWS, tokens=tokens, generator=torch.Generator().manual_seed(0)
+    )
+    return batch | labels_for(model, MEMORY_ROWS)
+
+
+def _device_peak(model: nn.Module, batch: Mapping[str, Any], cell: Cell) -> int | None:
+    device = device_of(model)
+    if device.type != "cuda":
+        return None
+    step = _stepper(model, [batch], cell)
+    step()  # Allocates the optimiser's state.
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    return int(torch.cuda.max_memory_allocated(device))
+
+
+def _share(timing: Timing, reference: Timing) -> Share:
+    found = ratio(timing, reference)
+    return Share(median=found.median, q25=found.q25, q75=found.q75)

@@ -1,0 +1,86 @@
+"""The commands that train several methods, as a person types them."""
+
+import json
+import sys
+
+import pytest
+from small_run import make_data, make_model
+
+from prunelora.cli import main as entry
+from prunelora.comparison.results import load_comparison
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, minilm_path):
+    folder = tmp_path_factory.mktemp("inputs")
+    return [
+        "--model", str(make_model(folder / "model", minilm_path)), "--data", str(make_data(folder / "reviews.csv")),
+        "--max-length", "24",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def prunelora(capsys, monkeypatch):
+    """Run a command in this process; gives exit code, stdout and stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["prunelora", *arguments])
+        code = 0
+        try:
+            entry.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_a_comparison_prints_what_it_writes(prunelora, inputs, tmp_path):
+    out = tmp_path / "out"
+    arguments = [
+        "compare", *inputs, "--out", str(out), "--methods", "lora,prune-lora", "--seeds", "3", "--factors", "1",
+        "--epochs", "1", "--keep-heads", "6", "--set", "warmup.steps=2", "--no-timing",
+    ]  # fmt: skip
+    code, printed, err = prunelora(*arguments, "--json")
+    assert code == 0, err
+    results = load_comparison(out / "comparison.json")
+    assert json.loads(printed) == results.model_dump(mode="json")
+    assert [(cell.method, cell.seed) for cell in results.cells] == [("lora", 3), ("prune-lora", 3)]
+    assert results.method("prune-lora").heads == (6, 12)
+    assert "cell 2 of 2: prune-lora, learning rate 0.001, seed 3" in err
+    code, printed, err = prunelora(*arguments)
+    assert code == 0, err
+    assert "prune-lora" in printed
+    assert "50.0" in printed  # the most frequent class
+    assert str(out / "report.html") in printed
+
+
+def test_a_dry_run_prints_every_training_and_does_nothing(prunelora, inputs, tmp_path):
+    code, printed, _ = prunelora("compare", *inputs, "--out", str(tmp_path / "out"), "--dry-run", "--json")
+    assert code == 0
+    assert len(json.loads(printed)) == 5 * (2 + 2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_with_no_arguments_the_example_is_compared(prunelora):
+    code, printed, _ = prunelora("compare", "--dry-run")
+    assert code == 0
+    assert printed.splitlines()[0].startswith("full, learning rate 5e-05, seed 0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--seeds", "one"], "--seeds one: expected numbers"),
+        (["--factors", "1;2"], "--factors 1;2: expected numbers"),
+        (["--methods", "lorra"], "lorra: no method of this name"),
+        (["--set", "epochs"], "--set epochs: expected STAGE.SETTING=VALUE"),
+        (["--model", "minilm"], "Add --out FOLDER"),
+        (["--model", "minilm", "--out", "x"], "needs --model and --data"),
+    ],
+)
+def test_what_was_typed_wrongly_is_said(prunelora, arguments, complaint):
+    code, _, err = prunelora("compare", "--dry-run", *arguments)
+    assert code == 1
+    assert complaint in err.replace("\n", " ")

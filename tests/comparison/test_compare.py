@@ -1,0 +1,206 @@
+"""A small comparison from end to end: what is trained, what is chosen, what is not repeated, what is refused."""
+
+import json
+
+import pytest
+from small_run import make_data, make_model
+
+from prunelora.comparison import compare as module
+from prunelora.comparison.cells import cell_of
+from prunelora.comparison.compare import compare, planned_cells
+from prunelora.comparison.methods import load_methods
+from prunelora.comparison.results import load_comparison
+from prunelora.comparison.timing import TimingSettings
+from prunelora.data.settings import DataSettings
+from prunelora.errors import RecipeError
+from prunelora.recipe import Recipe
+
+METHODS = ("full", "lora", "prune-lora")
+TIMING = TimingSettings(step_batches=2, step_rounds=3, forward_rounds=3, warmup=1)
+TUNING = {"epochs": 1, "finetune.batch_size": 16}
+CHANGES = TUNING | {"keep_heads": 8, "warmup.steps": 4, "rows": 32}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, minilm_path):
+    folder = tmp_path_factory.mktemp("inputs")
+    data = DataSettings(data=str(make_data(folder / "reviews.csv")), max_length=32)
+    return Recipe(model=str(make_model(folder / "model", minilm_path)), task=data)
+
+
+def run(base, out, **options):
+    defaults = {"methods": METHODS, "seeds": (0, 1), "factors": (1, 10), "changes": CHANGES, "timing": False}
+    told: list[str] = []
+    results = compare(base=base, out=out, progress=False, tell=told.append, **(defaults | options))
+    return results, told
+
+
+@pytest.fixture(scope="module")
+def finished(base, tmp_path_factory):
+    """One comparison with timing, looked at by several tests, and its folder."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    return run(base, out, timing=True, timing_settings=TIMING)[0], out
+
+
+def test_every_method_has_its_trials_and_its_seeds(finished):
+    results, _ = finished
+    for name in METHODS:
+        trained = [(cell.learning_rate, cell.seed) for cell in results.cells if cell.method == name]
+        method = results.method(name)
+        first, second = (float(rate) for rate in method.tried)
+        assert sorted(trained) == sorted([(first, 0), (second, 0), (method.learning_rate, 1)])
+        assert second == pytest.approx(10 * first)
+
+
+def test_the_learning_rate_is_the_best_on_validation_rows(finished):
+    results, _ = finished
+    for method in results.methods:
+        trials = [cell for cell in results.cells if cell.method == method.name and cell.seed == 0]
+        best = max(trials, key=lambda cell: (cell.validation["accuracy"], -cell.validation["loss"]))
+        assert method.learning_rate == best.learning_rate
+
+
+def test_the_reported_rows_have_no_part_in_the_choice(base, tmp_path, monkeypatch):
+    """Validation says one thing, the reported rows the other: validation decides."""
+    original = module.run_cell
+
+    def judged(cell, *args, **options):
+        facts = original(cell, *args, **options)
+        high = cell.learning_rate > 0.002
+        validation = {"accuracy": 0.6 if high else 0.7, "loss": 0.5}
+        test = {"test": facts.test["test"] | {"accuracy": 0.9 if high else 0.2}}
+        return facts.model_copy(update={"validation": validation, "test": test})
+
+    monkeypatch.setattr(module, "run_cell", judged)
+    results, _ = run(base, tmp_path / "out", methods=["lora"], changes=TUNING, seeds=(0,))
+    assert results.method("lora").learning_rate == 0.001
+
+
+def test_of_equally_good_learning_rates_the_one_with_less_loss_is_taken(base, tmp_path, monkeypatch):
+    original = module.run_cell
+
+    def judged(cell, *args, **options):
+        facts = original(cell, *args, **options)
+        loss = 0.4 if cell.learning_rate > 0.002 else 0.5
+        return facts.model_copy(update={"validation": {"accuracy": 0.7, "loss": loss}})
+
+    monkeypatch.setattr(module, "run_cell", judged)
+    results, _ = run(base, tmp_path / "out", methods=["lora"], changes=TUNING, seeds=(0,))
+    assert results.method("lora").learning_rate == 0.01
+
+
+def test_what_is_finished_is_not_repeated_and_what_is_missing_is_done(finished, base, tmp_path, monkeypatch):
+    results, out = finished
+    executed = []
+    original = module.run_cell
+    monkeypatch.setattr(module, "run_cell", lambda cell, *a, **o: executed.append(cell) or original(cell, *a, **o))
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("cell.json")}
+    again, told = run(base, out, seeds=(0, 1, 2))
+    new = {path for path in out.rglob("cell.json") if path not in before}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert {path.parent.name for path in new} == {"seed-2"}
+    assert len(new) == len(METHODS)
+    assert len(again.cells) == len(results.cells) + len(METHODS)
+    assert told[-1].startswith("cell 12 of 12: prune-lora")
+
+
+def test_a_timing_is_kept_where_the_models_are_the_same(finished, base):
+    results, out = finished
+    again, _ = run(base, out)
+    assert [one.step_to_full for one in again.methods] == [one.step_to_full for one in results.methods]
+    assert again.timing is not None
+
+
+def test_what_is_counted_is_the_models_own(finished):
+    results, out = finished
+    full, lora, pruned = (results.method(name) for name in METHODS)
+    assert full.trained == full.parameters == lora.parameters
+    assert pruned.heads == (8, 12)
+    assert lora.heads == (12, 12)
+    # A head has 4 x 6 x 24 weights and 3 x 6 biases.
+    assert lora.parameters - pruned.parameters == 4 * (4 * 6 * 24 + 3 * 6)
+    assert pruned.trained < lora.trained < full.trained
+    assert pruned.memory.training < lora.memory.training < full.memory.training
+    assert pruned.memory.inference < lora.memory.inference == full.memory.inference
+    assert full.memory.optimizer == 8 * full.trained
+    assert pruned.disk_bytes < lora.disk_bytes
+    assert pruned.macs < lora.macs == full.macs
+    assert full.step_to_full.median == 1
+    assert [(one.batch_size, one.tokens) for one in pruned.latencies] == [(1, 32)]
+
+
+def test_pairs_are_of_the_answers_on_the_reported_rows(finished, base):
+    results, out = finished
+    assert [(pair.first, pair.second) for pair in results.pairs] == [
+        ("lora", "full"), ("prune-lora", "full"), ("prune-lora", "lora"),
+    ]  # fmt: skip
+    for pair in results.pairs:
+        first, second = (results.method(name).quality["test"]["accuracy"] for name in (pair.first, pair.second))
+        assert pair.difference == pytest.approx(first.mean - second.mean)
+        assert pair.by_seed == pytest.approx([a - b for a, b in zip(first.values, second.values, strict=True)])
+        assert pair.rows == 12
+
+
+def test_results_are_on_disk_and_read_back_the_same(finished):
+    _, out = finished
+    stored = load_comparison(out / "comparison.json")
+    assert stored.model_dump(mode="json") == json.loads((out / "comparison.json").read_text())
+    assert {"report.html", "report.md", "comparison.csv"} <= {path.name for path in out.iterdir()}
+
+
+def test_a_file_that_is_no_comparison_is_an_error(tmp_path):
+    (tmp_path / "comparison.json").write_text('{"format": "prunelora-comparison-0"}')
+    with pytest.raises(RecipeError, match="cannot be read as the results of a comparison"):
+        load_comparison(tmp_path / "comparison.json")
+
+
+def test_cells_trained_under_other_settings_count_as_not_done(finished, base):
+    _, out = finished
+    method = load_methods(["lora"], base=base, changes=TUNING)[0]
+    assert cell_of(method, 0.001, 0, out=out).facts() is not None
+    other = load_methods(["lora"], base=base, changes=TUNING | {"epochs": 2})[0]
+    assert cell_of(other, 0.001, 0, out=out).facts() is None
+
+
+def test_planned_cells_are_those_that_are_trained(base, finished, tmp_path):
+    results, out = finished
+    options = {"base": base, "methods": METHODS, "seeds": (0, 1), "factors": (1, 10), "changes": CHANGES}
+    planned = planned_cells(out=tmp_path / "new", **options)
+    assert len(planned) == len(results.cells)
+    assert not any("done" in line for line in planned)
+    assert sum("done" in line for line in planned_cells(out=out, **options)) == 2 * len(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"seeds": ()}, r"seeds=\[\]"),
+        ({"seeds": (1, 1)}, r"seeds=\[1, 1\]"),
+        ({"factors": (0,)}, r"factors=\[0\]"),
+        ({"jobs": 0}, "jobs=0"),
+        ({"methods": ()}, "No methods"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_any_work(base, tmp_path, options, complaint):
+    with pytest.raises(RecipeError, match=complaint):
+        run(base, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_something_else_in_it_is_left_as_it_is(base, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(RecipeError, match="holds no comparison"):
+        run(base, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(base, finished, tmp_path):
+    results, _ = finished
+    again, _ = run(base, tmp_path / "out", jobs=2)
+    assert [cell.test for cell in again.cells] != []
+    assert {(c.method, c.learning_rate, c.seed) for c in again.cells} == {
+        (c.method, c.learning_rate, c.seed) for c in results.cells
+    }
+    quality = {m.name: m.quality["test"]["accuracy"].values for m in results.methods}
+    assert {m.name: m.quality["test"]["accuracy"].values for m in again.methods} == quality

@@ -1,0 +1,141 @@
+"""The packaged recipes, and a person's own."""
+
+import pytest
+
+from prunelora.comparison.cells import cell_of, portable
+from prunelora.comparison.methods import METHODS, load_methods
+from prunelora.data.settings import DataSettings
+from prunelora.errors import RecipeError
+from prunelora.recipe import Recipe
+
+BASE = Recipe(model="a-model", task=DataSettings(data="a-file.csv"), seed=7)
+
+TUNE_FIRST = """\
+# Tune, cut, tune again.
+format: prunelora-recipe-1
+stages:
+- stage: finetune
+  learning_rate: 0.002
+- stage: merge
+- stage: score
+- stage: plan
+- stage: prune
+- stage: finetune
+  learning_rate: 0.001
+- stage: merge
+- stage: measure
+- stage: report
+"""
+
+
+def method(name: str, **changes):
+    return load_methods([name], base=BASE, changes=changes)[0]
+
+
+def stage(method, kind: str):
+    return next(one for one in method.recipe.stages if one.stage == kind)
+
+
+def test_every_packaged_method_loads_and_says_what_it_is():
+    methods = load_methods(METHODS, base=BASE)
+    assert [one.name for one in methods] == list(METHODS)
+    assert len({one.title for one in methods}) == len(METHODS) == 5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_gets_the_comparisons_model_and_task(name):
+    recipe = method(name).recipe
+    assert (recipe.model, recipe.task.data) == ("a-model", "a-file.csv")
+    assert recipe.names[-2:] == ["merge", "evaluate"]
+
+
+def test_the_controls_differ_from_prune_lora_in_what_is_scored_alone():
+    ours = method("prune-lora").recipe
+    for name, criterion in (("random-prune-lora", "random"), ("magnitude-prune-lora", "magnitude")):
+        control = method(name).recipe
+        assert stage(method(name), "score").criterion == criterion
+        assert control.with_settings({"score.criterion": "gradient"}) == ours
+
+
+def test_lora_adapts_what_prune_lora_adapts():
+    assert method("lora").tuning.lora_targets == stage(method("prune-lora"), "plan").targets
+    assert method("lora").tuning.lora_rank == stage(method("prune-lora"), "plan").rank_high
+
+
+def test_full_trains_every_weight():
+    assert method("full").tuning.trainable == "all"
+
+
+def test_all_methods_train_alike_but_for_the_learning_rate():
+    def training(name: str) -> dict:
+        settings = method(name).tuning.model_dump(exclude={"trainable", "learning_rate"})
+        return settings
+
+    assert all(training(name) == training("full") for name in METHODS)
+
+
+def test_settings_reach_every_method_that_has_them():
+    methods = load_methods(["full", "prune-lora"], base=BASE, changes={"epochs": 5, "keep_heads": 3})
+    assert [one.tuning.epochs for one in methods] == [5, 5]
+    assert stage(methods[1], "plan").keep_heads == 3
+
+
+def test_a_setting_that_no_method_has_is_an_error():
+    with pytest.raises(RecipeError, match=r"keep_heads: none of the methods full, lora has"):
+        load_methods(["full", "lora"], base=BASE, changes={"keep_heads": 3})
+
+
+def test_a_recipe_file_is_a_method(tmp_path):
+    (tmp_path / "tune-first.yaml").write_text(TUNE_FIRST)
+    own = method(str(tmp_path / "tune-first.yaml"))
+    assert (own.name, own.title) == ("tune-first", "Tune, cut, tune again.")
+    assert own.recipe.names == [
+        "finetune-1",
+        "merge-1",
+        "score",
+        "plan",
+        "prune",
+        "finetune",
+        "merge",
+        "evaluate",
+    ]
+
+
+def test_every_fine_tuning_of_a_recipe_gets_its_share_of_a_learning_rate(tmp_path):
+    (tmp_path / "tune-first.yaml").write_text(TUNE_FIRST)
+    own = method(str(tmp_path / "tune-first.yaml"))
+    assert own.learning_rates([1, 3]) == (0.001, 0.003)
+    tripled = own.with_learning_rate(0.003)
+    assert [one.learning_rate for one in tripled.stages if one.stage == "finetune"] == [0.006, 0.003]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("format: prunelora-recipe-1\nstages:\n- stage: score\n", "no stage 'finetune'"),
+        ("format: prunelora-recipe-1\nstages:\n- stage: finetune\n", "last stage before measuring must be 'merge'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_compared_is_an_error(tmp_path, content, complaint):
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(RecipeError, match=complaint):
+        method(str(tmp_path / "mine.yaml"))
+
+
+def test_unknown_methods_are_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"prunelora: no method of this name. Use some of: full, lora"):
+        method("prunelora")
+
+
+def test_two_methods_need_two_names(tmp_path):
+    (tmp_path / "lora.yaml").write_text(TUNE_FIRST)
+    with pytest.raises(RecipeError, match="Two methods are called 'lora'"):
+        load_methods(["lora", str(tmp_path / "lora.yaml")], base=BASE)
+
+
+def test_a_cells_recipe_holds_its_rate_and_seed_and_no_path_of_the_data(tmp_path):
+    base = Recipe(model="a-model", task=DataSettings(task="sst2", data_dir="/some/where"))
+    cell = cell_of(load_methods(["lora"], base=base)[0], 0.003, 2, out=tmp_path)
+    assert cell.folder == tmp_path / "cells" / "lora" / "lr-0.003" / "seed-2"
+    assert (cell.recipe.seed, cell.recipe.stages[0].learning_rate) == (2, 0.003)
+    assert "/some/where" not in str(portable(cell.recipe))
