@@ -1,10 +1,11 @@
 """Train what is missing, and make the page of results.
 
-python -m benchmarks.glue [--tasks sst2,rte] [--seeds 0,1,2] [--threads N] [--page-only]
+python -m benchmarks.glue [--tasks sst2,rte] [--seeds 0,1,2] [--page-only]
 
 Trainings lie in runs/glue (one folder each; whatever is finished there is not repeated). Results lie in
-benchmarks/glue/results, a folder a task: comparison.json with a row for every training, and the scores and the plan that
-the heat maps are drawn from. A task whose results are there in full is not run again, also where its trainings are not.
+benchmarks/glue/results, a folder a task: comparison.json with a row for every training, and the scores and the plan
+that the heat maps are drawn from. A task whose results are complete is not run again, also where its trainings are not
+there.
 """
 
 import argparse
@@ -60,7 +61,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if not arguments.page_only:
         if not GLUE.is_dir():
-            print(f"{GLUE} is not there. Set the environment variable GLUE to a folder with the tasks.", file=sys.stderr)
+            print(
+                f"{GLUE} is not there. Set the environment variable GLUE to a folder with the tasks.", file=sys.stderr
+            )
             return 1
         asked = [int(seed) for seed in arguments.seeds.split(",")]
         for name, seeds, timing in schedule(arguments.tasks.split(","), asked):
@@ -95,7 +98,6 @@ def run_task(name: str, seeds: tuple[int, ...], *, timing: bool) -> None:
     task = TASKS[name]
     if have(name, seeds):
         return
-    print(f"{name}: seeds {', '.join(map(str, seeds))}", flush=True)
     results = compare(
         base=Recipe(
             model="minilm",

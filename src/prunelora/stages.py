@@ -219,7 +219,9 @@ def _restore_pruned(run: Run, _: str, __: Any) -> None:
 
 def _finetune(run: Run, name: str, settings: FineTuneStage) -> Facts:
     if settings.trainable == "adapter":
-        plan = run.plan or Plan.whole(dissect(run.model).lineage, rank=settings.lora_rank, targets=settings.lora_targets)
+        plan = run.plan or Plan.whole(
+            dissect(run.model).lineage, rank=settings.lora_rank, targets=settings.lora_targets
+        )
         run.model = _adapted(run, run.model, plan, settings)
     else:
         run.model.requires_grad_(True)

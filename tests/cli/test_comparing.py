@@ -84,3 +84,45 @@ def test_what_was_typed_wrongly_is_said(prunelora, arguments, complaint):
     code, _, err = prunelora("compare", "--dry-run", *arguments)
     assert code == 1
     assert complaint in err.replace("\n", " ")
+
+
+def test_a_reproduction_asks_for_what_was_typed(prunelora, tmp_path, monkeypatch):
+    from prunelora.errors import RecipeError
+    from prunelora.reproduction import reproduce
+
+    asked = {}
+
+    def stop(**options):
+        asked.update(options)
+        raise RecipeError("stopped here")
+
+    monkeypatch.setattr(reproduce, "reproduce", stop)
+    code, _, err = prunelora(
+        "reproduce", "--out", str(tmp_path), "--data-dir", "glue", "--preset", "paper", "--tasks", "rte, wnli",
+        "--seeds", "4,5", "--epochs", "rte=3,wnli=2.5", "--max-train-rows", "rte=100", "--note", "rte=a part, of it",
+        "--no-train-head", "--no-timing",
+    )  # fmt: skip
+    assert (code, "stopped here" in err) == (1, True)
+    shown = {name: value for name, value in asked.items() if name not in ("out", "tell", "progress")}
+    assert shown == {
+        "model": "minilm", "data_dir": "glue", "preset": "paper", "train_head": False, "tasks": ["rte", "wnli"],
+        "seeds": (4, 5), "epochs": {"rte": 3.0, "wnli": 2.5}, "max_train_rows": {"rte": 100},
+        "notes": {"rte": "a part, of it"}, "timing": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--epochs", "many"], "--epochs many: expected a number, or TASK=NUMBER"),
+        (["--max-train-rows", "100"], "--max-train-rows 100: expected TASK=VALUE"),
+        (["--note", "rte"], "--note rte: expected TASK=VALUE"),
+        (["--tasks", "cola"], "cola"),
+        (["--preset", "worst"], "worst"),
+        (["--read-only"], "no finished comparison there"),
+    ],
+)
+def test_what_cannot_be_reproduced_is_said(prunelora, tmp_path, arguments, complaint):
+    code, _, err = prunelora("reproduce", "--out", str(tmp_path / "out"), *arguments)
+    assert code == 1
+    assert complaint in err.replace("\n", " ")

@@ -112,7 +112,7 @@ def test_a_timing_is_kept_where_the_models_are_the_same(finished, base):
 
 
 def test_what_is_counted_is_the_models_own(finished):
-    results, out = finished
+    results, _ = finished
     full, lora, pruned = (results.method(name) for name in METHODS)
     assert full.trained == full.parameters == lora.parameters
     assert pruned.heads == (8, 12)
@@ -129,8 +129,8 @@ def test_what_is_counted_is_the_models_own(finished):
     assert [(one.batch_size, one.tokens) for one in pruned.latencies] == [(1, 32)]
 
 
-def test_pairs_are_of_the_answers_on_the_reported_rows(finished, base):
-    results, out = finished
+def test_pairs_are_of_the_answers_on_the_reported_rows(finished):
+    results, _ = finished
     assert [(pair.first, pair.second) for pair in results.pairs] == [
         ("lora", "full"), ("prune-lora", "full"), ("prune-lora", "lora"),
     ]  # fmt: skip

@@ -158,4 +158,4 @@ def test_settings_refuse_fractions_that_leave_nothing():
 
 def test_every_setting_is_described():
     assert all(field.description for field in DataSettings.model_fields.values())
-    assert len(DataSettings.model_fields) == 11
+    assert len(DataSettings.model_fields) == 13

@@ -185,6 +185,7 @@ for _kind in ("score", "plan", "prune", "finetune", "merge", "measure", "export"
 
 
 app.command()(comparing.compare)
+app.command()(comparing.reproduce)
 
 
 @app.command()

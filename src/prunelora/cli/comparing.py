@@ -70,9 +70,7 @@ def compare(
     if not example and ("model" not in settings or not settings.keys() & {"data", "task"}):
         raise RecipeError("A comparison needs --model and --data (or --task); with none of them it is the example.")
     own = {"model", "trust_remote_code", *DataSettings.model_fields}
-    base = Recipe().with_settings(
-        {Recipe().key_of(name): value for name, value in settings.items() if name in own}
-    )
+    base = Recipe().with_settings({Recipe().key_of(name): value for name, value in settings.items() if name in own})
     changes = {name: value for name, value in settings.items() if name not in own} | settings_typed(sets)
     from prunelora.comparison.compare import compare as run_comparison
     from prunelora.comparison.compare import planned_cells
@@ -81,9 +79,9 @@ def compare(
     chosen: dict[str, Any] = {
         "base": base,
         "out": out or COMPARE_OUT,
-        "methods": [name.strip() for name in methods.split(",") if name.strip()],
-        "seeds": numbers(seeds, int, "--seeds"),
-        "factors": numbers(factors, float, "--factors"),
+        "methods": words(methods),
+        "seeds": numbers_in(seeds, int, "--seeds"),
+        "factors": numbers_in(factors, float, "--factors"),
         "changes": changes,
     }
     if dry_run:
@@ -93,9 +91,7 @@ def compare(
         else:
             terminal.give_lines(cells)
         return
-    results = run_comparison(
-        **chosen, timing=not no_timing, jobs=jobs, tell=terminal.tell, progress=not json
-    )
+    results = run_comparison(**chosen, timing=not no_timing, jobs=jobs, tell=terminal.tell, progress=not json)
     if json:
         terminal.give_json(results.model_dump(mode="json"))
         return
@@ -105,7 +101,107 @@ def compare(
     terminal.give_lines([f"Report: {chosen['out'] / 'report.html'}"])
 
 
-def numbers(text: str, kind: Callable[[str], Number], option: str) -> tuple[Number, ...]:
+def reproduce(
+    model: Annotated[
+        str, typer.Option(help="Pretrained model: a folder, a hub name (bert-base-uncased is the paper's), or minilm.")
+    ] = "minilm",
+    data_dir: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder with a folder of files for each task. From the hub if not given.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")] = REPRODUCE_OUT,
+    preset: Annotated[
+        str, typer.Option(help="paper: its learning rate, epochs and batch. best: ours, learning rate chosen.")
+    ] = "best",
+    tasks: Annotated[str, typer.Option(help="Tasks, joined by commas.")] = "mnli,mrpc,qnli,rte,sst2,wnli",
+    seeds: Seeds = "0,1,2",
+    epochs: Annotated[
+        str | None,
+        typer.Option(
+            help="Epochs in place of the preset's: a number, or TASK=NUMBER joined by commas.", show_default=False
+        ),
+    ] = None,
+    max_train_rows: Annotated[
+        str | None,
+        typer.Option(help="Most training rows: TASK=NUMBER joined by commas. All if not given.", show_default=False),
+    ] = None,
+    note: Annotated[
+        list[str] | None,
+        typer.Option(help="TASK=TEXT: what is special about a task's files, shown at its numbers; may be repeated."),
+    ] = None,
+    no_train_head: Annotated[
+        bool, typer.Option("--no-train-head", help="Leave the task head as initialised, as the paper's list has it.")
+    ] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Train nothing: show what an earlier call finished.")
+    ] = False,
+    no_timing: NoTiming = False,
+    json: Json = False,
+) -> None:
+    """The paper's tables 1 to 4 and figure 1 beside ours, and what does not reproduce.
+
+    Counts of parameters are bert-base's, from its configuration alone. Everything else is of --model, and says so. A
+    reproduction that was stopped goes on; what is done is not repeated.
+    """
+    from prunelora.reproduction.reproduce import reproduce as run_reproduction
+    from prunelora.reproduction.results import read
+    from prunelora.reproduction.writing import lines, numbers, write_reproduction
+
+    if read_only:
+        found = read(out)
+    else:
+        found = run_reproduction(
+            out=out,
+            model=model,
+            data_dir=data_dir,
+            preset=preset,
+            train_head=not no_train_head,
+            tasks=words(tasks),
+            seeds=numbers_in(seeds, int, "--seeds"),
+            epochs=by_task(epochs, float, "--epochs"),
+            max_train_rows=by_task(max_train_rows, int, "--max-train-rows", every=False),
+            notes=dict(assigned(one, "--note") for one in note or []),
+            timing=not no_timing,
+            tell=terminal.tell,
+            progress=not json,
+        )
+    written = write_reproduction(found, out)
+    if json:
+        terminal.give_json(numbers(found))
+        return
+    for title, columns, rows in lines(found):
+        terminal.give_table(title, columns, rows)
+    terminal.give_lines([f"{name.rpartition('.')[2]}: {out / name}" for name in written if "/" not in name])
+
+
+def words(text: str) -> list[str]:
+    """What is joined by commas: "rte, sst2" -> ["rte", "sst2"]."""
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
+def assigned(text: str, option: str) -> tuple[str, str]:
+    """A task and what it is given: "qnli=a part" -> ("qnli", "a part")."""
+    task, sign, value = text.partition("=")
+    if not sign:
+        raise RecipeError(f"{option} {text}: expected TASK=VALUE.")
+    return task.strip(), value.strip()
+
+
+def by_task(text: str | None, kind: Callable[[str], Number], option: str, *, every: bool = True) -> Any:
+    """A number for every task, or one each: "3" -> 3; "rte=3,sst2=1" -> {"rte": 3, "sst2": 1}; None -> None."""
+    if text is None:
+        return None
+    try:
+        if "=" not in text and every:
+            return kind(text)
+        return {task: kind(value) for task, value in (assigned(one, option) for one in words(text))}
+    except ValueError as error:
+        raise RecipeError(f"{option} {text}: expected {'a number, or ' if every else ''}TASK=NUMBER.") from error
+
+
+def numbers_in(text: str, kind: Callable[[str], Number], option: str) -> tuple[Number, ...]:
     """Numbers joined by commas: "0,1,2" -> (0, 1, 2)."""
     try:
         return tuple(kind(one) for one in text.split(",") if one.strip())

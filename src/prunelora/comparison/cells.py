@@ -71,7 +71,9 @@ def cell_of(method: Method, learning_rate: float, seed: int, *, out: Path) -> Ce
     return Cell(method, learning_rate, seed, out / "cells" / method.name / f"lr-{learning_rate:g}" / f"seed-{seed}")
 
 
-def run_cell(cell: Cell, task: TaskData, *, progress: bool = False, tell: Callable[[str], None] | None = None) -> CellFacts:
+def run_cell(
+    cell: Cell, task: TaskData, *, progress: bool = False, tell: Callable[[str], None] | None = None
+) -> CellFacts:
     """Train a cell, or go on with one that was stopped; what is finished under the same recipe is not repeated.
 
     Raises:

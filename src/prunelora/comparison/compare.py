@@ -1,6 +1,6 @@
 """Several methods on one model, one task, the same splits and seeds; each with the same budget for its learning rate.
 
-    learning rates on the first seed -> the best on validation rows -> the other seeds -> timing, in turn -> one table
+learning rates on the first seed -> the best on validation rows -> the other seeds -> timing, in turn -> one table
 """
 
 import contextlib
@@ -125,9 +125,7 @@ def compare(
         counter = _Progress(counted, tell)
         found = _run([cell for cells in trials.values() for cell in cells], task, counter, jobs, progress)
         rates = {name: _best(cells, found, task.metrics[0]) for name, cells in trials.items()}
-        rest = [
-            cell_of(method, rates[method.name], seed, out=out) for seed in seeds[1:] for method in chosen
-        ]
+        rest = [cell_of(method, rates[method.name], seed, out=out) for seed in seeds[1:] for method in chosen]
         found |= _run(rest, task, counter, jobs, progress)
         results = _collect(base, chosen, task, out, seeds, rates, found)
         results = _with_timing(results, chosen, task, out, tell, timing_settings) if timing else _with_old(results, out)
@@ -237,9 +235,7 @@ def _collect(
     rates: Mapping[str, float],
     found: Found,
 ) -> ComparisonResults:
-    cells = {
-        method.name: [cell_of(method, rates[method.name], seed, out=out) for seed in seeds] for method in methods
-    }
+    cells = {method.name: [cell_of(method, rates[method.name], seed, out=out) for seed in seeds] for method in methods}
     return ComparisonResults(
         model=base.model,
         data=base.task.described,
@@ -383,9 +379,7 @@ def _with_old(results: ComparisonResults, out: Path) -> ComparisonResults:
     if before.timing is None or list(map(timed, before.methods)) != list(map(timed, results.methods)):
         return results
     methods = tuple(
-        now.model_copy(
-            update={"step_ms": old.step_ms, "step_to_full": old.step_to_full, "latencies": old.latencies}
-        )
+        now.model_copy(update={"step_ms": old.step_ms, "step_to_full": old.step_to_full, "latencies": old.latencies})
         for now, old in zip(results.methods, before.methods, strict=True)
     )
     return results.model_copy(update={"methods": methods, "timing": before.timing, "machine": before.machine})

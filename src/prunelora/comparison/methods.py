@@ -69,7 +69,9 @@ def load_methods(names: Sequence[str], *, base: Recipe, changes: Mapping[str, An
         raise RecipeError(f"Two methods are called {doubled!r}. Give each recipe file a name of its own.")
     for key in changes or {}:
         if not any(_has(method.recipe, key) for method in methods):
-            raise RecipeError(f"{key}: none of the methods {', '.join(one.name for one in methods)} has such a setting.")
+            raise RecipeError(
+                f"{key}: none of the methods {', '.join(one.name for one in methods)} has such a setting."
+            )
     return [_fitted(method, base, changes or {}) for method in methods]
 
 

@@ -87,9 +87,7 @@ def paired_test(
     return PairedTest(found, float(low), float(high), (extreme + 1) / (draws + 1))
 
 
-def _draws_of_mean(
-    difference: np.ndarray, draws: int, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _draws_of_mean(difference: np.ndarray, draws: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Both kinds of draws from the differences (N,) of the rows."""
     rows = len(difference)
     # Rows on which both answer alike add nothing to either sum.

@@ -184,9 +184,7 @@ def _endless(batches: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]
         yield from batches
 
 
-def _time_forward(
-    cells: Mapping[str, Cell], task: TaskData, settings: TimingSettings
-) -> dict[str, list[LatencyFacts]]:
+def _time_forward(cells: Mapping[str, Cell], task: TaskData, settings: TimingSettings) -> dict[str, list[LatencyFacts]]:
     first = next(iter(cells.values())).recipe
     models: dict[str, nn.Module] = {name: load(cell.folder / "model").to(best_device()) for name, cell in cells.items()}
     models[DENSE] = load_pretrained(
@@ -212,9 +210,9 @@ def _time_forward(
             )
         for name in cells:
             share = _share(timings[name], timings[DENSE])
-            found[name].append(LatencyFacts(
-                batch_size=batch_size, tokens=tokens, milliseconds=timings[name].median_ms, to_dense=share
-            ))
+            found[name].append(
+                LatencyFacts(batch_size=batch_size, tokens=tokens, milliseconds=timings[name].median_ms, to_dense=share)
+            )
     return found
 
 
@@ -226,9 +224,7 @@ def _forward(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Callable[[
 def _full_batch(model: nn.Module) -> dict[str, torch.Tensor]:
     model = model.get_base_model() if isinstance(model, PeftModel) else model
     tokens = min(MEMORY_TOKENS, longest_input(model) or MEMORY_TOKENS)
-    batch = random_inputs(
-        model, batch_size=MEMORY_ROWS, tokens=tokens, generator=torch.Generator().manual_seed(0)
-    )
+    batch = random_inputs(model, batch_size=MEMORY_ROWS, tokens=tokens, generator=torch.Generator().manual_seed(0))
     return batch | labels_for(model, MEMORY_ROWS)
 
 

@@ -1,8 +1,11 @@
-"""The tasks of GLUE, one row each: columns, classes, metrics, and what published files of it are called."""
+"""The tasks of GLUE, one row each: columns, classes, metrics, and what the published files of it look like."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from prunelora.errors import DataError
+
+GLUE_ON_THE_HUB = "nyu-mll/glue"
 
 
 @dataclass(frozen=True)
@@ -11,40 +14,109 @@ class NamedTask:
 
     Attributes:
         name: As typed after --task.
+        folder: Name of its folder in the official distribution.
         texts: Names that the text column has in files of this task; for a pair, pairs of names.
         label_names: Names of the classes by id; empty for regression.
         metrics: What is reported, the one that chooses checkpoints first.
+        labels: Names that the label column has.
+        no_label: Words that stand where annotators did not agree; such rows are left out.
+        no_header: Columns of the official files, where these have no header line.
+        broken_rows: Whether published files have rows with cells missing; such rows are left out.
+        parts: Names of the parts that the validation rows come in, the main one first; empty if they are one set.
+        other_files: Stems of the original files, by split, for a folder without any named train.
     """
 
     name: str
+    folder: str
     texts: tuple[tuple[str, ...], ...]
     label_names: tuple[str, ...]
     metrics: tuple[str, ...] = ("accuracy",)
+    labels: tuple[str, ...] = ("label",)
+    no_label: tuple[str, ...] = ()
+    no_header: tuple[str, ...] = ()
+    broken_rows: bool = False
+    parts: tuple[str, ...] = ()
+    other_files: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_pair(self) -> bool:
         """Whether every row has two texts."""
         return len(self.texts[0]) == 2
 
+    @property
+    def problem_type(self) -> Literal["single_label_classification", "regression"]:
+        """As `transformers` spells it in a configuration."""
+        return "single_label_classification" if self.label_names else "regression"
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Names of a folder with files of this task, in lower case."""
+        return tuple(dict.fromkeys((self.name, self.folder.lower())))
+
+    @property
+    def stems(self) -> dict[str, tuple[str, ...]]:
+        """What the files of each split are called, without suffix: train, validation, test, and parts after the first.
+
+        {"train": ("train",), "validation": ("validation", "dev", "validation_matched", "dev_matched"), ...,
+        "mismatched": ("validation_mismatched", "dev_mismatched")}
+        """
+        first = [f"_{part}" for part in self.parts[:1]]
+        found = {
+            "train": ("train",),
+            "validation": tuple(f"{stem}{part}" for part in ("", *first) for stem in ("validation", "dev")),
+            "test": tuple(f"test{part}" for part in ("", *first)),
+        }
+        return found | {part: (f"validation_{part}", f"dev_{part}") for part in self.parts[1:]}
+
+
+_SENTENCE = (("sentence",),)
 _SENTENCES = ("sentence1", "sentence2")
+_ENTAILMENT = ("entailment", "not_entailment")
+_ACCURACY_AND_F1 = ("accuracy", "f1")
 
 GLUE: dict[str, NamedTask] = {
     task.name: task
     for task in (
-        NamedTask("cola", (("sentence",),), ("unacceptable", "acceptable"), ("matthews",)),
         NamedTask(
-            "mnli", (("premise", "hypothesis"), _SENTENCES), ("entailment", "neutral", "contradiction"), ("accuracy",)
+            "cola",
+            "CoLA",
+            _SENTENCE,
+            ("unacceptable", "acceptable"),
+            ("matthews",),
+            no_header=("source", "label", "star", "sentence"),
         ),
-        NamedTask("mrpc", (_SENTENCES,), ("not_equivalent", "equivalent"), ("accuracy", "f1")),
-        NamedTask("qnli", (("question", "sentence"), _SENTENCES), ("entailment", "not_entailment")),
         NamedTask(
-            "qqp", (("question1", "question2"), _SENTENCES), ("not_duplicate", "duplicate"), ("accuracy", "f1")
+            "mnli",
+            "MNLI",
+            (("premise", "hypothesis"), _SENTENCES),
+            ("entailment", "neutral", "contradiction"),
+            labels=("label", "gold_label"),
+            no_label=("-",),
+            parts=("matched", "mismatched"),
         ),
-        NamedTask("rte", (_SENTENCES,), ("entailment", "not_entailment")),
-        NamedTask("sst2", (("sentence",),), ("negative", "positive")),
-        NamedTask("stsb", (_SENTENCES,), (), ("pearson", "spearman")),
-        NamedTask("wnli", (_SENTENCES,), ("not_entailment", "entailment")),
+        NamedTask(
+            "mrpc",
+            "MRPC",
+            (_SENTENCES, ("#1 String", "#2 String")),
+            ("not_equivalent", "equivalent"),
+            _ACCURACY_AND_F1,
+            labels=("label", "Quality"),
+            other_files=(("train", "msr_paraphrase_train"), ("test", "msr_paraphrase_test")),
+        ),
+        NamedTask("qnli", "QNLI", (("question", "sentence"), _SENTENCES), _ENTAILMENT),
+        NamedTask(
+            "qqp",
+            "QQP",
+            (("question1", "question2"), _SENTENCES),
+            ("not_duplicate", "duplicate"),
+            _ACCURACY_AND_F1,
+            labels=("label", "is_duplicate"),
+            broken_rows=True,
+        ),
+        NamedTask("rte", "RTE", (_SENTENCES,), _ENTAILMENT),
+        NamedTask("sst2", "SST-2", _SENTENCE, ("negative", "positive")),
+        NamedTask("stsb", "STS-B", (_SENTENCES,), (), ("pearson", "spearman"), labels=("label", "score")),
+        NamedTask("wnli", "WNLI", (_SENTENCES,), ("not_entailment", "entailment")),
     )
 }
 

@@ -5,7 +5,10 @@ from typing import Any
 
 from prunelora.data import checks
 from prunelora.data.columns import Columns, choose_columns
+from prunelora.data.glue import named_task
 from prunelora.data.labels import EncodedLabels, as_number, encode_labels
+from prunelora.data.metrics import MAIN_METRIC
+from prunelora.data.named import read_named
 from prunelora.data.rows import Rows, raw_labels, read_rows
 from prunelora.data.settings import DataSettings
 from prunelora.data.sources import Source, read_source
@@ -26,15 +29,17 @@ def load_task(settings: DataSettings) -> TaskData:
         one table                -> test and validation are cut off
 
     A given test split without labels is left out, with a note. Cuts are stratified by class, seeded, and never
-    separate rows with identical text.
+    separate rows with identical text. Of a named task the given validation is always what is reported, and where it
+    comes in parts (MNLI), every part is.
 
     Raises:
         DataError: If the data cannot be read, or cannot be trained on.
         MissingExtraError: If the embedded example is asked for and its packages are not installed.
     """
-    source = read_source(settings)
+    known = named_task(settings.task) if settings.task is not None else None
+    source = read_named(known, settings.data_dir) if known else read_source(settings)
     checks.check_has_rows(source.splits["train"].num_rows, where=source.where["train"])
-    columns = choose_columns(source.splits["train"], settings, where=source.where["train"])
+    columns = source.columns or choose_columns(source.splits["train"], settings, where=source.where["train"])
     source = _without_unlabelled_test(source, columns)
     found: dict[str, Rows] = {}
     notes = [*_column_notes(columns), *source.notes]
@@ -47,13 +52,17 @@ def load_task(settings: DataSettings) -> TaskData:
         {split: rows.labels for split, rows in found.items()},
         columns=columns.labels,
         class_names=_class_names(source, columns),
-        task_type=settings.task_type,
+        task_type=known.problem_type if known else settings.task_type,
     )
     given = {split: replace(rows, labels=encoded.by_split[split]) for split, rows in found.items()}
     splits, split_notes = _make_splits(given, settings, encoded)
+    more_tests = {split: given[split] for split in source.more_tests}
+    split_notes += _overlap_notes(splits | more_tests)
+    splits |= more_tests
     _check_classes_reach_train(splits, encoded, columns)
     datasets_by_split = {split: as_dataset(rows, problem_type=encoded.problem_type) for split, rows in splits.items()}
-    counted = ", ".join(f"{split} {len(rows):,}" for split, rows in splits.items())
+    shown = {split: source.test_name if split == "test" else split for split in splits}
+    counted = ", ".join(f"{shown[split]} {len(rows):,}" for split, rows in splits.items())
     return TaskData(
         name=source.name,
         train=datasets_by_split["train"],
@@ -64,6 +73,9 @@ def load_task(settings: DataSettings) -> TaskData:
         fingerprint=fingerprint_of(splits, label_names=encoded.names, problem_type=encoded.problem_type),
         columns=columns.by_role,
         notes=(*notes, _label_note(encoded), *split_notes, f"rows: {counted}"),
+        metrics=known.metrics if known else (MAIN_METRIC[encoded.problem_type],),
+        test_name=source.test_name,
+        more_tests={split: datasets_by_split[split] for split in source.more_tests},
     )
 
 
@@ -136,12 +148,17 @@ def _make_splits(
     if validation is None:
         train, validation = _cut(train, share, settings, stratified, option="validation_fraction")
         notes.append(f"splits: validation cut off train ({share:.0%} of its rows, {how})")
-    seen = set(train.inputs())
-    for name, split in (("validation", validation), ("test", test)):
-        shared = sum(key in seen for key in split.inputs())
-        if shared:
-            notes.append(f"warning: {shared:,} rows of the given {name} have a text that train has too")
     return {"train": train, "validation": validation, "test": test}, notes
+
+
+def _overlap_notes(splits: dict[str, Rows]) -> list[str]:
+    seen = set(splits["train"].inputs())
+    shared = {name: sum(key in seen for key in rows.inputs()) for name, rows in splits.items() if name != "train"}
+    return [
+        f"warning: {count:,} rows of the given {name} have a text that train has too"
+        for name, count in shared.items()
+        if count
+    ]
 
 
 def _cut(rows: Rows, fraction: float, settings: DataSettings, stratified: bool, *, option: str) -> tuple[Rows, Rows]:
@@ -160,7 +177,7 @@ def _check_classes_reach_train(splits: dict[str, Rows], encoded: EncodedLabels, 
     if encoded.problem_type == "single_label_classification":
         train = [encoded.names[label] for label in splits["train"].labels]
         checks.check_more_than_one(train, column=columns.label, what="class")
-        for split in ("validation", "test"):
+        for split in (name for name in splits if name != "train"):
             labels = [encoded.names[label] for label in splits[split].labels]
             checks.check_known_labels(labels, sorted(set(train)), column=columns.label, where=split)
 

@@ -4,6 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# Settings that say what is in a person's own data; of a named task it is known.
+OF_OWN_DATA = ("data_config", "text", "text_pair", "label", "task_type")
+
 TaskType = Literal["auto", "single_label_classification", "multi_label_classification", "regression"]
 
 
@@ -16,16 +19,17 @@ class DataSettings(BaseModel):
         default=None,
         description="Task data: a .csv, .tsv, .jsonl, .json or .parquet file; a folder with files named train, "
         "validation and test of these types, or one saved by datasets.save_to_disk; a name on the Hugging Face hub; "
-        "or rotten-tomatoes, the embedded example."
+        "or rotten-tomatoes, the embedded example.",
     )
     task: str | None = Field(
         default=None,
-        description="A task of GLUE by name, in place of data: cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli. From "
-        "data_dir, or from the hub when that is not given.",
+        description="A task of GLUE by name, in place of data: cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb or wnli. "
+        "From data_dir, or from the hub when that is not given.",
     )
     data_dir: str | None = Field(
         default=None,
-        description="Folder with the files of the named task, in it or in a folder of the task's name.",
+        description="Folder with the files of the named task, in it or in a folder of the task's name: train.tsv with "
+        "validation.tsv or dev.tsv, or the hub's Parquet files.",
     )
     data_config: str | None = Field(
         default=None, description="Configuration of a hub data set, such as sst2 of nyu-mll/glue."
@@ -76,11 +80,15 @@ class DataSettings(BaseModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> "DataSettings":
+        if self.data_dir is not None and self.task is None:
+            raise ValueError(f"data_dir={self.data_dir!r} belongs to a named task: give task, or the folder as data")
         if (self.data is None) == (self.task is None):
             found = "neither" if self.data is None else f"data={self.data!r} and task={self.task!r}"
             raise ValueError(f"give either data or task; found {found}")
-        if self.data_dir is not None and self.task is None:
-            raise ValueError(f"data_dir={self.data_dir!r} belongs to a named task: give task, or the folder as data")
+        own = {name: getattr(self, name) for name in OF_OWN_DATA if getattr(self, name) not in (None, "auto")}
+        if self.task is not None and own:
+            named = ", ".join(f"{name}={value!r}" for name, value in own.items())
+            raise ValueError(f"{named}: columns and labels of task={self.task!r} are known; give the files as data")
         return self
 
     @model_validator(mode="after")

@@ -7,8 +7,8 @@ from pathlib import Path
 import datasets
 
 from prunelora.data import checks
+from prunelora.data.columns import Columns
 from prunelora.data.embedded import EMBEDDED_DATA, EMBEDDED_LABELS, EMBEDDED_SOURCE, embedded_data_path
-from prunelora.data.glue import NamedTask, named_task
 from prunelora.data.settings import DataSettings
 from prunelora.data.tables import Table, read_folder, read_table, tables_of
 from prunelora.errors import DataError
@@ -25,19 +25,25 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class Source:
-    """Tables as given, before any choice of columns.
+    """Tables as given.
 
     Attributes:
         name: Short name of the task.
-        splits: Tables by "train", "validation" and "test"; always "train".
+        splits: Tables by "train", "validation" and "test"; always "train". And those of `more_tests`.
         where: How an error names each split.
         notes: What was left out.
+        columns: Where the task is known by name, so that nothing is to be guessed; None before any choice of columns.
+        test_name: What the reported split is called, where more than one is.
+        more_tests: Splits that are reported beside it.
     """
 
     name: str
     splits: dict[str, Table]
     where: dict[str, str]
     notes: tuple[str, ...] = ()
+    columns: Columns | None = None
+    test_name: str = "test"
+    more_tests: tuple[str, ...] = ()
 
 
 def read_source(settings: DataSettings) -> Source:
@@ -46,8 +52,6 @@ def read_source(settings: DataSettings) -> Source:
     Raises:
         DataError: If it does not exist, cannot be read, or the hub does not give it.
     """
-    if settings.task is not None:
-        return _read_named(named_task(settings.task), settings.data_dir)
     data = str(settings.data)
     if data == EMBEDDED_DATA:
         return _read_embedded()
@@ -56,19 +60,15 @@ def read_source(settings: DataSettings) -> Source:
         return _by_split(path.resolve().name, read_folder(path), where=str(path))
     if path.exists() or _looks_like_path(data):
         return Source(path.stem, {"train": read_table(path)}, {"train": str(path)})
-    return _read_hub(data, settings.data_config)
-
-
-def _read_named(task: NamedTask, data_dir: str | None) -> Source:
-    if data_dir is None:
-        source = _read_hub("nyu-mll/glue", task.name)
-    else:
-        folder = Path(data_dir).expanduser()
-        folder = folder / task.name if (folder / task.name).is_dir() else folder
-        checks.check_exists(folder)
-        source = _by_split(task.name, read_folder(folder), where=str(folder))
-    splits = {name: replace(table, class_names={"label": task.label_names}) for name, table in source.splits.items()}
-    return replace(source, name=task.name, splits=splits)
+    asked = f"{data} ({settings.data_config})" if settings.data_config else data
+    tables = read_hub(
+        data,
+        settings.data_config,
+        asked=f"{asked}: no file or folder of this name is here, and",
+        instead=f"Pass a local file or folder instead ({', '.join(checks.TABLE_SUFFIXES)}), or check the name and "
+        "--data-config",
+    )
+    return _by_split(f"{data}/{settings.data_config}" if settings.data_config else data, tables, where=asked)
 
 
 def _looks_like_path(data: str) -> bool:
@@ -84,22 +84,28 @@ def _read_embedded() -> Source:
     return Source(EMBEDDED_DATA, {"train": chosen}, {"train": EMBEDDED_DATA})
 
 
-def _read_hub(name: str, config: str | None) -> Source:
-    asked = f"{name} ({config})" if config else name
-    instead = f"Pass a local file or folder instead ({', '.join(checks.TABLE_SUFFIXES)})"
+def read_hub(name: str, config: str | None, *, asked: str, instead: str) -> dict[str, Table]:
+    """Tables of a data set of the Hugging Face hub by split name.
+
+    Args:
+        name: Name on the hub.
+        config: Configuration of the data set.
+        asked: How an error begins: what was asked for.
+        instead: What an error tells to do where the hub does not give it.
+
+    Raises:
+        DataError: If the hub does not give it.
+    """
     try:
         data = datasets.load_dataset(name, config)
     except ConnectionError as error:
         raise DataError(
-            f"{asked}: no file or folder of this name is here, and the Hugging Face hub could not be reached "
-            f"({_first_line(error)}). {instead}, or try again with a network."
+            f"{asked} the Hugging Face hub could not be reached ({_first_line(error)}). "
+            f"{instead}, or try again with a network."
         ) from error
     except Exception as error:  # `datasets` raises many kinds here: not found, gated, unknown configuration, scripts
-        raise DataError(
-            f"{asked}: no file or folder of this name is here, and the Hugging Face hub does not give it "
-            f"({_first_line(error)}). {instead}, or check the name and --data-config."
-        ) from error
-    return _by_split(f"{name}/{config}" if config else name, tables_of(data), where=asked)
+        raise DataError(f"{asked} the Hugging Face hub does not give it ({_first_line(error)}). {instead}.") from error
+    return tables_of(data)
 
 
 def _by_split(name: str, tables: dict[str, Table], *, where: str) -> Source:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,18 @@ def read_table(path: Path) -> Table:
             return _read_json(path)
 
 
+def read_tsv(path: Path, *, no_header: Sequence[str] = (), pad_short: bool = False) -> Table:
+    """Read a tab-separated file, whatever its extension.
+
+    Args:
+        path: The file.
+        no_header: Names of the columns if the first line is no header: if it has so many cells and none of these names.
+        pad_short: Whether missing cells at the end of a line are None. If not, they are an error.
+    """
+    checks.check_exists(path)
+    return _read_delimited(path, delimiter="\t", quoting=csv.QUOTE_NONE, no_header=no_header, pad_short=pad_short)
+
+
 def read_folder(folder: Path) -> dict[str, Table]:
     """Read every table file of a folder, or the data set that `datasets.save_to_disk` wrote there, by split name."""
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
@@ -93,17 +106,24 @@ def from_dataset(dataset: datasets.Dataset) -> Table:
     return Table(columns=columns, class_names=class_names)
 
 
-def _read_delimited(path: Path, *, delimiter: str, quoting: Literal[0, 3]) -> Table:
+def _read_delimited(
+    path: Path, *, delimiter: str, quoting: Literal[0, 3], no_header: Sequence[str] = (), pad_short: bool = False
+) -> Table:
     rows = _delimited_rows(path, delimiter=delimiter, quoting=quoting)
-    header = next(rows, (0, []))[1]
+    line, header = next(rows, (0, []))
     checks.check_has_rows(len(header), where=str(path))
+    if len(header) == len(no_header) and not set(header) & set(no_header):
+        rows = itertools.chain([(line, header)], rows)
+        header = list(no_header)
     if len(set(header)) != len(header) or not all(name.strip() for name in header):
         raise DataError(
             f"{path}: the first line must name every column once, and reads {', '.join(map(repr, header))}. "
             "Add a header line with distinct names."
         )
-    cells: list[list[str]] = [[] for _ in header]
-    for line, row in rows:
+    cells: list[list[str | None]] = [[] for _ in header]
+    for line, found in rows:
+        missing = len(header) - len(found)
+        row = [*found, *[None] * missing] if pad_short else found
         if len(row) != len(header):
             raise DataError(
                 f"{path}, line {line:,}: {len(row)} cells, but the header names {len(header)} columns "

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import datasets
 
@@ -21,9 +21,12 @@ class TaskData:
         test: What is reported.
         label_names: Names of the classes by id; empty for regression.
         problem_type: As `transformers` spells it in a configuration.
-        fingerprint: Hash over the rows of the three splits; the same rows from another path or format give the same.
+        fingerprint: Hash over the rows of all splits; the same rows from another path or format give the same.
         columns: What was chosen as text, text_pair and label.
         notes: Short lines to print: columns chosen, how the splits were made, rows per split.
+        metrics: What the task is judged by, the one that chooses checkpoints first.
+        test_name: What `test` is called among the reported splits.
+        more_tests: Further reported splits; MNLI's "mismatched", beside which `test` is "matched".
     """
 
     name: str
@@ -35,6 +38,9 @@ class TaskData:
     fingerprint: str
     columns: dict[str, str]
     notes: tuple[str, ...]
+    metrics: tuple[str, ...]
+    test_name: str = "test"
+    more_tests: dict[str, datasets.Dataset] = field(default_factory=dict)
 
     @property
     def num_labels(self) -> int:
@@ -47,17 +53,27 @@ class TaskData:
         return "text_pair" in self.train.column_names
 
     @property
+    def reported(self) -> dict[str, datasets.Dataset]:
+        """Every split that is reported: {"test": ...}, or {"matched": ..., "mismatched": ...}."""
+        return {self.test_name: self.test, **self.more_tests}
+
+    @property
     def majority_rate(self) -> float | None:
         """Share of test rows that always answering train's most frequent class gets right.
 
         None for regression and multi-label tasks. Of two equally frequent classes the one with the lower id counts.
         """
+        return self.majority_rates[self.test_name]
+
+    @property
+    def majority_rates(self) -> dict[str, float | None]:
+        """The same for every reported split."""
         if self.problem_type != "single_label_classification":
-            return None
+            return dict.fromkeys(self.reported)
         counts = Counter(self.train["label"])
         most_frequent = min(counts, key=lambda label: (-counts[label], label))
-        labels = list(self.test["label"])
-        return labels.count(most_frequent) / len(labels)
+        labels = {split: list(rows["label"]) for split, rows in self.reported.items()}
+        return {split: found.count(most_frequent) / len(found) for split, found in labels.items()}
 
 
 def as_dataset(rows: Rows, *, problem_type: str) -> datasets.Dataset:

@@ -289,6 +289,7 @@ def _ready(models: dict[str, nn.Module]) -> Iterator[None]:
 
 
 def synchronise(device: torch.device) -> Callable[[], None] | None:
+    """What waits until the device has done its work; None for a CPU, which has when it returns."""
     if device.type == "cuda":
         return partial(torch.cuda.synchronize, device)
     return torch.mps.synchronize if device.type == "mps" else None

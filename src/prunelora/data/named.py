@@ -1,0 +1,283 @@
+"""Reading a task known by name: which files are which split, and which columns of them the task's row names."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunelora.data import checks
+from prunelora.data.columns import Columns
+from prunelora.data.glue import GLUE, GLUE_ON_THE_HUB, NamedTask
+from prunelora.data.labels import as_number
+from prunelora.data.sources import Source, read_hub
+from prunelora.data.tables import Table, describe_columns, read_folder, read_table, read_tsv
+from prunelora.errors import DataError
+
+# train-00000-of-00002: one of the files that a split on the hub is cut into.
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
+
+Reader = Callable[[], Table]
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Rows of a split that have a label: texts and labels by the names of their columns, and how many were left out."""
+
+    columns: Columns
+    cells: dict[str, list[Any]]
+    broken: int = 0
+    unlabelled: int = 0
+
+
+def read_named(task: NamedTask, data_dir: str | None) -> Source:
+    """Read a named task from files or from the hub.
+
+    Read are the folder itself or one of the task's name in it (in any case, and by its official name): train.tsv with
+    validation.tsv or dev.tsv, also as .csv, .json, .jsonl or .parquet; Parquet files cut into shards, also in a folder
+    data; and what `datasets.save_to_disk` wrote.
+
+    The given validation rows are what is reported, wherever there are any; a test split is not read then. (GLUE's own
+    has no labels; MRPC's has some on the hub, and none in the official files.)
+
+    Args:
+        task: Row of the task.
+        data_dir: Folder; the Hugging Face hub if None.
+
+    Returns:
+        Source with `columns`; the labels are class ids, or numbers.
+
+    Raises:
+        DataError: If files, columns or labels are not as the row says.
+    """
+    if data_dir is None:
+        where = f"{GLUE_ON_THE_HUB} ({task.name})"
+        readers = _readers_of(_from_hub(task))
+    else:
+        folder = _folder(task, Path(data_dir).expanduser())
+        where, readers = str(folder), _file_readers(task, folder)
+    named = _name_splits(task, readers, where=where)
+    splits: dict[str, Table] = {}
+    notes: list[str] = []
+    columns: Columns | None = None
+    no_label = " or ".join((*task.no_label, "-1"))
+    for split, name in named.items():
+        place = f"{where}, split {name}"
+        parts = [_take(task, read(), where=place, may_lack_labels=split == "test") for read in readers[name]]
+        found = [part for part in parts if part is not None]
+        if not found:
+            notes.append("the given test split has no labels: left out")
+            continue
+        columns = columns or found[0].columns
+        splits[split] = _joined(task, found, columns)
+        broken, unlabelled = sum(part.broken for part in found), sum(part.unlabelled for part in found)
+        if broken:
+            notes.append(f"{split}: rows with cells missing or empty left out: {broken:,}")
+        if unlabelled:
+            notes.append(f"{split}: rows without a label ({no_label}) left out: {unlabelled:,}")
+    if "validation" in splits and any(name in readers for name in task.stems["test"]):
+        notes.append("left out: test (the given validation is reported)")
+    more = tuple(part for part in task.parts[1:] if part in splits)
+    if more:
+        notes.append(f"reported: {' and '.join((task.parts[0], *more))}")
+    return Source(
+        name=task.name,
+        splits=splits,
+        where={split: f"{where}, split {named[split]}" for split in splits},
+        notes=tuple(notes),
+        columns=columns,
+        test_name=task.parts[0] if more else "test",
+        more_tests=more,
+    )
+
+
+def _from_hub(task: NamedTask) -> dict[str, Table]:
+    return read_hub(
+        GLUE_ON_THE_HUB,
+        task.name,
+        asked=f"--task {task.name}: no --data-dir was given, and",
+        instead="Say with --data-dir where its files are",
+    )
+
+
+def _readers_of(tables: Mapping[str, Table]) -> dict[str, list[Reader]]:
+    return {name.lower(): [lambda table=table: table] for name, table in tables.items()}  # type: ignore[misc]
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def _folder(task: NamedTask, given: Path) -> Path:
+    checks.check_exists(given)
+    if not given.is_dir():
+        raise DataError(
+            f"--data-dir {given} is a file. Give the folder that it is in, or leave --task out and give it with --data."
+        )
+    below = {path.name.lower(): path for path in sorted(given.iterdir()) if path.is_dir()}
+    for name in task.folders:
+        if name in below:
+            return below[name]
+    own = given.resolve().name.lower()
+    for other in GLUE.values():
+        # The columns of several tasks have the same names, and the same number would be another class.
+        if other is not task and own in other.folders:
+            raise DataError(
+                f"--task {task.name}: {given} is the folder of another task, {other.name}. "
+                f"Give the folder of {task.name}, or the one that both are in, with --data-dir."
+            )
+    return given
+
+
+def _file_readers(task: NamedTask, folder: Path) -> dict[str, list[Reader]]:
+    if (folder / "dataset_dict.json").exists():
+        return _readers_of(read_folder(folder))
+    inner = folder / "data"
+    for place in (folder, inner) if inner.is_dir() else (folder,):
+        files = _files_by_stem(task, place)
+        if files:
+            return {
+                stem: [lambda path=path: _read(task, path) for path in paths]  # type: ignore[misc]
+                for stem, paths in files.items()
+            }
+    found = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    raise _no_training_rows(task, found, where=str(folder))
+
+
+def _files_by_stem(task: NamedTask, folder: Path) -> dict[str, list[Path]]:
+    """Files of the task's splits by stem: one each, or all shards of one in their order."""
+    original = [stem for _, stem in task.other_files]
+    known = {*original, *(stem for stems in task.stems.values() for stem in stems)}
+    files: dict[str, list[Path]] = {}
+    shards: dict[str, list[tuple[int, int]]] = {}  # (1, 3): the second of three
+    for path in sorted(folder.iterdir()):
+        shard = _SHARD.fullmatch(path.stem.lower())
+        stem = shard[1] if shard else path.stem.lower()
+        suffixes = (*checks.TABLE_SUFFIXES, ".txt") if stem in original else checks.TABLE_SUFFIXES
+        if stem not in known or path.suffix.lower() not in suffixes:
+            continue
+        files.setdefault(stem, []).append(path)
+        if shard:
+            shards.setdefault(stem, []).append((int(shard[2]), int(shard[3])))
+    for stem, paths in files.items():
+        given = shards.get(stem, [(0, 1)])
+        wanted = max(1, given[0][1])
+        if len(paths) > wanted or len(given) != len(paths) or len({count for _, count in given}) > 1:
+            found = f"{paths[0].name} and {paths[1].name}"
+            raise DataError(f"{folder} has two files for the split {stem!r}: {found}. Keep one.")
+        absent = sorted(set(range(wanted)) - {number for number, _ in given})
+        if absent:
+            raise DataError(
+                f"{folder} has {len(paths)} of the {wanted} files of the split {stem!r}; missing is "
+                f"{stem}-{absent[0]:05d}-of-{wanted:05d}. Fetch it too."
+            )
+    return files
+
+
+def _read(task: NamedTask, path: Path) -> Table:
+    if path.suffix.lower() in (".tsv", ".txt"):
+        return read_tsv(path, no_header=task.no_header, pad_short=task.broken_rows)
+    return read_table(path)
+
+
+def _name_splits(task: NamedTask, names: Mapping[str, Any], *, where: str) -> dict[str, str]:
+    """What each split is called among the names found: {"train": "train", "validation": "dev_matched", ...}."""
+    stems = task.stems
+    if "train" not in names:
+        stems = {split: (stem,) for split, stem in task.other_files if stem in names} or stems
+    chosen: dict[str, str] = {}
+    for split, known in stems.items():
+        found = [name for name in known if name in names]
+        if len(found) > 1:
+            raise DataError(f"{where} has two {split} splits for --task {task.name}: {' and '.join(found)}. Keep one.")
+        if found:
+            chosen[split] = found[0]
+    if "train" not in chosen:
+        raise _no_training_rows(task, sorted(names), where=where)
+    missing = [part for part in task.parts[1:] if part in chosen and "validation" not in chosen]
+    if missing:
+        raise DataError(
+            f"--task {task.name}: {where} has {chosen[missing[0]]}, but not {' or '.join(stems['validation'][2:])}. "
+            "Put it beside."
+        )
+    if "validation" in chosen:
+        chosen.pop("test", None)
+    return chosen
+
+
+def _no_training_rows(task: NamedTask, found: Sequence[str], *, where: str) -> DataError:
+    original = [f"{stem}.txt" for split, stem in task.other_files if split == "train"]
+    return DataError(
+        f"--task {task.name}: no training rows in {where}. Looked for {', '.join(['train.tsv', *original])} (or train "
+        "as .csv, .jsonl, .json, .parquet, or train-00000-of-00001.parquet, there or in a folder data); found "
+        f"{describe_columns(found) or 'nothing'}. Give the folder with these files, or one that has them in a folder "
+        f"{' or '.join(dict.fromkeys((task.name, task.folder)))}, with --data-dir."
+    )
+
+
+# Columns and labels ---------------------------------------------------------------------------------------------------
+
+
+def _take(task: NamedTask, table: Table, *, where: str, may_lack_labels: bool) -> _Labelled | None:
+    """The columns that the task's row names, with labels as class ids or numbers; None for a test without labels."""
+    checks.check_has_rows(table.num_rows, where=where)
+    texts = next((names for names in task.texts if set(names) <= table.columns.keys()), None)
+    label = next((name for name in task.labels if name in table.columns), None)
+    if label is None and may_lack_labels:
+        return None
+    if texts is None or label is None:
+        wanted = " or ".join(" + ".join(map(repr, names)) for names in task.texts)
+        raise DataError(
+            f"{where}: --task {task.name} looks for {'texts in' if task.is_pair else 'the text in'} {wanted} "
+            f"and the label in {' or '.join(map(repr, task.labels))}; "
+            f"the columns are {describe_columns(list(table.columns))}. Name them so, or give the files with --data."
+        )
+    cells: dict[str, list[Any]] = {name: [] for name in (*texts, label)}
+    class_names = table.class_names.get(label, ())
+    broken = unlabelled = 0
+    rows = zip(*(table.columns[name] for name in (*texts, label)), strict=True)
+    for row, (*words, raw) in enumerate(rows, 1):
+        if task.broken_rows and any(checks.is_missing(cell) for cell in (*words, raw)):
+            broken += 1
+        elif raw in task.no_label or as_number(raw) == -1:
+            unlabelled += 1
+        else:
+            for name, word in zip(texts, words, strict=True):
+                cells[name].append(word)
+            cells[label].append(_label(task, raw, class_names, where=f"{where}, row {row:,}, column {label!r}"))
+    if not cells[label]:
+        if may_lack_labels:
+            return None
+        checks.check_has_rows(0, where=f"{where}, with a label,")
+    columns = Columns(text=texts[0], text_pair=texts[1] if task.is_pair else None, labels=(label,), guessed=())
+    return _Labelled(columns, cells, broken, unlabelled)
+
+
+def _label(task: NamedTask, raw: Any, class_names: Sequence[str], *, where: str) -> int | float:
+    number = as_number(raw)
+    if task.problem_type == "regression":
+        if number is None:
+            raise DataError(f"{where}: {raw!r} found, but --task {task.name} has numbers as targets. Correct the row.")
+        # As the model is trained with it. Files hold 3.8 as text or as float32: 3.799999952316284 is the same target.
+        return float(str(np.float32(number)))
+    whole = int(number) if number is not None and number.is_integer() else None
+    if class_names and whole is not None and 0 <= whole < len(class_names):
+        raw, whole = class_names[whole], None  # The file's own numbering.
+    if isinstance(raw, str) and raw.strip() in task.label_names:
+        return task.label_names.index(raw.strip())
+    if whole is not None and 0 <= whole < len(task.label_names):
+        return whole
+    known = ", ".join(f"{index} or {name!r}" for index, name in enumerate(task.label_names))
+    raise DataError(f"{where}: the label {raw!r} is none of --task {task.name}, which has {known}. Correct the row.")
+
+
+def _joined(task: NamedTask, parts: Sequence[_Labelled], columns: Columns) -> Table:
+    """The rows of all files of a split, in columns of the names that train's have."""
+    names = (*columns.texts, columns.label)
+    own = [(*part.columns.texts, part.columns.label) for part in parts]
+    cells = {
+        name: [cell for part, found in zip(parts, own, strict=True) for cell in part.cells[found[place]]]
+        for place, name in enumerate(names)
+    }
+    return Table(columns=cells, class_names={columns.label: task.label_names} if task.label_names else {})

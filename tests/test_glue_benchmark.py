@@ -1,0 +1,116 @@
+"""The GLUE benchmark: the order of its work, and what its page says of made-up results."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "comparison")]
+
+from benchmarks.glue import __main__ as runner
+from benchmarks.glue import page
+from made_up_comparison import made_up_comparison
+
+GLUE_SIX = {"mnli", "mrpc", "qnli", "rte", "sst2", "wnli"}
+
+
+def with_seeds(seeds):
+    return {(name, done) for name, done, _ in runner.schedule(list(runner.TASKS), seeds)}
+
+
+def test_the_papers_six_tasks_are_run():
+    assert set(runner.TASKS) == GLUE_SIX
+
+
+def test_one_seed_of_every_task_comes_before_the_next_seed_of_any():
+    order = [(name, len(seeds)) for name, seeds, _ in runner.schedule(["rte", "mnli"], [0, 1, 2])]
+    assert order == [("rte", 1), ("mnli", 1), ("rte", 2), ("rte", 3), ("mnli", 1)]
+
+
+def test_every_task_is_timed_once_and_last():
+    timed = [name for name, _, timing in runner.schedule(list(runner.TASKS), [0, 1, 2]) if timing]
+    assert sorted(timed) == sorted(GLUE_SIX)
+
+
+def test_seeds_that_are_not_asked_for_are_not_run():
+    assert list(runner.schedule(["rte", "mnli"], [1])) == [("rte", (1,), True)]
+
+
+def test_complete_results_are_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "RESULTS", tmp_path)
+    assert not runner.have("rte", (0, 1, 2))
+    complete = made_up_comparison(methods=runner.METHODS)
+    cells = tuple(
+        cell.model_copy(update={"recipe": {"stages": [{"stage": "finetune", "epochs": runner.TASKS["rte"].epochs}]}})
+        for cell in complete.cells
+    )
+    complete = complete.model_copy(update={"cells": cells})
+    (tmp_path / "rte").mkdir()
+    complete.save(tmp_path / "rte" / "comparison.json")
+    assert runner.have("rte", (0, 1, 2))
+    assert not runner.have("rte", (0, 1, 2, 3))
+    complete.model_copy(update={"timing": None}).save(tmp_path / "rte" / "comparison.json")
+    assert not runner.have("rte", (0, 1, 2))
+
+
+@pytest.fixture
+def done():
+    return {"rte": made_up_comparison(methods=runner.METHODS), "sst2": made_up_comparison(methods=runner.METHODS)}
+
+
+def test_aims_are_judged_by_the_results(done):
+    judged = {one.what: one for one in page.targets(done)}
+    assert len(judged) == 8
+    against_lora = judged["accuracy, mean over 2 tasks, against lora"]
+    assert "-0.3 points" in against_lora.found
+    assert against_lora.met
+    assert judged["accuracy, mean over 2 tasks, against random-prune-lora"].met
+    assert judged["time of a training step, of full fine-tuning's"].found.startswith("0.570 (median of 2 tasks")
+    assert not judged["trained parameters, of the model's"].met  # 268,418 of 20,935,682 is 1.28 %
+
+
+def test_an_aim_that_is_missed_is_said(done):
+    worse = {
+        name: one.model_copy(
+            update={
+                "pairs": tuple(pair.model_copy(update={"difference": pair.difference - 0.02}) for pair in one.pairs)
+            }
+        )
+        for name, one in done.items()
+    }
+    judged = {one.what: one for one in page.targets(worse)}
+    assert judged["accuracy, mean over 2 tasks, against lora"].met is False
+
+
+def test_what_was_not_timed_is_neither_met_nor_missed(done):
+    untimed = {
+        name: one.model_copy(
+            update={
+                "methods": tuple(
+                    method.model_copy(update={"step_to_full": None, "step_ms": None, "latencies": ()})
+                    for method in one.methods
+                )
+            }
+        )
+        for name, one in done.items()
+    }
+    assert [one.met for one in page.targets(untimed)].count(None) == 3
+
+
+def test_the_page_is_made_from_the_results_alone(done, tmp_path):
+    results = tmp_path / "results"
+    for task, one in done.items():
+        (results / task).mkdir(parents=True)
+        one.save(results / task / "comparison.json")
+    written = page.write_page(results, {"rte": "a made-up part"})
+    assert {path.name for path in written} >= {"RESULTS.md", "reproduction.md", "reproduction.html"}
+    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert "a made-up part" in text
+    assert "not run yet: mnli, mrpc, qnli, wnli" in text.replace("\\", "")
+
+
+def test_a_benchmark_task_has_a_plan_of_work():
+    for task in runner.TASKS.values():
+        assert dataclasses.astuple(task)[0] > 0
+        assert 0 in task.seeds
