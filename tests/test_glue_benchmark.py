@@ -1,22 +1,23 @@
 """The GLUE benchmark: the order of its work, and what its page says of made-up results."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "comparison")]
+from comparison.made_up_comparison import make_comparison
 
 from benchmarks.glue import __main__ as runner
 from benchmarks.glue import page
-from made_up_comparison import made_up_comparison
+
+
+def results_of(task):
+    """Made-up results of the methods that the benchmark runs, trained for as long as it trains."""
+    made_up = make_comparison(runner.METHODS)
+    recipe = {"stages": [{"stage": "finetune", "epochs": runner.TASKS[task].epochs}]}
+    cells = tuple(cell.model_copy(update={"recipe": recipe}) for cell in made_up.cells)
+    return made_up.model_copy(update={"cells": cells})
+
 
 GLUE_SIX = {"mnli", "mrpc", "qnli", "rte", "sst2", "wnli"}
-
-
-def with_seeds(seeds):
-    return {(name, done) for name, done, _ in runner.schedule(list(runner.TASKS), seeds)}
 
 
 def test_the_papers_six_tasks_are_run():
@@ -40,12 +41,7 @@ def test_seeds_that_are_not_asked_for_are_not_run():
 def test_complete_results_are_not_run_again(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "RESULTS", tmp_path)
     assert not runner.have("rte", (0, 1, 2))
-    complete = made_up_comparison(methods=runner.METHODS)
-    cells = tuple(
-        cell.model_copy(update={"recipe": {"stages": [{"stage": "finetune", "epochs": runner.TASKS["rte"].epochs}]}})
-        for cell in complete.cells
-    )
-    complete = complete.model_copy(update={"cells": cells})
+    complete = results_of("rte")
     (tmp_path / "rte").mkdir()
     complete.save(tmp_path / "rte" / "comparison.json")
     assert runner.have("rte", (0, 1, 2))
@@ -56,7 +52,7 @@ def test_complete_results_are_not_run_again(tmp_path, monkeypatch):
 
 @pytest.fixture
 def done():
-    return {"rte": made_up_comparison(methods=runner.METHODS), "sst2": made_up_comparison(methods=runner.METHODS)}
+    return {"rte": results_of("rte"), "sst2": results_of("sst2")}
 
 
 def test_aims_are_judged_by_the_results(done):

@@ -33,7 +33,6 @@ def test_the_default_is_the_papers_order():
         ([], "no stages"),
         (["plan"], "Stage 'plan' needs 'score' before it"),
         (["score", "prune"], "Stage 'prune' needs 'plan' before it"),
-        (["finetune"], "Stage 'finetune' needs 'plan' before it"),
         (["score", "plan", "merge"], "Stage 'merge' needs 'finetune' before it"),
         (["report"], "Stage 'report' needs 'measure' before it"),
     ],

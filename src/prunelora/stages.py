@@ -86,8 +86,9 @@ class Run:
         )
 
     def tokenised(self, split: str) -> Dataset:
-        """Tokenised rows of "train", "validation" or "test"."""
-        return tokenise(getattr(self.task, split), self.tokenizer, max_length=self.recipe.task.max_length)
+        """Tokenised rows of "train", "validation", "test", or another reported split."""
+        rows = self.task.more_tests[split] if split in self.task.more_tests else getattr(self.task, split)
+        return tokenise(rows, self.tokenizer, max_length=self.recipe.task.max_length)
 
     def quality(self, split: str, model: Any = None) -> dict[str, float]:
         """Metrics of the present model, or another, on a split."""
@@ -119,8 +120,11 @@ class Run:
             task={
                 "problem_type": self.task.problem_type,
                 "label_names": list(self.task.label_names),
-                "rows": {name: len(getattr(self.task, name)) for name in ("train", "validation", "test")},
+                "rows": {name: len(getattr(self.task, name)) for name in ("train", "validation", "test")}
+                | {split: len(rows) for split, rows in self.task.more_tests.items()},
                 "majority_rate": self.task.majority_rate,
+                "majority_rates": self.task.majority_rates,
+                "metrics": list(self.task.metrics),
                 "columns": self.task.columns,
                 "notes": list(self.task.notes),
                 "fingerprint": self.task.fingerprint,
@@ -348,6 +352,7 @@ def _measure(run: Run, _: str, settings: MeasureStage) -> Facts:
         )
     return {
         "test": run.quality("test"),
+        "more_tests": {split: run.quality(split) for split in run.task.more_tests},
         "test_rows": len(run.task.test),
         "majority_rate": run.task.majority_rate,
         "measurement": measurement.to_dict(),

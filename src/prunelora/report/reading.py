@@ -113,7 +113,9 @@ def kind_of(stage: str) -> str:
 
 
 def main_metric(results: RunResults) -> str:
-    """Name of the metric that the task is judged by: "accuracy" where there is one label."""
+    """Name of the metric that the task is judged by: "accuracy" where there is one label and nothing else was named."""
+    if results.task.get("metrics"):
+        return str(results.task["metrics"][0])
     return MAIN_METRIC.get(str(results.task.get("problem_type")), MAIN_METRIC[SINGLE_LABEL])
 
 

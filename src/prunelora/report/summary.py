@@ -76,6 +76,12 @@ def quality(results: RunResults) -> list[str]:
     if metric == "accuracy" and (rate := results.task.get("majority_rate")) is not None:
         line += f"; always answering the most frequent class: {metric_text(metric, rate)}"
     lines = [f"{line}."]
+    for split, values in results.facts("measure").get("more_tests", {}).items():
+        number = results.task["rows"][split]
+        line = f"on {number:,} {split} rows: {value_with_error(metric, values[metric], number)}"
+        if metric == "accuracy" and (rate := results.task["majority_rates"].get(split)) is not None:
+            line += f"; always answering the most frequent class: {metric_text(metric, rate)}"
+        lines.append(f"{line}.")
     dense = results.facts("baseline").get("test", {}).get(metric)
     if dense is None:
         lines.append("no dense model was trained beside it; --baseline trains one, with plain LoRA, the same way.")
