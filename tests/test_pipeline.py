@@ -258,6 +258,26 @@ def test_lora_without_a_plan_trains_the_same_rank_everywhere(inputs, tmp_path):
     assert outcome.load().prunelora_plan.architecture.total_heads == 12
 
 
+def test_an_adapter_without_a_plan_is_restored_in_another_process(inputs, tmp_path):
+    """Fine-tuned now, merged later: the adapter's folder knows its ranks."""
+    kinds = ["finetune", "merge"]
+    at_once = run(inputs, tmp_path / "once", kinds)
+    run(inputs, tmp_path / "twice", kinds, until="finetune")
+    later = run(inputs, tmp_path / "twice", kinds)
+    assert later.ran == ("merge",)
+    assert largest_difference(logits(at_once.load(), BATCH), logits(later.load(), BATCH)) == 0
+
+
+def test_what_a_merged_model_replaces_is_not_restored(inputs, tmp_path, monkeypatch):
+    kinds = [*PAPER, "evaluate"]
+    run(inputs, tmp_path / "run", kinds, until="merge")
+    whole = run(inputs, tmp_path / "whole", kinds)
+    monkeypatch.setattr(stages.Run, "pretrained", lambda _: pytest.fail("the pretrained model was loaded"))
+    later = run(inputs, tmp_path / "run", kinds)
+    assert later.ran == ("evaluate",)
+    assert later.results.facts("evaluate") == whole.results.facts("evaluate")
+
+
 def test_answers_are_kept_in_the_order_of_the_rows(inputs, tmp_path):
     from safetensors.torch import load_file
 

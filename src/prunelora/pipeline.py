@@ -53,6 +53,14 @@ class Outcome:
         return load(self.folder / "model")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Restoring:
+    """Bringing back what a finished stage left, and whether that is the model alone."""
+
+    work: Callable[[], None]
+    model_only: bool
+
+
 def compress(
     *,
     model: str | None = None,
@@ -133,7 +141,7 @@ def execute(
             tell(note)
         run = Run(recipe, folder, task, load_tokenizer(source), progress=progress)
         ran: list[str] = []
-        pending: list[Callable[[], None]] = [lambda: setattr(run, "model", run.pretrained())]
+        pending = [_Restoring(lambda: setattr(run, "model", run.pretrained()), model_only=True)]
         key = digest(
             {
                 "model": fingerprint(source),
@@ -147,12 +155,14 @@ def execute(
             work = WORK[settings.stage]
             key = digest({"stage": settings.model_dump(mode="json"), "after": key})
             if folder.is_done(name, key):
-                # Restoring is put off until a later stage has something to do.
-                pending.append(functools.partial(work.restore, run, name, settings))
+                # Restoring is put off until a later stage has something to do, and what it replaces is left out.
+                if work.whole_model:
+                    pending = [one for one in pending if not one.model_only]
+                pending.append(_Restoring(functools.partial(work.restore, run, name, settings), work.model_only))
                 tell(f"{name}: done before")
             else:
                 while pending:
-                    pending.pop(0)()
+                    pending.pop(0).work()
                 tell(f"{name} ...")
                 with folder.timed(name, key):
                     facts = work.run(run, name, settings)

@@ -146,11 +146,15 @@ class StageWork:
         run: Does the work on the run, leaves files, and returns facts for the report.
         restore: Brings the run to the state after the stage, from its files.
         files: What it leaves in the run folder, by its plain names; depends on its settings.
+        model_only: Whether `restore` changes nothing but the model.
+        whole_model: Whether `restore` brings a model that does not depend on the one before.
     """
 
     run: Callable[[Run, str, Any], Facts]
     restore: Callable[[Run, str, Any], None]
     files: Callable[[Any], tuple[str, ...]] = lambda _: ()
+    model_only: bool = False
+    whole_model: bool = False
 
 
 # Warm-up: the task head alone, on frozen features ---------------------------------------------------------------------
@@ -223,10 +227,11 @@ def _restore_pruned(run: Run, _: str, __: Any) -> None:
 
 def _finetune(run: Run, name: str, settings: FineTuneStage) -> Facts:
     if settings.trainable == "adapter":
-        plan = run.plan or Plan.whole(
-            dissect(run.model).lineage, rank=settings.lora_rank, targets=settings.lora_targets
-        )
-        run.model = _adapted(run, run.model, plan, settings)
+        if run.plan is None:
+            # Cuts nothing, and leaves its ranks with the model, where the saved adapter finds them.
+            whole = Plan.whole(dissect(run.model).lineage, rank=settings.lora_rank, targets=settings.lora_targets)
+            prune_(run.model, whole)
+        run.model = _adapted(run, run.model, run.plan or run.model.prunelora_plan, settings)
     else:
         run.model.requires_grad_(True)
     facts = _train(run, run.model, settings, run.path(name, ".checkpoints"), run.path(name, "tensorboard"))
@@ -374,12 +379,12 @@ def _made(value: Made | None, kind: str) -> Made:
 
 
 WORK: Mapping[str, StageWork] = {
-    "warmup": StageWork(_warm_up, _restore_head, lambda _: ("head.safetensors",)),
+    "warmup": StageWork(_warm_up, _restore_head, lambda _: ("head.safetensors",), model_only=True),
     "score": StageWork(_score, _restore_importance, lambda _: ("importance.safetensors",)),
     "plan": StageWork(_plan, _restore_plan, lambda _: ("plan.json",)),
-    "prune": StageWork(_prune, _restore_pruned),
-    "finetune": StageWork(_finetune, _restore_finetuned, lambda settings: (_tuned_folder(settings),)),
-    "merge": StageWork(_merge, _restore_merged, lambda _: ("model",)),
+    "prune": StageWork(_prune, _restore_pruned, model_only=True),
+    "finetune": StageWork(_finetune, _restore_finetuned, lambda settings: (_tuned_folder(settings),), model_only=True),
+    "merge": StageWork(_merge, _restore_merged, lambda _: ("model",), model_only=True, whole_model=True),
     "evaluate": StageWork(_evaluate, _nothing, lambda _: ("answers.safetensors",)),
     "export": StageWork(_export, _nothing, lambda _: ("model.onnx",)),
     "baseline": StageWork(_baseline, _nothing),
