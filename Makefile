@@ -18,7 +18,7 @@ RUN := runs/demo
 SETUP_STAMP := $(VENV)/.setup-stamp
 DOCS_STAMP := $(VENV)/.docs-stamp
 
-.PHONY: help setup demo test test-slow lint format docs bench wheel-check clean distclean
+.PHONY: help setup demo test test-slow lint format docs bench bench-glue wheel-check clean distclean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -64,6 +64,9 @@ docs: $(DOCS_STAMP) ## the site, into docs/_build/html; a warning is an error
 
 bench: $(SETUP_STAMP) ## time and memory of scoring
 	$(BIN)/python -m benchmarks.importance
+
+bench-glue: $(SETUP_STAMP) ## six GLUE tasks, four methods, three seeds (hours; GLUE=folder with the tasks)
+	$(BIN)/python -m benchmarks.glue
 
 wheel-check: $(SETUP_STAMP) ## build the wheel, install it apart from this folder, and run it there
 	rm -rf dist

@@ -61,6 +61,7 @@ def main(dist: Path) -> None:
             sys.exit(f"prunelora was imported from {found}, not from the installed wheel")
         print(run(scripts / "prunelora", "--help", cwd=home))
         print(run(scripts / "prunelora", "families", cwd=home))
+        print(run(scripts / "prunelora", "compare", "--dry-run", cwd=home))  # Reads the packaged recipes.
     print(f"{wheel.name}: complete, installs, runs")
 
 
