@@ -29,6 +29,7 @@ from prunelora.models.inputs import longest_input, random_inputs
 from prunelora.models.loading import load_pretrained
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
+from prunelora.recipe import Recipe
 
 SIZES = ((1, 32), (1, 128), (32, 128))
 MEMORY_ROWS, MEMORY_TOKENS = 32, 128
@@ -74,13 +75,7 @@ def as_trained(cell: Cell, task: TaskData) -> nn.Module:
     Weights are the pretrained ones, which time and memory do not depend on.
     """
     recipe, settings = cell.recipe, cell.method.tuning
-    model: nn.Module = load_pretrained(
-        model_source(recipe.model),
-        label_names=task.label_names,
-        problem_type=task.problem_type,
-        seed=recipe.seed,
-        trust_remote_code=recipe.trust_remote_code,
-    ).to(best_device())
+    model = _pretrained(recipe, task)
     planned = any(stage.stage == "plan" for stage in recipe.stages)
     plan = Plan.load(cell.folder / "plan.json") if planned else None
     if plan is not None:
@@ -95,6 +90,18 @@ def as_trained(cell: Cell, task: TaskData) -> nn.Module:
         train_norms=settings.train_norms,
         train_head=settings.train_head,
     )
+
+
+def _pretrained(recipe: Recipe, task: TaskData) -> nn.Module:
+    """The dense model that a recipe starts from, on the best device."""
+    model: nn.Module = load_pretrained(
+        model_source(recipe.model),
+        label_names=task.label_names,
+        problem_type=task.problem_type,
+        seed=recipe.seed,
+        trust_remote_code=recipe.trust_remote_code,
+    )
+    return model.to(best_device())
 
 
 def measure_memory(cell: Cell, task: TaskData) -> MemoryFacts:
@@ -187,12 +194,7 @@ def _endless(batches: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]
 def _time_forward(cells: Mapping[str, Cell], task: TaskData, settings: TimingSettings) -> dict[str, list[LatencyFacts]]:
     first = next(iter(cells.values())).recipe
     models: dict[str, nn.Module] = {name: load(cell.folder / "model").to(best_device()) for name, cell in cells.items()}
-    models[DENSE] = load_pretrained(
-        model_source(first.model),
-        label_names=task.label_names,
-        problem_type=task.problem_type,
-        trust_remote_code=first.trust_remote_code,
-    ).to(best_device())
+    models[DENSE] = _pretrained(first, task)
     longest = longest_input(models[DENSE])
     found: dict[str, list[LatencyFacts]] = {name: [] for name in cells}
     for batch_size, tokens in SIZES:
