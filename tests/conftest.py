@@ -1,6 +1,7 @@
 """Shared pieces of the tests: tiny random models of every family, batches, and the embedded MiniLM."""
 
 import os
+import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -9,6 +10,7 @@ import hypothesis
 import pytest
 import torch
 
+from prunelora.cli import main as entry
 from prunelora.data.embedded import embedded_data_path, embedded_model_path
 from prunelora.errors import MissingExtraError
 from prunelora.models.families import FAMILIES
@@ -47,3 +49,20 @@ def reviews_path():
         return embedded_data_path()
     except MissingExtraError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def prunelora(capsys, monkeypatch):
+    """Run a command in this process; gives exit code, stdout and stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["prunelora", *arguments])
+        code = 0
+        try:
+            entry.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call

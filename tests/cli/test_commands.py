@@ -13,7 +13,6 @@ from small_run import make_data, make_model
 from tiny import random_plan, tiny_model
 
 import prunelora as pl
-from prunelora.cli import main as entry
 
 SMALL = ["--epochs", "1", "--rows", "32", "--steps", "4", "--set", "warmup.rows=32", "--learning-rate", "5e-3"]
 
@@ -24,23 +23,6 @@ def inputs(tmp_path_factory, minilm_path):
     return [
         "--model", str(make_model(folder / "model", minilm_path)), "--data", str(make_data(folder / "reviews.csv")),
     ]  # fmt: skip
-
-
-@pytest.fixture
-def prunelora(capsys, monkeypatch):
-    """Run a command in this process; gives exit code, stdout and stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["prunelora", *arguments])
-        code = 0
-        try:
-            entry.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_stage_commands_do_one_stage_each_and_equal_the_whole_run(prunelora, inputs, tmp_path):

@@ -1,12 +1,10 @@
 """The commands that train several methods, as a person types them."""
 
 import json
-import sys
 
 import pytest
 from small_run import make_data, make_model
 
-from prunelora.cli import main as entry
 from prunelora.comparison.results import load_comparison
 
 
@@ -17,23 +15,6 @@ def inputs(tmp_path_factory, minilm_path):
         "--model", str(make_model(folder / "model", minilm_path)), "--data", str(make_data(folder / "reviews.csv")),
         "--max-length", "24",
     ]  # fmt: skip
-
-
-@pytest.fixture
-def prunelora(capsys, monkeypatch):
-    """Run a command in this process; gives exit code, stdout and stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["prunelora", *arguments])
-        code = 0
-        try:
-            entry.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_a_comparison_prints_what_it_writes(prunelora, inputs, tmp_path):

@@ -1,14 +1,12 @@
 """Tasks known by name: every published layout of their files, what is reported, and how they are asked for."""
 
 import json
-import sys
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 
-from prunelora.cli import main as entry
 from prunelora.data import metrics as judging
 from prunelora.data.glue import GLUE, GLUE_ON_THE_HUB
 from prunelora.data.load import load_task
@@ -538,23 +536,6 @@ def test_bare_names_of_a_named_task_mean_the_data():
 def test_settings_that_contradict_each_other_are_an_error(changes, message):
     with pytest.raises(RecipeError, match=message):
         Recipe().with_settings(changes)
-
-
-@pytest.fixture
-def prunelora(capsys, monkeypatch):
-    """Run a command in this process; gives exit code, stdout and stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["prunelora", *arguments])
-        code = 0
-        try:
-            entry.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_run_takes_a_task_in_place_of_data(prunelora, tmp_path):
