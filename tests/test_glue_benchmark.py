@@ -110,3 +110,10 @@ def test_a_benchmark_task_has_a_plan_of_work():
     for task in runner.TASKS.values():
         assert dataclasses.astuple(task)[0] > 0
         assert 0 in task.seeds
+
+
+def test_learning_rates_are_compared_on_the_mean_over_the_tasks_that_tried_several(done):
+    rows = {(name, rate): (mean, best) for name, rate, mean, best in page._rates_on_mean(done).rows}
+    assert len(rows) == len(runner.METHODS) * 3
+    assert rows["lora", "0.001"] == ("88.1", "best")
+    assert rows["lora", "0.002"] == ("87.2", "")

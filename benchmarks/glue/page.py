@@ -77,7 +77,19 @@ def page_of(found: Reproduction) -> Page:
                 )
                 for task, one in done.items()
             ),
-            *(Section(f"{task}: learning rates", table=learning_rates_table(one)) for task, one in done.items()),
+            Section(
+                "Learning rates",
+                (
+                    "Accuracy on the validation rows of the first seed, mean over the tasks that tried more than one: "
+                    f"{', '.join(_trying(done)) or 'none'}. Each of these was then run with its own best; the other "
+                    "tasks with the best on mean.",
+                ),
+                table=_rates_on_mean(done),
+            ),
+            *(
+                Section(f"{task}: learning rates", table=learning_rates_table(one))
+                for task, one in _trying(done).items()
+            ),
         ),
         numbers="results/TASK/comparison.json, a row for every training with its recipe, seed, machine and version",
     )
@@ -197,6 +209,22 @@ def _inference(done: Mapping[str, ComparisonResults]) -> Target:
 
 def _largest(method: MethodFacts) -> float:
     return max(method.latencies, key=lambda one: one.batch_size * one.tokens).to_dense.median
+
+
+def _trying(done: Mapping[str, ComparisonResults]) -> dict[str, ComparisonResults]:
+    return {task: one for task, one in done.items() if any(len(method.tried) > 1 for method in one.methods)}
+
+
+def _rates_on_mean(done: Mapping[str, ComparisonResults]) -> Table:
+    """Every learning rate of every method, with its mean over the tasks that tried several."""
+    tasks = list(_trying(done).values())
+    rows = []
+    for name in dict.fromkeys(method.name for one in tasks for method in one.methods):
+        tried = [method.tried for one in tasks if (method := one.method(name)) is not None]
+        means = {rate: statistics.fmean(each[rate] for each in tried) for rate in tried[0]}
+        for rate, mean in means.items():
+            rows.append((name, rate, f"{100 * mean:.1f}", "best" if mean == max(means.values()) else ""))
+    return Table(("method", "learning rate", "accuracy, %", ""), tuple(rows))
 
 
 def _missing(found: Reproduction) -> Iterable[str]:
