@@ -104,6 +104,27 @@ def test_what_is_finished_is_not_repeated_and_what_is_missing_is_done(finished, 
     assert told[-1].startswith("cell 12 of 12: prune-lora")
 
 
+def test_a_comparison_that_is_stopped_leaves_an_early_look(base, tmp_path, monkeypatch):
+    original = module.run_cell
+
+    def stopped(cell, *args, **options):
+        if cell.seed == 1:
+            raise KeyboardInterrupt
+        return original(cell, *args, **options)
+
+    monkeypatch.setattr(module, "run_cell", stopped)
+    options = {"methods": ["lora"], "changes": TUNING, "factors": (1,), "seeds": (0, 1, 2)}
+    with pytest.raises(KeyboardInterrupt):
+        run(base, tmp_path / "out", **options)
+    early = load_comparison(tmp_path / "out" / "comparison.json")
+    assert early.seeds == (0,)
+    assert early.missing == ("lora, learning rate 0.001, seed 1", "lora, learning rate 0.001, seed 2")
+    monkeypatch.undo()
+    results, _ = run(base, tmp_path / "out", **options)
+    assert (results.seeds, results.missing) == ((0, 1, 2), ())
+    assert results.cells[0] == early.cells[0]
+
+
 def test_a_timing_is_kept_where_the_models_are_the_same(finished, base):
     results, out = finished
     again, _ = run(base, out)

@@ -49,22 +49,21 @@ class _Progress:
     total: int
     tell: Tell
     done: int = 0
-    seconds: dict[str, list[float]] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)  # Of the cells that were trained this time.
 
     def starts(self, cell: Cell) -> None:
-        self.tell(f"cell {self.done + 1} of {self.total}: {cell}{self._left(cell)}")
+        self.tell(f"cell {self.done + 1} of {self.total}: {cell}{self.left()}")
 
-    def ended(self, cell: Cell, seconds: float) -> None:
+    def ended(self, seconds: float | None) -> None:
+        """A cell is done; `seconds` is None where it was done before."""
         self.done += 1
-        # A cell that was done before says nothing about how long one takes.
-        if seconds > 1:
-            self.seconds.setdefault(cell.method.name, []).append(seconds)
+        if seconds is not None:
+            self.seconds.append(seconds)
 
-    def _left(self, cell: Cell) -> str:
-        known = [one for each in self.seconds.values() for one in each]
-        if not known:
+    def left(self) -> str:
+        if not self.seconds:
             return ""
-        minutes = statistics.fmean(known) * (self.total - self.done) / 60
+        minutes = statistics.fmean(self.seconds) * (self.total - self.done) / 60
         return f" (about {max(1, round(minutes))} min left)"
 
 
@@ -126,12 +125,21 @@ def compare(
         found = _run([cell for cells in trials.values() for cell in cells], task, counter, jobs, progress)
         rates = {name: _best(cells, found, task.metrics[0]) for name, cells in trials.items()}
         rest = [cell_of(method, rates[method.name], seed, out=out) for seed in seeds[1:] for method in chosen]
+        missing = tuple(str(cell) for cell in rest if cell.facts() is None)
+        if missing:
+            # An early look, which stays if the rest is stopped.
+            first = _collect(base, chosen, task, out, seeds[:1], rates, found, missing)
+            _write(_with_old(first, out), out)
         found |= _run(rest, task, counter, jobs, progress)
         results = _collect(base, chosen, task, out, seeds, rates, found)
         results = _with_timing(results, chosen, task, out, tell, timing_settings) if timing else _with_old(results, out)
-        results.save(out / RESULTS)
-        write_comparison(results, out)
+        _write(results, out)
     return results
+
+
+def _write(results: ComparisonResults, out: Path) -> None:
+    results.save(out / RESULTS)
+    write_comparison(results, out)
 
 
 def planned_cells(
@@ -195,9 +203,9 @@ def _run(cells: Sequence[Cell], task: TaskData, counter: _Progress, jobs: int, p
     found: Found = {}
     for cell in cells:
         counter.starts(cell)
-        started = time.perf_counter()
+        started, done = time.perf_counter(), cell.facts() is not None
         found[_key(cell)] = run_cell(cell, task, progress=progress)
-        counter.ended(cell, time.perf_counter() - started)
+        counter.ended(None if done else time.perf_counter() - started)
     return found
 
 
@@ -210,9 +218,9 @@ def _run_at_once(cells: Sequence[Cell], counter: _Progress, jobs: int) -> Found:
             running[pool.submit(run_cell_in_worker, cell, threads)] = cell
         for future in as_completed(running):
             cell = running[future]
-            counter.starts(cell)
             found[_key(cell)] = future.result()
-            counter.ended(cell, sum(found[_key(cell)].seconds.values()) / jobs)
+            counter.ended(sum(found[_key(cell)].seconds.values()) / jobs)
+            counter.tell(f"cell {counter.done} of {counter.total} done: {cell}{counter.left()}")
     return found
 
 
@@ -234,6 +242,7 @@ def _collect(
     seeds: Sequence[int],
     rates: Mapping[str, float],
     found: Found,
+    missing: tuple[str, ...] = (),
 ) -> ComparisonResults:
     cells = {method.name: [cell_of(method, rates[method.name], seed, out=out) for seed in seeds] for method in methods}
     return ComparisonResults(
@@ -251,7 +260,7 @@ def _collect(
             "fingerprint": task.fingerprint,
         },
         seeds=tuple(seeds),
-        missing=(),
+        missing=missing,
         methods=tuple(_method_facts(method, cells[method.name], task, found) for method in methods),
         pairs=tuple(
             pair
