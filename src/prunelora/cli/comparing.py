@@ -120,16 +120,24 @@ def reproduce(
     epochs: Annotated[
         str | None,
         typer.Option(
-            help="Epochs in place of the preset's: a number, or TASK=NUMBER joined by commas.", show_default=False
+            metavar="NUMBER|TASK=NUMBER",
+            help="Epochs in place of the preset's: for all tasks, or for each, joined by commas.",
+            show_default=False,
         ),
     ] = None,
     max_train_rows: Annotated[
         str | None,
-        typer.Option(help="Most training rows: TASK=NUMBER joined by commas. All if not given.", show_default=False),
+        typer.Option(
+            metavar="TASK=NUMBER",
+            help="Most training rows of tasks, joined by commas. All if not given.",
+            show_default=False,
+        ),
     ] = None,
     note: Annotated[
         list[str] | None,
-        typer.Option(help="TASK=TEXT: what is special about a task's files, shown at its numbers; may be repeated."),
+        typer.Option(
+            metavar="TASK=TEXT", help="What is special about a task's files, shown at its numbers; may be repeated."
+        ),
     ] = None,
     no_train_head: Annotated[
         bool, typer.Option("--no-train-head", help="Leave the task head as initialised, as the paper's list has it.")
