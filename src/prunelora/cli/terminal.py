@@ -40,7 +40,8 @@ def give_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
     """A table; the first column is text, the others are numbers."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        # Names stay whole; where it is narrow, numbers are broken.
+        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     _out.print(table)

@@ -41,8 +41,8 @@ class TerminalTable:
     rows: tuple[tuple[str, ...], ...]
 
 
-# Sections whose tables a terminal leaves out: they are long, and in the report.
-_IN_THE_REPORT = ("Every training", "Times in milliseconds", "Data and machine")
+# Sections whose tables a terminal shows too; the others are in the report.
+_IN_THE_TERMINAL = ("All methods", "Every metric", "Which differences are more than noise")
 
 
 def write_comparison(results: ComparisonResults, folder: Path) -> list[str]:
@@ -73,7 +73,7 @@ def tables(results: ComparisonResults) -> list[TerminalTable]:
     return [
         TerminalTable(section.title, _narrow(section.table), section.table.rows)
         for section in _sections(results, frozenset())
-        if section.table is not None and section.title not in _IN_THE_REPORT
+        if section.table is not None and section.table.rows and section.title in _IN_THE_TERMINAL
     ]
 
 
