@@ -101,15 +101,7 @@ class Run:
 
     def pretrained(self) -> Any:
         """The model everything starts from, dense, on the best device."""
-        model: Any = load_pretrained(
-            model_source(self.recipe.model),
-            label_names=self.task.label_names,
-            problem_type=self.task.problem_type,
-            seed=self.recipe.seed,
-            trust_remote_code=self.recipe.trust_remote_code,
-        )
-        model.config.name_or_path = self.recipe.model
-        return model.to(best_device())
+        return pretrained(self.recipe, self.task)
 
     def results(self) -> RunResults:
         """What has been found so far, for the report."""
@@ -136,6 +128,38 @@ class Run:
             plan=self.plan,
             stages={record.stage: {"seconds": record.seconds, "facts": record.facts} for record in records},
         )
+
+
+def pretrained(recipe: Recipe, task: TaskData) -> Any:
+    """The dense model that a recipe starts from, with a task head for the task, on the best device."""
+    model: Any = load_pretrained(
+        model_source(recipe.model),
+        label_names=task.label_names,
+        problem_type=task.problem_type,
+        seed=recipe.seed,
+        trust_remote_code=recipe.trust_remote_code,
+    )
+    model.config.name_or_path = recipe.model
+    return model.to(best_device())
+
+
+def ready_to_train(model: Any, plan: Plan | None, settings: FineTuneStage, *, seed: int) -> Any:
+    """The model as a fine-tuning trains it: every weight, or an adapter by the plan; without one, of one rank."""
+    if settings.trainable == "all":
+        return model.requires_grad_(True)
+    if plan is None:
+        # Cuts nothing, and leaves its ranks with the model, where a saved adapter finds them.
+        plan = Plan.whole(dissect(model).lineage, rank=settings.lora_rank, targets=settings.lora_targets)
+        prune_(model, plan)
+    return add_adapter(
+        model,
+        plan,
+        alpha_over_rank=settings.alpha_over_rank,
+        dropout=settings.lora_dropout,
+        train_norms=settings.train_norms,
+        train_head=settings.train_head,
+        seed=seed,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,32 +250,13 @@ def _restore_pruned(run: Run, _: str, __: Any) -> None:
 
 
 def _finetune(run: Run, name: str, settings: FineTuneStage) -> Facts:
-    if settings.trainable == "adapter":
-        if run.plan is None:
-            # Cuts nothing, and leaves its ranks with the model, where the saved adapter finds them.
-            whole = Plan.whole(dissect(run.model).lineage, rank=settings.lora_rank, targets=settings.lora_targets)
-            prune_(run.model, whole)
-        run.model = _adapted(run, run.model, run.plan or run.model.prunelora_plan, settings)
-    else:
-        run.model.requires_grad_(True)
+    run.model = ready_to_train(run.model, run.plan, settings, seed=run.recipe.seed)
     facts = _train(run, run.model, settings, run.path(name, ".checkpoints"), run.path(name, "tensorboard"))
     # An adapter is small, and its base model has the tokenizer.
     tokenizer = None if settings.trainable == "adapter" else run.tokenizer
     save(run.model, run.path(name, _tuned_folder(settings)), tokenizer=tokenizer)
     shutil.rmtree(run.path(name, ".checkpoints"), ignore_errors=True)
     return facts
-
-
-def _adapted(run: Run, model: Any, plan: Plan, settings: FineTuneStage) -> PeftModel:
-    return add_adapter(
-        model,
-        plan,
-        alpha_over_rank=settings.alpha_over_rank,
-        dropout=settings.lora_dropout,
-        train_norms=settings.train_norms,
-        train_head=settings.train_head,
-        seed=run.recipe.seed,
-    )
 
 
 def _train(run: Run, model: Any, settings: FineTuneSettings, checkpoints: Path, logs: Path) -> Facts:
@@ -327,7 +332,7 @@ def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:
     model = run.pretrained()
     targets = tuple(run.plan.ranks) if run.plan is not None else ATTENTION_PROJECTIONS
     plan = Plan.whole(dissect(model).lineage, rank=settings.rank, targets=targets)
-    model = _adapted(run, model, plan, tuning)
+    model = ready_to_train(model, plan, tuning.model_copy(update={"trainable": "adapter"}), seed=run.recipe.seed)
     checkpoints = run.path(name, ".baseline-checkpoints")
     training = _train(run, model, tuning, checkpoints, run.path(name, "tensorboard-baseline"))
     shutil.rmtree(checkpoints, ignore_errors=True)

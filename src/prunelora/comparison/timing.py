@@ -21,15 +21,12 @@ from prunelora.delivery.checkpoints import load, load_tokenizer
 from prunelora.evaluation.latency import Timing, interleaved, ratio
 from prunelora.evaluation.measurement import labels_for, synchronise
 from prunelora.evaluation.memory import inference_memory, training_memory
-from prunelora.finetuning.adapter import add_adapter
 from prunelora.finetuning.training import dropout_of
-from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device, device_of, on_device
 from prunelora.models.inputs import longest_input, random_inputs
-from prunelora.models.loading import load_pretrained
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
-from prunelora.recipe import Recipe
+from prunelora.stages import pretrained, ready_to_train
 
 SIZES = ((1, 32), (1, 128), (32, 128))
 MEMORY_ROWS, MEMORY_TOKENS = 32, 128
@@ -74,34 +71,13 @@ def as_trained(cell: Cell, task: TaskData) -> nn.Module:
 
     Weights are the pretrained ones, which time and memory do not depend on.
     """
-    recipe, settings = cell.recipe, cell.method.tuning
-    model = _pretrained(recipe, task)
+    recipe = cell.recipe
+    model = pretrained(recipe, task)
     planned = any(stage.stage == "plan" for stage in recipe.stages)
     plan = Plan.load(cell.folder / "plan.json") if planned else None
     if plan is not None:
         prune_(model, plan)
-    if settings.trainable == "all":
-        return model.requires_grad_(True)
-    return add_adapter(
-        model,
-        plan or Plan.whole(dissect(model).lineage, rank=settings.lora_rank, targets=settings.lora_targets),
-        alpha_over_rank=settings.alpha_over_rank,
-        dropout=settings.lora_dropout,
-        train_norms=settings.train_norms,
-        train_head=settings.train_head,
-    )
-
-
-def _pretrained(recipe: Recipe, task: TaskData) -> nn.Module:
-    """The dense model that a recipe starts from, on the best device."""
-    model: nn.Module = load_pretrained(
-        model_source(recipe.model),
-        label_names=task.label_names,
-        problem_type=task.problem_type,
-        seed=recipe.seed,
-        trust_remote_code=recipe.trust_remote_code,
-    )
-    return model.to(best_device())
+    return ready_to_train(model, plan, cell.method.tuning, seed=recipe.seed)
 
 
 def measure_memory(cell: Cell, task: TaskData) -> MemoryFacts:
@@ -194,7 +170,7 @@ def _endless(batches: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]
 def _time_forward(cells: Mapping[str, Cell], task: TaskData, settings: TimingSettings) -> dict[str, list[LatencyFacts]]:
     first = next(iter(cells.values())).recipe
     models: dict[str, nn.Module] = {name: load(cell.folder / "model").to(best_device()) for name, cell in cells.items()}
-    models[DENSE] = _pretrained(first, task)
+    models[DENSE] = pretrained(first, task)
     longest = longest_input(models[DENSE])
     found: dict[str, list[LatencyFacts]] = {name: [] for name in cells}
     for batch_size, tokens in SIZES:
