@@ -18,7 +18,7 @@ import torch
 
 from prunelora import pipeline
 from prunelora.cli.app import app
-from prunelora.recipe import STAGE_KINDS
+from prunelora.stage_settings import STAGE_KINDS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

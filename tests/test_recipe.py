@@ -4,7 +4,8 @@ import pytest
 
 from prunelora.errors import RecipeError
 from prunelora.finetuning.settings import FineTuneSettings
-from prunelora.recipe import STAGE_KINDS, Recipe, load_recipe, read_recipe
+from prunelora.recipe import Recipe, load_recipe, read_recipe
+from prunelora.stage_settings import STAGE_KINDS
 
 TUNE_FIRST = ("warmup", "score", "plan", "finetune", "merge", "score", "plan", "prune", "finetune", "merge", "measure")
 
@@ -57,7 +58,7 @@ def test_full_fine_tuning_needs_no_plan():
         ({"plan.targets": "query,gate"}, "targets"),
         ({"plan.keep_heads": "half"}, "keep_heads"),
         ({"stages": "x"}, "no such setting"),
-        ({"prune.anything": "1"}, "prune has: none"),
+        ({"merge.anything": "1"}, "merge has: none"),
     ],
 )
 def test_a_setting_that_is_not_one_is_an_error(changes, message):

@@ -96,8 +96,7 @@ def compress(
     """
     recipe = recipe or Recipe()
     given = {name: value for name, value in (("model", model), ("data", data), ("task", task)) if value is not None}
-    changes = {recipe.key_of(name): value for name, value in (given | options).items()}
-    recipe = recipe.with_settings(changes)
+    recipe = recipe.with_options(given | options)
     return execute(recipe.with_baseline() if baseline else recipe, out, tell=tell, progress=progress)
 
 

@@ -9,198 +9,19 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prunelora.data.settings import OF_OWN_DATA, DataSettings
 from prunelora.errors import RecipeError
-from prunelora.finetuning.settings import FineTuneSettings
+from prunelora.stage_settings import BUDGETS, STAGE_KINDS, BaselineStage, FineTuneStage, Stage
 from prunelora.storage import write_text
 
 FORMAT: Final = "prunelora-recipe-1"
 
-Projection = Literal["query", "key", "value", "output", "up", "down"]
-
-
-def _number(value: Any) -> Any:
-    """Tell a typed count ("100") from a typed fraction ("1.0"): 1 unit and all of them are different budgets."""
-    if not isinstance(value, str):
-        return value
-    return int(value) if value.strip().isdecimal() else float(value)
-
-
-Budget = Annotated[int | float | None, BeforeValidator(_number)]
-
-
-def _split(value: Any) -> Any:
-    """Let a list be typed as one word: "query,value"."""
-    return [piece.strip() for piece in value.split(",")] if isinstance(value, str) else value
-
-
-Targets = Annotated[tuple[Projection, ...], BeforeValidator(_split)]
-ATTENTION: Final = ("query", "key", "value", "output")
-
-
-class _Stage(BaseModel):
-    """What every stage's settings have in common."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    # What must have come before, by kind of stage.
-    needs: ClassVar[tuple[str, ...]] = ()
-
-
-class WarmUpStage(_Stage):
-    """Train the task head alone on frozen features, so that scores are not blurred by a random head."""
-
-    stage: Literal["warmup"] = "warmup"
-    steps: int = Field(200, ge=1, description="Steps (one batch each) that train the task head alone before scoring.")
-    rows: int = Field(1024, ge=1, description="Training rows used.")
-    batch_size: int = Field(32, ge=1, description="Rows a step.")
-
-
-class ScoreStage(_Stage):
-    """Score heads and neurons on training rows."""
-
-    stage: Literal["score"] = "score"
-    criterion: Literal["gradient", "fisher", "magnitude", "random"] = Field(
-        "gradient", description="What makes a head or neuron important; gradient is the paper's."
-    )
-    rows: int = Field(1024, ge=1, description="Training rows to score on; 500 to 2,000 are usually enough.")
-    batch_size: int = Field(32, ge=1, description="Rows a backward pass; it changes time and memory, not the scores.")
-
-
-class PlanStage(_Stage):
-    """Choose what stays, and a rank for every matrix."""
-
-    stage: Literal["plan"] = "plan"
-    needs: ClassVar[tuple[str, ...]] = ("score",)
-    keep_heads: Budget = Field(
-        0.5, description="Attention heads that stay: a count of all layers' heads (100), or a fraction (0.5)."
-    )
-    keep_ffn: Budget = Field(
-        0.5, description="Feed-forward neurons that stay: a count of all layers' neurons, or a fraction (0.5)."
-    )
-    normalise: Literal["paper", "none"] = Field(
-        "paper", description="paper: L2 norm of each layer, then min-max over all; none: raw scores."
-    )
-    round_to: int = Field(8, ge=1, description="Neurons stay in multiples of so many in every layer.")
-    rank_high: int = Field(8, ge=0, description="LoRA rank in the more important blocks.")
-    rank_low: int = Field(4, ge=0, description="LoRA rank in the other blocks.")
-    num_high: int | None = Field(
-        None, ge=0, description="How many blocks get the high rank; a third of them if not given (4 of 12)."
-    )
-    block_importance: Literal["raw", "normalised"] = Field(
-        "raw", description="Rank blocks by the mean of their heads' scores before or after the per-layer normalisation."
-    )
-    targets: Targets = Field(
-        ATTENTION,
-        description="Projections that get LoRA, joined by commas, of query, key, value, output, up, down.",
-    )
-
-
-class PruneStage(_Stage):
-    """Remove what the plan does not keep."""
-
-    stage: Literal["prune"] = "prune"
-    needs: ClassVar[tuple[str, ...]] = ("plan",)
-
-
-class FineTuneStage(FineTuneSettings):
-    """Add LoRA and train it with LayerNorms and task head; or train all weights.
-
-    Ranks are the plan's; where no plan was made, every target gets `lora_rank`.
-    """
-
-    stage: Literal["finetune"] = "finetune"
-    trainable: Literal["adapter", "all"] = Field(
-        "adapter", description="adapter: LoRA by the plan's ranks, LayerNorms, task head. all: every weight."
-    )
-    lora_rank: int = Field(8, ge=1, description="LoRA rank of every target where the recipe has no plan.")
-    lora_targets: Targets = Field(ATTENTION, description="Projections that get LoRA where the recipe has no plan.")
-    alpha_over_rank: float = Field(2.0, gt=0, description="LoRA's scale alpha / r, the same for every rank.")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of LoRA's input.")
-    train_norms: bool = Field(True, description="Train LayerNorms too.")
-    train_head: bool = Field(True, description="Train the task head too.")
-    needs: ClassVar[tuple[str, ...]] = ()
-
-
-class MergeStage(_Stage):
-    """Fold the adapter into the weights and save the plain small model."""
-
-    stage: Literal["merge"] = "merge"
-    needs: ClassVar[tuple[str, ...]] = ("finetune",)
-
-
-class EvaluateStage(_Stage):
-    """Judge the model on the reported rows and keep its answers, for comparisons row by row."""
-
-    stage: Literal["evaluate"] = "evaluate"
-
-
-class ExportStage(_Stage):
-    """Write the model as ONNX and compare its logits with torch's."""
-
-    stage: Literal["export"] = "export"
-    tolerance: float = Field(1e-3, gt=0, description="Largest difference of a logit that is accepted.")
-
-
-class BaselineStage(_Stage):
-    """Fine-tune the dense model with plain LoRA, the same way, to see what pruning cost."""
-
-    stage: Literal["baseline"] = "baseline"
-    needs: ClassVar[tuple[str, ...]] = ("finetune",)
-    rank: int = Field(8, ge=1, description="LoRA rank of every matrix of the dense model.")
-
-
-class MeasureStage(_Stage):
-    """Measure quality on the test rows, and size, speed and memory beside the dense model."""
-
-    stage: Literal["measure"] = "measure"
-    repeats: int = Field(15, ge=3, description="Rounds of timing; in each, every model runs once.")
-    warmup: int = Field(3, ge=1, description="Rounds before the clock counts.")
-
-
-class ReportStage(_Stage):
-    """Draw figures and write report.html and report.md."""
-
-    stage: Literal["report"] = "report"
-    needs: ClassVar[tuple[str, ...]] = ("measure",)
-
-
-Stage = Annotated[
-    WarmUpStage
-    | ScoreStage
-    | PlanStage
-    | PruneStage
-    | FineTuneStage
-    | MergeStage
-    | EvaluateStage
-    | ExportStage
-    | BaselineStage
-    | MeasureStage
-    | ReportStage,
-    Field(discriminator="stage"),
-]
-
-STAGE_KINDS: dict[str, type[BaseModel]] = {
-    kind.model_fields["stage"].default: kind
-    for kind in (
-        WarmUpStage,
-        ScoreStage,
-        PlanStage,
-        PruneStage,
-        FineTuneStage,
-        MergeStage,
-        EvaluateStage,
-        ExportStage,
-        BaselineStage,
-        MeasureStage,
-        ReportStage,
-    )
-}
+_PACKAGED = Path(__file__).parent / "recipes"
 
 # The paper's order; "baseline" is only there when asked for.
 DEFAULT_ORDER = ("warmup", "score", "plan", "prune", "finetune", "merge", "export", "measure", "report")
@@ -261,13 +82,14 @@ class Recipe(BaseModel):
         Args:
             changes: "model", "seed", "task.text", or "STAGE.SETTING" such as "plan.keep_heads"; the stage by its name
                 in `names`. Values may be strings, as typed on a command line. "task.task" takes the place of
-                "task.data", and the other way round.
+                "task.data", and the other way round; a budget takes the place of one of another kind.
 
         Raises:
             RecipeError: If there is no such stage or setting, or the value is not one it can have.
         """
         content = self.model_dump(mode="json")
         _leave_other_source(content["task"], changes)
+        _leave_other_budgets(dict(zip(self.names, content["stages"], strict=True)), changes)
         for key, value in changes.items():
             owner, _, field = key.rpartition(".")
             if owner in ("", "task"):
@@ -285,6 +107,43 @@ class Recipe(BaseModel):
                 )
             target[field] = yaml.safe_load(value) if isinstance(value, str) and field not in _TEXTS else value
         return read_recipe(content, source="settings")
+
+    def with_options(self, options: Mapping[str, Any]) -> "Recipe":
+        """A recipe with options given by their bare names: keep_heads, text, epochs.
+
+        A name that several stages have means the stage it matters most for: "batch_size" is fine-tuning's, "rows"
+        scoring's. Where the recipe fine-tunes more than once, an option of fine-tuning is for all of them: "epochs" are
+        shared out, and "learning_rate" is scaled, in the recipe's own proportion; any other is the same for each.
+
+        Raises:
+            RecipeError: If no stage of the recipe has such a setting, or the value is not one it can have.
+        """
+        changes: dict[str, Any] = {}
+        for option, value in options.items():
+            changes |= self._spread(option, value)
+        return self.with_settings(changes)
+
+    def _spread(self, option: str, value: Any) -> dict[str, Any]:
+        key = self.key_of(option)
+        tunings = {
+            name: stage for name, stage in zip(self.names, self.stages, strict=True) if isinstance(stage, FineTuneStage)
+        }
+        if len(tunings) < 2 or key.partition(".")[0] not in tunings:
+            return {key: value}
+        number = _as_number(value)
+        if option not in ("epochs", "learning_rate") or number is None:
+            return {f"{name}.{option}": value for name in tunings}
+        own = {name: float(getattr(stage, option)) for name, stage in tunings.items()}
+        whole = sum(own.values()) if option == "epochs" else own[key.partition(".")[0]]
+        return {f"{name}.{option}": float(f"{number * one / whole:.6g}") for name, one in own.items()}
+
+    def has_option(self, option: str) -> bool:
+        """Whether `with_options` knows an option."""
+        try:
+            self.key_of(option)
+        except RecipeError:
+            return False
+        return True
 
     def key_of(self, option: str) -> str:
         """Where an option given by its bare name belongs: "keep_heads" -> "plan.keep_heads", "text" -> "task.text".
@@ -342,12 +201,40 @@ def _leave_other_source(task: dict[str, Any], changes: Mapping[str, Any]) -> Non
         task |= {"data": None} | dict.fromkeys(OF_OWN_DATA) | {"task_type": "auto"}
 
 
+def _leave_other_budgets(stages: Mapping[str, dict[str, Any]], changes: Mapping[str, Any]) -> None:
+    """Where `changes` give a plan a budget, forget those of other kinds that the recipe had."""
+    for name, content in stages.items():
+        given = [one for one in BUDGETS if changes.get(f"{name}.{one}") is not None]
+        if content["stage"] == "plan" and given:
+            counts = ("keep_heads", "keep_ffn")
+            kept = counts if given[0] in counts else (given[0],)
+            content |= {one: None for one in BUDGETS if one not in kept}
+
+
+def _as_number(value: Any) -> float | None:
+    """A number, typed or given; None for what is none, which the settings' own checks then say."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """Recipes that come with the package, by name."""
+    return {path.stem: path for path in sorted(_PACKAGED.glob("*.yaml"))}
+
+
 def load_recipe(path: Path | str) -> Recipe:
-    """Read a recipe file (YAML or JSON).
+    """Read a recipe: a file (YAML or JSON), or a packaged one by its name.
 
     Raises:
         RecipeError: If it cannot be read or is not a recipe.
     """
+    packaged = packaged_recipes()
+    if str(path) in packaged:
+        path = packaged[str(path)]
+    elif not Path(path).suffix and not Path(path).exists():
+        raise RecipeError(f"{path}: no file, and no packaged recipe. The packaged ones are: {', '.join(packaged)}.")
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -1,5 +1,6 @@
 """The stages of a run: how each does its work, and how its result is brought back when a stopped run goes on."""
 
+import copy
 import dataclasses
 import shutil
 import tempfile
@@ -20,6 +21,8 @@ from prunelora.data.tokens import calibration_batches, tokenise
 from prunelora.delivery.checkpoints import load, save
 from prunelora.delivery.onnx import export
 from prunelora.errors import RecipeError
+from prunelora.evaluation.latency_cache import latency_model_for
+from prunelora.evaluation.latency_model import LatencyModel, LatencySettings
 from prunelora.evaluation.measurement import measure
 from prunelora.evaluation.quality import evaluate, predict_rows
 from prunelora.finetuning.adapter import add_adapter, merge
@@ -34,20 +37,22 @@ from prunelora.models.families import ATTENTION_PROJECTIONS
 from prunelora.models.loading import load_pretrained
 from prunelora.planning.make_plan import make_plan
 from prunelora.planning.plan import Plan
+from prunelora.pruning.repair import repair_, repaired_weights
 from prunelora.pruning.surgery import prune_
-from prunelora.recipe import (
+from prunelora.recipe import Recipe
+from prunelora.report.results import RunResults
+from prunelora.report.writing import write_report
+from prunelora.runfolder import RunFolder
+from prunelora.stage_settings import (
     BaselineStage,
     ExportStage,
     FineTuneStage,
     MeasureStage,
     PlanStage,
-    Recipe,
+    PruneStage,
     ScoreStage,
     WarmUpStage,
 )
-from prunelora.report.results import RunResults
-from prunelora.report.writing import write_report
-from prunelora.runfolder import RunFolder
 from prunelora.storage import replacing_file
 
 Facts = dict[str, Any]
@@ -221,29 +226,62 @@ def _restore_importance(run: Run, name: str, _: ScoreStage) -> None:
 
 
 def _plan(run: Run, name: str, settings: PlanStage) -> Facts:
-    plan = make_plan(_made(run.importance, "score"), **settings.model_dump(exclude={"stage"}))
+    importance = _made(run.importance, "score")
+    facts: Facts = {}
+    table = None
+    if settings.needs_latency:
+        latency = _latency(run, settings)
+        latency.save(run.path(name, "latency.json"))
+        table = latency.table()
+        facts["dense_ms"] = table.whole
+    own = {"stage", "latency_batch_size", "latency_engine", "latency_threads"}
+    plan = make_plan(importance, latency=table, **settings.model_dump(exclude=own))
+    if table is not None:
+        facts["predicted_ms"] = table.of(plan.architecture)
     origin = {"model": run.recipe.model, "data": run.recipe.task.described, "data_fingerprint": run.task.fingerprint}
     run.plan = plan.model_copy(update={"provenance": plan.provenance | origin})
     run.plan.save(run.path(name, "plan.json"))
-    return {"plan_id": run.plan.id}
+    return {"plan_id": run.plan.id} | facts
+
+
+def _latency(run: Run, settings: PlanStage) -> LatencyModel:
+    """What every number of heads and neurons costs on this device, for the model as it was before any cut."""
+    asked = LatencySettings(
+        engine=settings.latency_engine,
+        batch_size=settings.latency_batch_size,
+        tokens=settings.tokens,
+        threads=settings.latency_threads,
+    )
+    return latency_model_for(run.pretrained(), asked)
 
 
 def _restore_plan(run: Run, name: str, _: PlanStage) -> None:
     run.plan = Plan.load(run.path(name, "plan.json"))
 
 
-# Prune: rows and columns leave the weights ----------------------------------------------------------------------------
+# Prune: rows and columns leave the weights; what is left is repaired --------------------------------------------------
 
 
-def _prune(run: Run, _: str, __: Any) -> Facts:
+def _prune(run: Run, name: str, settings: PruneStage) -> Facts:
     before = sum(parameter.numel() for parameter in run.model.parameters())
+    dense = copy.deepcopy(run.model) if settings.repair else None
     prune_(run.model, _made(run.plan, "plan"))
     after = sum(parameter.numel() for parameter in run.model.parameters())
-    return {"parameters_before": before, "parameters_after": after, "validation": run.quality("validation")}
+    facts = {"parameters_before": before, "parameters_after": after}
+    if dense is not None:
+        facts["validation_before_repair"] = run.quality("validation")
+        batches = run.calibration(settings.repair_rows, settings.repair_batch_size)
+        facts["repair"] = repair_(run.model, dense, batches).to_dict()
+        tensors = repaired_weights(run.model)
+        with replacing_file(run.path(name, "repaired.safetensors")) as temporary:
+            save_file(tensors, temporary)
+    return facts | {"validation": run.quality("validation")}
 
 
-def _restore_pruned(run: Run, _: str, __: Any) -> None:
+def _restore_pruned(run: Run, name: str, settings: PruneStage) -> None:
     prune_(run.model, _made(run.plan, "plan"))
+    if settings.repair:
+        run.model.load_state_dict(load_file(run.path(name, "repaired.safetensors")), strict=False)
 
 
 # Fine-tune: LoRA by the plan's ranks, LayerNorms and task head; or all weights ----------------------------------------
@@ -386,8 +424,17 @@ def _made(value: Made | None, kind: str) -> Made:
 WORK: Mapping[str, StageWork] = {
     "warmup": StageWork(_warm_up, _restore_head, lambda _: ("head.safetensors",), model_only=True),
     "score": StageWork(_score, _restore_importance, lambda _: ("importance.safetensors",)),
-    "plan": StageWork(_plan, _restore_plan, lambda _: ("plan.json",)),
-    "prune": StageWork(_prune, _restore_pruned, model_only=True),
+    "plan": StageWork(
+        _plan,
+        _restore_plan,
+        lambda settings: ("plan.json", "latency.json") if settings.needs_latency else ("plan.json",),
+    ),
+    "prune": StageWork(
+        _prune,
+        _restore_pruned,
+        lambda settings: ("repaired.safetensors",) if settings.repair else (),
+        model_only=True,
+    ),
     "finetune": StageWork(_finetune, _restore_finetuned, lambda settings: (_tuned_folder(settings),), model_only=True),
     "merge": StageWork(_merge, _restore_merged, lambda _: ("model",), model_only=True, whole_model=True),
     "evaluate": StageWork(_evaluate, _nothing, lambda _: ("answers.safetensors",)),

@@ -10,16 +10,9 @@ from prunelora.cli import comparing, terminal
 from prunelora.cli.options import Json, Sets, settings_typed, with_settings_of
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
-from prunelora.recipe import (
-    STAGE_KINDS,
-    FineTuneStage,
-    PlanStage,
-    Recipe,
-    ScoreStage,
-    WarmUpStage,
-    load_recipe,
-)
+from prunelora.recipe import Recipe, load_recipe
 from prunelora.runfolder import RunFolder
+from prunelora.stage_settings import BUDGETS, STAGE_KINDS, FineTuneStage, PlanStage, ScoreStage, WarmUpStage
 
 EXAMPLE_OUT = Path("runs/example")
 
@@ -61,7 +54,7 @@ def _root(
     (DataSettings, None),
     (ScoreStage, ("criterion", "rows")),
     (WarmUpStage, ("steps",)),
-    (PlanStage, ("keep_heads", "keep_ffn", "normalise", "rank_high", "rank_low", "targets")),
+    (PlanStage, (*BUDGETS, "count", "normalise", "rank_high", "rank_low", "targets")),
     (FineTuneStage, ("epochs", "learning_rate", "batch_size", "patience", "tensorboard")),
 )
 def run(
@@ -123,8 +116,7 @@ def _starting_recipe(
 
 
 def _changed(recipe: Recipe, settings: dict[str, Any], sets: list[str] | None) -> Recipe:
-    changes = {recipe.key_of(name): value for name, value in settings.items()}
-    return recipe.with_settings(changes | settings_typed(sets))
+    return recipe.with_options(settings).with_settings(settings_typed(sets))
 
 
 def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:

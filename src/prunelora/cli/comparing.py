@@ -10,7 +10,8 @@ from prunelora.cli import terminal
 from prunelora.cli.options import Json, Sets, settings_typed, with_settings_of
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
-from prunelora.recipe import FineTuneStage, PlanStage, Recipe, ScoreStage
+from prunelora.recipe import Recipe
+from prunelora.stage_settings import FineTuneStage, PlanStage, ScoreStage
 
 COMPARE_OUT = Path("runs/compare")
 REPRODUCE_OUT = Path("runs/reproduce")
@@ -70,7 +71,7 @@ def compare(
     if not example and ("model" not in settings or not settings.keys() & {"data", "task"}):
         raise RecipeError("A comparison needs --model and --data (or --task); with none of them it is the example.")
     own = {"model", "trust_remote_code", *DataSettings.model_fields}
-    base = Recipe().with_settings({Recipe().key_of(name): value for name, value in settings.items() if name in own})
+    base = Recipe().with_options({name: value for name, value in settings.items() if name in own})
     changes = {name: value for name, value in settings.items() if name not in own} | settings_typed(sets)
     from prunelora.comparison.compare import compare as run_comparison
     from prunelora.comparison.compare import planned_cells

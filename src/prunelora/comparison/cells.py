@@ -19,8 +19,9 @@ from prunelora.errors import RecipeError
 from prunelora.evaluation.machine import describe_machine
 from prunelora.models.device import best_device
 from prunelora.pipeline import execute
-from prunelora.recipe import FineTuneStage, Recipe
+from prunelora.recipe import Recipe
 from prunelora.report.results import RunResults
+from prunelora.stage_settings import FineTuneStage
 from prunelora.storage import write_json
 
 FACTS = "cell.json"

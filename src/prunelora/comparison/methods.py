@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from prunelora.errors import RecipeError
-from prunelora.recipe import EvaluateStage, FineTuneStage, Recipe, load_recipe
+from prunelora.recipe import Recipe, load_recipe, packaged_recipes
+from prunelora.stage_settings import EvaluateStage, FineTuneStage
 
-_FOLDER = Path(__file__).parent / "recipes"
 METHODS = ("full", "lora", "prune-lora", "random-prune-lora", "magnitude-prune-lora")
 # Stages that say nothing about the method itself, cost time, and are done once for all methods in a comparison.
 _LEFT_OUT = ("evaluate", "export", "baseline", "measure", "report")
@@ -76,14 +76,13 @@ def load_methods(names: Sequence[str], *, base: Recipe, changes: Mapping[str, An
 
 
 def _load_method(name: str) -> Method:
-    path = _FOLDER / f"{name}.yaml"
-    if name not in METHODS:
-        path = Path(name)
-        if path.suffix not in (".yaml", ".yml", ".json"):
-            raise RecipeError(
-                f"{name}: no method of this name. Use some of: {', '.join(METHODS)}; or the path of a recipe file "
-                "(.yaml, .yml, .json)."
-            )
+    packaged = packaged_recipes()
+    path = packaged.get(name, Path(name))
+    if name not in packaged and path.suffix not in (".yaml", ".yml", ".json"):
+        raise RecipeError(
+            f"{name}: no method of this name. Use some of: {', '.join(packaged)}; or the path of a recipe file "
+            "(.yaml, .yml, .json)."
+        )
     recipe = load_recipe(path)
     if not any(isinstance(stage, FineTuneStage) for stage in recipe.stages):
         raise RecipeError(f"{name}: the recipe has no stage 'finetune', so there is nothing to compare.")
@@ -93,20 +92,8 @@ def _load_method(name: str) -> Method:
 
 
 def _has(recipe: Recipe, key: str) -> bool:
-    try:
-        _full(recipe, key)
-    except RecipeError:
-        return False
-    return True
-
-
-def _full(recipe: Recipe, key: str) -> str:
     owner = key.rpartition(".")[0]
-    if not owner:
-        return recipe.key_of(key)
-    if owner not in recipe.names:
-        raise RecipeError(f"{key}: the recipe has no stage {owner!r}.")
-    return key
+    return owner in recipe.names if owner else recipe.has_option(key)
 
 
 def _fitted(method: Method, base: Recipe, changes: Mapping[str, Any]) -> Method:
@@ -117,5 +104,7 @@ def _fitted(method: Method, base: Recipe, changes: Mapping[str, Any]) -> Method:
             f"found {stages[-1].stage!r}."
         )
     recipe = base.model_copy(update={"stages": (*stages, EvaluateStage())})
-    own = {_full(recipe, key): value for key, value in changes.items() if _has(recipe, key)}
-    return Method(method.name, method.title, recipe.with_settings(own))
+    own = {key: value for key, value in changes.items() if _has(recipe, key)}
+    bare = {key: value for key, value in own.items() if "." not in key}
+    by_stage = {key: value for key, value in own.items() if "." in key}
+    return Method(method.name, method.title, recipe.with_options(bare).with_settings(by_stage))

@@ -26,12 +26,14 @@ class Importance:
         heads: For every layer l, shape (H_l,), float64: I[l, h] of the paper's eq. 1.
         ffn: For every layer l, shape (F_l,), float64.
         lineage: Which heads and neurons of the base model the scored ones are.
+        num_parameters: Parameters of the scored model in all, task head included; None where nobody counted.
         provenance: Criterion, rows, tokens, model: where the numbers come from.
     """
 
     heads: tuple[Scores, ...]
     ffn: tuple[Scores, ...]
     lineage: Lineage
+    num_parameters: int | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,6 +60,7 @@ class Importance:
             "base": json.dumps(vars(base)),
             "head_ids": json.dumps(self.lineage.heads),
             "neuron_ids": json.dumps(self.lineage.neurons),
+            "num_parameters": json.dumps(self.num_parameters),
             "provenance": json.dumps(self.provenance),
         }
         with replacing_file(Path(path)) as temporary:
@@ -92,5 +95,6 @@ class Importance:
             heads=tuple(tensors[f"heads.{layer}"] for layer in layers),
             ffn=tuple(tensors[f"ffn.{layer}"] for layer in layers),
             lineage=lineage,
+            num_parameters=json.loads(metadata.get("num_parameters", "null")),
             provenance=json.loads(metadata["provenance"]),
         )

@@ -102,6 +102,7 @@ def _importance(
         heads=tuple(scores.numpy() for scores in heads),
         ffn=tuple(scores.numpy() for scores in neurons),
         lineage=anatomy.lineage,
+        num_parameters=sum(parameter.numel() for parameter in anatomy.model.parameters()),
         provenance={"model": str(name)} | provenance,
     )
 

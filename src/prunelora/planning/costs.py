@@ -49,16 +49,26 @@ class Macs:
         return self.attention + self.ffn
 
 
+def head_macs(architecture: Architecture, *, tokens: int) -> int:
+    """MACs of one head for one example: 4 * T * D * d_h in its projections and 2 * T * T * d_h in attention."""
+    a = architecture
+    return 4 * tokens * a.hidden_size * a.head_dim + 2 * tokens * tokens * a.head_dim
+
+
+def neuron_macs(architecture: Architecture, *, tokens: int) -> int:
+    """MACs of one neuron for one example: 2 * T * D."""
+    return 2 * tokens * architecture.hidden_size
+
+
 def block_macs(architecture: Architecture, *, tokens: int) -> Macs:
     """Count the MACs of the blocks for one example.
 
-    A head costs 4 * T * D * d_h in its projections and 2 * T * T * d_h in attention; a neuron 2 * T * D.
     Embeddings (look-ups), norms, softmax, activation and the task head are left out: below one per cent together.
     """
     a = architecture
-    head = 4 * tokens * a.hidden_size * a.head_dim + 2 * tokens * tokens * a.head_dim
-    neuron = 2 * tokens * a.hidden_size
-    return Macs(attention=a.total_heads * head, ffn=a.total_neurons * neuron)
+    return Macs(
+        attention=a.total_heads * head_macs(a, tokens=tokens), ffn=a.total_neurons * neuron_macs(a, tokens=tokens)
+    )
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,19 @@ from typing import Any
 from prunelora.errors import PlanError
 from prunelora.importance.importance import Importance
 from prunelora.models.families import ATTENTION_PROJECTIONS, PROJECTIONS
+from prunelora.planning import budgets
+from prunelora.planning.allocation import allocate
+from prunelora.planning.budgets import Budget
+from prunelora.planning.cost_tables import CostTable, macs_table, parameters_table
+from prunelora.planning.costs import block_parameters
+from prunelora.planning.normalise import balanced
 from prunelora.planning.normalise import normalise as normalised
 from prunelora.planning.plan import Plan
 from prunelora.planning.ranks import block_importance as mean_of_heads
 from prunelora.planning.ranks import block_ranks
-from prunelora.planning.selection import best, count_to_keep
+from prunelora.planning.selection import best, best_of_each, count_to_keep
+
+Positions = list[list[int]]
 
 
 def make_plan(
@@ -17,7 +25,15 @@ def make_plan(
     *,
     keep_heads: int | float | None = None,
     keep_ffn: int | float | None = None,
+    keep_macs: float | None = None,
+    keep_params: float | None = None,
+    max_latency_ms: float | None = None,
+    speedup: float | None = None,
+    count: str = "encoder",
+    tokens: int = 128,
+    latency: CostTable | None = None,
     normalise: str = "paper",
+    balance: str = "cost",
     round_to: int = 8,
     rank_high: int = 8,
     rank_low: int = 4,
@@ -27,7 +43,9 @@ def make_plan(
 ) -> Plan:
     """Choose the heads and neurons that stay, and a LoRA rank for every matrix.
 
-    Heads compete with the heads of all layers, neurons with the neurons of all layers (paper section 3.2). With no
+    A budget is given in one of five ways. With `keep_heads` and `keep_ffn` heads compete with the heads of all layers,
+    neurons with the neurons of all layers (paper section 3.2). With the others heads and neurons compete in one
+    problem: what stays has the highest scores, added up, of all choices within the budget (see `allocation`). With no
     budget everything stays.
 
     Args:
@@ -35,7 +53,17 @@ def make_plan(
         keep_heads: Heads that stay in all layers together: a count (100 of 144 in the paper) or a fraction of the heads
             that were scored (0.5). Fractions are rounded down.
         keep_ffn: Neurons that stay in all layers together, likewise.
+        keep_macs: Fraction of the base model's MACs in its blocks that stays, for inputs of `tokens` tokens.
+        keep_params: Fraction of the base model's parameters that stays; of which, says `count`.
+        max_latency_ms: Time of one forward pass, by the table `latency`.
+        speedup: How many times as fast as the base model, by the table `latency`: 2 is half the time.
+        count: What keep_params is a fraction of: "encoder", the parameters that go with heads and neurons; "all", every
+            parameter of the model, embeddings and task head included.
+        tokens: Length of the inputs that MACs are counted for.
+        latency: Milliseconds by what stays in every layer: `measure_latency_model(model).table()`.
         normalise: "paper": divide by each layer's L2 norm, then min-max over all layers (eq. 2). "none": raw scores.
+        balance: How scores of heads and neurons are made comparable where they compete: "cost" scales them so that both
+            are worth the same for a unit of cost on average, "none" takes them as they are.
         round_to: Neurons stay or go in groups of so many in every layer, a width that matrix products like. 1 takes
             them one by one. With groups fewer neurons than the budget may stay, never more.
         rank_high: LoRA rank in the `num_high` most important blocks.
@@ -49,7 +77,8 @@ def make_plan(
         A plan in the base model's coordinates, also when an already pruned model was scored.
 
     Raises:
-        PlanError: If an option has no meaning for this model; the message says which values have.
+        PlanError: If an option has no meaning for this model, two budgets are given, or one cannot be met; the message
+            says which values can.
     """
     lineage = importance.lineage
     unknown = [name for name in targets if name not in PROJECTIONS]
@@ -57,24 +86,37 @@ def make_plan(
         raise PlanError(f"targets: {unknown[0]!r} is no projection. Use: {', '.join(PROJECTIONS)}.")
     if round_to < 1:
         raise PlanError(f"round_to={round_to}: expected 1 or more neurons a group.")
-    num_heads = sum(map(len, lineage.heads))
-    num_neurons = sum(map(len, lineage.neurons))
-    heads_left = best(normalised(importance.heads, normalise), count_to_keep(keep_heads, num_heads, "keep_heads"))
-    neurons_left = best(
-        normalised(importance.ffn, normalise), count_to_keep(keep_ffn, num_neurons, "keep_ffn"), round_to=round_to
-    )
+    given = {
+        "keep_heads": keep_heads,
+        "keep_ffn": keep_ffn,
+        "keep_macs": keep_macs,
+        "keep_params": keep_params,
+        "max_latency_ms": max_latency_ms,
+        "speedup": speedup,
+    }
+    kind = budgets.only_one(given)
+    scores = normalised(importance.heads, normalise), normalised(importance.ffn, normalise)
+    facts: dict[str, Any] = {}
+    if kind is None or kind == "counts":
+        heads_left = best(scores[0], count_to_keep(keep_heads, sum(map(len, lineage.heads)), "keep_heads"))
+        num_neurons = sum(map(len, lineage.neurons))
+        neurons_left = best(scores[1], count_to_keep(keep_ffn, num_neurons, "keep_ffn"), round_to=round_to)
+    else:
+        budget = _budget(kind, given[kind], importance, count=count, tokens=tokens, latency=latency)
+        heads_left, neurons_left, facts = _within(budget, *balanced(*scores, budget.table, balance), round_to, count)
     heads = tuple(tuple(ids[i] for i in kept) for ids, kept in zip(lineage.heads, heads_left, strict=True))
     neurons = tuple(tuple(ids[i] for i in kept) for ids, kept in zip(lineage.neurons, neurons_left, strict=True))
     ranks = block_ranks(
         mean_of_heads(importance.heads, how=block_importance), rank_high=rank_high, rank_low=rank_low, num_high=num_high
     )
-    options: dict[str, Any] = {
-        "keep_heads": keep_heads,
-        "keep_ffn": keep_ffn,
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None} | {
         "normalise": normalise,
         "round_to": round_to,
         "block_importance": block_importance,
     }
+    if facts:
+        options |= {"balance": balance} | ({"tokens": tokens} if kind == "keep_macs" else {})
+        options |= {"count": count} if kind == "keep_params" else {}
     return Plan(
         base=lineage.base,
         heads=heads,
@@ -87,5 +129,57 @@ def make_plan(
             for name in PROJECTIONS
             if name in targets
         },
-        provenance={"scores": importance.provenance, "options": options},
+        provenance={"scores": importance.provenance, "options": options} | ({"budget": facts} if facts else {}),
     )
+
+
+def _budget(
+    kind: str, value: Any, importance: Importance, *, count: str, tokens: int, latency: CostTable | None
+) -> Budget:
+    base = importance.lineage.base
+    if kind == "keep_macs":
+        return budgets.share(kind, value, macs_table(base, tokens=tokens))
+    if kind == "keep_params":
+        return budgets.share(kind, value, parameters_table(base, fixed=_fixed_parameters(importance, count)))
+    if latency is None:
+        raise PlanError(
+            f"{kind}={value} needs times of this device: pass latency=measure_latency_model(model).table(), or use "
+            "keep_macs, which needs none."
+        )
+    if [len(one) - 1 for one in latency.heads] != list(base.num_heads) or [
+        len(one) - 1 for one in latency.neurons
+    ] != list(base.num_neurons):
+        raise PlanError(f"latency= was measured for another model than the scored one, {base.describe()}.")
+    return (budgets.at_most if kind == "max_latency_ms" else budgets.times_as_fast)(kind, value, latency)
+
+
+def _fixed_parameters(importance: Importance, count: str) -> int:
+    if count not in ("encoder", "all"):
+        raise PlanError(f"count={count!r} is unknown. Use 'encoder' or 'all'.")
+    if count == "encoder":
+        return 0
+    if importance.num_parameters is None:
+        raise PlanError(
+            "count='all': the scores do not say how many parameters the model has. Score again, or use count='encoder'."
+        )
+    present = Plan.whole(importance.lineage).architecture
+    return importance.num_parameters - block_parameters(present)
+
+
+def _within(
+    budget: Budget, heads: Any, neurons: Any, round_to: int, count: str
+) -> tuple[Positions, Positions, dict[str, Any]]:
+    """Positions of what stays in every layer, and how near to the budget, and to the best choice, that is."""
+    table = budget.table
+    found = allocate(table, heads, neurons, limit=budget.limit, round_to=round_to)
+    if found is None:
+        raise budgets.infeasible(budget, count=count)
+    facts = {
+        "unit": table.unit,
+        "base": table.whole,
+        "limit": budget.limit,
+        "cost": found.cost,
+        "value": found.value,
+        "upper_bound_of_value": found.bound,
+    }
+    return best_of_each(heads, found.heads), best_of_each(neurons, found.neurons), facts

@@ -1,10 +1,11 @@
-"""Making scores of different layers comparable (paper section 3.1, eq. 2)."""
+"""Making scores comparable: those of different layers (paper section 3.1, eq. 2), and those of heads and neurons."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from prunelora.errors import PlanError
+from prunelora.planning.cost_tables import CostTable
 
 Layers = Sequence[np.ndarray]
 
@@ -42,3 +43,43 @@ def normalise(scores: Layers, how: str) -> list[np.ndarray]:
     if how not in NORMALISATIONS:
         raise PlanError(f"normalise={how!r} is unknown. Use one of: {', '.join(NORMALISATIONS)}.")
     return NORMALISATIONS[how](scores)
+
+
+def by_cost(heads: Layers, neurons: Layers, table: CostTable) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Scale the neurons' scores so that a unit of cost is worth as much in heads as in neurons, on average.
+
+    Which kind is cut more then follows from how unevenly its scores are spread, not from how they were measured: a
+    head's gradient is summed over its channels before the absolute value is taken, a neuron has one channel.
+    """
+    worth_of_heads, worth_of_neurons = _sum(heads), _sum(neurons)
+    cost_of_heads, cost_of_neurons = _sum([t[-1:] for t in table.heads]), _sum([t[-1:] for t in table.neurons])
+    if not (worth_of_heads and worth_of_neurons and cost_of_heads and cost_of_neurons):
+        return list(heads), list(neurons)
+    factor = worth_of_heads / cost_of_heads * cost_of_neurons / worth_of_neurons
+    return list(heads), [factor * layer for layer in neurons]
+
+
+def as_they_are(heads: Layers, neurons: Layers, _: CostTable) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Compare the scores of heads and neurons as they are: both are changes of the same loss."""
+    return list(heads), list(neurons)
+
+
+BALANCES: dict[str, Callable[[Layers, Layers, CostTable], tuple[list[np.ndarray], list[np.ndarray]]]] = {
+    "cost": by_cost,
+    "none": as_they_are,
+}
+
+
+def balanced(heads: Layers, neurons: Layers, table: CostTable, how: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Make scores of heads and neurons comparable by name: "cost" or "none".
+
+    Raises:
+        PlanError: If there is nothing of that name.
+    """
+    if how not in BALANCES:
+        raise PlanError(f"balance={how!r} is unknown. Use one of: {', '.join(BALANCES)}.")
+    return BALANCES[how](heads, neurons, table)
+
+
+def _sum(layers: Layers) -> float:
+    return float(sum(layer.sum() for layer in layers))

@@ -67,3 +67,11 @@ def best(scores: Sequence[np.ndarray], keep: int, *, round_to: int = 1) -> list[
         kept[layer] += ids
         left -= len(ids)
     return [sorted(layer) for layer in kept]
+
+
+def best_of_each(scores: Sequence[np.ndarray], counts: Sequence[int]) -> list[list[int]]:
+    """Positions of the best `counts[l]` units of every layer, sorted; of equals the earlier ones."""
+    return [
+        sorted(np.argsort(-values, kind="stable")[:count].tolist())
+        for values, count in zip(scores, counts, strict=True)
+    ]

@@ -1,7 +1,8 @@
 """The cut: rows and columns leave the weights for good."""
 
-from collections.abc import Sequence
-from typing import TypeVar
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -9,11 +10,12 @@ from torch import nn
 from prunelora.models.anatomy import Block, dissect
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
 from prunelora.planning.plan import Plan, check_within
+from prunelora.pruning.repair import repair_
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def prune_(model: Model, plan: Plan) -> Model:
+def prune_(model: Model, plan: Plan, *, repair_with: Iterable[Mapping[str, Any]] | None = None) -> Model:
     """Remove from `model`, in place, the heads and neurons that `plan` does not keep.
 
     Rows of W_Q, W_K, W_V with their biases and columns of W_O go with a head (paper section 3.2), a row of the up
@@ -24,21 +26,28 @@ def prune_(model: Model, plan: Plan) -> Model:
     Args:
         model: The base model of the plan, or one that was cut before and still has all that the plan keeps.
         plan: In the base model's coordinates.
+        repair_with: Batches of calibration rows, dicts as `model(**batch)` takes them. With them output and down
+            projections are then re-solved, so that every block gives what it gave before the cut (see `repair`); the
+            model is held twice in memory meanwhile.
 
     Returns:
         The same model.
 
     Raises:
-        PlanError: If the plan is for another model, or keeps what is already gone. The model is then untouched.
+        PlanError: If the plan is for another model, or keeps what is already gone; the model is then untouched. If
+            there are too few calibration rows; the model is then cut and not repaired.
         UnsupportedModelError: If the model's family is not supported.
     """
     anatomy = dissect(model)
     present = anatomy.lineage
     check_within(plan, present)
+    dense = copy.deepcopy(model) if repair_with is not None else None
     for block in anatomy.blocks:
         _cut_heads(block, _positions(present.heads[block.index], plan.heads[block.index]))
         _cut_neurons(block, _positions(present.neurons[block.index], plan.neurons[block.index]))
     model.prunelora_plan = plan  # type: ignore[assignment]
+    if dense is not None and repair_with is not None:
+        repair_(model, dense, repair_with)
     return model
 
 

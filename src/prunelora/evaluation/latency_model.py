@@ -1,0 +1,203 @@
+"""What a device takes for a model, as measured points and as a table: milliseconds by heads and neurons of each layer.
+
+T(h, w) = fixed + sum over layers l of (A(h_l) + N(w_l)) / L, where A and N are piecewise linear between the counts that
+were measured, and never fall. Zero is a count of its own: there a module vanishes, and its overhead with it.
+"""
+
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from scipy.optimize import nnls
+
+from prunelora.errors import PlanError
+from prunelora.models.architecture import Architecture
+from prunelora.planning.cost_tables import CostTable
+from prunelora.storage import write_text
+
+FORMAT: Final = "prunelora-latency-1"
+
+# The other points are ratios to the dense model's time, so that it is given, and they are what a fit may miss.
+_WEIGHT_OF_DENSE = 1e3
+
+
+class LatencySettings(BaseModel):
+    """Which latency is meant: of what input, in which engine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["torch", "onnxruntime"] = Field(
+        "torch", description="What runs the model: torch where the model is, or onnxruntime on the CPU."
+    )
+    batch_size: int = Field(1, ge=1, description="Rows a forward pass.")
+    tokens: int = Field(128, ge=1, description="Tokens a row, none of them padding.")
+    threads: int | None = Field(None, ge=1, description="Threads of the CPU; torch's own number if not given.")
+
+
+class LatencyPoint(BaseModel):
+    """Time of one forward pass of the model with every layer cut alike: median and quartiles."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    heads: int = Field(ge=0, description="Heads left in every layer.")
+    neurons: int = Field(ge=0, description="Neurons left in every layer.")
+    ms: float = Field(gt=0, description="Median of the ratios to the dense model, times the dense model's median.")
+    q25_ms: float = Field(gt=0, description="A quarter of the rounds were faster.")
+    q75_ms: float = Field(gt=0, description="Three quarters of the rounds were faster.")
+
+
+class LatencyModel(BaseModel):
+    """Latency of every model that can be cut from one dense model, on one device.
+
+    Attributes:
+        format: Version of the layout.
+        architecture: Sizes of the dense model; its layers are alike.
+        settings: What was measured; `threads` is filled in.
+        points: What was found, the dense model among it, and models without heads and without neurons.
+        of_model: What else of the model its time depends on: class, dtype, attention implementation, activation.
+        machine: What it was measured on, with versions.
+        rounds: How many rounds were timed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["prunelora-latency-1"] = FORMAT
+    architecture: Architecture
+    settings: LatencySettings
+    points: tuple[LatencyPoint, ...]
+    of_model: dict[str, Any] = Field(default_factory=dict)
+    machine: dict[str, Any] = Field(default_factory=dict)
+    rounds: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_points(self) -> "LatencyModel":
+        """Every count from nothing to all must lie between two that were measured."""
+        heads, neurons = whole_layer(self.architecture)
+        for name, most, found in (
+            ("heads", heads, {point.heads for point in self.points}),
+            ("neurons", neurons, {point.neurons for point in self.points}),
+        ):
+            if not {0, most} <= found or max(found) > most:
+                raise PlanError(
+                    f"points: {name} are measured at {sorted(found)}; 0 and {most} must be among them, and none above. "
+                    "Measure the model again."
+                )
+        shapes = [(point.heads, point.neurons) for point in self.points]
+        if (heads, neurons) not in shapes or len(set(shapes)) < len(shapes):
+            raise PlanError(
+                f"points: expected the dense model ({heads} heads, {neurons} neurons a layer) and no shape twice, "
+                f"found {shapes}. Measure the model again."
+            )
+        return self
+
+    # Meaning ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def dense_ms(self) -> float:
+        """Time with nothing cut."""
+        whole = whole_layer(self.architecture)
+        return next(point.ms for point in self.points if (point.heads, point.neurons) == whole)
+
+    def table(self) -> CostTable:
+        """The same as a table to plan with, in milliseconds.
+
+        The costs are those whose sums miss the measured points least, in the sum of squared relative errors, among all
+        in which more never costs less and nothing costs less than nothing. Dense, the model costs what was measured.
+        """
+        head_counts = sorted({point.heads for point in self.points})
+        neuron_counts = sorted({point.neurons for point in self.points})
+        # Unknown are the fixed part and the steps from each count to the next one: a point is the sum of those below.
+        rows = np.array(
+            [
+                [
+                    1.0,
+                    *(count <= point.heads for count in head_counts[1:]),
+                    *(count <= point.neurons for count in neuron_counts[1:]),
+                ]
+                for point in self.points
+            ]
+        )
+        times = np.array([point.ms for point in self.points])
+        weights = np.where(rows.all(axis=1), _WEIGHT_OF_DENSE, 1.0) / times
+        steps, _ = nnls(rows * weights[:, None], times * weights)
+        of_heads, of_neurons = steps[1 : len(head_counts)], steps[len(head_counts) :]
+        layers = self.architecture.num_layers
+        heads, neurons = whole_layer(self.architecture)
+        return CostTable(
+            unit="ms",
+            heads=(_interpolated(heads, head_counts, of_heads / layers),) * layers,
+            neurons=(_interpolated(neurons, neuron_counts, of_neurons / layers),) * layers,
+            fixed=float(steps[0]),
+        )
+
+    def predict(self, architecture: Architecture) -> float:
+        """Milliseconds of a forward pass of a model of this architecture.
+
+        Raises:
+            PlanError: If no cut of the measured model has it.
+        """
+        ours = self.architecture
+        alike = ("family", "hidden_size", "head_dim", "num_layers", "attention_bias", "ffn_bias")
+        heads, neurons = whole_layer(ours)
+        if (
+            any(getattr(architecture, name) != getattr(ours, name) for name in alike)
+            or max(architecture.num_heads) > heads
+            or max(architecture.num_neurons) > neurons
+        ):
+            raise PlanError(
+                f"The latency model is of {ours.describe()}; {architecture.describe()} cannot be cut from it. "
+                "Measure the latency of that model's base."
+            )
+        return self.table().of(architecture)
+
+    # Reading and writing ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str = "latency model") -> "LatencyModel":
+        """Read a latency model from JSON.
+
+        Raises:
+            PlanError: Naming `source` and the place, if it is no JSON, has unknown keys or another version, or points
+                are missing.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except PlanError as error:
+            raise PlanError(f"{source}: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise PlanError(f"{source}: {place}: {first['msg']}. Measure the model again.") from error
+
+    @classmethod
+    def load(cls, path: Path | str) -> "LatencyModel":
+        """Read a latency model from a file; errors as in `from_json`, and if there is no such file."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"{path}: cannot be read as a latency model ({error}). Measure the model again.") from error
+        return cls.from_json(text, source=str(path))
+
+    def save(self, path: Path | str) -> None:
+        """Write it to a file as JSON, atomically."""
+        write_text(Path(path), self.model_dump_json(indent=2) + "\n")
+
+
+def whole_layer(architecture: Architecture) -> tuple[int, int]:
+    """Heads and neurons of every layer.
+
+    Raises:
+        PlanError: If layers differ, as in a model that was cut.
+    """
+    if len({*architecture.num_heads}) != 1 or len({*architecture.num_neurons}) != 1:
+        raise PlanError(
+            f"Latency is modelled for cuts of a dense model, whose layers are alike; found {architecture.describe()}. "
+            "Give the base model."
+        )
+    return architecture.num_heads[0], architecture.num_neurons[0]
+
+
+def _interpolated(most: int, counts: list[int], steps: np.ndarray) -> np.ndarray:
+    """Costs of 0, 1, ... `most` of something, shape (most + 1,), from the steps between the counts."""
+    return np.interp(np.arange(most + 1), counts, np.concatenate([[0.0], np.cumsum(steps)]))

@@ -1,0 +1,251 @@
+"""Repair: after the cut, output and down projections are solved anew, so that blocks give what the dense ones gave.
+
+A block that lost heads or neurons adds less into the residual stream. Its output projection, and then its down
+projection, are the two linear maps that can make up for it without any training: each is re-solved by damped least
+squares on calibration rows, from the pruned model's own inputs to the dense model's outputs, layer by layer, so that
+every layer also corrects what the layers before it still get wrong. Labels are not used.
+
+For weights W (D, K) that were W0 after the cut, inputs x (K,) and wanted outputs y (D,) over all real tokens::
+
+    minimise  mean |W x + b - y|^2 + damping * s * |W - W0|^2,    s = mean variance of the inputs
+    W = W0 + (S_yx - W0 S_xx) (S_xx + damping * s * I)^-1,        b = mean y - W mean x
+
+with S the centred second moments. The damping is chosen among `DAMPINGS`, for every projection, by the error on a fifth
+of the rows, which the fit has not seen; then all rows are used.
+
+The same idea, without the damping towards the old weights and without choosing it: least-squares reconstruction of
+channels (He, Zhang and Sun 2017) and mask tuning (Kwon et al. 2022).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from prunelora.errors import PlanError
+from prunelora.models.anatomy import Block, dissect
+from prunelora.models.empty import BiasOnly
+from prunelora.models.state import left_as_found
+from prunelora.pruning.blockwise import BlockInputs, block_inputs, captured, run_block
+
+Batch = Mapping[str, Any]
+
+# Infinity leaves the weights as the cut left them and corrects the bias alone.
+DAMPINGS = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, math.inf)
+# One row in so many is held out when the damping is chosen.
+HELD_OUT_EVERY = 5
+
+
+@dataclass(frozen=True)
+class RepairedProjection:
+    """What repair did to one projection.
+
+    Attributes:
+        name: Within the whole model.
+        damping: The one that did best on the held-out rows; infinity where only the bias was corrected.
+        error_before: Mean squared error of its outputs on the held-out rows, relative to the outputs' variance.
+        error_after: The same with the fit on the other rows.
+    """
+
+    name: str
+    damping: float
+    error_before: float
+    error_after: float
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What repair did.
+
+    Attributes:
+        projections: In the order they were solved.
+        rows: Calibration rows.
+        tokens: Real tokens among them.
+    """
+
+    projections: tuple[RepairedProjection, ...]
+    rows: int
+    tokens: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; an infinite damping is None."""
+        content = asdict(self)
+        for one in content["projections"]:
+            one["damping"] = None if math.isinf(one["damping"]) else one["damping"]
+        return content
+
+
+def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch]) -> Repair:
+    """Re-solve the output and down projections of a pruned model, in place, by the dense model's outputs.
+
+    Args:
+        model: After `prune_`.
+        dense: The model it was cut from, with the same blocks; it is not changed.
+        batches: Dicts as `model(**batch)` takes them; labels are ignored. A few hundred training rows; more tokens than
+            the projections are wide, or the old weights stay nearly as they are.
+
+    Returns:
+        What was done to every projection.
+
+    Raises:
+        PlanError: If there is no batch, fewer than two rows, or the two models do not have the same blocks.
+    """
+    anatomy, original = dissect(model), dissect(dense)
+    if len(anatomy.blocks) != len(original.blocks):
+        raise PlanError(
+            f"The model has {len(anatomy.blocks)} blocks and the dense one {len(original.blocks)}. Pass the model that "
+            "it was cut from."
+        )
+    with left_as_found(model), left_as_found(dense), torch.no_grad():
+        model.eval()
+        dense.eval()
+        inputs = [block_inputs(original, batch) for batch in batches]
+        rows = sum(one.rows for one in inputs)
+        if rows < HELD_OUT_EVERY:
+            raise PlanError(f"Repair needs calibration rows, found {rows}. Pass a few hundred training rows.")
+        done: list[RepairedProjection] = []
+        ours = [one.hidden for one in inputs]
+        theirs = list(ours)
+        for index, block in enumerate(anatomy.blocks):
+            done += _repair_block(block, original.blocks[index], inputs, ours, theirs)
+            ours = [run_block(block, one, hidden) for one, hidden in zip(inputs, ours, strict=True)]
+    return Repair(tuple(done), rows, sum(int(one.real.sum()) for one in inputs))
+
+
+def repaired_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What repair can change of a model, by the names in its `state_dict`: output and down projections."""
+    names = [f"{block.full_name(name)}." for block in dissect(model).blocks for name in ("output", "down")]
+    return {
+        key: value.detach().cpu().contiguous()
+        for key, value in model.state_dict().items()
+        if key.startswith(tuple(names))
+    }
+
+
+def _repair_block(
+    block: Block, original: Block, inputs: Sequence[BlockInputs], ours: list[torch.Tensor], theirs: list[torch.Tensor]
+) -> list[RepairedProjection]:
+    """Solve both projections of one block; `theirs` becomes the dense model's hidden states behind the block."""
+    wanted: dict[str, list[torch.Tensor]] = {"output": [], "down": []}
+    for number, one in enumerate(inputs):
+        found: dict[str, torch.Tensor] = {}
+        handles = [original.part(name).register_forward_hook(_keep(found, name)) for name in ("output", "down")]
+        try:
+            theirs[number] = run_block(original, one, theirs[number])
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name in wanted:
+            wanted[name].append(found[name])
+    done = []
+    for name in ("output", "down"):
+        sizes = block.linear(name).in_features, block.linear(name).out_features
+        moments = _Moments(*sizes), _Moments(*sizes)  # Of the rows that are fitted, and of those held out.
+        row = 0
+        for one, hidden, target in zip(inputs, ours, wanted[name], strict=True):
+            reaches = captured(block, name, one, hidden)
+            held = (torch.arange(row, row + one.rows, device=hidden.device) % HELD_OUT_EVERY) == HELD_OUT_EVERY - 1
+            for part, chosen in zip(moments, (one.real & ~held[:, None], one.real & held[:, None]), strict=True):
+                part.add(reaches[chosen], target[chosen])
+            row += one.rows
+        done.append(_solve(block, name, *moments))
+    return done
+
+
+def _keep(found: dict[str, torch.Tensor], name: str) -> Callable[..., None]:
+    def hook(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+        found[name] = output
+
+    return hook
+
+
+class _Moments:
+    """Sums over tokens of x, y, x x^T, x y^T and |y|^2, in float64 on the CPU: not every device has float64."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        self.count = 0
+        self.x = torch.zeros(in_features, dtype=torch.float64)
+        self.y = torch.zeros(out_features, dtype=torch.float64)
+        self.xx = torch.zeros(in_features, in_features, dtype=torch.float64)
+        self.xy = torch.zeros(in_features, out_features, dtype=torch.float64)
+        self.yy = 0.0
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Add tokens: x (N, K), y (N, D)."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        x, y = x.to(wide), y.to(wide)
+        self.count += len(x)
+        self.x += x.sum(0).cpu()
+        self.y += y.sum(0).cpu()
+        self.xx += (x.T @ x).cpu()
+        self.xy += (x.T @ y).cpu()
+        self.yy += float((y * y).sum())
+
+    def __add__(self, other: "_Moments") -> "_Moments":
+        both = _Moments(len(self.x), len(self.y))
+        for name in ("count", "x", "y", "xx", "xy", "yy"):
+            setattr(both, name, getattr(self, name) + getattr(other, name))
+        return both
+
+    def error(self, weight: torch.Tensor, bias: torch.Tensor) -> float:
+        """Mean over the tokens of |W x + b - y|^2."""
+        n = self.count
+        quadratic = ((weight @ (self.xx / n)) * weight).sum() - 2 * (weight.T * (self.xy / n)).sum() + self.yy / n
+        linear = 2 * bias @ (weight @ (self.x / n) - self.y / n) + bias @ bias
+        return float(quadratic + linear)
+
+    @property
+    def variance(self) -> float:
+        """Of the wanted outputs, over all their channels together."""
+        return self.yy / self.count - float((self.y / self.count).square().sum())
+
+
+class _LeastSquares:
+    """Damped least squares from some moments, towards given weights, for any damping."""
+
+    def __init__(self, moments: _Moments, weight: torch.Tensor, *, with_bias: bool) -> None:
+        n = moments.count
+        self.weight = weight
+        # Without a bias there is nothing to take the means up: moments about zero are then the right ones.
+        self.mean_x = moments.x / n if with_bias else torch.zeros_like(moments.x)
+        self.mean_y = moments.y / n if with_bias else torch.zeros_like(moments.y)
+        covariance = moments.xx / n - torch.outer(self.mean_x, self.mean_x)
+        missing = moments.xy / n - torch.outer(self.mean_x, self.mean_y) - covariance @ weight.T
+        self.scale = float(covariance.diagonal().mean()) if len(covariance) else 0.0
+        self.values, self.vectors = torch.linalg.eigh(covariance)
+        self.rotated = self.vectors.T @ missing
+
+    def solve(self, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights (D, K) and bias (D,)."""
+        weight = self.weight
+        if not math.isinf(damping) and self.scale > 0:
+            shrunk = self.rotated / (self.values.clamp(min=0) + damping * self.scale)[:, None]
+            weight = weight + (self.vectors @ shrunk).T
+        return weight, self.mean_y - weight @ self.mean_x
+
+
+def _solve(block: Block, name: str, fitted: _Moments, held: _Moments) -> RepairedProjection:
+    """Choose the damping by the held-out rows, solve with all rows, and write the solution into the projection."""
+    projection = block.linear(name)
+    outputs = projection.out_features
+    weight = torch.zeros(outputs, 0, dtype=torch.float64)
+    if not isinstance(projection, BiasOnly):
+        weight = projection.weight.detach().cpu().double()
+    with_bias = projection.bias is not None
+    bias = projection.bias.detach().cpu().double() if with_bias else torch.zeros(outputs, dtype=torch.float64)
+    before = held.error(weight, bias)
+    trial = _LeastSquares(fitted, weight, with_bias=with_bias)
+    errors = {damping: held.error(*trial.solve(damping)) for damping in DAMPINGS}
+    damping = min(errors, key=lambda one: errors[one])
+    if errors[damping] < before:
+        new_weight, new_bias = _LeastSquares(fitted + held, weight, with_bias=with_bias).solve(damping)
+        if weight.numel():
+            projection.weight.copy_(new_weight)
+        if with_bias:
+            projection.bias.copy_(new_bias)
+    variance = max(held.variance, 1e-300)
+    after = min(errors[damping], before)
+    return RepairedProjection(block.full_name(name), damping, before / variance, after / variance)

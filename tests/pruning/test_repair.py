@@ -1,0 +1,166 @@
+"""Repair: what a cut took is given back by the projections that are left, as far as least squares can."""
+
+import copy
+import math
+
+import pytest
+import torch
+from tiny import HEADS, LAYERS, NEURONS, largest_difference, logits, random_plan, split, tiny_batch, tiny_model
+
+import prunelora as pl
+from prunelora.errors import PlanError
+from prunelora.models.anatomy import dissect
+from prunelora.planning.plan import Plan
+from prunelora.pruning.blockwise import block_inputs, captured, run_block
+from prunelora.pruning.repair import DAMPINGS, HELD_OUT_EVERY, repair_, repaired_weights
+
+FAMILIES = ("bert", "roberta", "distilbert", "electra")
+BATCH = tiny_batch(40, 12)
+
+
+def cut(model, **kept):
+    """The model and a copy of it without some heads or neurons, unrepaired."""
+    lineage = dissect(model).lineage
+    plan = Plan(base=lineage.base, heads=kept.get("heads", lineage.heads), neurons=kept.get("neurons", lineage.neurons))
+    return pl.prune_(copy.deepcopy(model), plan)
+
+
+def without_neurons(gone: int):
+    return tuple(tuple(range(NEURONS - gone)) for _ in range(LAYERS))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_run_one_by_one_give_what_the_model_gives(family):
+    model = tiny_model(family)
+    anatomy = dissect(model)
+    inputs = {name: value for name, value in BATCH.items() if name != "labels"}
+    with torch.no_grad():
+        one = block_inputs(anatomy, BATCH)
+        hidden = one.hidden
+        for block in anatomy.blocks:
+            hidden = run_block(block, one, hidden)
+        assert largest_difference(hidden, anatomy.base(**inputs).last_hidden_state) < 1e-12
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_other_neurons_can_say_is_given_back(family):
+    """The last neurons are copies of the first ones: their part can be taken over entirely."""
+    model = tiny_model(family)
+    for block in dissect(model).blocks:
+        up = block.linear("up")
+        with torch.no_grad():
+            up.weight[-6:] = up.weight[:6]
+            up.bias[-6:] = up.bias[:6]
+    whole, pruned = logits(model, BATCH), cut(model, neurons=without_neurons(6))
+    before = largest_difference(logits(pruned, BATCH), whole)
+    done = repair_(pruned, model, [BATCH])
+    after = largest_difference(logits(pruned, BATCH), whole)
+    assert before > 0.1
+    assert after < 0.01 * before
+    assert all(one.error_after < 1e-4 for one in done.projections)
+
+
+def test_the_solution_is_that_of_a_least_squares_solver():
+    """An independent reference for the first projection: the damping as extra rows of an ordinary problem."""
+    model = tiny_model()
+    pruned = cut(model, heads=tuple(tuple(range(HEADS - 1)) for _ in range(LAYERS)))
+    block, one = dissect(pruned).blocks[0], block_inputs(dissect(model), BATCH)
+    old = block.linear("output").weight.detach().clone()
+    with torch.no_grad():
+        x = captured(block, "output", one, one.hidden)[one.real]
+        wanted = captured(dissect(model).blocks[0], "output", one, one.hidden)[one.real]
+        y = dissect(model).blocks[0].part("output")(wanted)
+    damping = repair_(pruned, model, [BATCH]).projections[0].damping
+    assert damping in DAMPINGS
+    assert not math.isinf(damping)
+    centred, target = x - x.mean(0), y - y.mean(0)
+    scale = float(centred.square().mean(0).mean())
+    extra = math.sqrt(damping * scale * len(x)) * torch.eye(x.shape[1], dtype=torch.float64)
+    rows, values = torch.cat([centred, extra]), torch.cat([target, extra @ old.T])
+    reference = torch.linalg.lstsq(rows, values).solution.T
+    assert largest_difference(block.linear("output").weight, reference) < 1e-8
+    assert largest_difference(block.linear("output").bias, y.mean(0) - reference @ x.mean(0)) < 1e-8
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_projection_gets_worse_on_rows_it_has_not_seen(family):
+    model = tiny_model(family)
+    pruned = pl.prune_(copy.deepcopy(model), random_plan(model, empty=False, seed=3))
+    done = repair_(pruned, model, [BATCH])
+    assert len(done.projections) == 2 * LAYERS
+    assert all(one.error_after <= one.error_before for one in done.projections)
+    assert any(one.error_after < 0.9 * one.error_before for one in done.projections)
+
+
+def test_a_layer_with_nothing_left_gives_the_mean():
+    model = tiny_model()
+    lineage = dissect(model).lineage
+    pruned = cut(model, heads=((), *lineage.heads[1:]))
+    one = block_inputs(dissect(model), BATCH)
+    block = dissect(model).blocks[0]
+    with torch.no_grad():
+        outputs = block.part("output")(captured(block, "output", one, one.hidden))[one.real]
+    repair_(pruned, model, [BATCH])
+    assert largest_difference(dissect(pruned).blocks[0].part("output").bias, outputs.mean(0)) < 1e-10
+
+
+def test_batch_size_order_of_padding_and_labels_change_nothing():
+    model, plan = tiny_model(), random_plan(tiny_model(), empty=False)
+    whole = pl.prune_(copy.deepcopy(model), plan)
+    repair_(whole, model, [BATCH])
+    parts = pl.prune_(copy.deepcopy(model), plan)
+    wider = {
+        name: value if name == "labels" else torch.nn.functional.pad(value, (0, 5), value=name == "input_ids")
+        for name, value in BATCH.items()
+    }
+    unlabelled = [{name: value for name, value in one.items() if name != "labels"} for one in split(wider, 7)]
+    repair_(parts, model, unlabelled)
+    assert largest_difference(logits(whole, BATCH), logits(parts, BATCH)) < 1e-8
+
+
+def test_nothing_cut_is_nothing_changed():
+    model = tiny_model()
+    same = copy.deepcopy(model)
+    repair_(same, model, [BATCH])
+    assert largest_difference(logits(same, BATCH), logits(model, BATCH)) < 1e-10
+
+
+def test_both_models_are_left_as_they_were_found():
+    model = tiny_model().train()
+    pruned = pl.prune_(copy.deepcopy(model), random_plan(model, empty=False))
+    pruned.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    repair_(pruned, model, [BATCH])
+    assert model.training
+    assert pruned.training
+    assert not any(parameter.requires_grad for parameter in pruned.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_only_what_repair_can_change_is_kept_for_resuming():
+    model = tiny_model()
+    pruned = pl.prune_(copy.deepcopy(model), random_plan(model))
+    before = copy.deepcopy(pruned.state_dict())
+    repair_(pruned, model, [BATCH])
+    changed = {name for name, value in pruned.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert changed <= repaired_weights(pruned).keys()
+
+
+def test_pruning_with_calibration_rows_is_pruning_and_repair():
+    model, plan = tiny_model(), random_plan(tiny_model())
+    apart = pl.prune_(copy.deepcopy(model), plan)
+    repair_(apart, model, [BATCH])
+    at_once = pl.prune_(copy.deepcopy(model), plan, repair_with=[BATCH])
+    assert largest_difference(logits(at_once, BATCH), logits(apart, BATCH)) == 0.0
+
+
+def test_too_few_rows_and_another_model_are_errors():
+    model = tiny_model()
+    pruned = pl.prune_(copy.deepcopy(model), random_plan(model))
+    with pytest.raises(PlanError, match=f"found {HELD_OUT_EVERY - 1}"):
+        repair_(pruned, model, [tiny_batch(HELD_OUT_EVERY - 1)])
+    shallow = tiny_model()
+    shallow.bert.encoder.layer = shallow.bert.encoder.layer[:2]
+    with pytest.raises(PlanError, match="has 3 blocks and the dense one 2"):
+        repair_(pruned, shallow, [BATCH])
