@@ -25,6 +25,14 @@ hypothesis.settings.load_profile("busy machine")
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Latency models that tests measure do not go into the user's cache, nor do tests find those that are there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRUNELORA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(params=sorted(FAMILIES))
 def family(request) -> str:
     return request.param

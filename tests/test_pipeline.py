@@ -14,6 +14,7 @@ from prunelora.data.load import load_task
 from prunelora.data.tokens import calibration_batches, tokenise
 from prunelora.delivery.checkpoints import load_tokenizer
 from prunelora.errors import CheckpointError, DataError, MissingExtraError, RecipeError
+from prunelora.evaluation.latency_model import LatencyModel
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.importance.warmup import warm_up_
 from prunelora.models.loading import load_pretrained
@@ -24,6 +25,7 @@ PAPER = ["warmup", "score", "plan", "prune", "finetune", "merge"]
 SMALL = {
     "warmup": {"steps": 4, "rows": 32},
     "score": {"rows": 32},
+    "plan": {"keep_heads": 0.5, "keep_ffn": 0.5},
     "finetune": {"epochs": 2, "learning_rate": 5e-3, "batch_size": 16},
     "measure": {"repeats": 3, "warmup": 1},
 }
@@ -56,8 +58,8 @@ def finished(tmp_path_factory, inputs):
 def test_a_run_leaves_everything_it_promises(finished):
     files = {path.name for path in finished.folder.iterdir()} - {".lock"}
     assert files == {
-        "recipe.yaml", "head.safetensors", "importance.safetensors", "plan.json", "adapter", "model", "model.onnx",
-        "metrics.json", "figures", "report.html", "report.md", "stages",
+        "recipe.yaml", "head.safetensors", "importance.safetensors", "plan.json", "repaired.safetensors", "adapter",
+        "model", "model.onnx", "metrics.json", "figures", "report.html", "report.md", "stages",
     }  # fmt: skip
     model = finished.load()
     assert model.prunelora_plan.architecture.total_heads == 6
@@ -83,6 +85,34 @@ def test_a_run_leaves_everything_it_promises(finished):
     )
 
 
+def test_a_budget_of_macs_and_the_repair_are_resumed_as_they_were(inputs, tmp_path):
+    """A run stopped behind the cut goes on with the repaired weights, not with those that were only cut."""
+    budget = {"plan.keep_macs": 0.5}
+    stopped = run(inputs, tmp_path / "run", until="prune", **budget)
+    before = stopped.results.facts("prune")
+    assert before["repair"]["rows"] > 0
+    assert len(before["repair"]["projections"]) == 2 * 3
+    whole = run(inputs, tmp_path / "whole", **budget)
+    resumed = run(inputs, tmp_path / "run", **budget)
+    assert resumed.ran == ("finetune", "merge")
+    assert largest_difference(logits(resumed.load(), BATCH), logits(whole.load(), BATCH)) == 0.0
+
+
+def test_a_budget_of_time_keeps_what_it_was_planned_by(inputs, tmp_path):
+    outcome = run(inputs, tmp_path / "run", until="plan", **{"plan.speedup": 1.2, "plan.tokens": 16})
+    facts = outcome.results.facts("plan")
+    assert facts["predicted_ms"] <= facts["dense_ms"] / 1.2 * (1 + 1e-9)
+    assert LatencyModel.load(tmp_path / "run" / "latency.json").settings.tokens == 16
+
+
+def test_tuning_first_can_be_distilled(inputs, tmp_path):
+    kinds = ["finetune", "merge", "score", "plan", "prune", "finetune", "merge"]
+    outcome = run(inputs, tmp_path / "run", kinds, **{"finetune.distillation": 0.5, "finetune-1.epochs": 1})
+    assert outcome.ran == ("finetune-1", "merge-1", "score", "plan", "prune", "finetune", "merge")
+    with pytest.raises(RecipeError, match="needs a teacher, and no model was merged before"):
+        run(inputs, tmp_path / "other", ["score", "plan", "prune", "finetune", "merge"], **{"finetune.distillation": 1})
+
+
 def test_a_finished_run_does_nothing_again(finished, inputs):
     before = {
         path: path.stat().st_mtime_ns
@@ -106,7 +136,8 @@ def test_a_run_equals_the_api_called_stage_by_stage(inputs, tmp_path):
     importance = pl.score(model, batches)
     plan = pl.make_plan(importance, keep_heads=0.5, keep_ffn=0.5)
     assert plan.id == pl.Plan.load(tmp_path / "run" / "plan.json").id
-    peft_model = pl.add_adapter(pl.prune_(model, plan), plan)
+    rows_for_repair = calibration_batches(task, tokenizer, rows=1024)
+    peft_model = pl.add_adapter(pl.prune_(model, plan, repair_with=rows_for_repair), plan)
     train, validation = (tokenise(rows, tokenizer, max_length=128) for rows in (task.train, task.validation))
     settings = FineTuneSettings(epochs=2, learning_rate=5e-3, batch_size=16)
     pl.finetune(peft_model, train, validation, tokenizer=tokenizer, settings=settings, progress=False)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from prunelora.errors import RecipeError
+from prunelora.errors import PlanError, RecipeError
 from prunelora.finetuning.settings import FineTuneSettings
-from prunelora.recipe import Recipe, load_recipe, read_recipe
-from prunelora.stage_settings import STAGE_KINDS
+from prunelora.recipe import Recipe, load_recipe, packaged_recipes, read_recipe
+from prunelora.stage_settings import BUDGETS, STAGE_KINDS
 
 TUNE_FIRST = ("warmup", "score", "plan", "finetune", "merge", "score", "plan", "prune", "finetune", "merge", "measure")
 
@@ -104,6 +104,67 @@ def test_bare_names_find_their_stage():
     assert recipe.key_of("model") == "model"
     with pytest.raises(RecipeError, match="no stage of the recipe has such a setting"):
         recipe.key_of("sparsity")
+
+
+def test_a_plan_without_a_budget_says_the_one_it_takes():
+    stage = read_recipe({"stages": [{"stage": "score"}, {"stage": "plan"}]}, source="test").stages[1]
+    assert (stage.keep_macs, stage.keep_heads, stage.keep_ffn) == (0.5, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ({"plan.keep_heads": "6"}, {"keep_heads": 6}),
+        ({"plan.keep_heads": "6", "plan.keep_ffn": "0.5"}, {"keep_heads": 6, "keep_ffn": 0.5}),
+        ({"plan.speedup": "2"}, {"speedup": 2.0}),
+        ({"plan.keep_params": 0.4}, {"keep_params": 0.4}),
+    ],
+)
+def test_a_budget_takes_the_place_of_one_of_another_kind(changes, left):
+    stage = Recipe().with_settings(changes).stages[2]
+    assert {name: getattr(stage, name) for name in BUDGETS if getattr(stage, name) is not None} == left
+
+
+def test_two_budgets_at_once_are_an_error():
+    with pytest.raises(PlanError, match=r"keep_macs=0.4, speedup=2.0: two budgets"):
+        Recipe().with_settings({"plan.keep_macs": 0.4, "plan.speedup": 2})
+
+
+def tune_twice() -> Recipe:
+    kinds = [
+        {"stage": "finetune", "epochs": 2, "learning_rate": 1e-3},
+        {"stage": "merge"},
+        {"stage": "finetune", "epochs": 1, "learning_rate": 5e-4},
+        {"stage": "merge"},
+    ]
+    return read_recipe({"stages": kinds}, source="test")
+
+
+def test_options_of_fine_tuning_are_for_every_fine_tuning():
+    """Epochs are shared out and learning rates scaled in the recipe's own proportion; the rest is the same for all."""
+    recipe = tune_twice().with_options({"epochs": "6", "learning_rate": 1e-3, "batch_size": 8, "seed": 3})
+    first, last = recipe.stages[0], recipe.stages[2]
+    assert (first.epochs, last.epochs) == (4.0, 2.0)
+    assert (first.learning_rate, last.learning_rate) == (2e-3, 1e-3)
+    assert first.batch_size == last.batch_size == 8
+    assert recipe.seed == 3
+    with pytest.raises(RecipeError, match="epochs"):
+        tune_twice().with_options({"epochs": "many"})
+
+
+@pytest.mark.parametrize("name", sorted(packaged_recipes()))
+def test_packaged_recipes_can_be_run_by_their_names(name):
+    recipe = load_recipe(name)
+    assert recipe.names[-1] in ("merge", "report")
+    assert read_recipe(recipe.model_dump(mode="json"), source=name) == recipe
+
+
+def test_the_default_recipe_is_a_packaged_one():
+    assert Recipe().stages == load_recipe("cut-first").stages
+    with pytest.raises(
+        RecipeError, match=r"tune-last: no file, and no packaged recipe. The packaged ones are: cut-first"
+    ):
+        load_recipe("tune-last")
 
 
 def test_every_setting_is_described():

@@ -1,7 +1,8 @@
 """A recipe: the one readable file that determines a run. Model, data, seed, and a list of stages.
 
-Stages can be ordered and repeated freely, within reason: `check` says what a stage needs before it. The default is the
-paper's order: warm up the task head, score, plan, prune, fine-tune, merge; then export, measure, report.
+Stages can be ordered and repeated freely, within reason: `check` says what a stage needs before it. Recipes that come
+with the package lie in `recipes/`; the default, cut-first, has the paper's order: warm up the task head, score, plan,
+prune, fine-tune, merge; then export, measure, report.
 """
 
 import hashlib
@@ -23,12 +24,11 @@ FORMAT: Final = "prunelora-recipe-1"
 
 _PACKAGED = Path(__file__).parent / "recipes"
 
-# The paper's order; "baseline" is only there when asked for.
-DEFAULT_ORDER = ("warmup", "score", "plan", "prune", "finetune", "merge", "export", "measure", "report")
+DEFAULT = "cut-first"
 
 
 def _default_stages() -> tuple[Any, ...]:
-    return tuple(STAGE_KINDS[kind]() for kind in DEFAULT_ORDER)
+    return load_recipe(DEFAULT).stages
 
 
 class Recipe(BaseModel):

@@ -111,6 +111,11 @@ class PlanStage(_Stage):
     block_importance: Literal["raw", "normalised"] = Field(
         "raw", description="Rank blocks by the mean of their heads' scores before or after the per-layer normalisation."
     )
+    rank_by: Literal["heads", "parts"] = Field(
+        "heads",
+        description="What makes a block important: heads, the paper's; parts: heads for the matrices of attention, "
+        "neurons for up and down.",
+    )
     targets: Targets = Field(
         ATTENTION,
         description="Projections that get LoRA, joined by commas, of query, key, value, output, up, down.",
@@ -163,6 +168,9 @@ class FineTuneStage(FineTuneSettings):
     lora_targets: Targets = Field(ATTENTION, description="Projections that get LoRA where the recipe has no plan.")
     alpha_over_rank: float = Field(2.0, gt=0, description="LoRA's scale alpha / r, the same for every rank.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of LoRA's input.")
+    lora_init: Literal["kaiming", "gaussian", "orthogonal"] = Field(
+        "kaiming", description="How LoRA's A begins (orthogonal: A and B, so that their product is 0)."
+    )
     train_norms: bool = Field(True, description="Train LayerNorms too.")
     train_head: bool = Field(True, description="Train the task head too.")
     needs: ClassVar[tuple[str, ...]] = ()

@@ -26,6 +26,7 @@ from prunelora.evaluation.latency_model import LatencyModel, LatencySettings
 from prunelora.evaluation.measurement import measure
 from prunelora.evaluation.quality import evaluate, predict_rows
 from prunelora.finetuning.adapter import add_adapter, merge
+from prunelora.finetuning.distillation import TEACHER
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.finetuning.training import finetune
 from prunelora.importance.importance import Importance
@@ -163,6 +164,7 @@ def ready_to_train(model: Any, plan: Plan | None, settings: FineTuneStage, *, se
         dropout=settings.lora_dropout,
         train_norms=settings.train_norms,
         train_head=settings.train_head,
+        initialisation=settings.lora_init,
         seed=seed,
     )
 
@@ -289,7 +291,8 @@ def _restore_pruned(run: Run, name: str, settings: PruneStage) -> None:
 
 def _finetune(run: Run, name: str, settings: FineTuneStage) -> Facts:
     run.model = ready_to_train(run.model, run.plan, settings, seed=run.recipe.seed)
-    facts = _train(run, run.model, settings, run.path(name, ".checkpoints"), run.path(name, "tensorboard"))
+    teacher = _teacher(run) if settings.distillation else None
+    facts = _train(run, run.model, settings, run.path(name, ".checkpoints"), run.path(name, "tensorboard"), teacher)
     # An adapter is small, and its base model has the tokenizer.
     tokenizer = None if settings.trainable == "adapter" else run.tokenizer
     save(run.model, run.path(name, _tuned_folder(settings)), tokenizer=tokenizer)
@@ -297,10 +300,26 @@ def _finetune(run: Run, name: str, settings: FineTuneStage) -> Facts:
     return facts
 
 
-def _train(run: Run, model: Any, settings: FineTuneSettings, checkpoints: Path, logs: Path) -> Facts:
+def _teacher(run: Run) -> Any:
+    """The model that was last merged: dense and tuned, where the recipe tunes first."""
+    merged = next((name for name in reversed(run.done) if name.partition("-")[0] == "merge"), None)
+    if merged is None:
+        raise RecipeError(
+            "finetune.distillation needs a teacher, and no model was merged before. Put 'finetune' and 'merge' before "
+            "the cut, or set distillation to 0."
+        )
+    return load(run.path(merged, "model")).to(best_device())
+
+
+def _train(
+    run: Run, model: Any, settings: FineTuneSettings, checkpoints: Path, logs: Path, teacher: Any = None
+) -> Facts:
+    train = run.tokenised("train")
+    if teacher is not None:
+        train = train.add_column(TEACHER, predict_rows(teacher, train, run.tokenizer).tolist())
     result = finetune(
         model,
-        run.tokenised("train"),
+        train,
         run.tokenised("validation"),
         tokenizer=run.tokenizer,
         checkpoints=checkpoints,

@@ -145,17 +145,32 @@ def test_show_draws_a_plan_and_a_difference(prunelora, tmp_path):
     assert json.loads(out)["id"] == first.id
 
 
-def test_check_tells_sizes_and_ceilings_from_the_configuration(prunelora, inputs):
-    code, out, err = prunelora(
-        "check", "--model", inputs[1], "--data", inputs[3], "--keep-heads", "6", "--keep-ffn", "1.0", "--json"
-    )
+def test_check_tells_sizes_speed_and_training_before_any_work(prunelora, inputs):
+    code, out, err = prunelora("check", *inputs, "--tokens", "32", "--keep-heads", "6", "--keep-ffn", "1.0", "--json")
     assert code == 0, err
     found = json.loads(out)
     assert (found["heads_left"], found["neurons_left"]) == (6, 96)
-    assert found["speedup"] == found["speedup_heads_only"] > 1
+    assert found["macs"]["left"] < found["macs"]["dense"]
+    assert found["latency"]["left"] < found["latency"]["dense"]
+    assert set(found["training"]["ways"]) == {"full", "lora", "prune-lora"}
     assert found["data"]["majority_rate"] == 0.5
-    code, out, _ = prunelora("check", "--model", inputs[1])
+
+
+def test_check_measures_only_what_it_is_let(prunelora, inputs):
+    quick = "check", "--model", inputs[1], "--no-latency", "--no-training"
+    code, out, err = prunelora(*quick)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1].startswith("keep_macs=0.5 can be met: about 6 of 12 heads")
     assert "speed ceiling" in out
+    assert "measured" not in out
+    _, out, _ = prunelora(*quick, "--keep-params", "0.4", "--json")
+    assert json.loads(out)["budget"] == {"keep_params": 0.4}
+    code, out, err = prunelora(*quick, "--speedup", "1.1", "--tokens", "32", "--latency-batch-size", "2", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["latency"]["left"] <= found["latency"]["dense"] / 1.1
+    assert (found["latency_settings"]["tokens"], found["latency_settings"]["batch_size"]) == (32, 2)
+    assert found["training"] is None
 
 
 def test_families_lists_the_table(prunelora):
@@ -175,6 +190,8 @@ def test_families_lists_the_table(prunelora):
         (["plan", "nowhere"], "--model and --data missing"),
         (["show", "nowhere.json"], "cannot be read as a plan"),
         (["check", "--keep-heads", "73"], "keep_heads=73 cannot be met: the model has 72"),
+        (["check", "--keep-macs", "2"], "--keep-macs 2: Input should be less than or equal to 1"),
+        (["check", "--keep-params", "0.1", "--count", "all"], "Use keep_params >= 0.54, or count='encoder'"),
         (["families", "--frobnicate"], "No such option"),
         (["frobnicate"], "No such command"),
     ],

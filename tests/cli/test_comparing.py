@@ -44,6 +44,19 @@ def test_a_dry_run_prints_every_training_and_does_nothing(prunelora, inputs, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_at_several_budgets_prints_every_point(prunelora, inputs, tmp_path):
+    code, printed, _ = prunelora(
+        "compare", *inputs, "--out", str(tmp_path / "out"), "--dry-run", "--json", "--methods", "full,lora,prune-lora",
+        "--keep-macs", "1, 0.5,0.25",
+    )  # fmt: skip
+    assert code == 0
+    lines = json.loads(printed)
+    assert len(lines) == 2 * (2 + 2) + (2 + 2) + 2 * 3
+    assert {line.partition(",")[0] for line in lines} == {
+        "full", "lora", "prune-lora@1", "prune-lora@0.5", "prune-lora@0.25",
+    }  # fmt: skip
+
+
 def test_with_no_arguments_the_example_is_compared(prunelora):
     code, printed, _ = prunelora("compare", "--dry-run")
     assert code == 0
@@ -54,6 +67,9 @@ def test_with_no_arguments_the_example_is_compared(prunelora):
     ("arguments", "complaint"),
     [
         (["--seeds", "one"], "--seeds one: expected numbers"),
+        (["--keep-macs", "half"], "--keep-macs half: expected numbers"),
+        (["--keep-macs", "0.5,50"], "keep_macs=[0.5, 50.0]: expected one or more different fractions"),
+        (["--keep-macs", "1,0.5", "--keep-heads", "3"], "keep_macs=[1.0, 0.5] and keep_heads=3 were both given"),
         (["--factors", "1;2"], "--factors 1;2: expected numbers"),
         (["--methods", "lorra"], "lorra: no method of this name"),
         (["--set", "epochs"], "--set epochs: expected STAGE.SETTING=VALUE"),

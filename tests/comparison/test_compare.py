@@ -192,9 +192,63 @@ def test_planned_cells_are_those_that_are_trained(base, finished, tmp_path):
     assert sum("done" in line for line in planned_cells(out=out, **options)) == 2 * len(METHODS)
 
 
+@pytest.fixture(scope="module")
+def at_budgets(base, tmp_path_factory):
+    """One comparison at two budgets, what was told, and its options."""
+    out = tmp_path_factory.mktemp("budgets") / "out"
+    changes = TUNING | {"warmup.steps": 4, "rows": 32}
+    options = {"methods": ["prune-lora"], "changes": changes, "keep_macs": (0.5, 1), "out": out}
+    return *run(base, timing=True, timing_settings=TIMING, **options), options
+
+
+def test_the_learning_rate_is_tried_at_one_budget_and_used_for_all(at_budgets):
+    results, told, _ = at_budgets
+    whole, half = results.methods
+    assert [one.name for one in results.methods] == ["prune-lora@1", "prune-lora@0.5"]
+    assert whole.learning_rate == half.learning_rate
+    assert (whole.tried_on, half.tried_on) == ("prune-lora@0.5", None)
+    trained = [(cell.method, cell.learning_rate, cell.seed) for cell in results.cells]
+    first, second = (float(rate) for rate in half.tried)
+    assert trained == [
+        ("prune-lora@0.5", first, 0), ("prune-lora@0.5", second, 0), ("prune-lora@1", half.learning_rate, 0),
+        ("prune-lora@1", half.learning_rate, 1), ("prune-lora@0.5", half.learning_rate, 1),
+    ]  # fmt: skip
+    assert sum(line.startswith("cell ") for line in told) == 5
+    assert told[-2].startswith("cell 5 of 5: prune-lora@0.5")
+
+
+def test_every_budget_is_kept_and_timed(at_budgets):
+    results, _, _ = at_budgets
+    whole, half = results.methods
+    assert (whole.keep_macs, half.keep_macs) == (1, 0.5)
+    assert (whole.heads, whole.neurons) == ((12, 12), (96, 96))
+    assert half.macs <= 0.5 * whole.macs
+    assert [len(one.latencies) for one in results.methods] == [1, 1]
+    assert [(pair.first, pair.second) for pair in results.pairs] == [("prune-lora@0.5", "prune-lora@1")]
+
+
+def test_the_commands_of_the_points_are_in_the_report(at_budgets):
+    results, _, options = at_budgets
+    report = (options["out"] / "report.md").read_text()
+    for method in results.methods:
+        assert (
+            f"--keep-macs {method.keep_macs:g} --epochs 1 --learning-rate {method.learning_rate:g} " in method.command
+        )
+        assert method.command in report
+        assert method.command in (options["out"] / "report.html").read_text().replace("&#39;", "'")
+
+
+def test_a_dry_run_at_budgets_has_a_line_for_every_training(base, at_budgets, tmp_path):
+    results, _, options = at_budgets
+    planned = planned_cells(base=base, seeds=(0, 1), factors=(1, 10), **(options | {"out": tmp_path / "new"}))
+    assert len(planned) == len(results.cells)
+    assert planned[:2] == [f"prune-lora@1, the learning rate of prune-lora@0.5, seed {seed}" for seed in (0, 1)]
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
+        ({"keep_macs": (2,), "changes": TUNING}, r"keep_macs=\[2\]"),
         ({"seeds": ()}, r"seeds=\[\]"),
         ({"seeds": (1, 1)}, r"seeds=\[1, 1\]"),
         ({"factors": (0,)}, r"factors=\[0\]"),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from prunelora import __version__
 from prunelora.cli import comparing, terminal
@@ -204,24 +205,68 @@ def show(
 
 
 @app.command()
-@with_settings_of((DataSettings, ("task", "data_dir")), (PlanStage, ("keep_heads", "keep_ffn")))
+@with_settings_of(
+    (DataSettings, ("task", "data_dir")),
+    (PlanStage, (*BUDGETS, "count", "tokens", "round_to", "latency_batch_size", "latency_engine", "latency_threads")),
+)
 def check(
     model: Annotated[
         str, typer.Option(help="Model: a folder, a hub name, or minilm. Only its configuration is read.")
     ] = "minilm",
     data: Annotated[str | None, typer.Option(help="Task data, to look at its rows and lengths too.")] = None,
-    tokens: Annotated[int, typer.Option(help="Length of the inputs that MACs are counted for, in tokens.")] = 128,
+    latency: Annotated[
+        bool,
+        typer.Option(
+            "--latency/--no-latency",
+            help="Predict latency from measurements on this device, which are kept for the next time. A budget in "
+            "milliseconds or as a speedup needs them in any case.",
+        ),
+    ] = True,
+    training: Annotated[
+        bool,
+        typer.Option(
+            "--training/--no-training",
+            help="Count the memory of a training step, and time it: by full fine-tuning, by LoRA, and by LoRA after "
+            "the cut. Takes a dozen steps and a training's own memory.",
+        ),
+    ] = True,
     json: Json = False,
     *,
     settings: dict[str, Any],
 ) -> None:
-    """What can this model, data and budget give? Sizes and speed ceilings, before any work."""
+    """What can this model, data and budget give? Sizes, ceilings, latency and training, before any work."""
+    import inspect
+    from functools import partial
+
     from prunelora.evaluation.feasibility import check as check_budget
+    from prunelora.evaluation.latency_model import LatencySettings
+    from prunelora.evaluation.training_cost import Training
+    from prunelora.planning.make_plan import make_plan
+    from prunelora.stages import ready_to_train
 
     source = {name: settings.pop(name, None) for name in ("task", "data_dir")}
-    budget = PlanStage.model_validate(settings)
+    try:
+        plan = PlanStage.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = f"--{first['loc'][0]}".replace("_", "-")
+        raise RecipeError(f"{option} {first['input']}: {first['msg']}.") from error
+    tuning = FineTuneStage()
+    known = inspect.signature(make_plan).parameters
+    asked = LatencySettings(
+        engine=plan.latency_engine,
+        batch_size=plan.latency_batch_size,
+        tokens=plan.tokens,
+        threads=plan.latency_threads,
+    )
     found = check_budget(
-        model, data=data, **source, keep_heads=budget.keep_heads, keep_ffn=budget.keep_ffn, tokens=tokens
+        model,
+        data=data,
+        **source,
+        latency=asked if latency or plan.needs_latency else None,
+        training=Training(tuning, partial(ready_to_train, settings=tuning, seed=0)) if training else None,
+        tell=terminal.tell,
+        **{name: value for name, value in plan.model_dump().items() if name in known},
     )
     if json:
         terminal.give_json(found.to_dict())

@@ -53,6 +53,16 @@ def compare(
             "on the validation rows is used."
         ),
     ] = "1,3",
+    keep_macs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FRACTIONS",
+            help="Budgets for every method that has a plan, as fractions of the dense model's MACs joined by commas, "
+            "such as 1,0.75,0.5,0.35,0.25,0.15: each method is trained at each, and quality is drawn against measured "
+            "latency. Of a single one: the budget of all. Their recipes' own if not given.",
+            show_default=False,
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Trainings at the same time, each with its share of the cores.")] = 1,
     no_timing: NoTiming = False,
     sets: Sets = None,
@@ -63,7 +73,8 @@ def compare(
 ) -> None:
     """Full fine-tuning, LoRA, Prune-LoRA and its controls on the same data, splits and seeds -> one table.
 
-    With no arguments: the embedded example. A comparison that was stopped goes on; what is done is not repeated.
+    With no arguments: the embedded example. With several budgets (--keep-macs) also the trade-off of quality and speed,
+    and the command that builds each point of it. A comparison that was stopped goes on; what is done is not repeated.
     """
     example = not settings.keys() & {"model", "data", "task"}
     if not example and out is None:
@@ -75,7 +86,7 @@ def compare(
     changes = {name: value for name, value in settings.items() if name not in own} | settings_typed(sets)
     from prunelora.comparison.compare import compare as run_comparison
     from prunelora.comparison.compare import planned_cells
-    from prunelora.comparison.page import lines, tables
+    from prunelora.comparison.page import commands, lines, tables
 
     chosen: dict[str, Any] = {
         "base": base,
@@ -84,6 +95,7 @@ def compare(
         "seeds": numbers_in(seeds, int, "--seeds"),
         "factors": numbers_in(factors, float, "--factors"),
         "changes": changes,
+        "keep_macs": numbers_in(keep_macs, float, "--keep-macs") if keep_macs is not None else (),
     }
     if dry_run:
         cells = planned_cells(**chosen)
@@ -99,6 +111,7 @@ def compare(
     for table in tables(results):
         terminal.give_table(table.title, table.columns, table.rows)
     terminal.give_lines(lines(results))
+    terminal.give_lines(commands(results))
     terminal.give_lines([f"Report: {chosen['out'] / 'report.html'}"])
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,16 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from prunelora import __version__
+from prunelora.comparison.budgets import load_methods_at, tried_on
 from prunelora.comparison.cells import Cell, cell_of, run_cell, run_cell_in_worker
-from prunelora.comparison.methods import METHODS, Method, load_methods
+from prunelora.comparison.collecting import Found, collect, key_of
+from prunelora.comparison.methods import METHODS, Method
 from prunelora.comparison.page import write_comparison
-from prunelora.comparison.results import CellFacts, ComparisonResults, MethodFacts, PairFacts, load_comparison
-from prunelora.comparison.statistics import figure, paired_test, right_answers
-from prunelora.comparison.timing import MethodTiming, TimingSettings, measure_memory, time_methods
+from prunelora.comparison.results import ComparisonResults, MethodFacts, load_comparison
+from prunelora.comparison.timing import MethodTiming, TimingSettings, time_methods
 from prunelora.data.load import load_task
-from prunelora.data.metrics import metrics
 from prunelora.data.task import TaskData
-from prunelora.delivery.checkpoints import load
 from prunelora.errors import RecipeError
-from prunelora.evaluation.counting import macs, parameters
-from prunelora.evaluation.machine import describe_machine
-from prunelora.evaluation.measurement import MACS_TOKENS
-from prunelora.models.anatomy import dissect
-from prunelora.models.device import best_device
 from prunelora.recipe import Recipe
 
 RESULTS = "comparison.json"
@@ -75,6 +69,7 @@ def compare(
     seeds: Sequence[int] = SEEDS,
     factors: Sequence[float] = FACTORS,
     changes: Mapping[str, Any] | None = None,
+    keep_macs: Sequence[float] = (),
     timing: bool = True,
     timing_settings: TimingSettings | None = None,
     jobs: int = 1,
@@ -88,6 +83,9 @@ def compare(
     first seed it is trained with each of them, and the best on the validation rows is used for the other seeds. The
     reported rows have no part in it.
 
+    With several budgets (`keep_macs`) every method that has a plan is trained at each of them, to see what speed costs.
+    Its learning rate is tried at one budget, the nearest to a half, and used for the others.
+
     Args:
         base: Gives the model, the task and trust_remote_code; its stages and seed are not used.
         out: Folder for everything.
@@ -95,6 +93,8 @@ def compare(
         seeds: Of the runs; the first is the one that learning rates are tried on.
         factors: Learning rates to try, as multiples of each recipe's own.
         changes: Settings for every method that has them, by bare name or as "stage.setting".
+        keep_macs: Budgets for every method that has a plan, as fractions of the dense model's MACs; its recipe's own if
+            empty.
         timing: Time training steps and forward passes after the trainings. Without it a timing that an earlier call
             made of the same models is kept.
         timing_settings: How to.
@@ -110,7 +110,8 @@ def compare(
     """
     _check(seeds, factors, jobs)
     tell = tell or (lambda _: None)
-    chosen = load_methods(methods, base=base, changes=changes)
+    chosen = load_methods_at(keep_macs, methods, base=base, changes=changes)
+    tuned = tried_on(chosen)
     task = load_task(base.task)
     out = Path(out)
     with _locked(out):
@@ -119,19 +120,27 @@ def compare(
         trials = {
             method.name: [cell_of(method, rate, seeds[0], out=out) for rate in method.learning_rates(factors)]
             for method in chosen
+            if method is tuned[method.name]
         }
-        counted = sum(map(len, trials.values())) + len(chosen) * (len(seeds) - 1)
+        counted = sum(map(len, trials.values())) + len(chosen) * len(seeds) - len(trials)
         counter = _Progress(counted, tell)
         found = _run([cell for cells in trials.values() for cell in cells], task, counter, jobs, progress)
-        rates = {name: _best(cells, found, task.metrics[0]) for name, cells in trials.items()}
+        best = {name: _best(cells, found, task.metrics[0]) for name, cells in trials.items()}
+        rates = {method.name: best[tuned[method.name].name] for method in chosen}
+        budgets = [
+            cell_of(method, rates[method.name], seeds[0], out=out) for method in chosen if method.name not in trials
+        ]
+        found |= _run(budgets, task, counter, jobs, progress)
         rest = [cell_of(method, rates[method.name], seed, out=out) for seed in seeds[1:] for method in chosen]
         missing = tuple(str(cell) for cell in rest if cell.facts() is None)
+        collected = partial(
+            collect, base, chosen, task, out, rates=rates, tried_on=tuned, found=found, commands=bool(keep_macs)
+        )
         if missing:
             # An early look, which stays if the rest is stopped.
-            first = _collect(base, chosen, task, out, seeds[:1], rates, found, missing)
-            _write(_with_old(first, out), out)
+            _write(_with_old(collected(seeds=seeds[:1], missing=missing), out), out)
         found |= _run(rest, task, counter, jobs, progress)
-        results = _collect(base, chosen, task, out, seeds, rates, found)
+        results = collected(seeds=seeds)
         results = _with_timing(results, chosen, task, out, tell, timing_settings) if timing else _with_old(results, out)
         _write(results, out)
     return results
@@ -150,11 +159,18 @@ def planned_cells(
     seeds: Sequence[int] = SEEDS,
     factors: Sequence[float] = FACTORS,
     changes: Mapping[str, Any] | None = None,
+    keep_macs: Sequence[float] = (),
 ) -> list[str]:
     """What `compare` would train: a line a cell, saying which are done."""
     _check(seeds, factors, jobs=1)
+    chosen = load_methods_at(keep_macs, methods, base=base, changes=changes)
+    tuned = tried_on(chosen)
     lines = []
-    for method in load_methods(methods, base=base, changes=changes):
+    for method in chosen:
+        tried = tuned[method.name]
+        if method is not tried:
+            lines += [f"{method.name}, the learning rate of {tried.name}, seed {seed}" for seed in seeds]
+            continue
         for rate in method.learning_rates(factors):
             cell = cell_of(method, rate, seeds[0], out=Path(out))
             lines.append(f"{cell}{' (done)' if cell.facts() else ''}")
@@ -190,13 +206,6 @@ def _locked(out: Path) -> Iterator[None]:
         lock.release()
 
 
-Found = dict[tuple[str, float, int], CellFacts]
-
-
-def _key(cell: Cell) -> tuple[str, float, int]:
-    return cell.method.name, cell.learning_rate, cell.seed
-
-
 def _run(cells: Sequence[Cell], task: TaskData, counter: _Progress, jobs: int, progress: bool) -> Found:
     if jobs > 1:
         return _run_at_once(cells, counter, jobs)
@@ -204,7 +213,7 @@ def _run(cells: Sequence[Cell], task: TaskData, counter: _Progress, jobs: int, p
     for cell in cells:
         counter.starts(cell)
         started, done = time.perf_counter(), cell.facts() is not None
-        found[_key(cell)] = run_cell(cell, task, progress=progress)
+        found[key_of(cell)] = run_cell(cell, task, progress=progress)
         counter.ended(None if done else time.perf_counter() - started)
     return found
 
@@ -218,8 +227,8 @@ def _run_at_once(cells: Sequence[Cell], counter: _Progress, jobs: int) -> Found:
             running[pool.submit(run_cell_in_worker, cell, threads)] = cell
         for future in as_completed(running):
             cell = running[future]
-            found[_key(cell)] = future.result()
-            counter.ended(sum(found[_key(cell)].seconds.values()) / jobs)
+            found[key_of(cell)] = future.result()
+            counter.ended(sum(found[key_of(cell)].seconds.values()) / jobs)
             counter.tell(f"cell {counter.done} of {counter.total} done: {cell}{counter.left()}")
     return found
 
@@ -228,118 +237,10 @@ def _best(cells: Sequence[Cell], found: Found, metric: str) -> float:
     """The learning rate that did best on the validation rows: highest metric; of equals the smaller loss."""
 
     def merit(cell: Cell) -> tuple[float, float]:
-        validation = found[_key(cell)].validation
+        validation = found[key_of(cell)].validation
         return validation[metric], -validation["loss"]
 
     return max(cells, key=merit).learning_rate
-
-
-def _collect(
-    base: Recipe,
-    methods: Sequence[Method],
-    task: TaskData,
-    out: Path,
-    seeds: Sequence[int],
-    rates: Mapping[str, float],
-    found: Found,
-    missing: tuple[str, ...] = (),
-) -> ComparisonResults:
-    cells = {method.name: [cell_of(method, rates[method.name], seed, out=out) for seed in seeds] for method in methods}
-    return ComparisonResults(
-        model=base.model,
-        data=base.task.described,
-        task={
-            "name": task.name,
-            "problem_type": task.problem_type,
-            "label_names": list(task.label_names),
-            "rows": {"train": len(task.train), "validation": len(task.validation)}
-            | {split: len(rows) for split, rows in task.reported.items()},
-            "majority_rate": dict(task.majority_rates),
-            "metrics": list(task.metrics),
-            "notes": list(task.notes),
-            "fingerprint": task.fingerprint,
-        },
-        seeds=tuple(seeds),
-        missing=missing,
-        methods=tuple(_method_facts(method, cells[method.name], task, found) for method in methods),
-        pairs=tuple(
-            pair
-            for number, second in enumerate(methods)
-            for first in methods[number + 1 :]
-            for pair in _pairs(first.name, second.name, cells, task)
-        ),
-        cells=tuple(found.values()),
-        timing=None,
-        machine=describe_machine(best_device()),
-        prunelora=__version__,
-    )
-
-
-def _method_facts(method: Method, cells: Sequence[Cell], task: TaskData, found: Found) -> MethodFacts:
-    facts = [found[_key(cell)] for cell in cells]
-    first = cells[0]
-    model = load(first.folder / "model")
-    architecture = dissect(model).architecture
-    whole = dissect(model).lineage.base
-    tried = {
-        f"{one.learning_rate:g}": one.validation[task.metrics[0]]
-        for one in found.values()
-        if one.method == method.name and one.seed == first.seed
-    }
-    return MethodFacts(
-        name=method.name,
-        title=method.title,
-        learning_rate=first.learning_rate,
-        tried=tried,
-        seeds=tuple(cell.seed for cell in cells),
-        quality={
-            split: {metric: figure([one.test[split][metric] for one in facts]) for metric in task.metrics}
-            for split in task.reported
-        },
-        parameters=parameters(model).total,
-        trained=sum(facts[0].trained.values()),
-        disk_bytes=(first.folder / "model" / "model.safetensors").stat().st_size,
-        macs=macs(model, tokens=MACS_TOKENS).total,
-        heads=(architecture.total_heads, whole.total_heads),
-        neurons=(architecture.total_neurons, whole.total_neurons),
-        memory=measure_memory(first, task),
-        step_ms=None,
-        step_to_full=None,
-        train_seconds=statistics.fmean(_training_seconds(one) for one in facts),
-        latencies=(),
-    )
-
-
-def _training_seconds(facts: CellFacts) -> float:
-    """Wall time of all that leads to the merged model."""
-    return sum(seconds for stage, seconds in facts.seconds.items() if stage != "evaluate")
-
-
-def _pairs(first: str, second: str, cells: Mapping[str, Sequence[Cell]], task: TaskData) -> Iterator[PairFacts]:
-    metric = task.metrics[0]
-    for split in task.reported:
-        answers = {name: [cell.answers(split) for cell in cells[name]] for name in (first, second)}
-        labels = answers[first][0][1]
-        test = paired_test(
-            [logits for logits, _ in answers[first]],
-            [logits for logits, _ in answers[second]],
-            labels,
-            judge=lambda logits, wanted: metrics(logits, wanted, task.problem_type)[metric],
-            row_scores=right_answers if metric == "accuracy" and labels.ndim == 1 else None,
-            draws=2000 if metric == "accuracy" else 500,
-        )
-        yield PairFacts(
-            first=first,
-            second=second,
-            split=split,
-            metric=metric,
-            difference=test.difference,
-            by_seed=test.by_seed,
-            low=test.low,
-            high=test.high,
-            p_value=test.p_value,
-            rows=len(labels),
-        )
 
 
 def _with_timing(

@@ -3,14 +3,17 @@
 Every function returns a matplotlib Figure that the caller owns; pyplot and its global state are not used.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import Bbox
@@ -18,6 +21,7 @@ from matplotlib.transforms import Bbox
 from prunelora.comparison.results import ComparisonResults, MethodFacts, Share
 from prunelora.comparison.tables import (
     CONSTANT,
+    Size,
     constant_value,
     largest_size,
     latency_at,
@@ -26,6 +30,7 @@ from prunelora.comparison.tables import (
     points_of,
     size_text,
 )
+from prunelora.comparison.tradeoff import curves, sizes_shown
 from prunelora.report.figures import STYLE, WIDTH
 
 # Okabe and Ito's colours without their yellow, which is too light for a point on white.
@@ -42,11 +47,19 @@ _PLACES = (
     (0, 1, 0, 18, "center", "bottom"), (0, -1, 0, -18, "center", "top"),
     (0, 1, 0, 30, "center", "bottom"), (0, -1, 0, -30, "center", "top"),
 )  # fmt: skip
+# So many of them are near.
+_NEAR = 8
+_LEGEND_COLUMNS = 2
+# Pixels between the boxes that stand for a line.
+_STEP = 6
 
 
 @dataclass(frozen=True)
 class _Point:
-    """A method in a figure; `x_range` and `y_range` are the ends of its bars."""
+    """A method in a figure; `x_range` and `y_range` are the ends of its bars.
+
+    Methods at several budgets share the style of their curve, and are called by their budgets.
+    """
 
     name: str
     x: float
@@ -56,23 +69,31 @@ class _Point:
     style: int
 
 
-def quality_figure(results: ComparisonResults) -> Figure | None:
+def quality_figure(results: ComparisonResults, size: Size | None = None) -> Figure | None:
     """Main metric on the first reported split, over time of inference; over MACs where nothing was timed.
 
-    Bars are standard deviations over seeds, and quartiles of the rounds of timing. None if nothing can be drawn.
+    Bars are standard deviations over seeds, and quartiles of the rounds of timing. The budgets of a method are joined
+    by a line. None if nothing can be drawn.
+
+    Args:
+        results: Of the comparison.
+        size: Batch and tokens of the times; the largest that was timed if not given.
     """
     metric, split = results.main_metric, next(iter(results.splits), "")
-    size = largest_size(results)
+    size = size or largest_size(results)
     most = max((method.macs for method in results.methods), default=0)
     scale = points_of(metric)
     points = []
-    for style, method in enumerate(results.methods):
+    styles = _styles(results)
+    for method in results.methods:
         figure, timed = method.quality.get(split, {}).get(metric), latency_at(method, size)
         if figure is None or not most or (size is not None and timed is None):
             continue
         x, low, high = _work(method, most) if timed is None else _per_cent(timed.to_dense)
         mean, sd = scale * figure.mean, scale * (figure.sd or 0.0)
-        points.append(_Point(method.name, x, mean, (low, high), (mean - sd, mean + sd), style))
+        points.append(
+            _Point(_label(method), x, mean, (low, high), (mean - sd, mean + sd), styles[method.base or method.name])
+        )
     if not points:
         return None
     label = f"inference time, % of dense ({size_text(size)})" if size else f"inference: {_not_timed('MACs')}"
@@ -80,7 +101,7 @@ def quality_figure(results: ComparisonResults) -> Figure | None:
     line = None
     if constant is not None:
         line = (scale * constant, f"{CONSTANT}: {number_text(metric, constant)}")
-    return _scatter(points, label, metric_column(results, metric, split), line)
+    return _scatter(points, label, metric_column(results, metric, split), line, _joined(results))
 
 
 def training_figure(results: ComparisonResults) -> Figure | None:
@@ -94,7 +115,8 @@ def training_figure(results: ComparisonResults) -> Figure | None:
     timed = relative or any(method.step_ms is not None for method in methods)
     device = all(method.memory.device_peak is not None for method in methods)
     points = []
-    for style, method in enumerate(methods):
+    styles = _styles(results)
+    for method in methods:
         if relative:
             place = _per_cent(method.step_to_full) if method.step_to_full is not None else None
         elif timed:
@@ -104,26 +126,58 @@ def training_figure(results: ComparisonResults) -> Figure | None:
         if place is None:
             continue
         memory = ((method.memory.device_peak or 0) if device else method.memory.training) / 1e6
-        points.append(_Point(method.name, place[0], memory, place[1:], (memory, memory), style))
+        style = styles[method.base or method.name]
+        points.append(_Point(_label(method), place[0], memory, place[1:], (memory, memory), style))
     if not points:
         return None
     label = "time of a training step, % of full fine-tuning's" if relative else "time of a training step, ms"
     whose = "peak of the device's memory" if device else "memory of a training step"
-    return _scatter(points, label if timed else f"training: {_not_timed('MACs')}", f"{whose}, MB")
+    x_label = label if timed else f"training: {_not_timed('MACs')}"
+    return _scatter(points, x_label, f"{whose}, MB", joined=_joined(results))
 
 
 def draw_comparison(results: ComparisonResults) -> dict[str, Figure]:
     """Every figure that there is something to draw for, by name."""
     figures = {"quality": quality_figure(results), "training": training_figure(results)}
+    single = next((size for size in sizes_shown(results) if size != largest_size(results)), None)
+    if curves(results) and single is not None:
+        figures["quality-single"] = quality_figure(results, single)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def _scatter(points: Sequence[_Point], x_label: str, y_label: str, line: tuple[float, str] | None = None) -> Figure:
-    """One point a method with its name beside it; and a dashed line, below a break where it is far away."""
+def _styles(results: ComparisonResults) -> dict[str, int]:
+    """Colour and marker of every method, one for all its budgets."""
+    return {
+        name: style for style, name in enumerate(dict.fromkeys(one.base or one.name for one in results.methods))
+    }  # fmt: skip
+
+
+def _label(method: MethodFacts) -> str:
+    return method.name if method.base is None else f"{method.keep_macs:g}"
+
+
+def _joined(results: ComparisonResults) -> dict[int, str]:
+    """Styles whose points are joined by a line, and what the line is called."""
+    styles = _styles(results)
+    return {styles[curve.name]: curve.name for curve in curves(results)}
+
+
+def _scatter(
+    points: Sequence[_Point],
+    x_label: str,
+    y_label: str,
+    line: tuple[float, str] | None = None,
+    joined: Mapping[int, str] | None = None,
+) -> Figure:
+    """One point a method with its name beside it; and a dashed line, below a break where it is far away.
+
+    Points of a style in `joined` have a line through them in the order given, and its name is in a legend above.
+    """
     low, high = (min(point.y_range[0] for point in points), max(point.y_range[1] for point in points))
     span = max(high - low, 0.05 * abs(high), 1e-6)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
+        rows = -(-len(joined or {}) // _LEGEND_COLUMNS)
+        figure = Figure(figsize=(WIDTH, 4.0 + 0.25 * rows), layout="constrained")
         # Drawn to scale, a line far below would press all points into one.
         apart = line is not None and low - line[0] > span
         if apart:
@@ -134,7 +188,10 @@ def _scatter(points: Sequence[_Point], x_label: str, y_label: str, line: tuple[f
             colour, marker = _COLOURS[point.style % len(_COLOURS)], _MARKERS[point.style % len(_MARKERS)]
             axes.plot(point.x_range, (point.y, point.y), color=colour, linewidth=1.2, marker="|", markersize=5)
             axes.plot((point.x, point.x), point.y_range, color=colour, linewidth=1.2, marker="_", markersize=5)
-            axes.plot([point.x], [point.y], marker, color=colour, markersize=7)
+            # On a line there are many of them, and bars are short.
+            axes.plot([point.x], [point.y], marker, color=colour, markersize=5 if point.style in (joined or {}) else 7)
+        if joined:
+            _join(figure, axes, points, joined)
         axes.set_ylim(low - 0.25 * span, high + 0.25 * span)
         _widen(axes, points)
         for one in {id(axes): axes, id(below): below}.values():
@@ -157,8 +214,20 @@ def _scatter(points: Sequence[_Point], x_label: str, y_label: str, line: tuple[f
         below.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         below.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        _name(figure, axes, points, words, None if line is None or apart else line[0])
+        _name(figure, axes, points, words, None if line is None or apart else line[0], joined or {})
     return figure
+
+
+def _join(figure: Figure, axes: Axes, points: Sequence[_Point], joined: Mapping[int, str]) -> None:
+    handles = []
+    for style, name in joined.items():
+        own = [point for point in points if point.style == style]
+        colour, marker = _COLOURS[style % len(_COLOURS)], _MARKERS[style % len(_MARKERS)]
+        if own:
+            axes.plot([point.x for point in own], [point.y for point in own], color=colour, linewidth=1.2, alpha=0.6)
+            handles.append(Line2D([], [], color=colour, marker=marker, linewidth=1.2, label=name))
+    if handles:
+        figure.legend(handles=handles, loc="outside upper left", ncols=_LEGEND_COLUMNS)
 
 
 def _widen(axes: Axes, points: Sequence[_Point]) -> None:
@@ -181,8 +250,17 @@ def _break(axes: Axes, below: Axes, level: float) -> None:
     below.plot([0], [1], transform=below.transAxes, **slanted)
 
 
-def _name(figure: Figure, axes: Axes, points: Sequence[_Point], taken: list[Text], level: float | None) -> None:
-    """Put every name where it covers neither a point, nor a bar, nor another name.
+def _name(
+    figure: Figure,
+    axes: Axes,
+    points: Sequence[_Point],
+    taken: list[Text],
+    level: float | None,
+    joined: Mapping[int, str],
+) -> None:
+    """Put every name where it covers neither a point, nor a bar, nor another name, and little of a line.
+
+    On a line a name must be near: further away it would seem to be the next point's.
 
     Args:
         figure: Of the axes.
@@ -190,6 +268,7 @@ def _name(figure: Figure, axes: Axes, points: Sequence[_Point], taken: list[Text
         points: What is to be named.
         taken: Other words that are there.
         level: Where a line runs across; None if there is none.
+        joined: Styles whose points have a line through them.
     """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -199,9 +278,11 @@ def _name(figure: Figure, axes: Axes, points: Sequence[_Point], taken: list[Text
         height = axes.transData.transform((0, level))[1]
         boxes.append(Bbox([[frame.x0, height], [frame.x1, height]]).padded(3))
     boxes += [box for point in points for box in _covered(axes, point)]
+    lines = [box for style in joined for box in _along(axes, [point for point in points if point.style == style])]
     for point in points:
         best, least = None, float("inf")
-        for place, (across, up, dx, dy, horizontal, vertical) in enumerate(_PLACES):
+        places = _PLACES[:_NEAR] if point.style in joined else _PLACES
+        for place, (across, up, dx, dy, horizontal, vertical) in enumerate(places):
             anchor = (
                 point.x_range[across > 0] if across else point.x,
                 point.y_range[up > 0] if up else point.y,
@@ -213,6 +294,7 @@ def _name(figure: Figure, axes: Axes, points: Sequence[_Point], taken: list[Text
             box = text.get_window_extent(renderer)
             outside = box.width * box.height - _overlap(box, frame)
             cost = sum(_overlap(box, other) for other in boxes) + 3 * outside + 0.01 * place
+            cost += sum(_overlap(box, other) for other in lines) / 3
             if cost < least:
                 if best is not None:
                     best.remove()
@@ -233,6 +315,16 @@ def _covered(axes: Axes, point: _Point) -> list[Bbox]:
         Bbox([[middle, low], [middle, high]]).padded(4),
         Bbox([[middle, centre], [middle, centre]]).padded(7),
     ]
+
+
+def _along(axes: Axes, points: Sequence[_Point]) -> Iterator[Bbox]:
+    """Pixels that a line through some points covers, as small boxes one behind the other."""
+    places = axes.transData.transform([(point.x, point.y) for point in points]) if points else []
+    for start, end in pairwise(places):
+        steps = max(1, round(math.dist(start, end) / _STEP))
+        for step in range(steps):
+            x, y = start + (end - start) * (step + 0.5) / steps
+            yield Bbox([[x, y], [x, y]]).padded(_STEP / 2)
 
 
 def _overlap(one: Bbox, other: Bbox) -> float:

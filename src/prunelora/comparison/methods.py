@@ -1,17 +1,17 @@
 """The methods that are compared: each a recipe, five of them packaged; a person's own recipe file is the same thing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from prunelora.errors import RecipeError
 from prunelora.recipe import Recipe, load_recipe, packaged_recipes
-from prunelora.stage_settings import EvaluateStage, FineTuneStage
+from prunelora.stage_settings import EvaluateStage, FineTuneStage, PlanStage
 
 METHODS = ("full", "lora", "prune-lora", "random-prune-lora", "magnitude-prune-lora")
 # Stages that say nothing about the method itself, cost time, and are done once for all methods in a comparison.
-_LEFT_OUT = ("evaluate", "export", "baseline", "measure", "report")
+LEFT_OUT = ("evaluate", "export", "baseline", "measure", "report")
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,26 @@ class Method:
         name: What the row is called.
         title: What it does, in a sentence: the first line of the recipe file, where that is a comment.
         recipe: Stages up to a plain model, then its evaluation. Model, task and seed are the comparison's.
+        source: Where its stages come from: the packaged recipe's name, or the path of a recipe file.
+        base: The method that this is at one of several budgets: prune-lora of prune-lora@0.5; None of any other.
     """
 
     name: str
     title: str
     recipe: Recipe
+    source: str
+    base: str | None = None
 
     @property
     def tuning(self) -> FineTuneStage:
         """The last fine-tuning."""
         return next(stage for stage in reversed(self.recipe.stages) if isinstance(stage, FineTuneStage))
+
+    @property
+    def keep_macs(self) -> float | None:
+        """Budget of its plan in MACs; None where it has no plan, or a budget of another kind."""
+        plans = [stage for stage in self.recipe.stages if isinstance(stage, PlanStage)]
+        return plans[-1].keep_macs if plans else None
 
     def learning_rates(self, factors: Sequence[float]) -> tuple[float, ...]:
         """The recipe's own learning rate times each factor."""
@@ -88,7 +98,7 @@ def _load_method(name: str) -> Method:
         raise RecipeError(f"{name}: the recipe has no stage 'finetune', so there is nothing to compare.")
     first = path.read_text(encoding="utf-8").splitlines()[0]
     title = first.removeprefix("#").strip() if first.startswith("#") else f"The recipe {path.name}."
-    return Method(path.stem, title, recipe)
+    return Method(path.stem, title, recipe, source=name)
 
 
 def _has(recipe: Recipe, key: str) -> bool:
@@ -97,7 +107,7 @@ def _has(recipe: Recipe, key: str) -> bool:
 
 
 def _fitted(method: Method, base: Recipe, changes: Mapping[str, Any]) -> Method:
-    stages = tuple(stage for stage in method.recipe.stages if stage.stage not in _LEFT_OUT)
+    stages = tuple(stage for stage in method.recipe.stages if stage.stage not in LEFT_OUT)
     if stages[-1].stage != "merge":
         raise RecipeError(
             f"{method.name}: the recipe must come to a plain model: its last stage before measuring must be 'merge', "
@@ -107,4 +117,4 @@ def _fitted(method: Method, base: Recipe, changes: Mapping[str, Any]) -> Method:
     own = {key: value for key, value in changes.items() if _has(recipe, key)}
     bare = {key: value for key, value in own.items() if "." not in key}
     by_stage = {key: value for key, value in own.items() if "." in key}
-    return Method(method.name, method.title, recipe.with_options(bare).with_settings(by_stage))
+    return replace(method, recipe=recipe.with_options(bare).with_settings(by_stage))

@@ -24,6 +24,7 @@ from prunelora.comparison.tables import (
     times_table,
     training_table,
 )
+from prunelora.comparison.tradeoff import commands_text, curves, has_budgets, points_table
 from prunelora.report.figures import save_drawn
 from prunelora.report.reading import machine_text, metric_title
 from prunelora.report.sections import Section
@@ -41,8 +42,9 @@ class TerminalTable:
     rows: tuple[tuple[str, ...], ...]
 
 
-# Sections whose tables a terminal shows too; the others are in the report.
-_IN_THE_TERMINAL = ("All methods", "Every metric", "Which differences are more than noise")
+PAIRS = "Which differences are more than noise"
+# Sections whose tables a terminal shows too, as long as they are not folded; the others are in the report.
+_IN_THE_TERMINAL = ("All methods", "Every metric", PAIRS)
 
 
 def write_comparison(results: ComparisonResults, folder: Path) -> list[str]:
@@ -73,8 +75,13 @@ def tables(results: ComparisonResults) -> list[TerminalTable]:
     return [
         TerminalTable(section.title, _narrow(section.table), section.table.rows)
         for section in _sections(results, frozenset())
-        if section.table is not None and section.table.rows and section.title in _IN_THE_TERMINAL
+        if section.table is not None and section.table.rows and section.title in _IN_THE_TERMINAL and not section.folded
     ]
+
+
+def commands(results: ComparisonResults) -> list[str]:
+    """What to type for the model of every method, for a terminal; empty where no budgets were asked for."""
+    return (commands_text(results) or "").splitlines()
 
 
 def comparison_page(results: ComparisonResults, figures: frozenset[str]) -> Page:
@@ -96,13 +103,13 @@ def comparison_page(results: ComparisonResults, figures: frozenset[str]) -> Page
 
 
 def _sections(results: ComparisonResults, figures: frozenset[str]) -> list[Section]:
+    first, drawn = Section("All methods", _main_text(results), table=main_table(results)), _drawn(results, figures)
     sections = [
-        Section("All methods", _main_text(results), table=main_table(results)),
-        *_drawn(results, figures),
+        *([*drawn, *_points(results), first] if curves(results) else [first, *drawn, *_points(results)]),
         Section(
             "Every metric", ("Mean and standard deviation over the seeds, as above.",), table=quality_table(results)
         ),
-        Section("Which differences are more than noise", _pairs_text(results), table=pairs_table(results)),
+        Section(PAIRS, _pairs_text(results), table=pairs_table(results), folded=bool(curves(results))),
         Section(
             "Size and work",
             (
@@ -167,8 +174,14 @@ def _drawn(results: ComparisonResults, figures: frozenset[str]) -> list[Section]
             (
                 f"The {metric}{several}: further up is better, further left is faster.{upright} "
                 "Dashed: what always giving the same answer gets.",
+                *_budgets_text(results),
             ),
             figure="quality",
+        ),
+        Section(
+            "Quality against inference time of a single row",
+            ("The same where rows come one at a time, as in a service that answers as it is asked.",),
+            figure="quality-single",
         ),
         Section(
             "What training takes",
@@ -177,6 +190,33 @@ def _drawn(results: ComparisonResults, figures: frozenset[str]) -> list[Section]
         ),
     ]
     return [section for section in sections if section.figure in figures]
+
+
+def _budgets_text(results: ComparisonResults) -> tuple[str, ...]:
+    if not curves(results):
+        return ()
+    return (
+        "A line is one method at several budgets. The numbers beside its points are the budgets: the fraction of the "
+        "dense model's MACs that stays; at 1 nothing is cut. Points without a line have no budget.",
+    )
+
+
+def _points(results: ComparisonResults) -> list[Section]:
+    """What every point is, and the command that builds it; nothing where no budgets were asked for."""
+    if not has_budgets(results):
+        return []
+    if largest_size(results) is None:
+        times = "Nothing was timed."
+    else:
+        times = "Time: of a forward pass, measured, over the dense model's."
+    text = (
+        f"{times} Budget: the fraction of the dense model's MACs that the plan may keep; MACs are counted for 128 "
+        "tokens. Training memory: of a step of 32 rows of 128 tokens.",
+        "Below, what to type for the model of every row, from the folder in which the comparison was started. It is "
+        f"the model of seed {results.seeds[0]}; the quality said is the mean over the seeds.",
+    )
+    code = commands_text(results)
+    return [Section("Pick a point", text, table=points_table(results), code=code, language="sh")]
 
 
 def _main_text(results: ComparisonResults) -> tuple[str, ...]:
@@ -195,7 +235,12 @@ def _main_text(results: ComparisonResults) -> tuple[str, ...]:
 
 
 def _pairs_text(results: ComparisonResults) -> tuple[str, ...]:
+    chosen = (
+        "A method at a budget is tested against those without one, against others at the same budget, and against "
+        "itself at its largest budget."
+    )
     return (
+        *((chosen,) if curves(results) else ()),
         "Both methods answer the same rows. p: how often a difference as large would come about if every row's two "
         "answers were swapped at random; below 0.05 counts as more than noise. Of twenty pairs that are alike, about "
         "one is marked by chance.",

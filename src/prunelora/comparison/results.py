@@ -134,6 +134,10 @@ class MethodFacts(_Facts):
         step_to_full: The same over full fine-tuning's, within each round; None without it or if not timed.
         train_seconds: Wall time of all stages up to the merged model, mean over seeds, as recorded in training.
         latencies: Inference; empty if not timed.
+        keep_macs: Budget of its plan, as a fraction of the dense model's MACs; None without one.
+        base: The method that this is at one of several budgets: "prune-lora" of "prune-lora@0.5"; else None.
+        tried_on: The budget of the same method that its learning rate was tried and chosen at; None if at its own.
+        command: Builds its model, on the first seed; None where no budgets were asked for.
     """
 
     name: str
@@ -153,6 +157,10 @@ class MethodFacts(_Facts):
     step_to_full: Share | None
     train_seconds: float
     latencies: tuple[LatencyFacts, ...]
+    keep_macs: float | None = None
+    base: str | None = None
+    tried_on: str | None = None
+    command: str | None = None
 
 
 class PairFacts(_Facts):
@@ -201,7 +209,8 @@ class ComparisonResults(_Facts):
         seeds: Asked for.
         missing: Cells that were asked for and are not done yet, as "method, learning rate, seed".
         methods: In the order asked for.
-        pairs: Every later method with every earlier one.
+        pairs: Every later method with every earlier one; of methods at several budgets not all, see
+            `prunelora.comparison.budgets.to_be_paired`.
         cells: Every training, those of learning rates that were not chosen too.
         timing: Sizes, warm-up, repeats of the timing; None if not timed.
         machine: What the timing ran on.

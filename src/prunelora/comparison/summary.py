@@ -11,7 +11,7 @@ from prunelora.comparison.tables import (
     latency_at,
     number_text,
     one_seed,
-    p_text,
+    p_said,
     pair_of,
     quality_said,
     share_text,
@@ -20,6 +20,7 @@ from prunelora.comparison.tables import (
     with_quartiles,
     with_unit,
 )
+from prunelora.comparison.tradeoff import how_far_down
 from prunelora.report.reading import SHARES, accuracy_error, metric_title
 from prunelora.report.summary import NOISY
 
@@ -42,7 +43,10 @@ def summarise(results: ComparisonResults) -> list[str]:
 
 
 def quality(results: ComparisonResults) -> list[str]:
-    """Which method is best, what cannot be told from it, and how prune-lora stands against every other."""
+    """Which method is best, what cannot be told from it, and how prune-lora stands against every other.
+
+    Of methods at several budgets, how far down their quality holds.
+    """
     lines = [line for split in results.splits for line in _best(results, split)]
     lines += [
         f"against {other.name}{_on(results, split)}, {FOCUS} is at {_verdict(pair)}"
@@ -50,6 +54,7 @@ def quality(results: ComparisonResults) -> list[str]:
         for other in results.methods
         if (pair := pair_of(results, FOCUS, other.name, split)) is not None
     ]
+    lines += how_far_down(results)
     return lines or ["no method has been judged yet."]
 
 
@@ -138,15 +143,12 @@ def _least_work(results: ComparisonResults, methods: Sequence[MethodFacts]) -> s
 
 def _verdict(pair: PairFacts) -> str:
     unit = " points" if pair.metric in SHARES else ""
-    text = f"{signed(pair.metric, pair.difference)}{unit} (95 % interval {interval_text(pair)}, p {_p(pair)})"
+    text = (
+        f"{signed(pair.metric, pair.difference)}{unit} (95 % interval {interval_text(pair)}, p {p_said(pair.p_value)})"
+    )
     if pair.more_than_noise:
         return f"{text}: {'better' if pair.difference > 0 else 'worse'} by more than noise."
     return f"{text}: no more than noise."
-
-
-def _p(pair: PairFacts) -> str:
-    text = p_text(pair.p_value)
-    return text if text.startswith("<") else f"= {text}"
 
 
 def _missing(results: ComparisonResults) -> Iterator[str]:

@@ -20,8 +20,8 @@ def to_csv(results: ComparisonResults) -> str:
 
 def _numbers(results: ComparisonResults, method: MethodFacts) -> dict[str, object]:
     row: dict[str, object] = {
-        "model": results.model, "data": results.data, "method": method.name, "learning_rate": method.learning_rate,
-        "seeds": len(method.seeds),
+        "model": results.model, "data": results.data, "method": method.name, "keep_macs": method.keep_macs,
+        "learning_rate": method.learning_rate, "seeds": len(method.seeds),
     }  # fmt: skip
     for split in results.splits:
         row[f"{split}_majority_rate"] = results.task["majority_rate"][split]

@@ -160,12 +160,18 @@ def pairs_table(results: ComparisonResults) -> Table:
 def learning_rates_table(results: ComparisonResults) -> Table:
     """Every learning rate that was tried, what it reached on the validation rows, and which was chosen."""
     metric = results.main_metric
+
+    def verdict(method: MethodFacts, tried: str) -> str:
+        if method.tried_on is not None:
+            return f"as of {method.tried_on}"
+        return "chosen" if float(tried) == method.learning_rate else ""
+
     rows = tuple(
         (
             method.name,
             learning_rate_text(float(tried)),
             number_text(metric, value),
-            "chosen" if float(tried) == method.learning_rate else "",
+            verdict(method, tried),
         )
         for method in results.methods
         for tried, value in sorted(method.tried.items(), key=lambda pair: float(pair[0]))
@@ -306,6 +312,12 @@ def interval_text(pair: PairFacts) -> str:
 def p_text(p_value: float) -> str:
     """A p value for people: "0.31", "0.021", "< 0.001"."""
     return "< 0.001" if p_value < 0.001 else f"{p_value:.2f}" if p_value >= 0.0995 else f"{p_value:.3f}"
+
+
+def p_said(p_value: float) -> str:
+    """The same behind "p" in a sentence: "= 0.31", "< 0.001"."""
+    text = p_text(p_value)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def share_text(share: float) -> str:

@@ -4,12 +4,11 @@ Apart from the trainings, on identical batches, so that whatever else the machin
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import nn
 
 from prunelora.comparison.cells import Cell
@@ -19,8 +18,9 @@ from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches
 from prunelora.delivery.checkpoints import load, load_tokenizer
 from prunelora.evaluation.latency import Timing, interleaved, ratio
-from prunelora.evaluation.measurement import labels_for, synchronise
+from prunelora.evaluation.measurement import synchronise
 from prunelora.evaluation.memory import inference_memory, training_memory
+from prunelora.evaluation.training_step import random_batch, training_step
 from prunelora.finetuning.training import dropout_of
 from prunelora.models.device import best_device, device_of, on_device
 from prunelora.models.inputs import longest_input, random_inputs
@@ -83,7 +83,7 @@ def as_trained(cell: Cell, task: TaskData) -> nn.Module:
 def measure_memory(cell: Cell, task: TaskData) -> MemoryFacts:
     """Count the memory of a training step and of a forward pass of 32 rows of 128 tokens."""
     trained = as_trained(cell, task)
-    batch = _full_batch(trained)
+    batch = random_batch(trained, rows=MEMORY_ROWS, tokens=MEMORY_TOKENS)
     with dropout_of(trained, cell.method.tuning.dropout):
         training = training_memory(trained, batch)
         peak = _device_peak(trained, batch, cell)
@@ -132,7 +132,7 @@ def _time_steps(cells: Mapping[str, Cell], task: TaskData, settings: TimingSetti
         max_length=first.recipe.task.max_length,
     )
     models = {name: as_trained(cell, task) for name, cell in cells.items()}
-    calls = {name: _stepper(models[name], batches, cells[name]) for name in cells}
+    calls = {name: training_step(models[name], batches, cells[name].method.tuning) for name in cells}
     with contextlib.ExitStack() as stack:
         for name, cell in cells.items():
             stack.enter_context(dropout_of(models[name], cell.method.tuning.dropout))
@@ -142,29 +142,6 @@ def _time_steps(cells: Mapping[str, Cell], task: TaskData, settings: TimingSetti
             repeats=settings.step_rounds,
             synchronise=synchronise(device_of(models[next(iter(models))])),
         )
-
-
-def _stepper(model: nn.Module, batches: Sequence[Mapping[str, Any]], cell: Cell) -> Callable[[], None]:
-    """One training step on the next batch: forward, backward, AdamW."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # Steps must cost what they cost in training, and change nothing that matters.
-    optimiser = torch.optim.AdamW(trained, lr=1e-8, weight_decay=cell.method.tuning.weight_decay)
-    queue = _endless(batches)
-    model.train()
-
-    def step() -> None:
-        loss = model(**on_device(next(queue), model)).loss
-        loss.backward()
-        nn.utils.clip_grad_norm_(trained, cell.method.tuning.max_grad_norm or float("inf"))
-        optimiser.step()
-        optimiser.zero_grad()
-
-    return step
-
-
-def _endless(batches: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    while True:
-        yield from batches
 
 
 def _time_forward(cells: Mapping[str, Cell], task: TaskData, settings: TimingSettings) -> dict[str, list[LatencyFacts]]:
@@ -199,18 +176,11 @@ def _forward(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Callable[[
     return lambda: model(**ready)
 
 
-def _full_batch(model: nn.Module) -> dict[str, torch.Tensor]:
-    model = model.get_base_model() if isinstance(model, PeftModel) else model
-    tokens = min(MEMORY_TOKENS, longest_input(model) or MEMORY_TOKENS)
-    batch = random_inputs(model, batch_size=MEMORY_ROWS, tokens=tokens, generator=torch.Generator().manual_seed(0))
-    return batch | labels_for(model, MEMORY_ROWS)
-
-
 def _device_peak(model: nn.Module, batch: Mapping[str, Any], cell: Cell) -> int | None:
     device = device_of(model)
     if device.type != "cuda":
         return None
-    step = _stepper(model, [batch], cell)
+    step = training_step(model, [batch], cell.method.tuning)
     step()  # Allocates the optimiser's state.
     torch.cuda.reset_peak_memory_stats(device)
     step()

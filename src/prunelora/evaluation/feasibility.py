@@ -1,86 +1,190 @@
-"""What a model and a budget can give, told from the configuration alone, before any work."""
+"""What a model, data and a budget can give, before any work: from a configuration and random weights of its shapes.
 
+Sizes, bounds and whether the budget can be met are arithmetic (`outlook`); latency and training are measured here.
+"""
+
+import copy
 import dataclasses
+import math
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from prunelora.data.embedded import model_source
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
 from prunelora.data.tokens import tokenise
-from prunelora.errors import CheckpointError, DataError
+from prunelora.errors import CheckpointError, DataError, UnsupportedModelError
+from prunelora.evaluation.latency_cache import latency_model_for
+from prunelora.evaluation.latency_model import LatencySettings
+from prunelora.evaluation.outlook import Outlook, early_plan, outlook
+from prunelora.evaluation.training_cost import Training, TrainingCost, training_costs
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
-from prunelora.planning.costs import block_macs, block_parameters, ceiling, head_parameters, neuron_parameters
-from prunelora.planning.selection import count_to_keep
+from prunelora.models.device import best_device
+from prunelora.models.inputs import longest_input
+from prunelora.planning.cost_tables import CostTable, macs_table, parameters_table
+from prunelora.planning.costs import block_parameters
+from prunelora.planning.plan import Plan
+from prunelora.pruning.surgery import prune_
+
+# Options of make_plan that are a budget: numbers of heads and neurons, those that share one out, those in time.
+_COUNTS, _SHARES, _TIMES = ("keep_heads", "keep_ffn"), ("keep_macs", "keep_params"), ("max_latency_ms", "speedup")
+_LONGEST_ROW = 512
+# Ways to train by the names that `prunelora compare` has for them, and for people.
+_WAYS = {"full": "full fine-tuning", "lora": "dense LoRA", "prune-lora": "LoRA after cut"}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOutlook:
+    """What training takes.
+
+    Attributes:
+        rows: Rows a step.
+        memory_tokens: Length of the rows whose memory is counted.
+        step_tokens: Length of those whose steps are timed: the data's median where there is data.
+        steps_per_epoch: Of the data; None if none was given.
+        ways: Costs by "full", "lora" (both of the dense model) and "prune-lora" (after the cut).
+    """
+
+    rows: int
+    memory_tokens: int
+    step_tokens: int
+    steps_per_epoch: int | None
+    ways: dict[str, TrainingCost]
+
+    def epoch_minutes(self, way: str) -> float | None:
+        """Minutes of an epoch, evaluation left out."""
+        return None if self.steps_per_epoch is None else self.steps_per_epoch * self.ways[way].step.median_ms / 60_000
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        sizes = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "ways"}
+        ways = {name: cost.to_dict() | {"epoch_minutes": self.epoch_minutes(name)} for name, cost in self.ways.items()}
+        return sizes | {"weights": "random", "ways": ways}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        costs = self.ways.values()
+        lines = [
+            _row(f"training step of {self.rows} rows, random weights", *(_WAYS[name] for name in self.ways)),
+            _row(
+                f"memory at {self.memory_tokens} tokens, counted from tensors",
+                *(f"{cost.memory.total / 1e6:,.0f} MB" for cost in costs),
+            ),
+            _row(
+                f"time at {self.step_tokens} tokens, measured here",
+                *(f"{cost.step.median_ms:,.0f} ms" for cost in costs),
+            ),
+        ]
+        if self.steps_per_epoch is not None:
+            minutes = (f"{self.epoch_minutes(name):,.1f} min" for name in self.ways)
+            lines.append(_row(f"an epoch of {self.steps_per_epoch:,} such steps", *minutes))
+        return lines
 
 
 @dataclasses.dataclass(frozen=True)
 class Feasibility:
-    """Sizes, and bounds on what cutting can give.
+    """What a budget gives, and bounds on what cutting can give at all.
 
     Attributes:
-        architecture: Sizes of the encoder.
-        parameters: Of the whole model with its task head, in all.
-        parameters_left: After the cut.
-        tokens: Length of the inputs that MACs are counted for.
+        architecture: Sizes of the dense encoder.
+        budget: As it was given, such as {"keep_macs": 0.5}.
+        left: Sizes after the cut by made-up scores; the real ones share another number of heads and neurons out.
+        tokens: Length of the inputs that MACs are counted, and latency measured, for.
+        parameters: Of the whole model with its task head.
+        block_parameters: Of these, what goes with heads and neurons.
         macs: Of all blocks, for one example.
-        macs_left: Share of these that stays, 0..1.
-        heads_left, neurons_left: Counts in all layers.
-        speedup_heads_only: Bound on the blocks' speed if only the asked heads were cut and time followed MACs.
-        speedup: The same for heads and neurons together.
-        speedup_no_heads: Bound if every head were cut and no neuron.
+        latency: Of a forward pass, predicted by measurements on this device; None if it was not measured.
+        latency_settings: Of what input, in which engine.
+        training: What training takes; None if it was not measured.
         data: What the task data is like; None if none was given.
     """
 
     architecture: Architecture
-    parameters: int
-    parameters_left: int
+    budget: dict[str, int | float]
+    left: Architecture
     tokens: int
-    macs: int
-    macs_left: float
-    heads_left: int
-    neurons_left: int
-    speedup_heads_only: float
-    speedup: float
-    speedup_no_heads: float
+    parameters: Outlook
+    block_parameters: Outlook
+    macs: Outlook
+    latency: Outlook | None = None
+    latency_settings: LatencySettings | None = None
+    training: TrainingOutlook | None = None
     data: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return dataclasses.asdict(self)
+        settings = self.latency_settings
+        return {
+            "architecture": dataclasses.asdict(self.architecture),
+            "budget": self.budget,
+            "heads_left": self.left.total_heads,
+            "neurons_left": self.left.total_neurons,
+            "tokens": self.tokens,
+            "parameters": self.parameters.to_dict(),
+            "block_parameters": self.block_parameters.to_dict(),
+            "macs": self.macs.to_dict(),
+            "latency": self.latency.to_dict() if self.latency else None,
+            "latency_settings": settings.model_dump() if settings else None,
+            "training": self.training.to_dict() if self.training else None,
+            "data": self.data,
+        }
 
     def lines(self) -> list[str]:
         """For people."""
-        a = self.architecture
-        blocks = block_parameters(a)
         lines = [
-            a.describe(),
-            f"parameters: {self.parameters:,}, heads and neurons {blocks:,} of them ({blocks / self.parameters:.0%})",
-            f"budget: {self.heads_left} of {a.total_heads} heads, {self.neurons_left} of {a.total_neurons} neurons",
-            f"parameters after the cut: {self.parameters_left:,} ({self.parameters_left / self.parameters:.1%})",
-            f"MACs of the blocks at {self.tokens} tokens: {self.macs / 1e6:,.0f} M, after the cut "
-            f"{self.macs_left * self.macs / 1e6:,.0f} M ({self.macs_left:.1%})",
-            f"speed ceiling (if time followed MACs): {self.speedup:.2f} times; cutting these heads alone "
-            f"{self.speedup_heads_only:.2f} times; cutting every head and no neuron {self.speedup_no_heads:.2f} times",
+            self.architecture.describe(),
+            self._met(),
+            "",
+            _row("", "dense", "after the cut", "all heads cut", "and all neurons"),
+            _costs("parameters", self.parameters, "{:,.0f}"),
+            _costs("parameters in heads and neurons", self.block_parameters, "{:,.0f}"),
+            _costs(f"MACs of the blocks, 1 x {self.tokens} tokens", self.macs, "{:,.0f} M", 1e6),
+            _speeds("speed ceiling, if time followed MACs", self.macs),
         ]
+        if self.latency is not None and self.latency_settings is not None:
+            asked = self.latency_settings
+            title = f"latency, {asked.engine}, {asked.batch_size} x {asked.tokens}, threads: {asked.threads}"
+            lines += [
+                _costs(title, self.latency, "{:,.3g} ms"),
+                _speeds("speed, predicted for this device", self.latency),
+            ]
+        if self.training is not None:
+            lines += ["", *self.training.lines()]
         if self.data is not None:
-            d = self.data
-            lines.append(
-                f"data: {d['rows']['train']} training rows, "
-                + "".join(f"{d['rows'][split]} {split} rows, " for split in d["majority_rates"])
-                + f"median length {d['median_tokens']:.0f} tokens"
-                + "".join(
-                    f", majority-class rate {rate:.1%}" + (f" ({split})" if len(d["majority_rates"]) > 1 else "")
-                    for split, rate in d["majority_rates"].items()
-                    if rate is not None
-                )
-            )
+            lines += ["", self._data(self.data)]
         return lines
+
+    def _met(self) -> str:
+        a = self.architecture
+        counts = (
+            f"{self.left.total_heads} of {a.total_heads} heads, {self.left.total_neurons} of {a.total_neurons} neurons"
+        )
+        if not self.budget:
+            return f"no budget: {counts} stay"
+        asked = ", ".join(f"{name}={value}" for name, value in self.budget.items())
+        if self.budget.keys() <= {*_COUNTS}:
+            return f"{asked} can be met: {counts} stay"
+        return f"{asked} can be met: about {counts} stay (scores will share them out)"
+
+    def _data(self, data: dict[str, Any]) -> str:
+        rates = data["majority_rates"]
+        return (
+            f"data: {data['rows']['train']} training rows, "
+            + "".join(f"{data['rows'][split]} {split} rows, " for split in rates)
+            + f"median length {data['median_tokens']:.0f} tokens"
+            + "".join(
+                f", majority-class rate {rate:.1%}" + (f" ({split})" if len(rates) > 1 else "")
+                for split, rate in rates.items()
+                if rate is not None
+            )
+        )
 
 
 def check(
@@ -89,67 +193,134 @@ def check(
     data: str | None = None,
     task: str | None = None,
     data_dir: str | None = None,
-    keep_heads: int | float | None = 0.5,
-    keep_ffn: int | float | None = 0.5,
     tokens: int = 128,
+    latency: LatencySettings | None = None,
+    training: Training | None = None,
+    tell: Callable[[str], None] | None = None,
+    **planning: Any,
 ) -> Feasibility:
-    """Tell what a budget gives for a model; only its configuration is read, no weights.
+    """Tell what a budget gives for a model; of the model only its configuration is read, no weights.
 
     Args:
         model: Folder, hub name, or "minilm".
         data: Task data to look at as well; see `prunelora.data.settings`.
         task: The same by the name of a task.
         data_dir: Folder with the files of the named task.
-        keep_heads: As in `make_plan`.
-        keep_ffn: As in `make_plan`.
-        tokens: Length of the inputs, in tokens.
+        tokens: Length of the inputs that MACs, and the memory of a training step, are counted for.
+        latency: Which latency to predict, by measurements on this device that are then kept; none if not given, but for
+            a budget in milliseconds or as a speedup.
+        training: How the model is trained, to count the memory of a step and to time it: by full fine-tuning, by LoRA
+            on the dense model, and by LoRA after the cut. Nothing of it if not given. Needs a training's own memory.
+        tell: Called with a line on what is done.
+        planning: Options of `make_plan`: the budget, in one of five ways, and what else a plan is made by.
 
     Raises:
-        PlanError: If the budget has no meaning for the model.
-        UnsupportedModelError, CheckpointError, DataError: As the loading functions raise them.
+        PlanError: If the budget has no meaning for the model or cannot be met; the message says which can.
+        UnsupportedModelError: If the family is not supported, or something is measured for inputs longer than the model
+            has positions for.
+        CheckpointError, DataError: As the loading functions raise them.
     """
+    tell = tell or (lambda _: None)
     try:
         config = AutoConfig.from_pretrained(model_source(model))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{model}: its configuration cannot be read ({str(error).splitlines()[0]}).") from error
     facts = None
-    if data is not None or task is not None or data_dir is not None:
-        rows = load_task(_source(data, task, data_dir))
-        config.num_labels = rows.num_labels
-        tokenizer = AutoTokenizer.from_pretrained(model_source(model))
-        lengths = [len(ids) for ids in tokenise(rows.train, tokenizer, max_length=512)["input_ids"]]
-        splits = {"train": rows.train, "validation": rows.validation} | rows.reported
-        facts = {
-            "rows": {name: len(split) for name, split in splits.items()},
-            "median_tokens": statistics.median(lengths),
-            "majority_rate": rows.majority_rate,
-            "majority_rates": rows.majority_rates,
-            "problem_type": rows.problem_type,
-        }
+    source = None if data is None and task is None and data_dir is None else _source(data, task, data_dir)
+    if source is not None:
+        facts = _look_at_data(source, config, model_source(model))
     with torch.device("meta"):
         shell = AutoModelForSequenceClassification.from_config(config)
-    a = dissect(shell).architecture
-    heads = count_to_keep(keep_heads, a.total_heads, "keep_heads")
-    neurons = count_to_keep(keep_ffn, a.total_neurons, "keep_ffn")
-    parameters = sum(parameter.numel() for parameter in shell.parameters())
-    cut = (a.total_heads - heads) * head_parameters(a) + (a.total_neurons - neurons) * neuron_parameters(a)
-    head_share = heads / a.total_heads if a.total_heads else 1.0
-    neuron_share = neurons / a.total_neurons if a.total_neurons else 1.0
-    both = ceiling(a, tokens=tokens, keep_heads=head_share, keep_ffn=neuron_share)
+    whole = dissect(shell).architecture
+    num_parameters = sum(parameter.numel() for parameter in shell.parameters())
+    in_time = any(planning.get(name) is not None for name in _TIMES)
+    asked = latency or (LatencySettings(tokens=tokens) if in_time else None)
+    _check_lengths(shell, [asked.tokens if asked else None, tokens if training else None])
+
+    def plan(table: CostTable | None) -> Plan:
+        return early_plan(whole, num_parameters=num_parameters, tokens=tokens, latency=table, **planning)
+
+    # A budget that no measuring can save is an error before it.
+    chosen = None if in_time else plan(None)
+    dense = _random_model(config) if asked or training else shell
+    measured = latency_model_for(dense, asked, tell=tell) if asked else None
+    table = measured.table() if measured else None
+    chosen = chosen or plan(table)
+    left = chosen.architecture
+    trained = None
+    if training is not None:
+        tell("counting and timing training steps ...")
+        trained = _training(dense, chosen, training, tokens, facts, source)
     return Feasibility(
-        architecture=a,
-        parameters=parameters,
-        parameters_left=parameters - cut,
+        architecture=whole,
+        budget={name: planning[name] for name in (*_COUNTS, *_SHARES, *_TIMES) if planning.get(name) is not None},
+        left=left,
         tokens=tokens,
-        macs=block_macs(a, tokens=tokens).total,
-        macs_left=both.macs_left,
-        heads_left=heads,
-        neurons_left=neurons,
-        speedup_heads_only=ceiling(a, tokens=tokens, keep_heads=head_share, keep_ffn=1.0).speedup,
-        speedup=both.speedup,
-        speedup_no_heads=ceiling(a, tokens=tokens, keep_heads=0.0, keep_ffn=1.0).speedup,
+        parameters=outlook(parameters_table(whole, fixed=num_parameters - block_parameters(whole)), left),
+        block_parameters=outlook(parameters_table(whole), left),
+        macs=outlook(macs_table(whole, tokens=tokens), left),
+        latency=outlook(table, left) if table else None,
+        latency_settings=measured.settings if measured else None,
+        training=trained,
         data=facts,
     )
+
+
+def _look_at_data(source: DataSettings, config: Any, tokenizer_source: str) -> dict[str, Any]:
+    """Numbers of rows and their lengths; the configuration gets the labels."""
+    rows = load_task(source)
+    config.num_labels = rows.num_labels
+    config.problem_type = rows.problem_type
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_source)
+    lengths = [len(ids) for ids in tokenise(rows.train, tokenizer, max_length=_LONGEST_ROW)["input_ids"]]
+    splits = {"train": rows.train, "validation": rows.validation} | rows.reported
+    return {
+        "rows": {name: len(split) for name, split in splits.items()},
+        "median_tokens": statistics.median(lengths),
+        "majority_rate": rows.majority_rate,
+        "majority_rates": rows.majority_rates,
+        "problem_type": rows.problem_type,
+    }
+
+
+def _check_lengths(model: nn.Module, lengths: list[int | None]) -> None:
+    longest = longest_input(model)
+    most = max((length for length in lengths if length is not None), default=0)
+    if longest is not None and most > longest:
+        raise UnsupportedModelError(
+            f"tokens={most}, and the model has positions for {longest}. Ask for {longest} tokens or fewer."
+        )
+
+
+def _random_model(config: Any) -> nn.Module:
+    """Weights of the right shapes, the same every time: neither time nor memory depends on what they are."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+    return model.to(best_device())
+
+
+def _training(
+    dense: nn.Module,
+    plan: Plan,
+    training: Training,
+    tokens: int,
+    facts: dict[str, Any] | None,
+    source: DataSettings | None,
+) -> TrainingOutlook:
+    rows = training.settings.batch_size
+    step_tokens, steps = tokens, None
+    if facts is not None and source is not None:
+        longest = min(source.max_length, longest_input(dense) or source.max_length)
+        step_tokens = min(round(facts["median_tokens"]), longest)
+        steps = math.ceil(facts["rows"]["train"] / rows)
+    models = {
+        "lora": training.ready(copy.deepcopy(dense), None),
+        "prune-lora": training.ready(prune_(copy.deepcopy(dense), plan), plan),
+        "full": dense.requires_grad_(True),
+    }
+    costs = training_costs(models, training.settings, tokens=tokens, step_tokens=step_tokens)
+    return TrainingOutlook(rows, tokens, step_tokens, steps, {name: costs[name] for name in _WAYS})
 
 
 def _source(data: str | None, task: str | None, data_dir: str | None) -> DataSettings:
@@ -157,3 +328,17 @@ def _source(data: str | None, task: str | None, data_dir: str | None) -> DataSet
         return DataSettings(data=data, task=task, data_dir=data_dir)
     except ValidationError as error:
         raise DataError(str(error.errors()[0]["msg"]).removeprefix("Value error, ") + ".") from error
+
+
+def _costs(title: str, costs: Outlook, form: str, unit: float = 1) -> str:
+    cut = (f"{form.format(one / unit)} ({costs.share(one):.0%})" for one in (costs.left, costs.no_heads, costs.nothing))
+    return _row(title, form.format(costs.dense / unit), *cut)
+
+
+def _speeds(title: str, costs: Outlook) -> str:
+    times = map(costs.times_as_fast, (costs.left, costs.no_heads, costs.nothing))
+    return _row(title, "", *("no bound" if one is None else f"{one:.2f} times" for one in times))
+
+
+def _row(title: str, *cells: str) -> str:
+    return (f"{title:<47}" + "".join(f" {cell:>17}" for cell in cells)).rstrip()

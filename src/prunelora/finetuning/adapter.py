@@ -17,6 +17,8 @@ from prunelora.models.families import PROJECTIONS
 from prunelora.planning.plan import Plan
 
 ADAPTER = "default"
+# Our name -> PEFT's.
+INITIALISATIONS: dict[str, bool | str] = {"kaiming": True, "gaussian": "gaussian", "orthogonal": "orthogonal"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ def add_adapter(
     dropout: float = 0.0,
     train_norms: bool = True,
     train_head: bool = True,
+    initialisation: str = "kaiming",
     seed: int = 0,
 ) -> PeftModel:
     """Add LoRA with the plan's ranks to a pruned model; trainable are LoRA, LayerNorms and task head.
@@ -50,7 +53,10 @@ def add_adapter(
         dropout: Of LoRA's input, 0..1.
         train_norms: Train every LayerNorm outside the task head.
         train_head: Train the task head. Without it nothing is learnt on a head that was just initialised.
-        seed: For the initialisation of LoRA's A; B starts at zero, so the function does not change.
+        initialisation: How LoRA begins: "kaiming" (uniform, as in PEFT) or "gaussian" for A with B at zero; or
+            "orthogonal", for both. None changes the function, or the weights that the adapter is later loaded onto, as
+            initialisations from the weights' own factors do.
+        seed: For the initialisation.
 
     Returns:
         A PeftModel around the same modules.
@@ -64,6 +70,8 @@ def add_adapter(
             f"The model is not what the plan leaves: it has {anatomy.architecture.describe()}, the plan leaves "
             f"{plan.architecture.describe()}. Call prune_(model, plan) first."
         )
+    if initialisation not in INITIALISATIONS:
+        raise AdapterError(f"initialisation={initialisation!r} is unknown. Use one of: {', '.join(INITIALISATIONS)}.")
     targets = list(_targets(anatomy, plan))
     if not targets:
         raise AdapterError(
@@ -82,6 +90,7 @@ def add_adapter(
         rank_pattern={f"^{re.escape(target.name)}": target.rank for target in targets},
         alpha_pattern={f"^{re.escape(target.name)}": alpha_over_rank * target.rank for target in targets},
         modules_to_save=saved or None,
+        init_lora_weights=INITIALISATIONS[initialisation],  # type: ignore[arg-type]
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -27,6 +27,16 @@ class FineTuneSettings(BaseModel):
         description="Dropout inside the model while it trains; as its configuration says if not given. 0 is faster and "
         "needs less memory.",
     )
+    distillation: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Weight of the loss that pulls the answers towards a teacher's: 0 for none, 1 for it alone. In a "
+        "run the teacher is the model that was last merged.",
+    )
+    distillation_temperature: float = Field(
+        2.0, gt=0, description="Teacher's and student's logits are divided by it before they are compared."
+    )
     patience: int | None = Field(
         None, ge=1, description="Stop after so many evaluations without a better one; never if not given."
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import math
 import os
@@ -32,6 +33,7 @@ from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 from prunelora.data.metrics import MAIN_METRIC, SINGLE_LABEL, choosing_metrics, metrics
 from prunelora.errors import DataError, MissingExtraError
 from prunelora.finetuning.adapter import trainable_parameters
+from prunelora.finetuning.distillation import DistillingTrainer, check_teacher
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.models.device import best_device
 
@@ -83,7 +85,8 @@ def finetune(
 
     Args:
         model: What `add_adapter` returned; or any model with a loss, whose trainable weights are then trained.
-        train: Tokenised rows (see `prunelora.data.tokens.tokenise`): input_ids, attention_mask, labels.
+        train: Tokenised rows (see `prunelora.data.tokens.tokenise`): input_ids, attention_mask, labels; for
+            distillation teacher_logits too.
         validation: Tokenised rows that pick the best checkpoint.
         tokenizer: For padding.
         settings: How to train; by keyword as well: `finetune(..., epochs=3, learning_rate=1e-3)`.
@@ -122,7 +125,13 @@ def finetune(
     if main_metric is not None and main_metric not in known:
         raise DataError(f"main_metric={main_metric!r} cannot choose checkpoints here. Use one of: {', '.join(known)}.")
     clock = _StepClock()
-    trainer = Trainer(
+    kind: Any = Trainer
+    if settings.distillation:
+        check_teacher(train, problem_type)
+        kind = functools.partial(
+            DistillingTrainer, weight=settings.distillation, temperature=settings.distillation_temperature
+        )
+    trainer = kind(
         model=model,
         args=_arguments(settings, folder, main_metric or MAIN_METRIC[problem_type], len(train), seed, progress),
         train_dataset=train,
@@ -207,6 +216,7 @@ def _arguments(
         dataloader_pin_memory=torch.cuda.is_available(),
         use_cpu=best_device().type == "cpu",  # Otherwise several processes on CPUs would not know of each other.
         label_names=["labels"],
+        remove_unused_columns=not settings.distillation,  # The teacher's logits are no input of the model.
         **checkpointing,
     )
 

@@ -105,7 +105,11 @@ def _solve(choices: Sequence[_Choice], room: float) -> list[int]:
     """An option for every choice, by dynamic programming over the budget spent."""
     unit = _unit(choices, room)
     size = math.floor(room / unit) + 1
-    weights = [np.ceil(choice.costs / unit * (1 - _SLACK)).astype(np.int64) for choice in choices]
+    # What does not fit alone is given the weight `size`, which no place of the table has.
+    weights = [
+        np.ceil(np.where(choice.costs <= room, choice.costs / unit * (1 - _SLACK), size)).astype(np.int64)
+        for choice in choices
+    ]
     # Highest value of the first i choices at a cost of at most 0, 1, ... units.
     worth = [np.zeros(size)]
     for choice, weight in zip(choices, weights, strict=True):
@@ -129,7 +133,7 @@ def _solve(choices: Sequence[_Choice], room: float) -> list[int]:
 def _unit(choices: Sequence[_Choice], room: float) -> float:
     """The greatest common divisor of all costs where they are whole and it is large enough; else a fine step."""
     costs = np.concatenate([choice.costs for choice in choices])
-    finest = max(room, 1e-300) / GRID
+    finest = room / GRID if room > 0 else 1.0
     if (costs == np.round(costs)).all() and costs.max(initial=0) < 2**62:
         divisor = int(np.gcd.reduce(costs.astype(np.int64)))
         if divisor >= finest:
@@ -161,9 +165,12 @@ def _bound(choices: Sequence[_Choice], room: float) -> float:
     def dual(price: float) -> float:
         return price * room + sum(float((choice.values - price * choice.costs).max()) for choice in choices)
 
-    steps = [(np.diff(choice.values), np.diff(choice.costs)) for choice in choices]
-    rates = [gain / cost for gains, costs in steps for gain, cost in zip(gains, costs, strict=True) if cost > 0]
-    low, high = 0.0, float(max(rates, default=0.0))
+    # At the steepest slope that any option has from the cheapest one, every choice takes what costs least.
+    rises = [
+        (one.values - one.values[one.costs == one.costs.min()].max(), one.costs - one.costs.min()) for one in choices
+    ]
+    slopes = [float(gain / cost) for gains, costs in rises for gain, cost in zip(gains, costs, strict=True) if cost > 0]
+    low, high = 0.0, max([0.0, *slopes])
     for _ in range(100):  # The dual is convex: a third of the interval goes every time.
         first, second = low + (high - low) / 3, high - (high - low) / 3
         if dual(first) <= dual(second):

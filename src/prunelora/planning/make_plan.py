@@ -13,7 +13,7 @@ from prunelora.planning.costs import block_parameters
 from prunelora.planning.normalise import balanced
 from prunelora.planning.normalise import normalise as normalised
 from prunelora.planning.plan import Plan
-from prunelora.planning.ranks import block_importance as mean_of_heads
+from prunelora.planning.ranks import block_importance as mean_of_units
 from prunelora.planning.ranks import block_ranks
 from prunelora.planning.selection import best, best_of_each, count_to_keep
 
@@ -39,6 +39,7 @@ def make_plan(
     rank_low: int = 4,
     num_high: int | None = None,
     block_importance: str = "raw",
+    rank_by: str = "heads",
     targets: tuple[str, ...] = ATTENTION_PROJECTIONS,
 ) -> Plan:
     """Choose the heads and neurons that stay, and a LoRA rank for every matrix.
@@ -71,6 +72,8 @@ def make_plan(
         num_high: The paper's 4 of 12, scaled to a third of the blocks, if not given.
         block_importance: "raw" ranks blocks by the mean of their heads' scores before the per-layer normalisation;
             "normalised" after it.
+        rank_by: "heads": every matrix of a block has the rank its heads give it, as in the paper. "parts": up and down
+            projections are ranked by the mean of their neurons' scores, apart from the heads.
         targets: Which projections get LoRA, of "query", "key", "value", "output", "up", "down".
 
     Returns:
@@ -106,13 +109,14 @@ def make_plan(
         heads_left, neurons_left, facts = _within(budget, *balanced(*scores, budget.table, balance), round_to, count)
     heads = tuple(tuple(ids[i] for i in kept) for ids, kept in zip(lineage.heads, heads_left, strict=True))
     neurons = tuple(tuple(ids[i] for i in kept) for ids, kept in zip(lineage.neurons, neurons_left, strict=True))
-    ranks = block_ranks(
-        mean_of_heads(importance.heads, how=block_importance), rank_high=rank_high, rank_low=rank_low, num_high=num_high
+    of_heads, of_neurons = _ranks(
+        importance, block_importance, rank_by, rank_high=rank_high, rank_low=rank_low, num_high=num_high
     )
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None} | {
         "normalise": normalise,
         "round_to": round_to,
         "block_importance": block_importance,
+        "rank_by": rank_by,
     }
     if facts:
         options |= {"balance": balance} | ({"tokens": tokens} if kind == "keep_macs" else {})
@@ -124,13 +128,27 @@ def make_plan(
         ranks={
             name: tuple(
                 rank if left else 0
-                for rank, left in zip(ranks, heads if name in ATTENTION_PROJECTIONS else neurons, strict=True)
+                for rank, left in (
+                    zip(of_heads, heads, strict=True)
+                    if name in ATTENTION_PROJECTIONS
+                    else zip(of_neurons, neurons, strict=True)
+                )
             )
             for name in PROJECTIONS
             if name in targets
         },
         provenance={"scores": importance.provenance, "options": options} | ({"budget": facts} if facts else {}),
     )
+
+
+def _ranks(importance: Importance, how: str, rank_by: str, **options: Any) -> tuple[list[int], list[int]]:
+    """Ranks of the attention matrices of every layer, and of its feed-forward matrices."""
+    if rank_by not in ("heads", "parts"):
+        raise PlanError(f"rank_by={rank_by!r} is unknown. Use 'heads' or 'parts'.")
+    of_heads = block_ranks(mean_of_units(importance.heads, how=how), **options)
+    if rank_by == "heads":
+        return of_heads, of_heads
+    return of_heads, block_ranks(mean_of_units(importance.ffn, how=how), **options)
 
 
 def _budget(

@@ -20,20 +20,20 @@ def default_num_high(num_layers: int) -> int:
     return max(1, round(num_layers * PAPER_HIGH_BLOCKS / PAPER_LAYERS))
 
 
-def block_importance(heads: Sequence[np.ndarray], *, how: str = "raw") -> list[float]:
-    """Mean importance of the heads of each block.
+def block_importance(units: Sequence[np.ndarray], *, how: str = "raw") -> list[float]:
+    """Mean importance of the heads, or the neurons, of each block.
 
     Args:
-        heads: For every layer, unnormalised scores (H_l,).
+        units: For every layer, unnormalised scores (H_l,) or (F_l,).
         how: "raw" takes the scores before the per-layer normalisation: after it every block has the same norm.
             "normalised" takes them after the paper's normalisation, the other reading of the paper.
 
     Returns:
-        L numbers; 0 for a block without heads.
+        L numbers; 0 for a block without any.
     """
     if how not in ("raw", "normalised"):
         raise PlanError(f"block_importance={how!r} is unknown. Use 'raw' or 'normalised'.")
-    scores = list(heads) if how == "raw" else normalise(heads, "paper")
+    scores = list(units) if how == "raw" else normalise(units, "paper")
     return [float(layer.mean()) if layer.size else 0.0 for layer in scores]
 
 

@@ -1,0 +1,162 @@
+"""Putting together what the cells of a comparison found: a row a method, a test a pair."""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from prunelora import __version__
+from prunelora.comparison.budgets import to_be_paired
+from prunelora.comparison.cells import Cell, cell_of
+from prunelora.comparison.commands import command_of
+from prunelora.comparison.methods import Method
+from prunelora.comparison.results import CellFacts, ComparisonResults, MethodFacts, PairFacts
+from prunelora.comparison.statistics import figure, paired_test, right_answers
+from prunelora.comparison.timing import measure_memory
+from prunelora.data.metrics import metrics
+from prunelora.data.task import TaskData
+from prunelora.delivery.checkpoints import load
+from prunelora.evaluation.counting import macs, parameters
+from prunelora.evaluation.machine import describe_machine
+from prunelora.evaluation.measurement import MACS_TOKENS
+from prunelora.models.anatomy import dissect
+from prunelora.models.device import best_device
+from prunelora.recipe import Recipe
+
+# What every finished training found, by method, learning rate and seed.
+Found = dict[tuple[str, float, int], CellFacts]
+
+
+def key_of(cell: Cell) -> tuple[str, float, int]:
+    """Where a cell's facts stand among those found."""
+    return cell.method.name, cell.learning_rate, cell.seed
+
+
+def collect(
+    base: Recipe,
+    methods: Sequence[Method],
+    task: TaskData,
+    out: Path,
+    *,
+    seeds: Sequence[int],
+    rates: Mapping[str, float],
+    tried_on: Mapping[str, Method],
+    found: Found,
+    commands: bool = False,
+    missing: tuple[str, ...] = (),
+) -> ComparisonResults:
+    """Results without any timing.
+
+    Args:
+        base: The comparison's model and task.
+        methods: In the order of the rows.
+        task: Its rows, metrics and notes.
+        out: The comparison's folder.
+        seeds: Of the chosen learning rates.
+        rates: The chosen learning rate by method.
+        tried_on: The method that a method's learning rate was tried on, by name.
+        found: Every finished training.
+        commands: Say for every method what builds it.
+        missing: Trainings that are not done yet.
+    """
+    cells = {method.name: [cell_of(method, rates[method.name], seed, out=out) for seed in seeds] for method in methods}
+    return ComparisonResults(
+        model=base.model,
+        data=base.task.described,
+        task={
+            "name": task.name,
+            "problem_type": task.problem_type,
+            "label_names": list(task.label_names),
+            "rows": {"train": len(task.train), "validation": len(task.validation)}
+            | {split: len(rows) for split, rows in task.reported.items()},
+            "majority_rate": dict(task.majority_rates),
+            "metrics": list(task.metrics),
+            "notes": list(task.notes),
+            "fingerprint": task.fingerprint,
+        },
+        seeds=tuple(seeds),
+        missing=missing,
+        methods=tuple(
+            _method_facts(method, cells[method.name], task, found, tried_on[method.name], commands)
+            for method in methods
+        ),
+        pairs=tuple(
+            pair for first, second in to_be_paired(methods) for pair in _pairs(first.name, second.name, cells, task)
+        ),
+        cells=tuple(found.values()),
+        timing=None,
+        machine=describe_machine(best_device()),
+        prunelora=__version__,
+    )
+
+
+def _method_facts(
+    method: Method, cells: Sequence[Cell], task: TaskData, found: Found, tried_on: Method, commands: bool
+) -> MethodFacts:
+    facts = [found[key_of(cell)] for cell in cells]
+    first = cells[0]
+    model = load(first.folder / "model")
+    architecture = dissect(model).architecture
+    whole = dissect(model).lineage.base
+    tried = {
+        f"{one.learning_rate:g}": one.validation[task.metrics[0]]
+        for one in found.values()
+        if one.method == method.name and one.seed == first.seed
+    }
+    return MethodFacts(
+        name=method.name,
+        title=method.title,
+        learning_rate=first.learning_rate,
+        tried=tried,
+        seeds=tuple(cell.seed for cell in cells),
+        quality={
+            split: {metric: figure([one.test[split][metric] for one in facts]) for metric in task.metrics}
+            for split in task.reported
+        },
+        parameters=parameters(model).total,
+        trained=sum(facts[0].trained.values()),
+        disk_bytes=(first.folder / "model" / "model.safetensors").stat().st_size,
+        macs=macs(model, tokens=MACS_TOKENS).total,
+        heads=(architecture.total_heads, whole.total_heads),
+        neurons=(architecture.total_neurons, whole.total_neurons),
+        memory=measure_memory(first, task),
+        step_ms=None,
+        step_to_full=None,
+        train_seconds=statistics.fmean(_training_seconds(one) for one in facts),
+        latencies=(),
+        keep_macs=method.keep_macs,
+        base=method.base,
+        tried_on=tried_on.name if tried_on.name != method.name else None,
+        command=command_of(first) if commands else None,
+    )
+
+
+def _training_seconds(facts: CellFacts) -> float:
+    """Wall time of all that leads to the merged model."""
+    return sum(seconds for stage, seconds in facts.seconds.items() if stage != "evaluate")
+
+
+def _pairs(first: str, second: str, cells: Mapping[str, Sequence[Cell]], task: TaskData) -> Iterator[PairFacts]:
+    metric = task.metrics[0]
+    for split in task.reported:
+        answers = {name: [cell.answers(split) for cell in cells[name]] for name in (first, second)}
+        labels = answers[first][0][1]
+        test = paired_test(
+            [logits for logits, _ in answers[first]],
+            [logits for logits, _ in answers[second]],
+            labels,
+            judge=lambda logits, wanted: metrics(logits, wanted, task.problem_type)[metric],
+            row_scores=right_answers if metric == "accuracy" and labels.ndim == 1 else None,
+            draws=2000 if metric == "accuracy" else 500,
+        )
+        yield PairFacts(
+            first=first,
+            second=second,
+            split=split,
+            metric=metric,
+            difference=test.difference,
+            by_seed=test.by_seed,
+            low=test.low,
+            high=test.high,
+            p_value=test.p_value,
+            rows=len(labels),
+        )

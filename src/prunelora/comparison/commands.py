@@ -1,0 +1,106 @@
+"""The command that builds a model of a comparison again, as a person types it."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from prunelora.comparison.cells import Cell
+from prunelora.comparison.methods import LEFT_OUT
+from prunelora.data.settings import DataSettings
+from prunelora.errors import RecipeError
+from prunelora.recipe import Recipe, load_recipe
+from prunelora.runfolder import RECIPE
+from prunelora.stage_settings import FineTuneStage
+
+# Options of `prunelora run` that are always written out, where the method has them; a reader wants to see and change
+# them.
+_ALWAYS = ("keep_macs", "epochs", "learning_rate")
+# Those that are written where they are not what the recipe says; every other setting goes through --set.
+_WHERE_OTHER = ("keep_heads", "keep_ffn", "rows", "batch_size", "patience")
+
+
+def command_of(cell: Cell) -> str:
+    """What to type for the model of a cell, from the folder in which the comparison was started.
+
+    It names the method's recipe and all that the comparison changed in it. Where a recipe file says something of the
+    data that no option takes back, it names the cell's own recipe, which has everything.
+    """
+    out = f"runs/{Path(cell.recipe.task.described).stem}-{cell.method.name}"
+    try:
+        words = _words(cell.recipe, load_recipe(cell.method.source), cell.method.source)
+    except RecipeError:
+        words = None
+    words = words or ["--recipe", (cell.folder / RECIPE).as_posix()]
+    return shlex.join(["prunelora", "run", *words, "--out", out])
+
+
+def _words(wanted: Recipe, start: Recipe, source: str) -> list[str] | None:
+    """Options that make the recipe read from `source` the wanted one; None if there are none that do."""
+    options = {"model": wanted.model, **_source_of(wanted.task), "seed": str(wanted.seed)}
+    options |= {name: _option(wanted, name) for name in _ALWAYS if _option(wanted, name) != "null"}
+    found = start.with_options(options)
+    options |= {
+        name: _text(getattr(wanted.task, name))
+        for name in DataSettings.model_fields
+        if getattr(wanted.task, name) not in (None, getattr(found.task, name))
+    }
+    options |= {name: _option(wanted, name) for name in _WHERE_OTHER if _option(wanted, name) != _option(found, name)}
+    options = {name: text for name, text in options.items() if text != "null"}
+    found = start.with_options(options)
+    there = _stages(found)
+    settings = {
+        f"{stage}.{name}": _text(value)
+        for stage, content in _stages(wanted).items()
+        for name, value in content.items()
+        if value != there.get(stage, {}).get(name)
+    }
+    found = found.with_settings(settings)
+    if (_stages(found), found.task, found.model) != (_stages(wanted), wanted.task, wanted.model):
+        return None
+    typed = ["--recipe", source]
+    for name, text in options.items():
+        typed += [f"--{name.replace('_', '-')}", text]
+    for key, text in settings.items():
+        typed += ["--set", f"{key}={text}"]
+    if wanted.trust_remote_code != found.trust_remote_code:
+        typed.append(f"--{'' if wanted.trust_remote_code else 'no-'}trust-remote-code")
+    return typed
+
+
+def _source_of(task: DataSettings) -> dict[str, str]:
+    return {"task": task.task} if task.task is not None else {"data": str(task.data)}
+
+
+def _stages(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Settings of the stages that make the model, by the stages' names."""
+    return {
+        name: stage.model_dump(mode="json")
+        for name, stage in zip(recipe.names, recipe.stages, strict=True)
+        if stage.stage not in LEFT_OUT
+    }
+
+
+def _option(recipe: Recipe, name: str) -> str:
+    """What an option is in a recipe, as it is typed: "null" where there is none, or no such option."""
+    if not recipe.has_option(name):
+        return "null"
+    if name == "epochs":  # Of all fine-tunings together.
+        epochs = sum(stage.epochs for stage in recipe.stages if isinstance(stage, FineTuneStage))
+        return _text(float(f"{epochs:.6g}"))
+    owner, _, field = recipe.key_of(name).rpartition(".")
+    value = getattr(dict(zip(recipe.names, recipe.stages, strict=True))[owner], field)
+    # One head and all of them are different budgets: 1 and 1.0.
+    return repr(value) if name in ("keep_heads", "keep_ffn") and value is not None else _text(value)
+
+
+def _text(value: Any) -> str:
+    """A setting as it is typed: 3.0 -> "3", (a, b) -> "a,b", None -> "null"."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, list | tuple):
+        return ",".join(_text(one) for one in value)
+    return str(value)

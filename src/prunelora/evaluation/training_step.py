@@ -1,0 +1,58 @@
+"""One step of training, to count its memory and time it: forward, backward, AdamW."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from prunelora.evaluation.measurement import labels_for
+from prunelora.finetuning.settings import FineTuneSettings
+from prunelora.models.device import on_device
+from prunelora.models.inputs import longest_input, random_inputs
+
+
+def training_step(
+    model: nn.Module, batches: Sequence[Mapping[str, Any]], settings: FineTuneSettings
+) -> Callable[[], None]:
+    """What takes one training step, in float32, on the next batch each time it is called.
+
+    Args:
+        model: As it is trained: with its adapter, and `requires_grad` set. It is left in training mode.
+        batches: As `model(**batch)` takes them, with `labels`; after the last one the first comes again.
+        settings: Of the fine-tuning: weight decay and clipping.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # Steps must cost what they cost in training, and change nothing that matters.
+    optimiser = torch.optim.AdamW(trained, lr=1e-8, weight_decay=settings.weight_decay)
+    queue = _endless(batches)
+    model.train()
+
+    def step() -> None:
+        loss = model(**on_device(next(queue), model)).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, settings.max_grad_norm or float("inf"))
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step
+
+
+def random_batch(model: nn.Module, *, rows: int, tokens: int) -> dict[str, torch.Tensor]:
+    """Random rows with labels, none of them padded: of `tokens` tokens, or of as many as the model has positions for.
+
+    Args:
+        model: With an adapter or without.
+        rows: B.
+        tokens: T.
+    """
+    model = model.get_base_model() if isinstance(model, PeftModel) else model
+    tokens = min(tokens, longest_input(model) or tokens)
+    inputs = random_inputs(model, batch_size=rows, tokens=tokens, generator=torch.Generator().manual_seed(0))
+    return inputs | labels_for(model, rows)
+
+
+def _endless(batches: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    while True:
+        yield from batches

@@ -1,0 +1,60 @@
+"""Distillation: a loss that pulls a model's answers towards those of a teacher (Hinton, Vinyals and Dean 2015)."""
+
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.nn import functional
+from transformers import Trainer
+
+from prunelora.data.metrics import SINGLE_LABEL
+from prunelora.errors import DataError
+
+TEACHER = "teacher_logits"
+
+
+def check_teacher(train: Dataset, problem_type: str) -> None:
+    """Hold the training rows to have a teacher's answers, of a kind that can be distilled.
+
+    Raises:
+        DataError: If they have none, or the task is no single-label classification.
+    """
+    if TEACHER not in train.column_names:
+        raise DataError(
+            f"distillation needs a teacher's logits for every training row: a column {TEACHER!r}, found "
+            f"{', '.join(train.column_names)}. Add it, or set distillation=0."
+        )
+    if problem_type != SINGLE_LABEL:
+        raise DataError(f"distillation is for one label a row; this task is {problem_type}. Set distillation=0.")
+
+
+class DistillingTrainer(Trainer):
+    """A Trainer whose loss is (1 - w) * task loss + w * t^2 * KL(teacher || student), both softened by t."""
+
+    def __init__(self, *args: Any, weight: float, temperature: float, **kwargs: Any) -> None:
+        """Take the Trainer's arguments, the weight w and the temperature t."""
+        super().__init__(*args, **kwargs)
+        self.weight = weight
+        self.temperature = temperature
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Add the teacher's part; rows without a teacher's answers, as in evaluation, have the task's loss alone."""
+        teacher = inputs.pop(TEACHER, None)
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        if teacher is not None:
+            logits = outputs["logits"] if isinstance(outputs, dict) else outputs[1]
+            loss = (1 - self.weight) * loss + self.weight * distance(logits, teacher, self.temperature)
+        return (loss, outputs) if return_outputs else loss
+
+
+def distance(logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """t^2 * KL(softmax(teacher / t) || softmax(logits / t)), the mean over rows; both (B, C)."""
+    student = functional.log_softmax(logits / temperature, dim=-1)
+    wanted = functional.log_softmax(teacher.to(logits) / temperature, dim=-1)
+    return temperature**2 * functional.kl_div(student, wanted, reduction="batchmean", log_target=True)

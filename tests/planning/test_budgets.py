@@ -1,0 +1,237 @@
+"""Budgets in MACs, parameters and milliseconds: never exceeded, the best of all choices, clear where impossible."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import prunelora as pl
+from prunelora.errors import PlanError
+from prunelora.importance.importance import Importance
+from prunelora.models.architecture import Architecture
+from prunelora.models.lineage import Lineage
+from prunelora.planning.allocation import Allocation, allocate
+from prunelora.planning.cost_tables import CostTable, macs_table, parameters_table
+from prunelora.planning.costs import block_macs, block_parameters
+from prunelora.planning.normalise import balanced
+
+BERT_BASE = Architecture(family="bert", hidden_size=768, head_dim=64, num_heads=(12,) * 12, num_neurons=(3072,) * 12)
+SMALL = Architecture(family="bert", hidden_size=24, head_dim=6, num_heads=(4, 4, 4), num_neurons=(40, 40, 40))
+
+
+def random_scores(architecture: Architecture, seed: int = 0) -> Importance:
+    rng = np.random.default_rng(seed)
+    return Importance(
+        heads=tuple(rng.random(count) ** 2 for count in architecture.num_heads),
+        ffn=tuple(rng.random(count) ** 4 for count in architecture.num_neurons),
+        lineage=Lineage.whole(architecture),
+        num_parameters=block_parameters(architecture) + 5_000,
+    )
+
+
+def milliseconds(architecture: Architecture, *, fixed: float = 3.0) -> CostTable:
+    """Made-up times that grow in uneven steps, as those of a device do."""
+    return CostTable(
+        unit="ms",
+        heads=tuple(0.7 * np.ceil(np.arange(count + 1) / 2) for count in architecture.num_heads),
+        neurons=tuple(0.5 * np.ceil(np.arange(count + 1) / 16) for count in architecture.num_neurons),
+        fixed=fixed,
+    )
+
+
+# The solver -----------------------------------------------------------------------------------------------------------
+
+
+def best_by_trying_all(table: CostTable, heads, neurons, limit: float, round_to: int) -> float:
+    """Highest value of all choices within the limit: the independent reference."""
+    options = [range(len(scores) + 1) for scores in heads]
+    options += [sorted({*range(0, len(scores) + 1, round_to), len(scores)}) for scores in neurons]
+    sums = [[0.0, *itertools.accumulate(sorted(scores, reverse=True))] for scores in [*heads, *neurons]]
+    return max(
+        sum(values[count] for values, count in zip(sums, counts, strict=True))
+        for counts in itertools.product(*options)
+        if table.cost(counts[: len(heads)], counts[len(heads) :]) <= limit * (1 + 1e-9)
+    )
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 3), st.floats(0.0, 1.0), st.booleans())
+def test_no_choice_within_the_limit_is_better(seed, round_to, share, whole_numbers):
+    rng = np.random.default_rng(seed)
+    heads, neurons = [rng.random(3) for _ in range(2)], [rng.random(5) / 2 for _ in range(2)]
+    steps = [rng.integers(1, 9, size=n).astype(float) if whole_numbers else rng.random(n) for n in (3, 3, 5, 5)]
+    costs = [np.concatenate([[0.0], np.cumsum(one)]) for one in steps]
+    table = CostTable("ms", heads=tuple(costs[:2]), neurons=tuple(costs[2:]), fixed=1.0)
+    limit = table.fixed + share * (table.whole - table.fixed)
+    found = allocate(table, heads, neurons, limit=limit, round_to=round_to)
+    assert found is not None
+    best = best_by_trying_all(table, heads, neurons, limit, round_to)
+    assert found.cost <= limit * (1 + 1e-9)
+    assert found.value <= best + 1e-9 <= found.bound + 2e-9
+    # Whole costs are solved exactly, others on a grid of tens of thousands of steps.
+    assert found.value == pytest.approx(best, rel=1e-9 if whole_numbers else 1e-3)
+
+
+@pytest.mark.parametrize("keep", [0.7, 0.35, 0.1])
+@pytest.mark.parametrize("of", ["MACs", "parameters", "ms"])
+def test_a_real_size_is_solved_to_within_a_thousandth_of_the_bound(keep, of):
+    table = {
+        "MACs": macs_table(BERT_BASE, tokens=128),
+        "parameters": parameters_table(BERT_BASE),
+        "ms": milliseconds(BERT_BASE, fixed=0.0),
+    }[of]
+    scores = random_scores(BERT_BASE)
+    heads, neurons = balanced(scores.heads, scores.ffn, table, "cost")
+    found = allocate(table, heads, neurons, limit=keep * table.whole, round_to=8)
+    assert isinstance(found, Allocation)
+    assert 0.995 * keep < found.cost / table.whole <= keep * (1 + 1e-9)
+    # The made-up times have steps of 16 neurons and 2 heads: more lies between what is whole and what is not.
+    assert 1 - found.value / found.bound < (0.01 if of == "ms" else 0.001)
+
+
+def test_what_is_worth_nothing_still_stays_where_there_is_room():
+    table = macs_table(SMALL, tokens=16)
+    zeros = [np.zeros(4)] * 3, [np.zeros(40)] * 3
+    found = allocate(table, *zeros, limit=table.whole, round_to=8)
+    assert (found.heads, found.neurons) == (SMALL.num_heads, SMALL.num_neurons)
+
+
+def test_a_limit_below_what_no_cut_removes_has_no_allocation():
+    table = milliseconds(SMALL)
+    scores = random_scores(SMALL)
+    assert allocate(table, scores.heads, scores.ffn, limit=2.99) is None
+    nothing = allocate(table, scores.heads, scores.ffn, limit=3.0)
+    assert (nothing.heads, nothing.neurons, nothing.cost) == ((0, 0, 0), (0, 0, 0), 3.0)
+
+
+# Plans ----------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(st.floats(0.01, 1.0), st.integers(0, 1000), st.sampled_from([1, 3, 8]), st.sampled_from(["paper", "none"]))
+def test_a_share_of_macs_or_parameters_is_never_exceeded(keep, seed, round_to, normalise):
+    scores = random_scores(SMALL, seed)
+    options = {"round_to": round_to, "normalise": normalise}
+    by_macs = pl.make_plan(scores, keep_macs=keep, tokens=16, **options).architecture
+    by_parameters = pl.make_plan(scores, keep_params=keep, **options).architecture
+    assert block_macs(by_macs, tokens=16).total <= keep * block_macs(SMALL, tokens=16).total * (1 + 1e-9)
+    assert block_parameters(by_parameters) <= keep * block_parameters(SMALL) * (1 + 1e-9)
+    for architecture in (by_macs, by_parameters):
+        assert all(count % round_to == 0 or count == 40 for count in architecture.num_neurons)
+
+
+def test_the_best_of_every_layer_stay():
+    scores = random_scores(SMALL)
+    plan = pl.make_plan(scores, keep_macs=0.5, round_to=1)
+    for units, kept in ((scores.heads, plan.heads), (scores.ffn, plan.neurons)):
+        for values, ids in zip(units, kept, strict=True):
+            gone = np.delete(values, ids)
+            if len(ids) and len(gone):
+                assert values[list(ids)].min() >= gone.max()
+    assert not plan.keeps_everything
+
+
+def test_all_parameters_count_the_embeddings_too():
+    scores = random_scores(SMALL)
+    whole = block_parameters(SMALL) + 5_000
+    plan = pl.make_plan(scores, keep_params=0.8, count="all")
+    left = block_parameters(plan.architecture) + 5_000
+    assert 0.75 * whole < left <= 0.8 * whole
+    assert plan.architecture != pl.make_plan(scores, keep_params=0.8).architecture
+
+
+def test_times_are_held_by_the_table_of_the_device():
+    scores, table = random_scores(SMALL), milliseconds(SMALL)
+    by_speed = pl.make_plan(scores, speedup=2, latency=table)
+    by_time = pl.make_plan(scores, max_latency_ms=table.whole / 2, latency=table)
+    assert by_speed.id == by_time.id
+    assert 0.8 * table.whole / 2 < table.of(by_speed.architecture) <= table.whole / 2
+    assert by_speed.provenance["budget"]["unit"] == "ms"
+
+
+def test_a_budget_is_of_the_base_model_also_after_a_cut():
+    """Half of a model that was cut to three quarters is half of the base, and keeps nothing that is gone."""
+    whole = random_scores(SMALL)
+    first = pl.make_plan(whole, keep_macs=0.75)
+    left = Importance(
+        heads=tuple(values[list(ids)] for values, ids in zip(whole.heads, first.heads, strict=True)),
+        ffn=tuple(values[list(ids)] for values, ids in zip(whole.ffn, first.neurons, strict=True)),
+        lineage=first.lineage,
+    )
+    second = pl.make_plan(left, keep_macs=0.5)
+    share = block_macs(second.architecture, tokens=128).total / block_macs(SMALL, tokens=128).total
+    assert 0.45 < share <= 0.5
+    assert first.then(second) == second
+    assert pl.make_plan(left, keep_macs=1.0).lineage == first.lineage
+
+
+def test_more_worth_per_cost_in_heads_keeps_more_heads():
+    scores = random_scores(SMALL)
+    plenty = Importance(tuple(100 * one for one in scores.heads), scores.ffn, scores.lineage)
+    raw = {"keep_macs": 0.4, "normalise": "none", "balance": "none"}
+    assert pl.make_plan(plenty, **raw).architecture.total_heads > pl.make_plan(scores, **raw).architecture.total_heads
+    # Balanced, the scale of the one kind says nothing.
+    even = raw | {"balance": "cost"}
+    assert pl.make_plan(plenty, **even).id == pl.make_plan(scores, **even).id
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep_macs": 0.5, "keep_heads": 3}, r"keep_heads=3, keep_macs=0.5: two budgets. Give one of keep_macs"),
+        ({"keep_macs": 0.5, "speedup": 2}, "two budgets"),
+        ({"keep_macs": 0}, r"keep_macs=0: expected a fraction above 0 and at most 1"),
+        ({"keep_macs": 1.5}, "expected a fraction"),
+        ({"keep_params": math.nan}, "expected a fraction"),
+        ({"keep_params": True}, "expected a fraction"),
+        ({"keep_params": 0.5, "count": "some"}, "count='some' is unknown"),
+        ({"speedup": 0.5, "latency": milliseconds(SMALL)}, "speedup=0.5: expected a number of 1 or more"),
+        ({"speedup": 2}, r"speedup=2 needs times of this device: pass latency=measure_latency_model"),
+        ({"max_latency_ms": -1, "latency": milliseconds(SMALL)}, "expected milliseconds"),
+        ({"speedup": 2, "latency": milliseconds(BERT_BASE)}, "was measured for another model"),
+        ({"keep_macs": 0.5, "balance": "even"}, "balance='even' is unknown. Use one of: cost, none"),
+        ({"rank_by": "neurons"}, "rank_by='neurons' is unknown"),
+    ],
+)
+def test_a_budget_that_has_no_meaning_is_an_error(options, message):
+    with pytest.raises(PlanError, match=message):
+        pl.make_plan(random_scores(SMALL), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "pattern"),
+    [
+        ({"keep_params": 0.15, "count": "all"}, r"Use keep_params >= ([\d.]+), or count='encoder'"),
+        ({"max_latency_ms": 1.0, "latency": milliseconds(SMALL)}, r"Use max_latency_ms >= ([\d.]+)"),
+        ({"speedup": 20, "latency": milliseconds(SMALL)}, r"Use a speedup below ([\d.]+)"),
+    ],
+)
+def test_a_budget_that_cannot_be_met_names_one_that_can(options, pattern):
+    import re
+
+    scores = random_scores(SMALL)
+    with pytest.raises(PlanError, match=pattern) as raised:
+        pl.make_plan(scores, **options)
+    nearest = float(re.search(pattern, str(raised.value))[1].rstrip("."))
+    name = next(iter(options))
+    feasible = pl.make_plan(scores, **(options | {name: nearest}))
+    assert feasible.architecture.total_heads == 0
+
+
+def test_scores_that_do_not_count_parameters_cannot_count_all():
+    scores = random_scores(SMALL)
+    uncounted = Importance(scores.heads, scores.ffn, scores.lineage)
+    with pytest.raises(PlanError, match="do not say how many parameters"):
+        pl.make_plan(uncounted, keep_params=0.9, count="all")
+
+
+def test_feed_forward_ranks_can_follow_the_neurons():
+    heads = [np.full(4, value) for value in (3.0, 2.0, 1.0)]
+    neurons = [np.full(40, value) for value in (1.0, 2.0, 3.0)]
+    scores = Importance(tuple(heads), tuple(neurons), Lineage.whole(SMALL))
+    options = {"targets": ("query", "up"), "num_high": 1}
+    assert pl.make_plan(scores, **options).ranks == {"query": (8, 4, 4), "up": (8, 4, 4)}
+    assert pl.make_plan(scores, rank_by="parts", **options).ranks == {"query": (8, 4, 4), "up": (4, 4, 8)}
