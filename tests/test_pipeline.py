@@ -1,5 +1,6 @@
 """The whole way, small: every stage once, resuming, hand-edited plans, repeated stages, and the API's own doors."""
 
+import gc
 import json
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from small_run import make_data, make_model
 from tiny import largest_difference, logits
+from transformers import Trainer
 
 import prunelora as pl
 from prunelora import stages
@@ -111,6 +113,19 @@ def test_tuning_first_can_be_distilled(inputs, tmp_path):
     assert outcome.ran == ("finetune-1", "merge-1", "score", "plan", "prune", "finetune", "merge")
     with pytest.raises(RecipeError, match="needs a teacher, and no model was merged before"):
         run(inputs, tmp_path / "other", ["score", "plan", "prune", "finetune", "merge"], **{"finetune.distillation": 1})
+
+
+def test_a_run_leaves_no_model_in_memory(inputs, tmp_path):
+    """Comparisons run many in one process."""
+    gc.collect()
+    before = {id(one) for one in gc.get_objects() if isinstance(one, torch.nn.Module | Trainer)}
+    gc.disable()  # What is left must go by itself, not when Python happens to look.
+    try:
+        run(inputs, tmp_path / "run", ["finetune", "merge"])
+        after = [one for one in gc.get_objects() if isinstance(one, torch.nn.Module | Trainer)]
+    finally:
+        gc.enable()
+    assert [type(one).__name__ for one in after if id(one) not in before] == []
 
 
 def test_a_finished_run_does_nothing_again(finished, inputs):

@@ -7,6 +7,7 @@
 
 import dataclasses
 import functools
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,22 @@ def execute(
     Raises:
         PruneLoraError: Of the kind that fits. What earlier stages left stays.
     """
+    try:
+        return _execute(recipe, RunFolder(out), until, task, tell or (lambda _: None), progress)
+    finally:
+        # A Trainer, its model and its optimiser refer to each other in circles, which Python is slow to find: run after
+        # run, as in a comparison, they would fill the memory.
+        gc.collect()
+
+
+def _execute(
+    recipe: Recipe, folder: RunFolder, until: str | None, task: TaskData | None, tell: Tell, progress: bool
+) -> Outcome:
     recipe.check()
     names = recipe.names
     if until is not None and until not in names:
         raise RecipeError(f"The recipe has no stage {until!r}. It has: {', '.join(names)}.")
     last = len(names) - 1 if until is None else names.index(until)
-    tell = tell or (lambda _: None)
-    folder = RunFolder(out)
     if any(stage.stage == "export" for stage in recipe.stages[: last + 1]):
         require_packages()
     source = model_source(recipe.model)

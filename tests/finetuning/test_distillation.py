@@ -48,12 +48,11 @@ def test_a_student_learns_the_teachers_answers_where_labels_say_nothing(folder):
     model = student(folder)
     # The checkpoint that is kept is the one that agrees best with the teacher.
     ones = rows(8).remove_columns("labels").add_column("labels", [1] * 8)
-    pl.finetune(
-        model, train, ones, tokenizer=tokenizer, distillation=1.0, epochs=8, learning_rate=5e-3, progress=False
-    )
+    options = {"distillation": 1.0, "epochs": 8, "batch_size": 4, "learning_rate": 5e-3}
+    pl.finetune(model, train, ones, tokenizer=tokenizer, progress=False, **options)
     with torch.no_grad():
         logits = model(input_ids=torch.tensor(rows()["input_ids"])).logits
-    assert float((logits[:, 1] - logits[:, 0]).mean()) > 2.0
+    assert float((logits[:, 1] - logits[:, 0]).min()) > 0.3
 
 
 def test_without_a_teachers_answers_distillation_is_an_error(folder):

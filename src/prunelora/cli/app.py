@@ -213,7 +213,7 @@ def check(
     model: Annotated[
         str, typer.Option(help="Model: a folder, a hub name, or minilm. Only its configuration is read.")
     ] = "minilm",
-    data: Annotated[str | None, typer.Option(help="Task data, to look at its rows and lengths too.")] = None,
+    data: Annotated[str | None, typer.Option(help="Task data: its rows and lengths, and the time of an epoch.")] = None,
     latency: Annotated[
         bool,
         typer.Option(

@@ -52,10 +52,10 @@ def _words(wanted: Recipe, start: Recipe, source: str) -> list[str] | None:
         f"{stage}.{name}": _text(value)
         for stage, content in _stages(wanted).items()
         for name, value in content.items()
-        if value != there.get(stage, {}).get(name)
+        if repr(value) != repr(there.get(stage, {}).get(name))  # One head is 1, all of them are 1.0.
     }
     found = found.with_settings(settings)
-    if (_stages(found), found.task, found.model) != (_stages(wanted), wanted.task, wanted.model):
+    if (repr(_stages(found)), found.task, found.model) != (repr(_stages(wanted)), wanted.task, wanted.model):
         return None
     typed = ["--recipe", source]
     for name, text in options.items():
@@ -89,7 +89,6 @@ def _option(recipe: Recipe, name: str) -> str:
         return _text(float(f"{epochs:.6g}"))
     owner, _, field = recipe.key_of(name).rpartition(".")
     value = getattr(dict(zip(recipe.names, recipe.stages, strict=True))[owner], field)
-    # One head and all of them are different budgets: 1 and 1.0.
     return repr(value) if name in ("keep_heads", "keep_ffn") and value is not None else _text(value)
 
 

@@ -319,8 +319,9 @@ def _covered(axes: Axes, point: _Point) -> list[Bbox]:
 
 def _along(axes: Axes, points: Sequence[_Point]) -> Iterator[Bbox]:
     """Pixels that a line through some points covers, as small boxes one behind the other."""
-    places = axes.transData.transform([(point.x, point.y) for point in points]) if points else []
-    for start, end in pairwise(places):
+    if not points:
+        return
+    for start, end in pairwise(axes.transData.transform([(point.x, point.y) for point in points])):
         steps = max(1, round(math.dist(start, end) / _STEP))
         for step in range(steps):
             x, y = start + (end - start) * (step + 0.5) / steps
