@@ -165,7 +165,7 @@ def test_every_command_has_its_section():
 
 def test_every_setting_of_a_stage_is_in_a_table():
     text = (DOCS / "recipes.md").read_text(encoding="utf-8")
-    shown = set(re.findall(r"\{settings\} prunelora\.recipe\.(\w+)", text))
+    shown = set(re.findall(r"\{settings\} prunelora\.stage_settings\.(\w+)", text))
     expected = {kind.__name__ for kind in STAGE_KINDS.values() if set(kind.model_fields) - {"stage"}}
-    assert len(expected) == 7
+    assert len(expected) == 8
     assert shown == expected
