@@ -17,11 +17,12 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 RUN := runs/demo
 SETUP_STAMP := $(VENV)/.setup-stamp
 DOCS_STAMP := $(VENV)/.docs-stamp
+BENCH_STAMP := $(VENV)/.bench-stamp
 
-.PHONY: help setup demo test test-slow lint format docs bench bench-glue wheel-check clean distclean
+.PHONY: help setup demo test test-slow lint format docs bench bench-glue bench-ablation bench-peers wheel-check clean distclean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
 
 setup: $(SETUP_STAMP) ## make .venv with everything that the other targets need (first time: some minutes)
 
@@ -35,6 +36,10 @@ $(SETUP_STAMP): pyproject.toml constraints.txt
 
 $(DOCS_STAMP): $(SETUP_STAMP)
 	$(PIP) install $(PIP_ARGS) -c constraints.txt -e ".[docs]"
+	@touch $@
+
+$(BENCH_STAMP): $(SETUP_STAMP)
+	$(PIP) install $(PIP_ARGS) -c constraints.txt -e ".[bench]"
 	@touch $@
 
 demo: $(SETUP_STAMP) ## the embedded example: score, plan, prune, tune, export, measure and report; into runs/demo
@@ -67,6 +72,12 @@ bench: $(SETUP_STAMP) ## time and memory of scoring
 
 bench-glue: $(SETUP_STAMP) ## six GLUE tasks, four methods, three seeds (hours; GLUE=folder with the tasks)
 	$(BIN)/python -m benchmarks.glue
+
+bench-ablation: $(SETUP_STAMP) ## which parts of the method help, four tasks (many hours; GLUE=folder with the tasks)
+	$(BIN)/python -m benchmarks.ablation
+
+bench-peers: $(BENCH_STAMP) ## Torch-Pruning, random, magnitude, LoRA, full beside prunelora (hours; GLUE=folder with the tasks)
+	$(BIN)/python -m benchmarks.peers
 
 wheel-check: $(SETUP_STAMP) ## build the wheel, install it apart from this folder, and run it there
 	rm -rf dist

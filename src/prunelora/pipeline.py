@@ -8,7 +8,7 @@
 import dataclasses
 import functools
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,18 +151,9 @@ def _execute(
         run = Run(recipe, folder, task, load_tokenizer(source), progress=progress)
         ran: list[str] = []
         pending = [_Restoring(lambda: setattr(run, "model", run.pretrained()), model_only=True)]
-        key = digest(
-            {
-                "model": fingerprint(source),
-                "data": task.fingerprint,
-                "max_length": recipe.task.max_length,
-                "seed": recipe.seed,
-                "prunelora": __version__,
-            }
-        )
-        for name, settings in list(zip(names, recipe.stages, strict=True))[: last + 1]:
+        plan_id = functools.partial(_plan_id, run, tell)
+        for name, settings, key in keys_of(recipe, fingerprint(source), task, plan_id, until=until):
             work = WORK[settings.stage]
-            key = digest({"stage": settings.model_dump(mode="json"), "after": key})
             if folder.is_done(name, key):
                 # Restoring is put off until a later stage has something to do, and what it replaces is left out.
                 if work.whole_model:
@@ -180,23 +171,55 @@ def _execute(
                 ran.append(name)
                 tell(f"{name}: {record.seconds:.1f} s")
             run.done.append(name)
-            if settings.stage == "plan":
-                key = _with_edits(run, name, key, tell)
         _read_for_report(run)
         return Outcome(folder.path, run.results(), tuple(ran))
+
+
+def keys_of(
+    recipe: Recipe, source: str, task: TaskData, plan_id: Callable[[str], str], *, until: str | None = None
+) -> Iterator[tuple[str, Any, str]]:
+    """Name, settings and key of one stage after the other; a key says exactly what a stage's result depends on.
+
+    It is a hash of the stage's settings and of the key before it; the first one's is of model, data, seed and version.
+    A plan may be edited by hand, so what comes after it depends on the plan, not on how it was made: `plan_id` is asked
+    for it when the next key is wanted, and must find the plan made by then.
+
+    Args:
+        recipe: The stages.
+        source: Fingerprint of the pretrained model.
+        task: Its rows and labels.
+        plan_id: Gives the id of the plan that a stage, by its name, has left.
+        until: Name of the last stage; all if not given.
+    """
+    key = digest(
+        {
+            "model": source,
+            "data": task.fingerprint,
+            "max_length": recipe.task.max_length,
+            "seed": recipe.seed,
+            "prunelora": __version__,
+        }
+    )
+    for name, settings in zip(recipe.names, recipe.stages, strict=True):
+        key = digest({"stage": settings.model_dump(mode="json"), "after": key})
+        yield name, settings, key
+        if settings.stage == "plan":
+            key = digest({"plan": plan_id(name), "after": key})
+        if name == until:
+            return
 
 
 def _files(run: Run, name: str, files: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(run.path(name, file).name for file in files)
 
 
-def _with_edits(run: Run, name: str, key: str, tell: Tell) -> str:
-    """A plan may be edited by hand: what is done after it depends on the file, not on how it was made."""
+def _plan_id(run: Run, tell: Tell, name: str) -> str:
+    """Id of the plan as it is in the folder, where a person may have edited it."""
     path = run.path(name, "plan.json")
     plan, record = Plan.load(path), run.folder.record(name)
     if record is not None and record.facts["plan_id"] != plan.id:
         tell(f"{name}: {path.name} was edited by hand (plan {plan.id}); it is used as it is")
-    return digest({"plan": plan.id, "after": key})
+    return plan.id
 
 
 def _read_for_report(run: Run) -> None:

@@ -1,7 +1,7 @@
 """Cells of a comparison: one training each, in a folder of its own that is finished or is not."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from prunelora import __version__
 from prunelora.comparison.methods import Method
 from prunelora.comparison.results import CellFacts
+from prunelora.comparison.sharing import bring_over, run_folders
 from prunelora.data.task import TaskData
 from prunelora.errors import RecipeError
 from prunelora.evaluation.machine import describe_machine
@@ -69,17 +70,36 @@ class Cell:
 
 def cell_of(method: Method, learning_rate: float, seed: int, *, out: Path) -> Cell:
     """The cell and its place under the comparison's folder."""
-    return Cell(method, learning_rate, seed, out / "cells" / method.name / f"lr-{learning_rate:g}" / f"seed-{seed}")
+    return Cell(method, learning_rate, seed, folder_of(method.name, learning_rate, seed, out=out))
+
+
+def folder_of(method: str, learning_rate: float, seed: int, *, out: Path) -> Path:
+    """The run folder of a cell by its method's name, under the comparison's folder."""
+    return out / "cells" / method / f"lr-{learning_rate:g}" / f"seed-{seed}"
 
 
 def run_cell(
-    cell: Cell, task: TaskData, *, progress: bool = False, tell: Callable[[str], None] | None = None
+    cell: Cell,
+    task: TaskData,
+    *,
+    share_with: Sequence[Path] = (),
+    progress: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> CellFacts:
     """Train a cell, or go on with one that was stopped; what is finished under the same recipe is not repeated.
+
+    Args:
+        cell: What to train.
+        task: Its data.
+        share_with: Folders of comparisons. What their cells have finished and this one begins with too is brought over.
+        progress: Show progress bars.
+        tell: Called with a line for every stage.
 
     Raises:
         PruneLoraError: Of the kind that fits. What its earlier stages left stays.
     """
+    if share_with and cell.facts() is None:
+        bring_over(cell.recipe, cell.folder, task, run_folders(share_with, cell.seed))
     outcome = execute(cell.recipe, cell.folder, task=task, progress=progress, tell=tell)
     before = cell.facts()
     if before is not None and not outcome.ran:
@@ -89,12 +109,12 @@ def run_cell(
     return facts
 
 
-def run_cell_in_worker(cell: Cell, threads: int) -> CellFacts:
+def run_cell_in_worker(cell: Cell, threads: int, share_with: Sequence[Path] = ()) -> CellFacts:
     """The same in a process of its own, with a share of the cores."""
     from prunelora.data.load import load_task
 
     torch.set_num_threads(threads)
-    return run_cell(cell, load_task(cell.recipe.task))
+    return run_cell(cell, load_task(cell.recipe.task), share_with=share_with)
 
 
 def portable(recipe: Recipe) -> dict[str, Any]:

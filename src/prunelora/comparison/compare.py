@@ -72,6 +72,7 @@ def compare(
     keep_macs: Sequence[float] = (),
     timing: bool = True,
     timing_settings: TimingSettings | None = None,
+    share_with: Sequence[Path | str] = (),
     jobs: int = 1,
     tell: Tell | None = None,
     progress: bool = True,
@@ -86,6 +87,9 @@ def compare(
     With several budgets (`keep_macs`) every method that has a plan is trained at each of them, to see what speed costs.
     Its learning rate is tried at one budget, the nearest to a half, and used for the others.
 
+    Stages that several trainings begin with, the same in all that they depend on, are done once. Every training's
+    record has the seconds that they took, so times are those of each method alone.
+
     Args:
         base: Gives the model, the task and trust_remote_code; its stages and seed are not used.
         out: Folder for everything.
@@ -98,6 +102,7 @@ def compare(
         timing: Time training steps and forward passes after the trainings. Without it a timing that an earlier call
             made of the same models is kept.
         timing_settings: How to.
+        share_with: Folders of other comparisons whose trainings' first stages may be used too.
         jobs: Processes that train at the same time, each with its share of the cores.
         tell: Called with a line for every cell and stage.
         progress: Show progress bars.
@@ -114,6 +119,7 @@ def compare(
     tuned = tried_on(chosen)
     task = load_task(base.task)
     out = Path(out)
+    train = partial(_run, task=task, share_with=(out, *map(Path, share_with)), jobs=jobs, progress=progress)
     with _locked(out):
         for note in task.notes:
             tell(note)
@@ -124,13 +130,13 @@ def compare(
         }
         counted = sum(map(len, trials.values())) + len(chosen) * len(seeds) - len(trials)
         counter = _Progress(counted, tell)
-        found = _run([cell for cells in trials.values() for cell in cells], task, counter, jobs, progress)
+        found = train([cell for cells in trials.values() for cell in cells], counter)
         best = {name: _best(cells, found, task.metrics[0]) for name, cells in trials.items()}
         rates = {method.name: best[tuned[method.name].name] for method in chosen}
         budgets = [
             cell_of(method, rates[method.name], seeds[0], out=out) for method in chosen if method.name not in trials
         ]
-        found |= _run(budgets, task, counter, jobs, progress)
+        found |= train(budgets, counter)
         rest = [cell_of(method, rates[method.name], seed, out=out) for seed in seeds[1:] for method in chosen]
         missing = tuple(str(cell) for cell in rest if cell.facts() is None)
         collected = partial(
@@ -139,7 +145,7 @@ def compare(
         if missing:
             # An early look, which stays if the rest is stopped.
             _write(_with_old(collected(seeds=seeds[:1], missing=missing), out), out)
-        found |= _run(rest, task, counter, jobs, progress)
+        found |= train(rest, counter)
         results = collected(seeds=seeds)
         results = _with_timing(results, chosen, task, out, tell, timing_settings) if timing else _with_old(results, out)
         _write(results, out)
@@ -206,25 +212,33 @@ def _locked(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _run(cells: Sequence[Cell], task: TaskData, counter: _Progress, jobs: int, progress: bool) -> Found:
+def _run(
+    cells: Sequence[Cell],
+    counter: _Progress,
+    *,
+    task: TaskData,
+    share_with: Sequence[Path],
+    jobs: int,
+    progress: bool,
+) -> Found:
     if jobs > 1:
-        return _run_at_once(cells, counter, jobs)
+        return _run_at_once(cells, counter, share_with, jobs)
     found: Found = {}
     for cell in cells:
         counter.starts(cell)
         started, done = time.perf_counter(), cell.facts() is not None
-        found[key_of(cell)] = run_cell(cell, task, progress=progress)
+        found[key_of(cell)] = run_cell(cell, task, share_with=share_with, progress=progress)
         counter.ended(None if done else time.perf_counter() - started)
     return found
 
 
-def _run_at_once(cells: Sequence[Cell], counter: _Progress, jobs: int) -> Found:
+def _run_at_once(cells: Sequence[Cell], counter: _Progress, share_with: Sequence[Path], jobs: int) -> Found:
     threads = max(1, torch.get_num_threads() // jobs)
     found: Found = {}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         running = {}
         for cell in cells:
-            running[pool.submit(run_cell_in_worker, cell, threads)] = cell
+            running[pool.submit(run_cell_in_worker, cell, threads, share_with)] = cell
         for future in as_completed(running):
             cell = running[future]
             found[key_of(cell)] = future.result()

@@ -1,0 +1,98 @@
+"""Train what is missing, and make the page.
+
+python -m benchmarks.ablation [--tasks sst2,rte] [--groups bases,repair] [--seeds 0,1,2] [--page-only]
+
+Every variant of variants.py is trained on every task with seed 0. With the other seeds come the references, both ways
+to walk, and those variants that came out best on the validation rows; the same are trained at a smaller share of the
+MACs too. `--every-seed` trains all variants with all seeds.
+
+Trainings lie in runs/ablation (TASK/GROUP; whatever is finished there is not repeated, and what several begin with is
+done once). Results lie in benchmarks/ablation/results, TASK-GROUP.json; a training that has its row there is not run
+again, also where its run folder is gone. A variant that is changed in variants.py, or in its recipe, is new.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.ablation.variants import GROUPS, SEEDS, TASKS, Variant
+
+ROOT = Path(__file__).resolve().parents[2]
+GLUE = Path(os.environ.get("GLUE", ROOT.parent / "shared" / "glue"))
+RUNS = ROOT / "runs" / "ablation"
+RESULTS = Path(__file__).resolve().parent / "results"
+PAGE = ROOT / "docs" / "ablation.md"
+ALL_GROUPS = (*GROUPS, "tight")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description="The ablation.")
+    parser.add_argument("--tasks", default=",".join(TASKS), help="tasks, joined by commas")
+    parser.add_argument("--groups", default=",".join(ALL_GROUPS), help="groups of variants, joined by commas")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="seeds, joined by commas")
+    parser.add_argument("--every-seed", action="store_true", help="all variants with all seeds, not the best alone")
+    parser.add_argument("--page-only", action="store_true", help="only make the page from the results")
+    asked = parser.parse_args(arguments)
+    tasks, groups, seeds = asked.tasks.split(","), asked.groups.split(","), asked.seeds.split(",")
+    for given, known in ((tasks, TASKS), (groups, ALL_GROUPS), (seeds, tuple(map(str, SEEDS)))):
+        unknown = [one for one in given if one not in known]
+        if unknown:
+            parser.error(f"{unknown[0]} is not known; there are {', '.join(known)}")
+    if not asked.page_only:
+        if not GLUE.is_dir():
+            print(
+                f"{GLUE} is not there. Set the environment variable GLUE to a folder with the tasks.", file=sys.stderr
+            )
+            return 1
+        _run(tasks, groups, [int(seed) for seed in seeds], every_seed=asked.every_seed)
+    from benchmarks.ablation.page import write_page
+
+    print(write_page(RESULTS, PAGE))
+    return 0
+
+
+def _run(tasks: Sequence[str], groups: Sequence[str], seeds: Sequence[int], *, every_seed: bool) -> None:
+    from benchmarks.ablation.results import finalists, read_all
+    from benchmarks.ablation.running import Places, run_group
+
+    def best() -> list[Variant]:
+        return finalists(read_all(RESULTS), tasks)
+
+    places = Places(data=GLUE, runs=RUNS, results=RESULTS)
+    for seed, group, task, variants in schedule(tasks, groups, seeds, best, every_seed=every_seed):
+        title = f"{task}, {group}, seed {seed}"
+        run_group(places, task, group, variants, seed, lambda line, title=title: print(f"{title}: {line}", flush=True))
+
+
+def schedule(
+    tasks: Sequence[str],
+    groups: Sequence[str],
+    seeds: Sequence[int],
+    best: Callable[[], list[Variant]],
+    *,
+    every_seed: bool = False,
+) -> Iterator[tuple[int, str, str, list[Variant]]]:
+    """Seed, group, task and variants, in order: one seed of everything before the next, then as the groups stand.
+
+    What a group is held against comes before it, asked for or not. `best` is asked when it is needed: what came out
+    best may be known by then only.
+    """
+    from benchmarks.ablation.results import members
+
+    ordered = [group for group in ALL_GROUPS if group in groups]
+    if any(group not in ("references", "bases") for group in ordered) and "bases" not in ordered:
+        ordered = sorted([*ordered, "bases"], key=ALL_GROUPS.index)
+    for seed in seeds:
+        for group in ordered:
+            for task in tasks:
+                variants = (
+                    list(GROUPS[group]) if every_seed and group in GROUPS else members(group, best(), seed=seed)
+                )  # fmt: skip
+                if variants:
+                    yield seed, group, task, variants
+
+
+if __name__ == "__main__":
+    sys.exit(main())

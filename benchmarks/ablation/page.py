@@ -1,0 +1,351 @@
+"""The page docs/ablation.md, made from the result files alone."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.ablation.results import (
+    FINALISTS,
+    Difference,
+    Found,
+    Row,
+    accuracy,
+    finalists,
+    loss,
+    mean_over_tasks,
+    members,
+    read_all,
+    tested,
+)
+from benchmarks.ablation.variants import (
+    EPOCHS,
+    EVERYTHING,
+    GROUPS,
+    SEEDS,
+    TASKS,
+    TIGHT,
+    TIGHT_GROUP,
+    TITLES,
+    WALKS,
+    Variant,
+)
+from prunelora.comparison.tables import NONE
+from prunelora.report.reading import percent
+from prunelora.report.sections import Section
+from prunelora.report.tables import Table
+from prunelora.report.writing import Page, page_as_markdown
+from prunelora.storage import write_text
+
+COMMAND = "python -m benchmarks.ablation"
+TITLE = "Ablation"
+YARDSTICK = "lora-all"
+
+# Settings that say how the cut model is tuned, not what is cut.
+_OF_TUNING = ("finetune.", "plan.rank", "plan.targets")
+_MINUS = "\N{MINUS SIGN}"
+
+
+def write_page(results: Path, page: Path) -> Path:
+    """Write the page from the folder of result files."""
+    write_text(page, page_text(read_all(results)))
+    return page
+
+
+def page_text(found: Found) -> str:
+    """The page as Markdown."""
+    return page_as_markdown(page_of(found)).rstrip("\n") + "\n"
+
+
+def page_of(found: Found) -> Page:
+    """What the page says."""
+    if not found.rows:
+        return Page(TITLE, f"No results yet: {COMMAND} trains what is missing and writes this page.", (), (), (), "")
+    best = finalists(found)
+    cells = [row.cell for row in found.rows.values()]
+    machines = ", ".join(sorted({str(cell.machine["cpu"]) for cell in cells}))
+    versions = ", ".join(sorted({cell.prunelora for cell in cells}))
+    return Page(
+        title=TITLE,
+        subtitle=f"Which parts of the method help, alone and together: {len(cells)} trainings of MiniLM, prunelora "
+        f"{versions}, {machines}; made from result files by {COMMAND}.",
+        summary=(("What the validation rows say", tuple(_said(found))),),
+        warnings=tuple(_warnings(found, best)),
+        sections=tuple(section for section in _sections(found, best) if section.table is None or section.table.rows),
+        numbers="benchmarks/ablation/results/TASK-GROUP.json",
+    )
+
+
+def _sections(found: Found, best: Sequence[Variant]) -> Iterator[Section]:
+    rows = ", ".join(f"{task} (at most {rows:,} training rows)" if rows else task for task, rows in TASKS.items())
+    names = ", ".join(variant.name for variant in best) or "not known yet"
+    yield Section(
+        "How to read it",
+        (
+            f"Tasks: {rows}. Every variant trains for {EPOCHS:g} epochs in all; what is trained before the cut counts. "
+            "Half of the MACs stays where nothing else is said.",
+            "Choices are made on validation rows, which are cut from training: the checkpoint, the learning rate, the "
+            "variants that go on. The reported rows stand beside and choose nothing.",
+            "A difference is the mean over tasks of what the variant has more than what it is held against, the same "
+            f"task and seed each. Behind {_pm()} stands its standard error, from the differences over tasks and seeds. "
+            "Of twenty variants that change nothing, one or two come out more than two standard errors away; with few "
+            "pairs more do.",
+            "References and both ways to walk try several learning rates on the first seed; a variant takes the "
+            "multiple that was chosen for its way to walk, so that one thing is changed.",
+            f"The first seed screens all variants. The best {FINALISTS} of each way to walk go on to the other seeds "
+            f"and to {TIGHT:g} of the MACs: {names}. They were taken for being high on the first seed, so a part of "
+            "their lead there is luck, which the other seeds take out.",
+        ),
+    )
+    yield Section(
+        "Accuracy by task",
+        ("On the validation rows, in per cent; on the reported rows in parentheses. Mean over seeds.",),
+        table=_by_task(found, best),
+    )
+    for group in (*GROUPS, "tight"):
+        variants = [one for one in _shown(found, group, best) if one.against is not None]
+        yield Section(
+            TITLES[group],
+            tuple(f"{one.name}: {one.question}" for one in variants) if group != "tight" else (),
+            table=_differences(found, group, variants, best),
+        )
+    yield Section(
+        "Right after the cut",
+        (
+            "Accuracy on the validation rows around the last cut, before any further training, in per cent: mean over "
+            "tasks. The column after repair says what is had where nothing is trained after the cut. Variants that "
+            "change only the tuning are left out: their cut is that of their base.",
+        ),
+        table=_after_the_cut(found, best),
+    )
+    yield Section(
+        "Time and memory",
+        (
+            f"Of {YARDSTICK}'s on the same task with the same seed, mean over tasks. Time is that of all stages up to "
+            "the merged model, as recorded in training, on a machine that may have done other things meanwhile; "
+            "stages that several variants begin with are done once and count for each. Memory is that of a step of the "
+            "last fine-tuning, counted tensor by tensor: what tunes the dense model first needs there what "
+            f"{YARDSTICK} needs.",
+        ),
+        table=_costs(found, best),
+    )
+    yield Section(
+        "Learning rates",
+        ("Accuracy on the validation rows of the first seed, in per cent.",),
+        table=_rates(found),
+    )
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+def _by_task(found: Found, best: Sequence[Variant]) -> Table:
+    shown = [*GROUPS["references"], *GROUPS["bases"], *best, *_shown(found, "tight", best)]
+    rows = []
+    for variant in shown:
+        of_task = {task: [row for row in found.all_of(variant) if row.task == task] for task in TASKS}
+        if not any(of_task.values()):
+            continue
+        texts = [_both(of_task[task]) for task in TASKS]
+        all_rows = [row for some in of_task.values() for row in some]
+        whole = _both(all_rows) if all(of_task.values()) else NONE
+        rows.append((variant.name, *texts, whole))
+    return Table(("variant", *TASKS, "mean"), tuple(rows))
+
+
+def _both(rows: Sequence[Row]) -> str:
+    if not rows:
+        return NONE
+    first, second = (mean_over_tasks((row.task, value(row)) for row in rows) for value in (accuracy, tested))
+    return f"{first:.1f} ({second:.1f})"
+
+
+def _differences(found: Found, group: str, variants: Sequence[Variant], best: Sequence[Variant]) -> Table:
+    rows = []
+    for variant in variants:
+        difference = found.against(variant, accuracy)
+        rows.append(
+            (
+                variant.name,
+                str(variant.against),
+                _points(difference),
+                _points(found.against(variant, loss), digits=3),
+                _points(found.against(variant, tested)),
+                _rests_on(difference),
+                _missing_text(found, group, variant, best),
+            )
+        )
+    columns = ("variant", "against", "accuracy, points", "loss", "reported accuracy, points", "rests on", "missing")
+    return Table(columns, tuple(rows))
+
+
+def _after_the_cut(found: Found, best: Sequence[Variant]) -> Table:
+    rows = []
+    for group in (*GROUPS, "tight"):
+        for variant in _shown(found, group, best):
+            cut = [(row, row.cut) for row in found.all_of(variant) if row.cut is not None]
+            if not cut or not _cuts_otherwise(variant):
+                continue
+            before = [(row.task, 100 * facts.before) for row, facts in cut if facts.before is not None]
+            repaired = [(row.task, 100 * facts.repaired) for row, facts in cut if facts.repaired is not None]
+            rows.append(
+                (
+                    variant.name,
+                    *(
+                        _one(values)
+                        for values in (
+                            before,
+                            [(row.task, 100 * facts.cut) for row, facts in cut],
+                            repaired,
+                            [(row.task, accuracy(row)) for row, _ in cut],
+                        )
+                    ),
+                    _counted([(row.task, row.cell.seed) for row, _ in cut]),
+                )
+            )
+    return Table(("variant", "before the cut", "cut", "after repair", "after tuning", "rests on"), tuple(rows))
+
+
+def _cuts_otherwise(variant: Variant) -> bool:
+    """Whether it can cut other heads and neurons than its way to walk does, or cut another model."""
+    return variant.recipe not in WALKS or not variant.changes or not all(
+        key.startswith(_OF_TUNING) for key in variant.changes
+    )  # fmt: skip
+
+
+def _costs(found: Found, best: Sequence[Variant]) -> Table:
+    dense = EVERYTHING[YARDSTICK]
+    rows = []
+    for group in (*GROUPS, "tight"):
+        for variant in _shown(found, group, best):
+            own = list(found.all_of(variant))
+            pairs = [(row, other) for row in own if (other := found.row(dense, row.task, row.cell.seed)) is not None]
+            if not own:
+                continue
+            rows.append(
+                (
+                    variant.name,
+                    f"{mean_over_tasks((row.task, row.cell.steps) for row in own):,.0f}",
+                    _share([(row.task, row.seconds / other.seconds) for row, other in pairs]),
+                    _share([(row.task, row.training_memory / other.training_memory) for row, other in pairs]),
+                    _kept([row.heads for row in own]),
+                    _kept([row.neurons for row in own]),
+                )
+            )
+    return Table(("variant", "steps", "time", "memory", "heads", "neurons"), tuple(rows))
+
+
+def _rates(found: Found) -> Table:
+    rows = []
+    for variant in EVERYTHING.values():
+        for factor in sorted(variant.trials):
+            texts = []
+            for task in TASKS:
+                row = found.trials(variant, task).get(factor)
+                chosen = ", chosen" if found.factor(variant, task) == factor else ""
+                texts.append(NONE if row is None else f"{accuracy(row):.1f}{chosen}")
+            if set(texts) != {NONE}:
+                rows.append((variant.name, f"{variant.rate_at(factor):g}", *texts))
+    return Table(("variant", "learning rate", *TASKS), tuple(rows))
+
+
+# Lines ----------------------------------------------------------------------------------------------------------------
+
+
+def _said(found: Found) -> Iterator[str]:
+    """Which variants differ clearly from what they are held against, and which do not."""
+    better, worse, unclear = [], [], []
+    for variant in EVERYTHING.values():
+        if variant.against is None:
+            continue
+        difference = found.against(variant, accuracy)
+        if not difference.pairs:
+            continue
+        kind = unclear if not difference.is_clear else better if difference.mean > 0 else worse
+        kind.append(f"{variant.name} ({_points(difference)} against {variant.against})")
+    for what, names in (
+        ("better by more than two standard errors", better),
+        ("worse by more than two standard errors", worse),
+        ("no clear difference in accuracy", unclear),
+    ):
+        yield f"{what}: {'; '.join(names) or 'none'}"
+
+
+def _warnings(found: Found, best: Sequence[Variant]) -> Iterator[str]:
+    wanted = [
+        (variant, task, seed)
+        for group in (*GROUPS, "tight")
+        for seed in SEEDS
+        for variant in members(group, best, seed=seed)
+        for task in TASKS
+    ]
+    missing = [one for one in wanted if found.row(*one) is None]
+    if missing:
+        yield f"{len(missing)} of {len(wanted)} trainings are not done yet; the tables say which"
+    if not best:
+        yield "the screening is not complete, so nothing is trained with the other seeds yet but the bases"
+    for one in found.failures:
+        yield f"{one.variant} on {one.task}, seed {one.seed}, ended in an error: {one.message}"
+
+
+def _missing_text(found: Found, group: str, variant: Variant, best: Sequence[Variant]) -> str:
+    """Tasks and seeds that a variant was not trained on yet: "rte: 0; qnli: 1, 2"."""
+    seeds = [seed for seed in SEEDS if variant in members(group, best, seed=seed)]
+    lacking = {task: [str(seed) for seed in seeds if found.row(variant, task, seed) is None] for task in TASKS}
+    return "; ".join(f"{task}: {', '.join(some)}" for task, some in lacking.items() if some)
+
+
+def _shown(found: Found, group: str, best: Sequence[Variant]) -> list[Variant]:
+    """Variants of a group that are to be trained on some seed, and those that were, though no longer among the best."""
+    planned = members(group, best, seed=SEEDS[0])
+    if group != "tight":
+        return planned
+    trained = {variant for variant, *_ in found.rows}
+    return planned + [one for one in TIGHT_GROUP.values() if one.name in trained and one not in planned]
+
+
+def _rests_on(difference: Difference) -> str:
+    return _counted([(task, seed) for task, seed, _ in difference.pairs])
+
+
+def _counted(pairs: Sequence[tuple[str, int]]) -> str:
+    """Tasks and seeds: "sst2, mrpc; seeds 0, 1"; where tasks have different seeds, each with its own."""
+    if not pairs:
+        return NONE
+    by_task: dict[str, list[int]] = {}
+    for task, seed in pairs:
+        by_task.setdefault(task, []).append(seed)
+    if len(set(map(tuple, by_task.values()))) == 1:
+        seeds = next(iter(by_task.values()))
+        tasks = "all tasks" if set(by_task) == set(TASKS) else ", ".join(by_task)
+        return f"{tasks}; {_seeds(seeds)}"
+    return "; ".join(f"{task}: {_seeds(seeds)}" for task, seeds in by_task.items())
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _points(difference: Difference, *, digits: int = 2) -> str:
+    """A mean with its standard error: "+0.42 +- 0.21"."""
+    if not difference.pairs:
+        return NONE
+    mean = f"{difference.mean:+.{digits}f}".replace("-", _MINUS)
+    return mean if difference.error is None else f"{mean} {_pm()} {difference.error:.{digits}f}"
+
+
+def _pm() -> str:
+    return "\N{PLUS-MINUS SIGN}"
+
+
+def _one(values: Sequence[tuple[str, float]]) -> str:
+    return f"{mean_over_tasks(values):.1f}" if values else NONE
+
+
+def _share(values: Sequence[tuple[str, float]]) -> str:
+    return percent(mean_over_tasks(values)) if values else NONE
+
+
+def _kept(counts: Sequence[tuple[int, int] | None]) -> str:
+    """Units left, mean over trainings, and of how many: "36 of 72"."""
+    some = [one for one in counts if one is not None]
+    return f"{statistics.fmean(left for left, _ in some):,.0f} of {some[0][1]:,}" if some else "all"

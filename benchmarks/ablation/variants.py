@@ -1,0 +1,234 @@
+"""What is tried: every variant is a recipe of this folder with some settings changed, and the question it answers."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prunelora.data.settings import DataSettings
+from prunelora.recipe import Recipe, digest, load_recipe
+from prunelora.stage_settings import FineTuneStage, PlanStage
+
+RECIPES = Path(__file__).resolve().parent / "recipes"
+
+# Tasks, each with the most training rows to use, those that choose among them.
+TASKS: dict[str, int | None] = {"sst2": 12_000, "mrpc": None, "qnli": None, "rte": None}
+SEEDS = (0, 1, 2)
+SCREENING_SEED = 0  # All variants; learning rates are tried on it too.
+# Multiples of a recipe's own learning rate that references and both ways to walk are tried at.
+TRIALS = (1.0, 0.5, 2.0)
+EPOCHS = 3.0  # Of all fine-tunings of a variant together.
+TIGHT = 0.35  # The smaller share of the MACs, for what came out best at a half.
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to do it.
+
+    Attributes:
+        name: What its row is called.
+        question: What it answers, in a sentence.
+        recipe: Name of a file in recipes/.
+        changes: Settings that are changed in it, as "STAGE.SETTING".
+        against: Name of the variant that it is held against; None for the references.
+        trials: Multiples of its own learning rate that are tried on the validation rows.
+        rate_of: Where it has no trials: the variant whose chosen multiple it takes.
+        may_win: Whether it can be one of those that come out best; not what is there only to see others against.
+    """
+
+    name: str
+    question: str
+    recipe: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    against: str | None = None
+    trials: tuple[float, ...] = ()
+    rate_of: str | None = None
+    may_win: bool = True
+
+    @functools.cached_property
+    def resolved(self) -> Recipe:
+        """All its stages, with its own learning rate."""
+        return load_recipe(RECIPES / f"{self.recipe}.yaml").with_settings(self.changes)
+
+    @property
+    def learning_rate(self) -> float:
+        """Its own, of the last fine-tuning."""
+        return self.tunings[-1].learning_rate
+
+    @property
+    def tunings(self) -> list[FineTuneStage]:
+        """All fine-tunings, in order."""
+        return [stage for stage in self.resolved.stages if isinstance(stage, FineTuneStage)]
+
+    @property
+    def keep_macs(self) -> float:
+        """Share of the dense model's MACs that its last plan keeps; 1 where nothing is cut."""
+        plans = [stage for stage in self.resolved.stages if isinstance(stage, PlanStage)]
+        # Equal fractions of heads and of neurons are that fraction of the MACs.
+        return float(plans[-1].keep_macs or plans[-1].keep_heads or 1) if plans else 1.0
+
+    def rate_at(self, factor: float) -> float:
+        """Its learning rate at a multiple of its own."""
+        return float(f"{self.learning_rate * factor:.6g}")
+
+    def definition(self, task: str) -> str:
+        """Hash of all that is said of it here, but not of what the library fills in: results under another are old."""
+        return digest({"stages": _stages(self.recipe), "changes": dict(self.changes), "rows": TASKS[task]})
+
+    def at(self, budget: float) -> "Variant":
+        """The same at another share of the MACs, against its counterpart there."""
+        budgets = ("plan.keep_heads", "plan.keep_ffn") if "plan.keep_heads" in self.changes else ("plan.keep_macs",)
+        base = self.against if self.against in WALKS else None
+        return replace(
+            self,
+            name=f"{self.name}@{budget:g}",
+            changes={**self.changes, **dict.fromkeys(budgets, budget)},
+            against=f"{base}@{budget:g}" if base else self.against,
+            trials=(),
+            rate_of=self.rate_of or self.name,
+        )
+
+
+@functools.cache
+def _stages(recipe: str) -> Any:
+    return yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+def base_recipe(task: str, folder: Path) -> Recipe:
+    """Model and data of every training on a task."""
+    return Recipe(
+        model="minilm", task=DataSettings(task=task, data_dir=str(folder), max_train_rows=TASKS[task])
+    )  # fmt: skip
+
+
+WALKS = ("cut-first", "tune-first")
+
+
+def _of(walk: str, name: str, question: str, **options: Any) -> Variant:
+    """A variant of one of the two ways to walk; another recipe, changes and trials where they are given."""
+    return Variant(
+        f"{walk}-{name}",
+        question,
+        recipe=options.pop("recipe", walk),
+        against=walk,
+        rate_of=None if options.get("trials") else walk,
+        **options,
+    )
+
+
+ALL_LINEAR = "query,key,value,output,up,down"
+ATTENTION = "query,key,value,output"
+
+# In the order of work: what decides the defaults first.
+GROUPS: dict[str, tuple[Variant, ...]] = {
+    "references": (
+        Variant(
+            "full",
+            "What does training every weight of the dense model give?",
+            "full",
+            trials=TRIALS,
+            may_win=False,
+        ),
+        Variant(
+            "lora",
+            "What does LoRA on the four matrices of attention give, with nothing cut?",
+            "lora",
+            trials=TRIALS,
+            may_win=False,
+        ),
+        Variant(
+            "lora-all",
+            "What does LoRA on every linear layer give, with nothing cut?",
+            "lora",
+            {"finetune.lora_targets": ALL_LINEAR},
+            trials=TRIALS,
+            may_win=False,
+        ),
+    ),
+    "bases": (
+        Variant(
+            "cut-first",
+            "What is left when the pretrained model is cut, after a warm-up of the task head, and then tuned?",
+            "cut-first",
+            against="lora-all",
+            trials=TRIALS,
+        ),
+        Variant(
+            "tune-first",
+            "What is left when the model is tuned for two epochs, cut, and tuned for one more?",
+            "tune-first",
+            against="lora-all",
+            trials=TRIALS,
+        ),
+    ),
+    "repair": (
+        _of("cut-first", "no-repair", "Does repair help before three epochs of tuning?",
+            changes={"prune.repair": False}),
+        _of("tune-first", "no-repair", "Does repair help where one epoch follows?", changes={"prune.repair": False}),
+    ),
+    "scores": (
+        _of("cut-first", "no-normalise", "Is a layer's norm worth taking out of its scores?",
+            changes={"plan.normalise": "none"}),
+        _of("cut-first", "fisher", "Are squared gradients the better scores?", changes={"score.criterion": "fisher"}),
+        _of("cut-first", "no-balance", "Is it worth scaling neurons' scores to heads' by cost?",
+            changes={"plan.balance": "none"}),
+        _of("cut-first", "equal", "Is one problem of heads and neurons better than half of each?",
+            changes={"plan.keep_heads": 0.5, "plan.keep_ffn": 0.5}),
+        _of("tune-first", "no-normalise", "Is a layer's norm worth taking out of its scores?",
+            changes={"plan.normalise": "none"}),
+        _of("tune-first", "fisher", "Are squared gradients the better scores?", changes={"score.criterion": "fisher"}),
+        _of("tune-first", "magnitude", "Is the size of the weights enough to choose by?",
+            changes={"score.criterion": "magnitude"}),
+        _of("tune-first", "random", "What are scores worth at all?", changes={"score.criterion": "random"}),
+    ),
+    "adapter": (
+        _of("cut-first", "attention", "Is LoRA on the matrices of attention enough?",
+            changes={"plan.targets": ATTENTION}),
+        # The scale alpha / r falls with the square root of the rank (rank-stabilised LoRA, Kalajdzievski 2023).
+        _of("cut-first", "rank-16", "Does twice the rank help?",
+            changes={"plan.rank_high": 16, "plan.rank_low": 16, "finetune.alpha_over_rank": 1.41}),
+        _of("cut-first", "rank-32", "Does four times the rank help?",
+            changes={"plan.rank_high": 32, "plan.rank_low": 32, "finetune.alpha_over_rank": 1.0}),
+        _of("cut-first", "ranks-by-importance", "Do higher ranks belong where scores are high, at the same mean rank?",
+            changes={"plan.rank_high": 12, "plan.rank_low": 6, "plan.rank_by": "parts"}),
+        _of("cut-first", "orthogonal", "Does an orthogonal start of LoRA help?",
+            changes={"finetune.lora_init": "orthogonal"}),
+        _of("cut-first", "norms-frozen", "Do LayerNorms have to be trained?", changes={"finetune.train_norms": False}),
+    ),
+    "splits": (
+        _of("tune-first", "split-1-2", "Is one epoch before the cut and two after it better than two and one?",
+            changes={"finetune-1.epochs": 1.0, "finetune.epochs": 2.0}),
+        _of("tune-first", "split-even", "Is half of the epochs on either side of the cut better?",
+            changes={"finetune-1.epochs": 1.5, "finetune.epochs": 1.5}),
+    ),
+    "rest": (
+        _of("cut-first", "no-warmup", "Does a trained task head give better scores?", recipe="cut-first-no-warmup"),
+        _of("cut-first", "rounds", "Is it better to cut in two rounds?", recipe="cut-first-rounds"),
+        _of("cut-first", "every-weight", "What could the cut model do, if every weight of it were trained?",
+            changes={"finetune.trainable": "all", "finetune.learning_rate": 5e-5}, trials=TRIALS, may_win=False),
+        _of("tune-first", "rounds", "Is it better to cut in two rounds?", recipe="tune-first-rounds"),
+        _of("tune-first", "distilled", "Is the model before the cut a good teacher for what follows?",
+            changes={"finetune.distillation": 0.5}),
+    ),
+}  # fmt: skip
+
+TITLES = {
+    "references": "The dense model",
+    "bases": "Two ways to walk",
+    "repair": "Repair",
+    "scores": "Scores and what is kept",
+    "adapter": "The adapter",
+    "splits": "Epochs before and after the cut",
+    "rest": "Warm-up, rounds, distillation, every weight",
+    "tight": f"At {TIGHT:g} of the MACs",
+}
+
+VARIANTS = {variant.name: variant for group in GROUPS.values() for variant in group}
+TIGHT_GROUP = {
+    variant.name: variant
+    for variant in (one.at(TIGHT) for one in VARIANTS.values() if one.may_win)
+}  # fmt: skip
+EVERYTHING = VARIANTS | TIGHT_GROUP

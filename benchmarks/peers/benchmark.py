@@ -1,0 +1,50 @@
+"""The benchmark as a whole: its model, its tasks, its budget, and where everything lies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.contenders import Contender
+from prunelora.comparison.cells import Cell, cell_of
+from prunelora.comparison.methods import load_methods
+from prunelora.data.settings import DataSettings
+from prunelora.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is run, and where it lies.
+
+    Attributes:
+        model: Pretrained model that all start from.
+        tasks: Data by task.
+        runs: Folder of the trainings.
+        results: Folder of the results.
+        epochs: Passes over the training rows in all; recipes that tune twice share them out.
+        keep_macs: Budget of every cut, of the dense model's MACs.
+        settings: Further settings, for every recipe that has them; in a test they make it small.
+    """
+
+    model: str
+    tasks: Mapping[str, DataSettings]
+    runs: Path
+    results: Path
+    epochs: float = 3
+    keep_macs: float = 0.5
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def cell(self, task: str, contender: Contender, seed: int) -> Cell:
+        """A contender on a task with a seed, and its run folder."""
+        changes: dict[str, Any] = {"epochs": self.epochs, **contender.settings}
+        if contender.cut_by is not None:
+            changes["plan.keep_macs"] = self.keep_macs
+        base = Recipe(model=self.model, task=self.tasks[task])
+        method = load_methods([contender.recipe], base=base, changes=changes)[0]
+        own = {key: value for key, value in self.settings.items() if method.recipe.has_option(key)}
+        method = replace(method, name=contender.name, title=contender.title, recipe=method.recipe.with_options(own))
+        return cell_of(method, method.tuning.learning_rate, seed, out=self.runs / task)
+
+    def command(self, task: str, contender: str, seeds: str) -> str:
+        """What makes a cell."""
+        return f"python -m benchmarks.peers --tasks {task} --methods {contender} --seeds {seeds}"

@@ -1,0 +1,143 @@
+"""One cell: a contender trained on a task with a seed, and all that is asked of its model."""
+
+import importlib.metadata
+from typing import Any
+
+from benchmarks.peers.benchmark import Benchmark
+from benchmarks.peers.contenders import TORCH_PRUNING, Contender
+from benchmarks.peers.driver import load_module, walk
+from benchmarks.peers.facts import PeerCell, cell_file, save_facts
+from benchmarks.peers.saving import try_saving
+from benchmarks.peers.walks import CUT_STAGES, adapter_plan
+from prunelora.comparison.cells import Cell, run_cell
+from prunelora.comparison.results import MemoryFacts
+from prunelora.comparison.timing import MEMORY_ROWS, MEMORY_TOKENS
+from prunelora.data.embedded import model_source
+from prunelora.data.task import TaskData
+from prunelora.data.tokens import calibration_batches
+from prunelora.delivery.checkpoints import load, load_tokenizer
+from prunelora.evaluation.counting import macs, parameters
+from prunelora.evaluation.measurement import MACS_TOKENS
+from prunelora.evaluation.memory import inference_memory, training_memory
+from prunelora.evaluation.training_step import random_batch
+from prunelora.finetuning.training import dropout_of
+from prunelora.models.anatomy import dissect
+from prunelora.models.device import best_device
+from prunelora.pipeline import Tell
+from prunelora.runfolder import RunFolder
+from prunelora.stage_settings import FineTuneStage, PlanStage
+from prunelora.stages import pretrained, ready_to_train
+
+PACKAGES = ("torch", "transformers", "peft", "torch-pruning")
+SAVED_ROWS = 8
+
+
+def run_contender(
+    benchmark: Benchmark, name: str, contender: Contender, seed: int, task: TaskData, *, tell: Tell | None = None
+) -> PeerCell:
+    """Train a cell, ask all of its model, and write its result."""
+    cell = benchmark.cell(name, contender, seed)
+    share_with = (benchmark.runs / name,)
+    cut: dict[str, Any] | None = None
+    history = None
+    if contender.cut_by == TORCH_PRUNING:
+        walked = walk(cell, task, share_with=share_with, tell=tell)
+        model, facts, cut, after_cut, history = (
+            walked.model, walked.facts, walked.cut, walked.after_cut, walked.history,
+        )  # fmt: skip
+    else:
+        facts = run_cell(cell, task, share_with=share_with, tell=tell)
+        model = load_own(cell)
+        pruned = RunFolder(cell.folder).record("prune") if contender.cut_by else None
+        after_cut = pruned.facts["validation"] if pruned is not None else None
+    dense = pretrained(cell.recipe, task)
+    architecture = dissect(model).architecture
+    found = PeerCell(
+        task=name,
+        command=benchmark.command(name, contender.name, str(seed)),
+        facts=facts,
+        data={
+            "rows": {"train": len(task.train), "validation": len(task.validation)}
+            | {split: len(rows) for split, rows in task.reported.items()},
+            "majority_rate": dict(task.majority_rates),
+            "metrics": list(task.metrics),
+            "notes": list(task.notes),
+            "fingerprint": task.fingerprint,
+        },
+        parameters=parameters(model).total,
+        macs=macs(model, tokens=MACS_TOKENS).total,
+        dense_macs=macs(dense, tokens=MACS_TOKENS).total,
+        heads=architecture.num_heads,
+        neurons=architecture.num_neurons,
+        after_cut=after_cut,
+        cut=cut,
+        saving=try_saving(model, _rows(cell, task), dense=lambda: pretrained(cell.recipe, task), history=history),
+        # Last: it puts an adapter into the model.
+        memory=memory_of(cell, model, task, by_another=contender.cut_by == TORCH_PRUNING),
+        versions=versions(),
+    )
+    save_facts(found, cell_file(benchmark.results, name, contender.name, seed))
+    return found
+
+
+def load_plain(cell: Cell, contender: Contender) -> Any:
+    """The trained model of a finished cell, in eval mode."""
+    return load_module(cell.folder) if contender.cut_by == TORCH_PRUNING else load_own(cell)
+
+
+def load_own(cell: Cell) -> Any:
+    """The same of a cell that prunelora cut, or nobody."""
+    return load(cell.folder / "model").to(best_device())
+
+
+def as_tuned(cell: Cell, model: Any, stage: FineTuneStage, *, by_another: bool) -> Any:
+    """A merged model as its last fine-tuning had it: with its adapter, and with what is trained set so."""
+    if by_another:
+        plans = [one for one in cell.recipe.stages if isinstance(one, PlanStage)]
+        plan = adapter_plan(model, plans[-1])
+    else:
+        plan = getattr(model, "prunelora_plan", None)
+    return ready_to_train(model, plan, stage, seed=cell.seed)
+
+
+def memory_of(cell: Cell, model: Any, task: TaskData, *, by_another: bool) -> dict[str, MemoryFacts]:
+    """Memory of a training step in every fine-tuning: of the dense model before the cut, of the small one after it."""
+    found = {}
+    kinds = [stage.stage for stage in cell.recipe.stages]
+    cut_at = max((index for index, kind in enumerate(kinds) if kind in CUT_STAGES), default=-1)
+    for index, (name, stage) in enumerate(zip(cell.recipe.names, cell.recipe.stages, strict=True)):
+        if not isinstance(stage, FineTuneStage):
+            continue
+        if index < cut_at:
+            trained = ready_to_train(pretrained(cell.recipe, task), None, stage, seed=cell.seed)
+        else:
+            trained = as_tuned(cell, model, stage, by_another=by_another)
+        batch = random_batch(trained, rows=MEMORY_ROWS, tokens=MEMORY_TOKENS)
+        with dropout_of(trained, stage.dropout):
+            step = training_memory(trained, batch)
+        found[name] = MemoryFacts(
+            weights=step.weights_bytes,
+            gradients=step.gradients_bytes,
+            optimizer=step.optimizer_bytes,
+            saved=step.saved_bytes,
+            device_peak=None,
+            inference=inference_memory(trained, batch),
+        )
+    return found
+
+
+def versions() -> dict[str, str | None]:
+    """Of the packages that matter here."""
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _rows(cell: Cell, task: TaskData) -> dict[str, Any]:
+    tokenizer = load_tokenizer(model_source(cell.recipe.model))
+    length = cell.recipe.task.max_length
+    return calibration_batches(task, tokenizer, rows=SAVED_ROWS, batch_size=SAVED_ROWS, max_length=length)[0]

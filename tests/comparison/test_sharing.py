@@ -1,0 +1,294 @@
+"""Stages that cells have in common are done once, and nobody can tell from the results."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_run import make_data, make_model
+
+from prunelora.comparison.cells import cell_of, run_cell
+from prunelora.comparison.compare import compare
+from prunelora.comparison.methods import load_methods
+from prunelora.comparison.sharing import bring_over, run_folders
+from prunelora.data.load import load_task
+from prunelora.data.settings import DataSettings
+from prunelora.errors import CheckpointError, RecipeError
+from prunelora.models.loading import fingerprint
+from prunelora.pipeline import execute, keys_of
+from prunelora.planning.plan import Plan
+from prunelora.recipe import Recipe, digest, read_recipe
+from prunelora.runfolder import RunFolder
+
+STAGES = [
+    {"stage": "warmup", "steps": 2, "rows": 16},
+    {"stage": "score", "rows": 16},
+    {"stage": "plan", "keep_macs": 0.5},
+    {"stage": "prune", "repair_rows": 16},
+    {"stage": "finetune", "epochs": 1, "batch_size": 32},
+    {"stage": "merge"},
+]
+FIRST = ("warmup", "score", "plan", "prune")
+LAST = ("finetune", "merge")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, minilm_path):
+    folder = tmp_path_factory.mktemp("inputs")
+    data = DataSettings(data=str(make_data(folder / "reviews.csv", rows=60)), max_length=16)
+    return Recipe(model=str(make_model(folder / "model", minilm_path)), task=data)
+
+
+@pytest.fixture(scope="module")
+def task(base):
+    return load_task(base.task)
+
+
+def recipe_of(base, **changes) -> Recipe:
+    content = base.model_dump(mode="json") | {"stages": STAGES}
+    return read_recipe(content, source="test").with_settings(changes)
+
+
+@pytest.fixture
+def recipe(base):
+    return recipe_of(base)
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory):
+    """A whole run that others take from; no test changes it."""
+    return execute(recipe_of(base), tmp_path_factory.mktemp("trained") / "run", progress=False).folder
+
+
+@pytest.fixture
+def donor(recipe, trained, task, tmp_path):
+    """A run of its own with the first stages done, to be damaged."""
+    bring_over(recipe, tmp_path / "donor", task, [trained])
+    return tmp_path / "donor"
+
+
+def test_what_two_runs_begin_with_is_not_done_again(recipe, trained, task, tmp_path):
+    other = recipe.with_settings({"finetune.learning_rate": 5e-3})
+    assert bring_over(other, tmp_path / "run", task, [trained]) == FIRST
+    assert execute(other, tmp_path / "run", progress=False).ran == LAST
+
+
+def test_a_setting_that_differs_is_done_and_all_behind_it(recipe, trained, task, tmp_path):
+    other = recipe.with_settings({"plan.normalise": "none"})
+    assert bring_over(other, tmp_path / "run", task, [trained]) == ("warmup", "score")
+    assert execute(other, tmp_path / "run", progress=False).ran == ("plan", "prune", *LAST)
+    seeded = recipe.with_settings({"seed": 1})
+    assert bring_over(seeded, tmp_path / "seeded", task, [trained]) == ()
+
+
+def test_a_run_on_other_data_has_nothing_in_common(recipe, trained, tmp_path):
+    shorter = recipe.with_settings({"task.max_length": 12})
+    assert bring_over(shorter, tmp_path / "shorter", load_task(shorter.task), [trained]) == ()
+    fewer = recipe.with_settings({"task.max_train_rows": 40})
+    assert bring_over(fewer, tmp_path / "fewer", load_task(fewer.task), [trained]) == ()
+
+
+def test_the_whole_of_it_is_taken_where_all_is_the_same(recipe, trained, task, tmp_path):
+    assert bring_over(recipe, tmp_path / "run", task, [trained]) == (*FIRST, *LAST)
+    assert execute(recipe, tmp_path / "run", progress=False).ran == ()
+    weights = [load_file(folder / "model" / "model.safetensors") for folder in (trained, tmp_path / "run")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_results_are_those_without_sharing(recipe, trained, task, tmp_path):
+    other = recipe.with_settings({"finetune.learning_rate": 5e-3})
+    bring_over(other, tmp_path / "shared", task, [trained])
+    shared = execute(other, tmp_path / "shared", progress=False)
+    alone = execute(other, tmp_path / "alone", progress=False)
+    assert len(alone.ran) == len(FIRST) + len(LAST)
+    ours, theirs = shared.load().state_dict(), alone.load().state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert shared.results.facts("merge") == alone.results.facts("merge")
+    assert shared.results.facts("prune")["validation"] == alone.results.facts("prune")["validation"]
+
+
+def test_seconds_are_those_that_the_stage_took(recipe, trained, task, tmp_path):
+    bring_over(recipe, tmp_path / "run", task, [trained])
+    for stage in FIRST:
+        record = RunFolder(tmp_path / "run").record(stage)
+        assert record == RunFolder(trained).record(stage)
+        assert record.seconds > 0
+
+
+def test_a_donor_that_is_damaged_is_passed_over(recipe, donor, trained, task, tmp_path):
+    (donor / "importance.safetensors").unlink()  # A link: its other names keep the content.
+    assert bring_over(recipe, tmp_path / "missing", task, [donor]) == ("warmup",)
+    (donor / "importance.safetensors").write_bytes((trained / "importance.safetensors").read_bytes()[:-8])
+    assert bring_over(recipe, tmp_path / "short", task, [donor]) == ("warmup",)
+    record = json.loads((donor / "stages" / "warmup.json").read_text())
+    (donor / "stages" / "warmup.json").write_text(json.dumps(record | {"files": []}))
+    assert bring_over(recipe, tmp_path / "files", task, [donor]) == ()
+    (donor / "stages" / "warmup.json").write_text('{"stage": "warm')
+    assert bring_over(recipe, tmp_path / "record", task, [donor]) == ()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter-1.txt").write_text("precious")
+    nothing = [tmp_path / "thesis", tmp_path / "nowhere", tmp_path / "thesis" / "chapter-1.txt"]
+    assert bring_over(recipe, tmp_path / "nothing", task, nothing) == ()
+    assert bring_over(recipe, tmp_path / "next", task, [*nothing, donor, trained]) == (*FIRST, *LAST)
+
+
+def test_a_model_without_its_weights_is_not_taken(recipe, trained, task, tmp_path):
+    bring_over(recipe, tmp_path / "donor", task, [trained])
+    (tmp_path / "donor" / "model" / "model.safetensors").unlink()
+    assert bring_over(recipe, tmp_path / "run", task, [tmp_path / "donor"]) == (*FIRST, "finetune")
+
+
+def test_a_plan_edited_by_hand_stays_where_it_was_edited(recipe, donor, trained, task, tmp_path):
+    plan = Plan.load(donor / "plan.json")
+    edited = plan.model_copy(update={"neurons": (plan.neurons[0][:8], *plan.neurons[1:])})
+    assert edited.id != plan.id
+    (donor / "plan.json").write_text(edited.to_json())  # In place, as an editor does it.
+    assert bring_over(recipe, tmp_path / "run", task, [donor]) == ("warmup", "score")
+    assert Plan.load(trained / "plan.json").id == plan.id
+
+
+def test_an_edit_in_the_run_itself_is_kept_and_nothing_behind_it_taken(recipe, donor, trained, task):
+    plan = Plan.load(donor / "plan.json")
+    edited = plan.model_copy(update={"neurons": (plan.neurons[0][:8], *plan.neurons[1:])})
+    (donor / "plan.json").write_text(edited.to_json())
+    assert bring_over(recipe, donor, task, [trained]) == ()
+    assert Plan.load(donor / "plan.json").id == edited.id
+
+
+def test_a_donor_that_begins_anew_is_passed_over(recipe, donor, task, tmp_path):
+    """Its old records are there still, while its files may be those of other settings already."""
+    RunFolder(donor).write_recipe(recipe.with_settings({"score.rows": 8}))
+    assert bring_over(recipe, tmp_path / "run", task, [donor]) == ("warmup",)
+
+
+def test_a_stage_of_another_name_is_not_taken(recipe, trained, task, tmp_path):
+    """Its files are called otherwise, though its key is the same."""
+    stages = [*STAGES[:4], *STAGES[1:]]
+    twice = read_recipe(recipe.model_dump(mode="json") | {"stages": stages}, source="test")
+    assert twice.names[:2] == ["warmup", "score-1"]
+    assert bring_over(twice, tmp_path / "run", task, [trained]) == ("warmup",)
+
+
+def test_what_was_stopped_leaves_no_half_of_a_stage(recipe, trained, task, tmp_path, monkeypatch):
+    def stopped(_, record):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "finish", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        bring_over(recipe, tmp_path / "run", task, [trained])
+    monkeypatch.undo()
+    assert RunFolder(tmp_path / "run").record("warmup") is None
+    assert [path.name for path in (tmp_path / "run").glob(".*.safetensors")] == []
+    assert bring_over(recipe, tmp_path / "run", task, [trained]) == (*FIRST, *LAST)
+
+
+def test_weights_are_linked_and_text_is_copied(recipe, trained, task, tmp_path):
+    bring_over(recipe, tmp_path / "run", task, [trained])
+
+    def same(name):
+        return (trained / name).stat().st_ino == (tmp_path / "run" / name).stat().st_ino
+
+    assert same("repaired.safetensors")
+    assert same("model/model.safetensors")
+    assert not same("plan.json")
+    assert not same("model/config.json")
+
+
+def test_without_hard_links_weights_are_copied(recipe, trained, task, tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr("prunelora.comparison.sharing.os.link", refused)
+    assert bring_over(recipe, tmp_path / "run", task, [trained]) == (*FIRST, *LAST)
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == (
+        trained / "model" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_folder_in_use_and_a_model_that_is_not_there_are_errors(recipe, trained, task, tmp_path):
+    with RunFolder(tmp_path / "run").locked(), pytest.raises(RecipeError, match="another prunelora process"):
+        bring_over(recipe, tmp_path / "run", task, [trained])
+    gone = recipe.with_settings({"model": str(tmp_path / "gone")})
+    with pytest.raises(CheckpointError, match="does not exist"):
+        bring_over(gone, tmp_path / "other", task, [trained])
+    assert not (tmp_path / "other").exists()
+
+
+def test_keys_are_those_of_the_records(base, recipe, trained, task):
+    plans = []
+    keys = list(
+        keys_of(
+            recipe,
+            fingerprint(base.model),
+            task,
+            lambda name: plans.append(name) or Plan.load(trained / "plan.json").id,
+        )
+    )
+    assert [(name, key) for name, _, key in keys] == [
+        (name, RunFolder(trained).record(name).key) for name in recipe.names
+    ]
+    assert plans == ["plan"]
+    until = list(keys_of(recipe, fingerprint(base.model), task, lambda _: "", until="score"))
+    assert until == keys[:2]
+
+
+def test_keys_stay_what_they_were(recipe):
+    """Work that is finished under them is weeks old in places."""
+
+    class Rows:
+        fingerprint = "rows"
+
+    short = recipe.model_copy(update={"stages": recipe.stages[1:4]})
+    keys = [key for *_, key in keys_of(short, "model", Rows, lambda _: "p")]
+    first = {"model": "model", "data": "rows", "max_length": 16, "seed": 0, "prunelora": keys_version()}
+    score = digest({"stage": short.stages[0].model_dump(mode="json"), "after": digest(first)})
+    plan = digest({"stage": short.stages[1].model_dump(mode="json"), "after": score})
+    edited = digest({"plan": "p", "after": plan})
+    assert keys == [score, plan, digest({"stage": short.stages[2].model_dump(mode="json"), "after": edited})]
+
+
+def keys_version() -> str:
+    import prunelora
+
+    return prunelora.__version__
+
+
+# In a comparison ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def methods(tmp_path):
+    """Two recipe files that differ in how the cut model is tuned."""
+    paths = []
+    for name, rate in (("plain", 1e-3), ("fast", 4e-3)):
+        stages = [one | ({"learning_rate": rate} if one["stage"] == "finetune" else {}) for one in STAGES]
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps({"stages": stages}))
+        paths.append(str(path))
+    return paths
+
+
+def inodes(out, name):
+    return {path.stat().st_ino for path in out.rglob(name)}
+
+
+def test_a_comparison_does_once_what_its_methods_begin_with(base, methods, tmp_path):
+    results = compare(
+        base=base, out=tmp_path / "out", methods=methods, seeds=(0, 1), factors=(1,), timing=False, progress=False
+    )
+    assert len(results.cells) == 4
+    assert len(inodes(tmp_path / "out", "repaired.safetensors")) == 2  # One a seed.
+    assert len({cell.seconds["score"] for cell in results.cells}) == 2
+    assert len({cell.seconds["finetune"] for cell in results.cells}) == 4
+
+
+def test_other_comparisons_share_where_they_are_named(base, task, methods, tmp_path):
+    plain, fast = (load_methods([path], base=base)[0] for path in methods)
+    first = cell_of(plain, 1e-3, 0, out=tmp_path / "one")
+    run_cell(first, task)
+    second = cell_of(fast, 4e-3, 0, out=tmp_path / "two")
+    told = []
+    run_cell(second, task, share_with=(tmp_path / "two", tmp_path / "one"), tell=told.append)
+    assert [line for line in told if "done before" in line] == [f"{name}: done before" for name in FIRST]
+    assert run_folders([tmp_path / "one", tmp_path / "two"], 0) == [first.folder, second.folder]
+    assert run_folders([tmp_path / "one"], 1) == []
