@@ -33,7 +33,13 @@ def own_cache(tmp_path_factory):
         yield
 
 
-@pytest.fixture(params=sorted(FAMILIES))
+# One family of every layout is tried every time; those that share their layout with one of these are slow tests.
+LIKE_ANOTHER = {"xlm-roberta", "camembert", "nomic_bert", "mistral", "qwen2", "qwen3", "gemma"}
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.slow) if name in LIKE_ANOTHER else name for name in sorted(FAMILIES)]
+)
 def family(request) -> str:
     return request.param
 

@@ -2,14 +2,7 @@
 
 import numpy as np
 import torch
-from transformers import (
-    AutoModelForSequenceClassification,
-    BertConfig,
-    DistilBertConfig,
-    ElectraConfig,
-    PreTrainedModel,
-    RobertaConfig,
-)
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from prunelora.planning.plan import Plan
 
@@ -25,24 +18,51 @@ _SHAPE = {
     "max_position_embeddings": 40,
     "pad_token_id": PAD,
 }
+# Words that decoders begin and end with by default lie outside the tiny vocabulary.
+_ENDS = {"bos_token_id": 0, "eos_token_id": 2}
+# Two query heads share each of the HEADS key and value heads, which are what stays or goes.
+_GROUPED = _SHAPE | _ENDS | {"num_attention_heads": 2 * HEADS, "num_key_value_heads": HEADS, "head_dim": HEAD_DIM}
+# Families whose attention has no implementation through torch's own.
+EAGER_ONLY = ("deberta-v2",)
 _CONFIGS = {
-    "bert": lambda: BertConfig(**_SHAPE),
-    "roberta": lambda: RobertaConfig(**_SHAPE),
-    "electra": lambda: ElectraConfig(**_SHAPE, embedding_size=16),
-    "distilbert": lambda: DistilBertConfig(
-        dim=HIDDEN,
-        n_heads=HEADS,
-        n_layers=LAYERS,
-        hidden_dim=NEURONS,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=40,
-        pad_token_id=PAD,
-    ),
+    "bert": _SHAPE,
+    "roberta": _SHAPE,
+    "xlm-roberta": _SHAPE,
+    "camembert": _SHAPE,
+    "electra": _SHAPE | {"embedding_size": 16},
+    "distilbert": {
+        "dim": HIDDEN,
+        "n_heads": HEADS,
+        "n_layers": LAYERS,
+        "hidden_dim": NEURONS,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 40,
+        "pad_token_id": PAD,
+    },
+    "deberta-v2": _SHAPE | {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]},
+    "nomic_bert": _SHAPE,
+    "modernbert": _SHAPE | _ENDS | {"cls_token_id": 0, "sep_token_id": 2, "local_attention": 12},
+    "gpt2": {
+        "n_embd": HIDDEN,
+        "n_head": HEADS,
+        "n_layer": LAYERS,
+        "n_inner": NEURONS,
+        "vocab_size": VOCABULARY,
+        "n_positions": 40,
+        "pad_token_id": PAD,
+        **_ENDS,
+    },
+    "llama": _GROUPED,
+    "mistral": _GROUPED,
+    "qwen2": _GROUPED,
+    "qwen3": _GROUPED,
+    "gemma": _GROUPED,
+    "phi3": _GROUPED,
 }
 
 
 def tiny_config(family: str, *, num_labels: int = 3, problem_type: str = "single_label_classification"):
-    config = _CONFIGS[family]()
+    config = AutoConfig.for_model(family, **_CONFIGS[family])
     config.num_labels = num_labels
     config.problem_type = problem_type
     return config
@@ -59,7 +79,10 @@ def tiny_model(
 ) -> PreTrainedModel:
     """A random model with weights large enough that every head and neuron matters."""
     config = tiny_config(family, num_labels=num_labels, problem_type=problem_type)
-    model = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention).to(dtype).eval()
+    if family in EAGER_ONLY:
+        attention = "eager"
+    # Made in its dtype: what is no weight, such as rotations, would stay as it is in `.to(dtype)`.
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention, dtype=dtype).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -13,6 +13,7 @@ from small_run import make_data, make_model
 from tiny import random_plan, tiny_model
 
 import prunelora as pl
+from prunelora.models.families import FAMILIES
 
 SMALL = ["--epochs", "1", "--rows", "32", "--steps", "4", "--set", "warmup.rows=32", "--learning-rate", "5e-3"]
 
@@ -175,7 +176,11 @@ def test_check_measures_only_what_it_is_let(prunelora, inputs):
 
 def test_families_lists_the_table(prunelora):
     _, out, _ = prunelora("families", "--json")
-    assert [row["family"] for row in json.loads(out)] == ["bert", "roberta", "distilbert", "electra"]
+    rows = {row["family"]: row for row in json.loads(out)}
+    assert rows.keys() == FAMILIES.keys()
+    assert len(rows) >= 16
+    assert rows["llama"]["grouped_queries"]
+    assert [rows[name]["generates"] for name in ("llama", "bert")] == [True, False]
     _, out, _ = prunelora("families")
     assert "DistilBERT" in out
 

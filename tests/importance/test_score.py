@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import largest_difference, logits, random_plan, split, tiny_batch, tiny_model
-from transformers import BertModel, GPT2Config, GPT2ForSequenceClassification
+from transformers import AlbertConfig, AlbertForSequenceClassification, BertModel
 
 import prunelora as pl
 from prunelora.errors import ScoreError, UnsupportedModelError
@@ -31,13 +31,19 @@ def loss_with(model, batch, heads, neurons) -> float:
         return float(model(**batch).loss)
 
 
+IN_FLOAT32 = ("modernbert", "llama", "mistral", "qwen2", "qwen3", "gemma", "phi3")
+
+
 @pytest.mark.parametrize("problem_type", PROBLEMS)
 def test_scores_equal_finite_differences(family, attention, problem_type):
     num_labels = 1 if problem_type == "regression" else 3
     model = tiny_model(family, attention=attention, problem_type=problem_type, num_labels=num_labels)
     batch = tiny_batch(3, problem_type=problem_type, num_labels=num_labels)
     importance = pl.score(model, [batch])
-    step, tokens = 1e-6, int(batch["attention_mask"].sum())
+    # Some families compute norms, rotations and softmax in float32 whatever their weights are, and need larger steps.
+    exact = family not in IN_FLOAT32
+    step, relative = (1e-6, 1e-5) if exact else (2e-3, 2e-2)
+    tokens = int(batch["attention_mask"].sum())
     for layer, unit in [(0, 0), (1, 3), (2, 1)]:
         for kind, found in ((0, importance.heads), (1, importance.ffn)):
             total = 0.0
@@ -46,7 +52,7 @@ def test_scores_equal_finite_differences(family, attention, problem_type):
                 up[kind][layer][unit] += step
                 down[kind][layer][unit] -= step
                 total += abs(loss_with(model, example, *up) - loss_with(model, example, *down)) / (2 * step)
-            assert found[layer][unit] == pytest.approx(total / tokens, rel=1e-5, abs=1e-9)
+            assert found[layer][unit] == pytest.approx(total / tokens, rel=relative, abs=1e-9 if exact else 1e-4)
 
 
 def test_scores_do_not_depend_on_batch_size(family, attention):
@@ -274,8 +280,9 @@ def test_warmup_needs_batches_it_can_go_over_twice():
 
 
 def test_an_unsupported_family_is_named_with_the_supported_ones():
-    model = GPT2ForSequenceClassification(GPT2Config(n_embd=24, n_head=4, n_layer=2, vocab_size=50))
-    with pytest.raises(UnsupportedModelError, match=r"family 'gpt2'.*BERT \(bert\), RoBERTa \(roberta\)"):
+    sizes = {"hidden_size": 24, "num_attention_heads": 4, "intermediate_size": 20, "vocab_size": 50}
+    model = AlbertForSequenceClassification(AlbertConfig(**sizes, embedding_size=16))
+    with pytest.raises(UnsupportedModelError, match=r"family 'albert'.*BERT \(bert\), RoBERTa \(roberta\)"):
         pl.score(model, [tiny_batch()])
 
 

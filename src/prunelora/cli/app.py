@@ -279,26 +279,22 @@ def families(json: Json = False) -> None:
     """Which models are supported, and for what."""
     from prunelora.models.families import FAMILIES
 
-    rows = [
-        {
-            "family": row.name,
-            "title": row.title,
-            "model_types": list(row.model_types),
-            "task": "sequence classification",
-            "heads": True,
-            "neurons": True,
-            "lora": True,
-            "save_and_load": True,
-            "onnx": True,
-        }
-        for row in FAMILIES.values()
-    ]
     if json:
-        terminal.give_json(rows)
+        terminal.give_json([family.facts() for family in FAMILIES.values()])
         return
-    columns = ("family", "model_type", "heads", "neurons", "LoRA", "save and load", "ONNX")
+    shown = [
+        (
+            family.title,
+            ", ".join(family.model_types),
+            family.unit_of_attention,
+            "gated neuron" if family.gate else "neuron",
+            "yes" if family.onnx else "no",
+            "yes" if family.decoder else "",
+        )
+        for family in FAMILIES.values()
+    ]
     terminal.give_table(
-        "Supported families (sequence classification)",
-        columns,
-        [(row["title"], ", ".join(row["model_types"]), *(["yes"] * 5)) for row in rows],  # type: ignore[arg-type]
+        "Supported families: sequence classification with scores, cuts, repair, LoRA, saving and loading",
+        ("family", "model_type", "of attention is cut", "of feed-forward", "ONNX", "generates"),
+        shown,
     )

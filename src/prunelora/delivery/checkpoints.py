@@ -135,9 +135,12 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
             "or copy the files of the base model's tokenizer into the folder."
         )
     try:
-        return AutoTokenizer.from_pretrained(str(folder))
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({_first_line(error)}).") from error
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token  # As `load_pretrained` tells the model.
+    return tokenizer
 
 
 def _load_model(path: Path) -> PreTrainedModel:
@@ -153,7 +156,7 @@ def _load_model(path: Path) -> PreTrainedModel:
     model = model_class._from_config(config, dtype=_dtype_of(tensors))
     _prune_as(model, plan, path)
     try:
-        model.load_state_dict(tensors, strict=True)
+        model.load_state_dict(tensors | _tied(model, tensors), strict=True)
     except RuntimeError as error:
         raise CheckpointError(
             f"{path / WEIGHTS} does not fit {PLAN}: {' '.join(str(error).split())[:300]} The folder was put together "
@@ -161,6 +164,20 @@ def _load_model(path: Path) -> PreTrainedModel:
         ) from error
     model.config.name_or_path = str(path)
     return model.eval()
+
+
+def _tied(model: nn.Module, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights that the file leaves out because the model holds them under another name too, as word embeddings."""
+    state = model.state_dict()
+    names: dict[int, list[str]] = {}
+    for name, value in state.items():
+        names.setdefault(value.data_ptr(), []).append(name)
+    found = {}
+    for name in state.keys() - tensors.keys():
+        others = [other for other in names[state[name].data_ptr()] if other in tensors]
+        if others and state[name].numel():
+            found[name] = tensors[others[0]]
+    return found
 
 
 def _load_adapter(path: Path, base: Any) -> PeftModel:

@@ -10,6 +10,7 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from prunelora.errors import AdapterError
 from prunelora.models.anatomy import Anatomy, dissect
@@ -79,9 +80,7 @@ def add_adapter(
         )
     saved = (anatomy.norm_names() if train_norms else []) + (anatomy.task_head_names() if train_head else [])
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS
-        if train_head and type(model).__name__.endswith("ForSequenceClassification")
-        else None,
+        task_type=_task_type(model) if train_head else None,
         r=max(target.rank for target in targets),
         lora_alpha=alpha_over_rank * max(target.rank for target in targets),  # type: ignore[arg-type]
         lora_dropout=dropout,
@@ -90,6 +89,7 @@ def add_adapter(
         rank_pattern={f"^{re.escape(target.name)}": target.rank for target in targets},
         alpha_pattern={f"^{re.escape(target.name)}": alpha_over_rank * target.rank for target in targets},
         modules_to_save=saved or None,
+        fan_in_fan_out=any(isinstance(model.get_submodule(target.name), Conv1D) for target in targets),
         init_lora_weights=INITIALISATIONS[initialisation],  # type: ignore[arg-type]
     )
     with torch.random.fork_rng():
@@ -149,7 +149,9 @@ def trainable_parameters(model: nn.Module) -> dict[str, int]:
         if isinstance(module, LoraLayer):
             kinds[name] = "lora"
         elif isinstance(module, ModulesToSaveWrapper):
-            kinds[name] = "norms" if isinstance(module.original_module, nn.LayerNorm) else "head"
+            # A norm has a number or two for every channel, and no matrix.
+            vectors = all(parameter.dim() == 1 for parameter in module.original_module.parameters())
+            kinds[name] = "norms" if vectors else "head"
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             owner = next((kind for prefix, kind in kinds.items() if name.startswith(f"{prefix}.")), "other")
@@ -158,11 +160,24 @@ def trainable_parameters(model: nn.Module) -> dict[str, int]:
 
 
 def _targets(anatomy: Anatomy, plan: Plan) -> Iterator[_Target]:
+    """Layers that get LoRA. A fused layer has one, of the highest rank among its projections."""
     for block in anatomy.blocks:
+        ranks: dict[str, int] = {}
         for projection in PROJECTIONS:
             rank = plan.rank(projection, block.index)
-            if rank:
-                yield _Target(block.full_name(projection), rank)
+            # A gate is the other half of the way into a neuron, and is adapted as the up projection is.
+            for part in ("up", "gate") if projection == "up" and anatomy.family.gate else (projection,):
+                name = block.full_name(part)
+                ranks[name] = max(ranks.get(name, 0), rank)
+        yield from (_Target(name, rank) for name, rank in ranks.items() if rank)
+
+
+def _task_type(model: nn.Module) -> TaskType | None:
+    """What PEFT calls the task, where it makes a difference to the wrapper around the model."""
+    name = type(model).__name__
+    if name.endswith("ForSequenceClassification"):
+        return TaskType.SEQ_CLS
+    return TaskType.CAUSAL_LM if name.endswith(("ForCausalLM", "LMHeadModel")) else None
 
 
 def _shape_of(peft_model: PeftModel) -> Anatomy:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from prunelora.errors import ScoreError
 from prunelora.models.anatomy import Block
+from prunelora.models.matrices import Matrix
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,18 @@ def _magnitude(block: Block, _: torch.Generator) -> tuple[torch.Tensor, torch.Te
     heads = torch.zeros(block.num_heads, dtype=torch.float64)
     if block.num_heads:
         for name in ("query", "key", "value"):
-            heads += _squares(block.linear(name)).sum(1).reshape(block.num_heads, -1).sum(1)
-        heads += _squares(block.linear("output")).sum(0).reshape(block.num_heads, -1).sum(1)
+            heads += _squares(block.matrix(name)).sum(1).reshape(block.num_heads, -1).sum(1)
+        heads += _squares(block.matrix("output")).sum(0).reshape(block.num_heads, -1).sum(1)
     neurons = torch.zeros(block.num_neurons, dtype=torch.float64)
     if block.num_neurons:
-        neurons += _squares(block.linear("up")).sum(1) + _squares(block.linear("down")).sum(0)
+        neurons += _squares(block.matrix("up")).sum(1) + _squares(block.matrix("down")).sum(0)
+        if block.family.gate:
+            neurons += _squares(block.matrix("gate")).sum(1)
     return heads.sqrt(), neurons.sqrt()
 
 
-def _squares(linear: nn.Linear) -> torch.Tensor:
-    return linear.weight.detach().to("cpu", torch.float64) ** 2
+def _squares(matrix: Matrix) -> torch.Tensor:
+    return matrix.weight.detach().to("cpu", torch.float64) ** 2
 
 
 def _random(block: Block, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

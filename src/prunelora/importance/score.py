@@ -205,9 +205,16 @@ def _summed_loss(model: nn.Module, batch: Batch, number: int, examples: int) -> 
             f"The loss of batch {number} is {loss.item()}. Check its rows and labels, and the model's dtype "
             f"({next(model.parameters()).dtype}): float16 overflows where bfloat16 and float32 do not."
         )
-    labels = batch["labels"]
-    counted = int((labels != -100).sum()) if labels.dtype == torch.long and labels.dim() == 1 else examples
-    return loss * counted
+    return loss * _count_losses(model, batch["labels"], examples)
+
+
+def _count_losses(model: nn.Module, labels: torch.Tensor, examples: int) -> int:
+    """How many losses the model took the mean over: one a row, or one a token that has a label."""
+    if labels.dtype != torch.long:
+        return examples
+    if labels.dim() > 1 and type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
+        labels = labels[:, 1:]  # A token is told from those before it, so the first one has no loss.
+    return int((labels != -100).sum())
 
 
 def _count_tokens(batch: Batch) -> int:

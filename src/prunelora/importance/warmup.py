@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 
 from prunelora.errors import ScoreError
 from prunelora.models.anatomy import Anatomy, dissect
@@ -31,8 +31,8 @@ def warm_up_(
 ) -> float:
     """Train the task head of `model` in place; everything else stays as it is.
 
-    The encoder runs once over every batch, in eval mode and without gradients, and only the first token's vector is
-    kept, (B, 1, D), which is what the sequence classification heads of all supported families read.
+    The encoder runs once over every batch, in eval mode and without gradients, and only the vector that the head reads
+    is kept, (B, 1, D): the first token's, a decoder's last token's, or the mean.
 
     Args:
         model: A sequence classification model of a supported family.
@@ -72,7 +72,8 @@ def warm_up_(
                 queue = queue or torch.randperm(len(cached), generator=order).tolist()
                 hidden, labels = cached[queue.pop()]
                 feed(hidden)
-                loss = model(input_ids=None, labels=labels).loss
+                # Where the head asks for the inputs, it is given ones of the features' length: one token.
+                loss = model(input_ids=None, inputs_embeds=hidden, labels=labels).loss
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
@@ -107,19 +108,40 @@ def _features(anatomy: Anatomy, batches: Sequence[Mapping[str, Any]]) -> list[tu
             inputs = on_device(batch, model)
             labels = inputs.pop("labels")
             hidden = anatomy.base(**inputs).last_hidden_state
-            cached.append((hidden[:, :1].clone(), labels))
+            cached.append((_read_by_head(anatomy, hidden, inputs), labels))
     return cached
+
+
+def _read_by_head(anatomy: Anatomy, hidden: torch.Tensor, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """The one vector of every row that the task head is given: (B, T, D) -> (B, 1, D)."""
+    config: Any = anatomy.model.config
+    if anatomy.family.reads == "last":
+        padding = config.pad_token_id
+        if padding is None:
+            return hidden[:, -1:].clone()
+        places = torch.arange(hidden.shape[1], device=hidden.device)
+        last = (places * (inputs["input_ids"] != padding)).argmax(-1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last][:, None].clone()
+    if anatomy.family.reads == "pooling" and config.classifier_pooling == "mean":
+        mask = inputs.get("attention_mask")
+        weights = torch.ones(hidden.shape[:2], device=hidden.device) if mask is None else mask
+        weights = weights.to(hidden)[..., None]
+        return (hidden * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+    return hidden[:, :1].clone()
 
 
 class _Feed(nn.Module):
     """Stands in for the encoder: gives the features it was fed, through the pooler where the family has one."""
 
-    def __init__(self, pooler: nn.Module | None) -> None:
+    def __init__(self, pooler: nn.Module | None, *, decoder: bool) -> None:
         super().__init__()
         self.pooler = pooler
+        self.decoder = decoder
         self.hidden: torch.Tensor | None = None
 
-    def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPooling:
+    def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPooling | BaseModelOutputWithPast:
+        if self.decoder:
+            return BaseModelOutputWithPast(last_hidden_state=self.hidden)
         pooled = self.pooler(self.hidden) if self.pooler is not None else None
         return BaseModelOutputWithPooling(last_hidden_state=self.hidden, pooler_output=pooled)
 
@@ -129,7 +151,7 @@ def _encoder_replaced(anatomy: Anatomy) -> Iterator[Any]:
     """Swap the encoder for a feed while the block runs, so that the model's own head and loss are what is trained."""
     base, name = anatomy.base, anatomy.base_prefix.rstrip(".")
     pooler = getattr(base, anatomy.family.pooler, None) if anatomy.family.pooler else None
-    feed = _Feed(pooler)
+    feed = _Feed(pooler, decoder=anatomy.family.decoder)
     setattr(anatomy.model, name, feed)
 
     def give(hidden: torch.Tensor) -> None:

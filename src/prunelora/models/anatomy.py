@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from prunelora.errors import UnsupportedModelError
 from prunelora.models.architecture import Architecture
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
 from prunelora.models.families import PROJECTIONS, Family, family_of_model_type, supported_families
 from prunelora.models.lineage import Lineage
+from prunelora.models.matrices import Matrix, widths
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,25 @@ class Block:
     module: nn.Module
     family: Family
     prefix: str  # Name of the block within the whole model, such as "bert.encoder.layer.3".
+    queries_per_head: int = 1
 
     def part(self, name: str) -> nn.Module:
         """The module that has a standard name such as "query", "down" or "attention"."""
         return self.module.get_submodule(self.family.path(name))
 
-    def linear(self, name: str) -> nn.Linear:
-        """The same for a projection; after a cut it may be what stands in for one, with the same attributes."""
-        return cast(nn.Linear, self.part(name))
+    def matrix(self, name: str) -> Matrix:
+        """A projection by its standard name ("query", "up", "gate"), also where it is part of a fused layer."""
+        family, module = self.family, self.part(name)
+        rows = widths(module)[1]
+        if name in ("query", "key", "value") and family.fused_attention:
+            head = self.head_dim * self.num_heads
+            query = head * self.queries_per_head
+            start = {"query": 0, "key": query, "value": query + head}[name]
+            return Matrix(module, start, query if name == "query" else head)
+        if name in ("up", "gate") and family.fused_gate:
+            # Which half is which does not matter: a neuron owns the same row of both.
+            return Matrix(module, 0 if name == "up" else rows // 2, rows // 2)
+        return Matrix(module, 0, rows)
 
     def replace(self, name: str, module: nn.Module) -> None:
         """Put `module` where the part of this standard name is."""
@@ -40,9 +52,12 @@ class Block:
 
     @property
     def num_heads(self) -> int:
-        """H_l, 0 where no head is left."""
-        attention = self.part("attention")
-        return 0 if isinstance(attention, NoHeads) else int(getattr(attention, self.family.head_count[0]))
+        """H_l, 0 where no head is left; with grouped-query attention, key and value heads."""
+        if isinstance(self.part("attention"), NoHeads):
+            return 0
+        rows = widths(self.part("key"))[1]
+        shares = self.queries_per_head + 2 if self.family.fused_attention else 1
+        return rows // (shares * self.head_dim)
 
     @property
     def head_dim(self) -> int:
@@ -53,11 +68,37 @@ class Block:
     @property
     def num_neurons(self) -> int:
         """F_l, 0 where no neuron is left."""
-        return self.linear("up").out_features
+        return widths(self.part("down"))[0]
+
+    @property
+    def attention_bias(self) -> bool:
+        """Whether q, k and v have biases, or had, where no head is left."""
+        attention = self.part("attention")
+        if isinstance(attention, NoHeads):
+            return attention.had_bias
+        return self.matrix("query").bias is not None
+
+    @property
+    def position_projections(self) -> int:
+        """Further projections whose rows go with the heads, or went, where no head is left."""
+        attention = self.part("attention")
+        if isinstance(attention, NoHeads):
+            return attention.position_projections
+        return sum(_submodule(self.module, path) is not None for path in self.family.with_heads)
+
+    @property
+    def ffn_bias(self) -> bool:
+        """Whether up projections have biases, or had, where no neuron is left."""
+        up = self.part("up")
+        return up.had_bias if isinstance(up, NoNeurons) else self.matrix("up").bias is not None
 
     def norm_names(self) -> Iterator[str]:
-        """Names of the block's LayerNorms within the whole model."""
-        return (f"{self.prefix}.{path}" for path in self.family.norms)
+        """Names of the block's norms within the whole model; some models have none where others of the family do."""
+        return (
+            f"{self.prefix}.{path}"
+            for path in self.family.norms
+            if any(True for _ in self.module.get_submodule(path).parameters())
+        )
 
 
 @dataclass(frozen=True)
@@ -80,12 +121,15 @@ class Anatomy:
         first = self.blocks[0]
         return Architecture(
             family=self.family.name,
-            hidden_size=first.linear("output").out_features,
+            hidden_size=widths(first.part("output"))[1],
             head_dim=first.head_dim,
             num_heads=tuple(block.num_heads for block in self.blocks),
             num_neurons=tuple(block.num_neurons for block in self.blocks),
-            attention_bias=getattr(first.part("output"), "bias", None) is not None,
-            ffn_bias=getattr(first.part("down"), "bias", None) is not None,
+            attention_bias=first.attention_bias,
+            ffn_bias=first.ffn_bias,
+            queries_per_head=first.queries_per_head,
+            gated=self.family.gate is not None,
+            position_projections=first.position_projections,
         )
 
     @property
@@ -106,10 +150,12 @@ class Anatomy:
             names.append(f"{self.base_prefix}{self.family.pooler}")
         if self.base is not self.model:
             base_name = self.base_prefix.rstrip(".")
+            # A language model's head gives words back: it is the embedding table again, and no head of a task.
+            words = getattr(self.model, "get_output_embeddings", lambda: None)()
             names += [
                 name
                 for name, child in self.model.named_children()
-                if name != base_name and any(True for _ in child.parameters())
+                if name != base_name and child is not words and any(True for _ in child.parameters())
             ]
         return names
 
@@ -142,10 +188,11 @@ def dissect(model: nn.Module, *, adapted: bool = False) -> Anatomy:
             f"{type(model).__name__} is of the family {model_type!r}, which prunelora does not support. "
             f"Supported families: {supported_families()}."
         )
-    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
+    if getattr(config, "add_cross_attention", False) or (getattr(config, "is_decoder", False) and not family.decoder):
         raise UnsupportedModelError(
-            f"{type(model).__name__} is configured as a decoder (is_decoder={config.is_decoder}); "
-            f"{family.title} is supported as an encoder."
+            f"{type(model).__name__} is configured as a decoder (is_decoder={getattr(config, 'is_decoder', False)}, "
+            f"add_cross_attention={getattr(config, 'add_cross_attention', False)}); {family.title} is supported "
+            f"{'without cross-attention' if family.decoder else 'as an encoder'}."
         )
     prefix = str(getattr(model, "base_model_prefix", ""))
     base_prefix = f"{prefix}." if prefix and _submodule(model, prefix) is not None else ""
@@ -155,8 +202,10 @@ def dissect(model: nn.Module, *, adapted: bool = False) -> Anatomy:
         raise UnsupportedModelError(
             f"{type(model).__name__}: no blocks at {base_prefix}{family.blocks}, where {family.title} keeps them."
         )
+    shared = getattr(config, "num_key_value_heads", None)
+    queries = config.num_attention_heads // shared if shared else 1
     blocks = tuple(
-        Block(index, module, family, f"{base_prefix}{family.blocks}.{index}")
+        Block(index, module, family, f"{base_prefix}{family.blocks}.{index}", queries)
         for index, module in enumerate(blocks_list)
     )
     if not adapted:
@@ -175,21 +224,22 @@ def _submodule(module: nn.Module, path: str) -> nn.Module | None:
 def _check(block: Block) -> None:
     """Every projection must be the plain linear layer (or what pruning left of one) that the row promises."""
     headless = isinstance(block.part("attention"), NoHeads)
-    for name in PROJECTIONS:
+    for name in (*PROJECTIONS, *(("gate",) if block.family.gate else ())):
         if headless and name in ("query", "key", "value"):
             continue
         module = _submodule(block.module, block.family.path(name))
-        if not isinstance(module, nn.Linear | BiasOnly | NoNeurons):
+        if not isinstance(module, nn.Linear | Conv1D | BiasOnly | NoNeurons):
             found = "nothing" if module is None else type(module).__name__
             raise UnsupportedModelError(
                 f"{block.full_name(name)}: expected torch.nn.Linear, found {found}. Quantised or adapted layers cannot "
                 "be pruned: load the plain model, prune it, then quantise."
             )
     if not headless:
-        expected = block.num_heads * block.head_dim
-        rows = block.linear("query").out_features
-        if rows != expected:
+        expected = block.num_heads * block.queries_per_head * block.head_dim
+        columns = widths(block.part("output"))[0]
+        if columns != expected or not expected:
             raise UnsupportedModelError(
-                f"{block.full_name('query')}: {block.num_heads} heads of size {block.head_dim} need {expected} rows, "
-                f"found {rows}."
+                f"{block.full_name('output')}: {block.num_heads} heads of size {block.head_dim}"
+                f"{f', {block.queries_per_head} queries each,' if block.queries_per_head > 1 else ''} need {expected} "
+                f"columns, found {columns}."
             )

@@ -12,10 +12,15 @@ class Architecture:
         family: Name of the row in the table of families, such as "bert".
         hidden_size: D, width of the residual stream.
         head_dim: d_h, width of one head.
-        num_heads: H_l for every layer l.
+        num_heads: H_l for every layer l: heads; with grouped-query attention, key and value heads, each with the query
+            heads that share it. That is what stays or goes as one.
         num_neurons: F_l for every layer l.
-        attention_bias: Whether q, k, v and output projections have biases.
-        ffn_bias: Whether up and down projections have biases.
+        attention_bias: Whether q, k and v projections have biases.
+        ffn_bias: Whether up projections (and gates) have biases.
+        queries_per_head: Query heads for every key and value head; 1 without grouped-query attention.
+        gated: Whether every neuron has a gate, a second projection into it.
+        position_projections: Further projections, with biases, whose rows go with the heads: DeBERTa's of relative
+            positions.
     """
 
     family: str
@@ -25,6 +30,9 @@ class Architecture:
     num_neurons: tuple[int, ...]
     attention_bias: bool = True
     ffn_bias: bool = True
+    queries_per_head: int = 1
+    gated: bool = False
+    position_projections: int = 0
 
     @property
     def num_layers(self) -> int:
@@ -45,7 +53,9 @@ class Architecture:
         """One line for messages: "bert, 12 layers, hidden size 768, heads 12 x 12 of size 64, neurons 12 x 3072"."""
         return (
             f"{self.family}, {self.num_layers} layers, hidden size {self.hidden_size}, "
-            f"heads {_per_layer(self.num_heads)} of size {self.head_dim}, neurons {_per_layer(self.num_neurons)}"
+            f"{'heads' if self.queries_per_head == 1 else f'groups of {self.queries_per_head} heads'} "
+            f"{_per_layer(self.num_heads)} of size {self.head_dim}, "
+            f"{'gated neurons' if self.gated else 'neurons'} {_per_layer(self.num_neurons)}"
         )
 
 

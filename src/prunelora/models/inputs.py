@@ -28,7 +28,7 @@ def input_names(model: nn.Module) -> tuple[str, ...]:
 def longest_input(model: nn.Module) -> int | None:
     """Most tokens the model has positions for; None where its positions are no table."""
     for name, module in model.named_modules():
-        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, nn.Embedding):
+        if name.rpartition(".")[2] in ("position_embeddings", "wpe") and isinstance(module, nn.Embedding):
             # RoBERTa counts positions from behind the padding index: 514 rows are 512 positions.
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     return None

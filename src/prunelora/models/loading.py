@@ -48,6 +48,10 @@ def load_pretrained(
             f"{source} is of the family {config.model_type!r}, which prunelora does not support. "
             f"Supported families: {supported_families()}."
         )
+    if getattr(config, "pad_token_id", None) is None and getattr(config, "eos_token_id", None) is not None:
+        # Decoders often have no token for padding; their heads look for the last one that is none.
+        ends = config.eos_token_id
+        config.pad_token_id = ends[0] if isinstance(ends, list) else ends
     names = list(label_names)
     config.num_labels = len(names) or _LABELS_OF_REGRESSION
     if names:

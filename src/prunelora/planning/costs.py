@@ -8,15 +8,21 @@ from prunelora.models.architecture import Architecture
 def head_parameters(architecture: Architecture) -> int:
     """Parameters that go with one head: its rows of q, k, v with their biases, its columns of the output projection.
 
-    BERT-base: 4 * 64 * 768 + 3 * 64 = 196,800.
+    BERT-base: 4 * 64 * 768 + 3 * 64 = 196,800. With grouped-query attention a head of k and v goes with all g query
+    heads that share it: (2 + 2 * g) * d_h * D, and (2 + g) * d_h for biases.
     """
-    a = architecture
-    return 4 * a.head_dim * a.hidden_size + (3 * a.head_dim if a.attention_bias else 0)
+    a, g = architecture, architecture.queries_per_head
+    of_positions = a.position_projections * (a.head_dim * a.hidden_size + a.head_dim)
+    return (2 + 2 * g) * a.head_dim * a.hidden_size + ((2 + g) * a.head_dim if a.attention_bias else 0) + of_positions
 
 
 def neuron_parameters(architecture: Architecture) -> int:
-    """Parameters that go with one neuron: its row of the up projection with its bias, its column of the down one."""
-    return 2 * architecture.hidden_size + (1 if architecture.ffn_bias else 0)
+    """Parameters that go with one neuron: its row of the up projection with its bias, its column of the down one.
+
+    A gated neuron has a row of the gate projection as well.
+    """
+    into = 2 if architecture.gated else 1
+    return (into + 1) * architecture.hidden_size + (into if architecture.ffn_bias else 0)
 
 
 def block_parameters(architecture: Architecture) -> int:
@@ -50,14 +56,19 @@ class Macs:
 
 
 def head_macs(architecture: Architecture, *, tokens: int) -> int:
-    """MACs of one head for one example: 4 * T * D * d_h in its projections and 2 * T * T * d_h in attention."""
-    a = architecture
-    return 4 * tokens * a.hidden_size * a.head_dim + 2 * tokens * tokens * a.head_dim
+    """MACs of one head for one example: 4 * T * D * d_h in its projections and 2 * T * T * d_h in attention.
+
+    With g query heads on a key and value head: (2 + 2 * g) * T * D * d_h and 2 * g * T * T * d_h. A decoder's tokens
+    see only those before them, and those of a layer of local attention only their neighbours; the products with what is
+    masked are counted all the same. Those of DeBERTa's relative positions are not counted.
+    """
+    a, g = architecture, architecture.queries_per_head
+    return (2 + 2 * g) * tokens * a.hidden_size * a.head_dim + 2 * g * tokens * tokens * a.head_dim
 
 
 def neuron_macs(architecture: Architecture, *, tokens: int) -> int:
-    """MACs of one neuron for one example: 2 * T * D."""
-    return 2 * tokens * architecture.hidden_size
+    """MACs of one neuron for one example: 2 * T * D, and T * D more for its gate."""
+    return (3 if architecture.gated else 2) * tokens * architecture.hidden_size
 
 
 def block_macs(architecture: Architecture, *, tokens: int) -> Macs:

@@ -90,6 +90,12 @@ class Plan(BaseModel):
     def _write_neurons(self, value: tuple[tuple[int, ...], ...]) -> list[str]:
         return [write_ids(ids, total) for ids, total in zip(value, self.base.num_neurons, strict=True)]
 
+    @field_serializer("base")
+    def _write_base(self, value: Architecture) -> dict[str, Any]:
+        """Leave out what only some families have: the others' plans read, and are known, as they always were."""
+        usual = {"queries_per_head": 1, "gated": False, "position_projections": 0}
+        return {name: one for name, one in vars(value).items() if name not in usual or one != usual[name]}
+
     @classmethod
     def whole(cls, lineage: Lineage, *, rank: int = 0, targets: Sequence[str] = ATTENTION_PROJECTIONS) -> "Plan":
         """The plan that cuts nothing more from a model; with a rank, plain LoRA: the same rank in every layer."""
@@ -163,6 +169,9 @@ class Plan(BaseModel):
             num_neurons=tuple(map(len, self.neurons)),
             attention_bias=base.attention_bias,
             ffn_bias=base.ffn_bias,
+            queries_per_head=base.queries_per_head,
+            gated=base.gated,
+            position_projections=base.position_projections,
         )
 
     @property

@@ -58,8 +58,10 @@ def block_inputs(anatomy: Anatomy, batch: Mapping[str, Any]) -> BlockInputs:
         seen.append((hidden, tuple(args[1:]), rest))
 
     handles = [block.module.register_forward_pre_hook(note, with_kwargs=True) for block in anatomy.blocks]
+    # A cache of keys and values would grow every time that a block is run again.
+    uncached = {"use_cache": False} if anatomy.family.decoder else {}
     try:
-        anatomy.base(**inputs)
+        anatomy.base(**inputs, **uncached)
     finally:
         for handle in handles:
             handle.remove()

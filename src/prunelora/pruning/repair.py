@@ -28,6 +28,7 @@ from torch import nn
 from prunelora.errors import PlanError
 from prunelora.models.anatomy import Block, dissect
 from prunelora.models.empty import BiasOnly
+from prunelora.models.matrices import widths
 from prunelora.models.state import left_as_found
 from prunelora.pruning.blockwise import BlockInputs, block_inputs, captured, run_block
 
@@ -144,7 +145,7 @@ def _repair_block(
             wanted[name].append(found[name])
     done = []
     for name in ("output", "down"):
-        sizes = block.linear(name).in_features, block.linear(name).out_features
+        sizes = widths(block.part(name))
         moments = _Moments(*sizes), _Moments(*sizes)  # Of the rows that are fitted, and of those held out.
         row = 0
         for one, hidden, target in zip(inputs, ours, wanted[name], strict=True):
@@ -236,11 +237,12 @@ class _LeastSquares:
 
 def _solve(block: Block, name: str, fitted: _Moments, held: _Moments) -> RepairedProjection:
     """Choose the damping by the held-out rows, solve with all rows, and write the solution into the projection."""
-    projection = block.linear(name)
-    outputs = projection.out_features
+    projection: Any = block.part(name)
+    outputs = widths(projection)[1]
+    empty = isinstance(projection, BiasOnly)
     weight = torch.zeros(outputs, 0, dtype=torch.float64)
-    if not isinstance(projection, BiasOnly):
-        weight = projection.weight.detach().cpu().double()
+    if not empty:
+        weight = block.matrix(name).weight.detach().cpu().double()
     with_bias = projection.bias is not None
     bias = projection.bias.detach().cpu().double() if with_bias else torch.zeros(outputs, dtype=torch.float64)
     damping = _chosen_damping(weight, fitted, held, with_bias=with_bias)
@@ -248,12 +250,14 @@ def _solve(block: Block, name: str, fitted: _Moments, held: _Moments) -> Repaire
     after = held.error(*_LeastSquares(fitted, weight, with_bias=with_bias).solve(damping))
     if after < before:
         new_weight, new_bias = _LeastSquares(fitted + held, weight, with_bias=with_bias).solve(damping)
-        if weight.numel():
-            projection.weight.copy_(new_weight)
+        if not empty:
+            block.matrix(name).weight.copy_(new_weight)
         if with_bias:
             projection.bias.copy_(new_bias)
     variance = max(held.variance, 1e-300)
-    return RepairedProjection(block.full_name(name), damping, before / variance, min(after, before) / variance)
+    # An error of nothing is a difference of equals, and may come out a little below 0.
+    shares = (max(0.0, error) / variance for error in (before, min(after, before)))
+    return RepairedProjection(block.full_name(name), damping, *shares)
 
 
 def _chosen_damping(weight: torch.Tensor, fitted: _Moments, held: _Moments, *, with_bias: bool) -> float:

@@ -4,11 +4,12 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from prunelora.models.anatomy import Block, dissect
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
+from prunelora.models.layer_config import LayerConfig
+from prunelora.models.matrices import keep_columns, keep_rows, widths
 from prunelora.planning.plan import Plan, check_within
 from prunelora.pruning.repair import repair_
 
@@ -60,57 +61,76 @@ def _positions(present: Sequence[int], kept: Sequence[int]) -> list[int]:
 def _cut_heads(block: Block, kept: Sequence[int]) -> None:
     if len(kept) == block.num_heads:
         return
-    head_dim, family = block.head_dim, block.family
-    output = block.linear("output")
+    family, attention = block.family, block.part("attention")
     if not kept:
+        had_bias, position_projections = block.attention_bias, block.position_projections
         _replace_by_bias(block, "output")
         attention_path, output_path = family.path("attention"), family.path("output")
         inside = output_path.startswith(f"{attention_path}.")
-        name = output_path.removeprefix(f"{attention_path}.") if inside else None
-        block.replace("attention", NoHeads(head_dim, name, block.part("output") if inside else None))
+        stand_in = NoHeads(
+            block.head_dim,
+            output_path.removeprefix(f"{attention_path}.") if inside else None,
+            block.part("output") if inside else None,
+            had_bias=had_bias,
+            position_projections=position_projections,
+            layer_idx=getattr(attention, "layer_idx", None) if family.decoder else None,
+        )
+        block.replace("attention", stand_in)
         return
-    # Head h owns the channels h * d_h to (h + 1) * d_h - 1 of q, k, v, and of the output projection's input.
-    channels = [head * head_dim + offset for head in kept for offset in range(head_dim)]
-    for name in ("query", "key", "value"):
-        _keep_rows(block.linear(name), channels)
-    _keep_columns(output, channels)
-    attention = block.part("attention")
-    for attribute in family.head_count:
-        setattr(attention, attribute, len(kept))
-    for attribute in family.heads_width:
-        setattr(attention, attribute, len(channels))
+    of_queries = channels(kept, block.head_dim * block.queries_per_head)
+    of_heads = channels(kept, block.head_dim)
+    _keep_parts(block, {"query": of_queries, "key": of_heads, "value": of_heads})
+    keep_columns(block.part("output"), of_queries)
+    for path in family.with_heads:
+        further = _submodule(block.module, path)
+        if further is not None:
+            keep_rows(further, of_queries)
+    left = {"heads": len(kept), "queries": len(kept) * block.queries_per_head, "width": len(of_queries)}
+    for attribute, what in family.counts.items():
+        setattr(attention, attribute, left[what])
+    if family.config_counts:
+        own = {attribute: left[what] for attribute, what in family.config_counts.items()}
+        attention.config = LayerConfig(attention.config, **own)  # type: ignore[assignment]
 
 
 def _cut_neurons(block: Block, kept: Sequence[int]) -> None:
     if len(kept) == block.num_neurons:
         return
+    into = ("up", "gate") if block.family.gate else ("up",)
     if not kept:
+        had_bias = block.ffn_bias
         _replace_by_bias(block, "down")
-        block.replace("up", NoNeurons(block.linear("up").in_features))
+        for name in into:
+            if not isinstance(block.part(name), NoNeurons):  # A fused layer is one part with two names.
+                block.replace(name, NoNeurons(widths(block.part(name))[0], had_bias=had_bias))
         return
-    _keep_rows(block.linear("up"), kept)
-    _keep_columns(block.linear("down"), kept)
+    _keep_parts(block, dict.fromkeys(into, tuple(kept)))
+    keep_columns(block.part("down"), kept)
+
+
+def _keep_parts(block: Block, rows: Mapping[str, Sequence[int]]) -> None:
+    """Keep some rows of several projections; those of one fused layer are cut at once, in the order they have there."""
+    in_module: dict[int, tuple[nn.Module, list[int]]] = {}
+    matrices = {name: block.matrix(name) for name in rows}
+    for name, matrix in sorted(matrices.items(), key=lambda item: item[1].start):
+        _, kept = in_module.setdefault(id(matrix.module), (matrix.module, []))
+        kept += [matrix.start + row for row in rows[name]]
+    for module, kept in in_module.values():
+        keep_rows(module, kept)
+
+
+def channels(units: Sequence[int], width: int) -> list[int]:
+    """Channels of units that own `width` neighbouring ones each: head h of q, k, v has h * d_h to (h + 1) * d_h - 1."""
+    return [unit * width + offset for unit in units for offset in range(width)]
 
 
 def _replace_by_bias(block: Block, name: str) -> None:
-    projection = block.linear(name)
-    block.replace(name, BiasOnly(projection.out_features, projection.bias))
+    projection = block.part(name)
+    block.replace(name, BiasOnly(widths(projection)[1], getattr(projection, "bias", None)))
 
 
-def _keep_rows(linear: nn.Linear, rows: Sequence[int]) -> None:
-    """q: (768, 768) -> (512, 768) when 8 of 12 heads of size 64 stay."""
-    linear.weight = _taken(linear.weight, 0, rows)
-    if linear.bias is not None:
-        linear.bias = _taken(linear.bias, 0, rows)
-    linear.out_features = len(rows)
-
-
-def _keep_columns(linear: nn.Linear, columns: Sequence[int]) -> None:
-    """Output projection: (768, 768) -> (768, 512); its bias belongs to no head and stays."""
-    linear.weight = _taken(linear.weight, 1, columns)
-    linear.in_features = len(columns)
-
-
-def _taken(tensor: torch.Tensor, dim: int, index: Sequence[int]) -> nn.Parameter:
-    picked = tensor.detach().index_select(dim, torch.tensor(index, device=tensor.device))
-    return nn.Parameter(picked.contiguous(), requires_grad=tensor.requires_grad)
+def _submodule(module: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None
