@@ -27,7 +27,7 @@ NOISY = 0.25
 
 _LEARN_MORE = (
     "train longer (finetune.epochs), change the learning rate (finetune.learning_rate), or keep more "
-    "(plan.keep_heads, plan.keep_ffn)"
+    "(the budget of the stage plan)"
 )
 
 
@@ -176,7 +176,7 @@ def _not_faster(results: RunResults) -> Iterator[str]:
     slower = [pair for pair in pairs if pair.speed < 1]
     if slower:
         yield (
-            f"not faster than the dense model at {_places(slower, pairs)}. Cut more (plan.keep_heads, plan.keep_ffn), "
+            f"not faster than the dense model at {_places(slower, pairs)}. Cut more (the budget of the stage plan), "
             "or use it at other sizes."
         )
     noisy = [pair for pair in pairs if max(pair.dense.vary, pair.pruned.vary) > NOISY]
