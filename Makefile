@@ -46,8 +46,9 @@ demo: $(SETUP_STAMP) ## the embedded example: score, plan, prune, tune, export, 
 	$(BIN)/prunelora run --out $(RUN)
 	@echo "Report: $(CURDIR)/$(RUN)/report.html"
 
+# A file of tests stays in one process: its tests share what is slow to make.
 test: $(SETUP_STAMP) ## the tests, without the slow ones
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # pytest ends with 5 where no test is marked slow: that is no failure.
 test-slow: $(SETUP_STAMP) ## the slow tests

@@ -17,7 +17,9 @@ import pytest
 import torch
 
 from prunelora import pipeline
+from prunelora.cli import terminal
 from prunelora.cli.app import app
+from prunelora.models.families import FAMILIES
 from prunelora.stage_settings import STAGE_KINDS
 
 ROOT = Path(__file__).parents[1]
@@ -113,9 +115,12 @@ def as_shown(text: str) -> str:
 def empty_folder(tmp_path, monkeypatch, minilm_path):
     """Where a page runs; pages use the embedded tokenizer, so the packages of the extra `demo` must be there."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(terminal._out, "width", 120)
     torch.manual_seed(0)
-    return tmp_path
+    rows = dict(FAMILIES)
+    yield tmp_path
+    FAMILIES.clear()  # One page adds a family.
+    FAMILIES.update(rows)
 
 
 def test_every_page_is_in_the_contents_and_has_examples():

@@ -121,7 +121,7 @@ def cut_with_torch_pruning(
         macs=macs(small, tokens=tokens).total,
         dense_macs=dense,
         heads=tuple(block.num_heads for block in blocks),
-        pruner_heads=tuple(int(pruner.num_heads[block.linear("query")]) for block in blocks),
+        pruner_heads=tuple(int(pruner.num_heads[block.part("query")]) for block in blocks),
         neurons=tuple(block.num_neurons for block in blocks),
         tried=shares,
         seconds={"score": scored - started, "plan": searched - scored, "prune": ended - searched},
@@ -144,8 +144,8 @@ def as_in_the_example_(model: nn.Module, pruner_heads: Sequence[int]) -> None:
     """Write counts into the attention modules as Torch-Pruning's example for BERT does: from the pruner's books."""
     for block, count in zip(dissect(model).blocks, pruner_heads, strict=True):
         attention: Any = block.part("attention")
-        rows = block.linear("query").out_features
-        setattr(attention, block.family.head_count[0], count)
+        rows = block.part("query").out_features
+        setattr(attention, next(name for name, what in block.family.counts.items() if what == "heads"), count)
         setattr(attention, block.family.head_dim, rows // count)
 
 
@@ -180,9 +180,7 @@ def _cut_copy(
         importance=torch_pruning.importance.GroupTaylorImportance(),
         pruning_ratio=ratio,
         head_pruning_ratio=ratio,
-        num_heads={
-            block.linear(name): block.num_heads for block in anatomy.blocks for name in ("query", "key", "value")
-        },
+        num_heads={block.part(name): block.num_heads for block in anatomy.blocks for name in ("query", "key", "value")},
         prune_num_heads=True,
         prune_head_dims=False,
         ignored_layers=_residual_stream(anatomy),
@@ -209,11 +207,9 @@ def _residual_stream(anatomy: Anatomy) -> list[nn.Module]:
 def _count_heads_again(anatomy: Anatomy) -> None:
     """Torch-Pruning cuts weights and knows nothing of the numbers that the attention module keeps beside them."""
     for block in anatomy.blocks:
-        attention, rows = block.part("attention"), block.linear("query").out_features
-        for attribute in block.family.head_count:
-            setattr(attention, attribute, rows // block.head_dim)
-        for attribute in block.family.heads_width:
-            setattr(attention, attribute, rows)
+        attention, rows = block.part("attention"), block.part("query").out_features
+        for attribute, what in block.family.counts.items():
+            setattr(attention, attribute, rows if what == "width" else rows // block.head_dim)
 
 
 def _example(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:

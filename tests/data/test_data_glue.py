@@ -555,7 +555,8 @@ def test_a_run_begun_with_one_task_starts_anew_with_another(prunelora, tmp_path)
     begun.write_recipe(Recipe().with_settings({"task.data": "reviews.csv", "plan.keep_heads": "0.25"}))
     code, out, err = prunelora("run", "--model", "m", "--task", "rte", "--out", str(tmp_path), "--dry-run", "--json")
     assert code == 0, err
-    assert json.loads(out)["stages"][2]["settings"]["keep_heads"] == 0.5
+    settings = json.loads(out)["stages"][2]["settings"]
+    assert (settings["keep_macs"], settings["keep_heads"]) == (0.5, None)
     code, out, err = prunelora("run", "--task", "rte", "--out", str(tmp_path), "--dry-run", "--json")
     assert code == 0, err
     assert json.loads(out)["stages"][2]["settings"]["keep_heads"] == 0.25
