@@ -52,7 +52,7 @@ test: $(SETUP_STAMP) ## the tests, without the slow ones
 
 # pytest ends with 5 where no test is marked slow: that is no failure.
 test-slow: $(SETUP_STAMP) ## the slow tests
-	$(BIN)/pytest -m slow || { rc=$$?; test $$rc -eq 5; }
+	$(BIN)/pytest -n 2 --dist loadfile -m slow || { rc=$$?; test $$rc -eq 5; }
 
 lint: $(SETUP_STAMP) ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .
