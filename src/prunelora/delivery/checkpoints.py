@@ -87,7 +87,9 @@ def save(
         else:
             base.config.prunelora = {"plan_id": plan.id}
             with progress_bars_off():
-                base.save_pretrained(str(temporary), max_shard_size="1000GB")  # One file: it is either whole or not.
+                # One file: it is either whole or not. Under the names that the model has now: the layout of a family's
+                # first checkpoints (NomicBERT's fuse q, k and v) is made for layers of equal sizes.
+                base.save_pretrained(str(temporary), max_shard_size="1000GB", save_original_format=False)
         plan.save(temporary / PLAN)
         write_json(temporary / ABOUT, about)
         if tokenizer is not None:
