@@ -56,14 +56,7 @@ def run_contender(
         task=name,
         command=benchmark.command(name, contender.name, str(seed)),
         facts=facts,
-        data={
-            "rows": {"train": len(task.train), "validation": len(task.validation)}
-            | {split: len(rows) for split, rows in task.reported.items()},
-            "majority_rate": dict(task.majority_rates),
-            "metrics": list(task.metrics),
-            "notes": list(task.notes),
-            "fingerprint": task.fingerprint,
-        },
+        data=task.facts,
         parameters=parameters(model).total,
         macs=macs(model, tokens=MACS_TOKENS).total,
         dense_macs=macs(dense, tokens=MACS_TOKENS).total,

@@ -248,13 +248,17 @@ def _plan(run: Run, name: str, settings: PlanStage) -> Facts:
 
 def _latency(run: Run, settings: PlanStage) -> LatencyModel:
     """What every number of heads and neurons costs on this device, for the model as it was before any cut."""
-    asked = LatencySettings(
+    return latency_model_for(run.pretrained(), latency_settings(settings))
+
+
+def latency_settings(settings: PlanStage) -> LatencySettings:
+    """Which latency a plan's budget, and `check`, mean."""
+    return LatencySettings(
         engine=settings.latency_engine,
         batch_size=settings.latency_batch_size,
         tokens=settings.tokens,
         threads=settings.latency_threads,
     )
-    return latency_model_for(run.pretrained(), asked)
 
 
 def _restore_plan(run: Run, name: str, _: PlanStage) -> None:

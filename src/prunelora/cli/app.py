@@ -239,10 +239,9 @@ def check(
     from functools import partial
 
     from prunelora.evaluation.feasibility import check as check_budget
-    from prunelora.evaluation.latency_model import LatencySettings
     from prunelora.evaluation.training_cost import Training
     from prunelora.planning.make_plan import make_plan
-    from prunelora.stages import ready_to_train
+    from prunelora.stages import latency_settings, ready_to_train
 
     source = {name: settings.pop(name, None) for name in ("task", "data_dir")}
     try:
@@ -253,17 +252,11 @@ def check(
         raise RecipeError(f"{option} {first['input']}: {first['msg']}.") from error
     tuning = FineTuneStage()
     known = inspect.signature(make_plan).parameters
-    asked = LatencySettings(
-        engine=plan.latency_engine,
-        batch_size=plan.latency_batch_size,
-        tokens=plan.tokens,
-        threads=plan.latency_threads,
-    )
     found = check_budget(
         model,
         data=data,
         **source,
-        latency=asked if latency or plan.needs_latency else None,
+        latency=latency_settings(plan) if latency or plan.needs_latency else None,
         training=Training(tuning, partial(ready_to_train, settings=tuning, seed=0)) if training else None,
         tell=terminal.tell,
         **{name: value for name, value in plan.model_dump().items() if name in known},

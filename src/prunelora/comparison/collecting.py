@@ -62,17 +62,7 @@ def collect(
     return ComparisonResults(
         model=base.model,
         data=base.task.described,
-        task={
-            "name": task.name,
-            "problem_type": task.problem_type,
-            "label_names": list(task.label_names),
-            "rows": {"train": len(task.train), "validation": len(task.validation)}
-            | {split: len(rows) for split, rows in task.reported.items()},
-            "majority_rate": dict(task.majority_rates),
-            "metrics": list(task.metrics),
-            "notes": list(task.notes),
-            "fingerprint": task.fingerprint,
-        },
+        task={"name": task.name, "problem_type": task.problem_type, "label_names": list(task.label_names)} | task.facts,
         seeds=tuple(seeds),
         missing=missing,
         methods=tuple(

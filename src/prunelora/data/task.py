@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import datasets
 
@@ -74,6 +75,18 @@ class TaskData:
         most_frequent = min(counts, key=lambda label: (-counts[label], label))
         labels = {split: list(rows["label"]) for split, rows in self.reported.items()}
         return {split: found.count(most_frequent) / len(found) for split, found in labels.items()}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What results say of the data, as plain values."""
+        return {
+            "rows": {"train": len(self.train), "validation": len(self.validation)}
+            | {split: len(rows) for split, rows in self.reported.items()},
+            "majority_rate": dict(self.majority_rates),
+            "metrics": list(self.metrics),
+            "notes": list(self.notes),
+            "fingerprint": self.fingerprint,
+        }
 
 
 def as_dataset(rows: Rows, *, problem_type: str) -> datasets.Dataset:

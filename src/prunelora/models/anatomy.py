@@ -84,7 +84,12 @@ class Block:
         attention = self.part("attention")
         if isinstance(attention, NoHeads):
             return attention.position_projections
-        return sum(_submodule(self.module, path) is not None for path in self.family.with_heads)
+        return len(self.with_heads())
+
+    def with_heads(self) -> list[nn.Module]:
+        """The family's further linear layers whose rows go with the heads, those that this model has."""
+        found = (_submodule(self.module, path) for path in self.family.with_heads)
+        return [module for module in found if module is not None]
 
     @property
     def ffn_bias(self) -> bool:

@@ -77,14 +77,12 @@ def _cut_heads(block: Block, kept: Sequence[int]) -> None:
         )
         block.replace("attention", stand_in)
         return
-    of_queries = channels(kept, block.head_dim * block.queries_per_head)
-    of_heads = channels(kept, block.head_dim)
+    of_queries = _channels(kept, block.head_dim * block.queries_per_head)
+    of_heads = _channels(kept, block.head_dim)
     _keep_parts(block, {"query": of_queries, "key": of_heads, "value": of_heads})
     keep_columns(block.part("output"), of_queries)
-    for path in family.with_heads:
-        further = _submodule(block.module, path)
-        if further is not None:
-            keep_rows(further, of_queries)
+    for further in block.with_heads():
+        keep_rows(further, of_queries)
     left = {"heads": len(kept), "queries": len(kept) * block.queries_per_head, "width": len(of_queries)}
     for attribute, what in family.counts.items():
         setattr(attention, attribute, left[what])
@@ -119,7 +117,7 @@ def _keep_parts(block: Block, rows: Mapping[str, Sequence[int]]) -> None:
         keep_rows(module, kept)
 
 
-def channels(units: Sequence[int], width: int) -> list[int]:
+def _channels(units: Sequence[int], width: int) -> list[int]:
     """Channels of units that own `width` neighbouring ones each: head h of q, k, v has h * d_h to (h + 1) * d_h - 1."""
     return [unit * width + offset for unit in units for offset in range(width)]
 
@@ -127,10 +125,3 @@ def channels(units: Sequence[int], width: int) -> list[int]:
 def _replace_by_bias(block: Block, name: str) -> None:
     projection = block.part(name)
     block.replace(name, BiasOnly(widths(projection)[1], getattr(projection, "bias", None)))
-
-
-def _submodule(module: nn.Module, path: str) -> nn.Module | None:
-    try:
-        return module.get_submodule(path)
-    except AttributeError:
-        return None
