@@ -6,7 +6,6 @@ python -m benchmarks.importance [--rows 1024] [--batch-size 32] [--repeats 5] [-
 import argparse
 import gc
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -14,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tasks import GLUE
+
 ROOT = Path(__file__).resolve().parents[1]
-GLUE = Path(os.environ.get("GLUE", ROOT.parent / "shared" / "glue"))
 SST2 = GLUE / "sst2" / "train.tsv"
 
 FORWARD, SCORE, SINGLE = "forward pass", "score", "score, one at a time"

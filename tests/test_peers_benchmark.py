@@ -42,9 +42,9 @@ def small_benchmark(folder, model):
     return Benchmark(
         model=str(model),
         tasks={"reviews": data},
+        epochs={"reviews": 1.5},
         runs=folder / "runs",
         results=folder / "results",
-        epochs=1.5,
         settings=SMALL,
     )
 
@@ -184,7 +184,7 @@ def test_all_train_for_as_long(tmp_path):
     benchmark = small_benchmark(tmp_path, "minilm")
     for contender in CONTENDERS.values():
         stages = benchmark.cell("reviews", contender, 0).recipe.stages
-        assert sum(stage.epochs for stage in stages if stage.stage == "finetune") == pytest.approx(benchmark.epochs)
+        assert sum(stage.epochs for stage in stages if stage.stage == "finetune") == pytest.approx(1.5)
 
 
 def test_every_cut_is_within_the_budget(finished):
@@ -251,7 +251,7 @@ def test_what_is_finished_is_not_run_again(finished, monkeypatch):
 
 
 def test_a_result_of_another_recipe_does_not_count(finished):
-    longer = Benchmark(**(vars(finished) | {"epochs": 4}))
+    longer = Benchmark(**(vars(finished) | {"epochs": {"reviews": 4}}))
     assert have_cell(longer, "reviews", CONTENDERS["lora"], 0) is None
 
 

@@ -2,9 +2,10 @@
 
 python -m benchmarks.ablation [--tasks sst2,rte] [--groups bases,repair] [--seeds 0,1,2] [--page-only]
 
-Every variant of variants.py is trained on every task with seed 0. With the other seeds come the references, both ways
-to walk, and those variants that came out best on the validation rows; the same are trained at a smaller share of the
-MACs too. `--every-seed` trains all variants with all seeds.
+Every variant of variants.py is trained on two tasks with seed 0. On all tasks with all seeds come the references, both
+ways to walk, and those variants that came out best on the validation rows; the same are trained at a smaller share of
+the MACs too. `--every-seed` trains all variants on all tasks with all seeds. Full fine-tuning and LoRA on attention
+alone are not trained here: benchmarks.glue has them, under the same settings, and its results are taken over.
 
 Trainings lie in runs/ablation (TASK/GROUP; whatever is finished there is not repeated, and what several begin with is
 done once). Results lie in benchmarks/ablation/results, TASK-GROUP.json; a training that has its row there is not run
@@ -12,17 +13,17 @@ again, also where its run folder is gone. A variant that is changed in variants.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.ablation.variants import GROUPS, SEEDS, TASKS, Variant
+from benchmarks.tasks import GLUE, NO_GLUE
 
 ROOT = Path(__file__).resolve().parents[2]
-GLUE = Path(os.environ.get("GLUE", ROOT.parent / "shared" / "glue"))
 RUNS = ROOT / "runs" / "ablation"
 RESULTS = Path(__file__).resolve().parent / "results"
+GLUE_RESULTS = RESULTS.parents[1] / "glue" / "results"
 PAGE = ROOT / "docs" / "ablation.md"
 ALL_GROUPS = (*GROUPS, "tight")
 
@@ -42,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"{unknown[0]} is not known; there are {', '.join(known)}")
     if not asked.page_only:
         if not GLUE.is_dir():
-            print(
-                f"{GLUE} is not there. Set the environment variable GLUE to a folder with the tasks.", file=sys.stderr
-            )
+            print(NO_GLUE, file=sys.stderr)
             return 1
         _run(tasks, groups, [int(seed) for seed in seeds], every_seed=asked.every_seed)
     from benchmarks.ablation.page import write_page
@@ -58,9 +57,9 @@ def _run(tasks: Sequence[str], groups: Sequence[str], seeds: Sequence[int], *, e
     from benchmarks.ablation.running import Places, run_group
 
     def best() -> list[Variant]:
-        return finalists(read_all(RESULTS), tasks)
+        return finalists(read_all(RESULTS))
 
-    places = Places(data=GLUE, runs=RUNS, results=RESULTS)
+    places = Places(data=GLUE, runs=RUNS, results=RESULTS, glue=GLUE_RESULTS)
     for seed, group, task, variants in schedule(tasks, groups, seeds, best, every_seed=every_seed):
         title = f"{task}, {group}, seed {seed}"
         run_group(places, task, group, variants, seed, lambda line, title=title: print(f"{title}: {line}", flush=True))
@@ -87,9 +86,8 @@ def schedule(
     for seed in seeds:
         for group in ordered:
             for task in tasks:
-                variants = (
-                    list(GROUPS[group]) if every_seed and group in GROUPS else members(group, best(), seed=seed)
-                )  # fmt: skip
+                every = every_seed and group in GROUPS
+                variants = list(GROUPS[group]) if every else members(group, best(), task=task, seed=seed)
                 if variants:
                     yield seed, group, task, variants
 

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.ablation.cut_results import CHOICES, Cuts, Judged, read_all_cuts
 from benchmarks.ablation.results import (
     FINALISTS,
     Difference,
@@ -18,9 +19,11 @@ from benchmarks.ablation.results import (
     tested,
 )
 from benchmarks.ablation.variants import (
-    EPOCHS,
     EVERYTHING,
     GROUPS,
+    LOWEST,
+    SCREENING_SEED,
+    SCREENING_TASKS,
     SEEDS,
     TASKS,
     TIGHT,
@@ -29,6 +32,7 @@ from benchmarks.ablation.variants import (
     WALKS,
     Variant,
 )
+from benchmarks.tasks import BenchmarkTask
 from prunelora.comparison.tables import NONE
 from prunelora.report.reading import percent
 from prunelora.report.sections import Section
@@ -47,16 +51,16 @@ _MINUS = "\N{MINUS SIGN}"
 
 def write_page(results: Path, page: Path) -> Path:
     """Write the page from the folder of result files."""
-    write_text(page, page_text(read_all(results)))
+    write_text(page, page_text(read_all(results), read_all_cuts(results)))
     return page
 
 
-def page_text(found: Found) -> str:
+def page_text(found: Found, cuts: Sequence[Cuts] = ()) -> str:
     """The page as Markdown."""
-    return page_as_markdown(page_of(found)).rstrip("\n") + "\n"
+    return page_as_markdown(page_of(found, cuts)).rstrip("\n") + "\n"
 
 
-def page_of(found: Found) -> Page:
+def page_of(found: Found, cuts: Sequence[Cuts] = ()) -> Page:
     """What the page says."""
     if not found.rows:
         return Page(TITLE, f"No results yet: {COMMAND} trains what is missing and writes this page.", (), (), (), "")
@@ -70,18 +74,21 @@ def page_of(found: Found) -> Page:
         f"{versions}, {machines}; made from result files by {COMMAND}.",
         summary=(("What the validation rows say", tuple(_said(found))),),
         warnings=tuple(_warnings(found, best)),
-        sections=tuple(section for section in _sections(found, best) if section.table is None or section.table.rows),
+        sections=tuple(
+            section for section in _sections(found, best, cuts) if section.table is None or section.table.rows
+        ),
         numbers="benchmarks/ablation/results/TASK-GROUP.json",
     )
 
 
-def _sections(found: Found, best: Sequence[Variant]) -> Iterator[Section]:
-    rows = ", ".join(f"{task} (at most {rows:,} training rows)" if rows else task for task, rows in TASKS.items())
+def _sections(found: Found, best: Sequence[Variant], cuts: Sequence[Cuts]) -> Iterator[Section]:
+    tasks = ", ".join(f"{name} ({_length(task)})" for name, task in TASKS.items())
     names = ", ".join(variant.name for variant in best) or "not known yet"
+    cut_rows = ", ".join(f"{count:,}" for count in sorted({one.rows for one in cuts})) or NONE
     yield Section(
         "How to read it",
         (
-            f"Tasks: {rows}. Every variant trains for {EPOCHS:g} epochs in all; what is trained before the cut counts. "
+            f"Tasks: {tasks}. All variants train for as long; what is trained before the cut counts. "
             "Half of the MACs stays where nothing else is said.",
             "Choices are made on validation rows, which are cut from training: the checkpoint, the learning rate, the "
             "variants that go on. The reported rows stand beside and choose nothing.",
@@ -89,11 +96,14 @@ def _sections(found: Found, best: Sequence[Variant]) -> Iterator[Section]:
             f"task and seed each. Behind {_pm()} stands its standard error, from the differences over tasks and seeds. "
             "Of twenty variants that change nothing, one or two come out more than two standard errors away; with few "
             "pairs more do.",
-            "References and both ways to walk try several learning rates on the first seed; a variant takes the "
-            "multiple that was chosen for its way to walk, so that one thing is changed.",
-            f"The first seed screens all variants. The best {FINALISTS} of each way to walk go on to the other seeds "
-            f"and to {TIGHT:g} of the MACs: {names}. They were taken for being high on the first seed, so a part of "
-            "their lead there is luck, which the other seeds take out.",
+            "References and cut-first try two learning rates on the first seed of each task; a variant takes the "
+            "multiple that was chosen for its way to walk, so that one thing is changed. Tune-first takes that of "
+            "lora-all: it begins as lora-all does.",
+            f"The first seed of {' and '.join(SCREENING_TASKS)} screens all variants. The best {FINALISTS} of each way "
+            f"to walk go on to all tasks and seeds and to {TIGHT:g} of the MACs: {names}. They were taken for being "
+            "high on the screening, so a part of their lead there is luck, which the other seeds and tasks take out. "
+            f"Tune-first goes down to {LOWEST:g} of the MACs too.",
+            "The rows of full and lora are those of the GLUE benchmark, which trained them under the same settings.",
         ),
     )
     yield Section(
@@ -116,6 +126,25 @@ def _sections(found: Found, best: Sequence[Variant]) -> Iterator[Section]:
             "change only the tuning are left out: their cut is that of their base.",
         ),
         table=_after_the_cut(found, best),
+    )
+    yield Section(
+        "How to choose what is cut",
+        (
+            "The models of lora-all, cut, with nothing trained after it: accuracy on the validation rows in per cent, "
+            "and the loss there in parentheses; mean over "
+            f"{_counted([(one.task, one.seed) for one in cuts])}. Scored and repaired on {cut_rows} training rows. "
+            "Layers normalised is equation 2 of the paper, raw is without it. Made by "
+            "python -m benchmarks.ablation.cuts.",
+        ),
+        table=_choices(cuts),
+    )
+    yield Section(
+        "Time of scoring, planning and repair",
+        (
+            f"Seconds, for {cut_rows} training rows, mean over the same tasks and seeds, on a machine that did nothing "
+            "else: scoring of the dense model, planning, and repair of the half that is left.",
+        ),
+        table=_seconds_of_cuts(cuts),
     )
     yield Section(
         "Time and memory",
@@ -212,6 +241,53 @@ def _cuts_otherwise(variant: Variant) -> bool:
     )  # fmt: skip
 
 
+def _choices(cuts: Sequence[Cuts]) -> Table:
+    budgets = sorted({cut.keep_macs for one in cuts for cut in one.cuts}, reverse=True)
+    columns = ["scores"]
+    for budget in budgets:
+        columns += [f"heads at {budget:g}", f"neurons at {budget:g}", f"cut to {budget:g}", "repaired"]
+    rows = [("nothing cut", *["", "", _judged([(one.task, one.dense) for one in cuts]), ""] * len(budgets))]
+    for choice in CHOICES:
+        texts = [str(choice)]
+        for budget in budgets:
+            of_choice = [
+                (one.task, cut)
+                for one in cuts
+                for cut in one.cuts
+                if (cut.criterion, cut.normalise, cut.balance, cut.keep_macs)
+                == (choice.criterion, choice.normalise, choice.balance, budget)
+            ]
+            texts += [
+                f"{mean_over_tasks((task, cut.heads) for task, cut in of_choice):,.0f}",
+                f"{mean_over_tasks((task, cut.neurons) for task, cut in of_choice):,.0f}",
+                _judged([(task, cut.cut) for task, cut in of_choice]),
+                _judged([(task, cut.repaired) for task, cut in of_choice if cut.repaired is not None]),
+            ]
+        rows.append(tuple(texts))
+    return Table(tuple(columns), tuple(rows) if cuts else ())
+
+
+def _judged(values: Sequence[tuple[str, Judged]]) -> str:
+    if not values:
+        return NONE
+    accuracies = mean_over_tasks((task, 100 * one.accuracy) for task, one in values)
+    return f"{accuracies:.1f} ({mean_over_tasks((task, one.loss) for task, one in values):.3f})"
+
+
+def _seconds_of_cuts(cuts: Sequence[Cuts]) -> Table:
+    half = [(one, cut) for one in cuts for cut in one.cuts if cut.keep_macs == 0.5]
+    repairs = [(one.task, cut.repair_seconds) for one, cut in half if cut.repair_seconds is not None]
+    rows = [
+        *(
+            (f"scoring, {criterion}", _one([(one.task, one.score_seconds[criterion]) for one in cuts]))
+            for criterion in (cuts[0].score_seconds if cuts else ())
+        ),
+        ("planning", f"{mean_over_tasks((one.task, cut.plan_seconds) for one, cut in half):.2f}"),
+        ("repair", _one(repairs)),
+    ]
+    return Table(("work", "seconds"), tuple(rows) if cuts else ())
+
+
 def _costs(found: Found, best: Sequence[Variant]) -> Table:
     dense = EVERYTHING[YARDSTICK]
     rows = []
@@ -270,13 +346,18 @@ def _said(found: Found) -> Iterator[str]:
         yield f"{what}: {'; '.join(names) or 'none'}"
 
 
+def _length(task: BenchmarkTask) -> str:
+    rows = f"at most {task.max_train_rows:,} training rows, " if task.max_train_rows else ""
+    return f"{rows}{task.epochs:g} epoch{'s' if task.epochs != 1 else ''}"
+
+
 def _warnings(found: Found, best: Sequence[Variant]) -> Iterator[str]:
     wanted = [
         (variant, task, seed)
         for group in (*GROUPS, "tight")
         for seed in SEEDS
-        for variant in members(group, best, seed=seed)
         for task in TASKS
+        for variant in members(group, best, task=task, seed=seed)
     ]
     missing = [one for one in wanted if found.row(*one) is None]
     if missing:
@@ -289,14 +370,20 @@ def _warnings(found: Found, best: Sequence[Variant]) -> Iterator[str]:
 
 def _missing_text(found: Found, group: str, variant: Variant, best: Sequence[Variant]) -> str:
     """Tasks and seeds that a variant was not trained on yet: "rte: 0; qnli: 1, 2"."""
-    seeds = [seed for seed in SEEDS if variant in members(group, best, seed=seed)]
-    lacking = {task: [str(seed) for seed in seeds if found.row(variant, task, seed) is None] for task in TASKS}
+    lacking = {
+        task: [
+            str(seed)
+            for seed in SEEDS
+            if variant in members(group, best, task=task, seed=seed) and found.row(variant, task, seed) is None
+        ]
+        for task in TASKS
+    }
     return "; ".join(f"{task}: {', '.join(some)}" for task, some in lacking.items() if some)
 
 
 def _shown(found: Found, group: str, best: Sequence[Variant]) -> list[Variant]:
     """Variants of a group that are to be trained on some seed, and those that were, though no longer among the best."""
-    planned = members(group, best, seed=SEEDS[0])
+    planned = members(group, best, task=SCREENING_TASKS[0], seed=SCREENING_SEED)
     if group != "tight":
         return planned
     trained = {variant for variant, *_ in found.rows}

@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from benchmarks.ablation.variants import (
     EVERYTHING,
     GROUPS,
+    LOWEST,
     SCREENING_SEED,
+    SCREENING_TASKS,
     TASKS,
     TIGHT,
     TIGHT_GROUP,
@@ -25,14 +27,14 @@ from prunelora.comparison.results import CellFacts
 from prunelora.storage import write_json
 
 METRIC = "accuracy"
-FINALISTS = 3  # Of each way to walk.
+FINALISTS = 2  # Of each way to walk.
 
 
-class _Facts(BaseModel):
+class Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class CutFacts(_Facts):
+class CutFacts(Facts):
     """Accuracy on the validation rows around the last cut.
 
     Attributes:
@@ -46,7 +48,7 @@ class CutFacts(_Facts):
     repaired: float | None
 
 
-class Row(_Facts):
+class Row(Facts):
     """One training.
 
     Attributes:
@@ -78,7 +80,7 @@ class Row(_Facts):
         return sum(seconds for stage, seconds in self.cell.seconds.items() if stage != "evaluate")
 
 
-class Failure(_Facts):
+class Failure(Facts):
     """A training that ended in an error.
 
     Attributes:
@@ -96,7 +98,7 @@ class Failure(_Facts):
     message: str
 
 
-class GroupResults(_Facts):
+class GroupResults(Facts):
     """A result file, TASK-GROUP.json."""
 
     format: Literal["prunelora-ablation-1"] = "prunelora-ablation-1"
@@ -261,10 +263,10 @@ def tested(row: Row) -> float:
     return 100 * row.cell.test["test"][METRIC]
 
 
-def finalists(found: Found, tasks: Sequence[str] = tuple(TASKS)) -> list[Variant]:
-    """The best variants of each way to walk: by accuracy on the validation rows of the screening seed, mean over tasks.
+def finalists(found: Found) -> list[Variant]:
+    """The best variants of each way to walk: by accuracy on the validation rows of the screening, mean over its tasks.
 
-    Of equals the one with the smaller loss. Only those that were trained on all of the tasks count.
+    Of equals the one with the smaller loss. Only those that were trained on all tasks of the screening count.
     """
     chosen = []
     for walk in WALKS:
@@ -272,17 +274,18 @@ def finalists(found: Found, tasks: Sequence[str] = tuple(TASKS)) -> list[Variant
         for variant in VARIANTS.values():
             if not variant.may_win or variant.against != walk:
                 continue
-            rows = [row for task in tasks if (row := found.row(variant, task, SCREENING_SEED)) is not None]
-            if len(rows) == len(tasks):
+            rows = [row for task in SCREENING_TASKS if (row := found.row(variant, task, SCREENING_SEED)) is not None]
+            if len(rows) == len(SCREENING_TASKS):
                 merits[variant.name] = statistics.fmean(map(accuracy, rows)), -statistics.fmean(map(loss, rows))
         chosen += sorted(merits, key=lambda name: merits[name], reverse=True)[:FINALISTS]
     return [VARIANTS[name] for name in chosen]
 
 
-def members(group: str, best: Sequence[Variant], *, seed: int) -> list[Variant]:
-    """Variants of a group that are trained on a seed: all on the screening seed, then those that came out best."""
+def members(group: str, best: Sequence[Variant], *, task: str, seed: int) -> list[Variant]:
+    """Variants of a group that are trained on a task with a seed: all in the screening, then what came out best."""
     if group == "tight":
-        return [TIGHT_GROUP[f"{variant.name}@{TIGHT:g}"] for variant in (*GROUPS["bases"], *best)]
-    if seed == SCREENING_SEED or group in ("references", "bases"):
+        tight = [TIGHT_GROUP[f"{variant.name}@{TIGHT:g}"] for variant in (*GROUPS["bases"], *best)]
+        return [*tight, TIGHT_GROUP[f"tune-first@{LOWEST:g}"]]
+    if group in ("references", "bases") or (seed == SCREENING_SEED and task in SCREENING_TASKS):
         return list(GROUPS[group])
     return [variant for variant in GROUPS[group] if variant in best]

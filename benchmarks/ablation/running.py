@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.ablation.borrowed import borrowed_rows
 from benchmarks.ablation.results import METRIC, CutFacts, Failure, Row, add, read_all
 from benchmarks.ablation.variants import EVERYTHING, SCREENING_SEED, Variant, base_recipe
 from prunelora.comparison.cells import folder_of
@@ -24,11 +25,13 @@ class Places:
         data: With a folder for every task.
         runs: Of the trainings.
         results: Of the result files.
+        glue: Of benchmarks.glue's results.
     """
 
     data: Path
     runs: Path
     results: Path
+    glue: Path
 
 
 def run_group(
@@ -37,8 +40,12 @@ def run_group(
     """Train what is missing of some variants of a group with a seed, and add it to the result file.
 
     A variant with trials is trained with each of its learning rates on the screening seed first. One without takes the
-    multiple that was chosen for another, and is left out while none was.
+    multiple that was chosen for another, and is left out while none was. One that is borrowed is not trained.
     """
+    for variant in variants:
+        if variant.borrowed:
+            add(places.results, task, group, borrowed_rows(variant, task, places.glue))
+    variants = [variant for variant in variants if not variant.borrowed]
     by_trials: dict[tuple[float, ...], list[Variant]] = {}
     found = read_all(places.results)
     for variant in variants:
@@ -69,7 +76,7 @@ def _train(
 ) -> None:
     """Compare variants, each at a multiple of its own learning rate; where one ends in an error, each by itself."""
     out = places.runs / task / group
-    recipes = [_write_recipe(places.runs / "recipes" / task, variant, factor) for variant, factor in some]
+    recipes = [_write_recipe(places.runs / "recipes" / task, variant, task, factor) for variant, factor in some]
     try:
         results = compare(
             base=base_recipe(task, places.data),
@@ -97,11 +104,10 @@ def _train(
     add(places.results, task, group, rows_of(results, task, out))
 
 
-def _write_recipe(folder: Path, variant: Variant, factor: float) -> Path:
+def _write_recipe(folder: Path, variant: Variant, task: str, factor: float) -> Path:
     """The variant as a recipe file of its own; it is called what the variant is called."""
-    recipe = variant.resolved.with_options({"learning_rate": variant.rate_at(factor)})
     path = folder / f"{variant.name}.yaml"
-    write_text(path, f"# {variant.question}\n{recipe.to_yaml()}")
+    write_text(path, f"# {variant.question}\n{variant.for_task(task, factor).to_yaml()}")
     return path
 
 

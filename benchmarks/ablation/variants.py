@@ -8,20 +8,22 @@ from typing import Any
 
 import yaml
 
-from prunelora.data.settings import DataSettings
+from benchmarks.tasks import FOUR, data_of
+from benchmarks.tasks import TASKS as ALL_TASKS
 from prunelora.recipe import Recipe, digest, load_recipe
 from prunelora.stage_settings import FineTuneStage, PlanStage
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 
-# Tasks, each with the most training rows to use, those that choose among them.
-TASKS: dict[str, int | None] = {"sst2": 12_000, "mrpc": None, "qnli": None, "rte": None}
+TASKS = {name: ALL_TASKS[name] for name in FOUR}
 SEEDS = (0, 1, 2)
 SCREENING_SEED = 0  # All variants; learning rates are tried on it too.
-# Multiples of a recipe's own learning rate that references and both ways to walk are tried at.
-TRIALS = (1.0, 0.5, 2.0)
-EPOCHS = 3.0  # Of all fine-tunings of a variant together.
+SCREENING_TASKS = ("sst2", "mrpc")  # What all variants are trained on; one of single texts, one of pairs.
+# Multiples of a recipe's own learning rate that are tried, as many for each that tries.
+TRIALS = (1.0, 0.5)
+GLUE_TRIALS = (1.0, 3.0)  # Those of benchmarks.glue.
 TIGHT = 0.35  # The smaller share of the MACs, for what came out best at a half.
+LOWEST = 0.2  # Smaller still, for the better way to walk.
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Variant:
         trials: Multiples of its own learning rate that are tried on the validation rows.
         rate_of: Where it has no trials: the variant whose chosen multiple it takes.
         may_win: Whether it can be one of those that come out best; not what is there only to see others against.
+        borrowed: Whether benchmarks.glue trains it: its rows are taken over, and what is missing is not trained here.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Variant:
     trials: tuple[float, ...] = ()
     rate_of: str | None = None
     may_win: bool = True
+    borrowed: bool = False
 
     @functools.cached_property
     def resolved(self) -> Recipe:
@@ -74,9 +78,20 @@ class Variant:
         """Its learning rate at a multiple of its own."""
         return float(f"{self.learning_rate * factor:.6g}")
 
+    @staticmethod
+    def rows_of(task: str) -> int | None:
+        """Most training rows that are used of a task."""
+        return TASKS[task].max_train_rows
+
+    def for_task(self, task: str, factor: float) -> Recipe:
+        """All its stages as they are trained on a task, at a multiple of its learning rate."""
+        options = {"epochs": TASKS[task].epochs, "learning_rate": self.rate_at(factor)}
+        return self.resolved.with_options(options)
+
     def definition(self, task: str) -> str:
         """Hash of all that is said of it here, but not of what the library fills in: results under another are old."""
-        return digest({"stages": _stages(self.recipe), "changes": dict(self.changes), "rows": TASKS[task]})
+        rows, epochs = self.rows_of(task), TASKS[task].epochs
+        return digest({"stages": _stages(self.recipe), "changes": dict(self.changes), "rows": rows, "epochs": epochs})
 
     def at(self, budget: float) -> "Variant":
         """The same at another share of the MACs, against its counterpart there."""
@@ -99,12 +114,12 @@ def _stages(recipe: str) -> Any:
 
 def base_recipe(task: str, folder: Path) -> Recipe:
     """Model and data of every training on a task."""
-    return Recipe(
-        model="minilm", task=DataSettings(task=task, data_dir=str(folder), max_train_rows=TASKS[task])
-    )  # fmt: skip
+    return Recipe(model="minilm", task=data_of(task, folder))
 
 
 WALKS = ("cut-first", "tune-first")
+# Whose learning rate the variants of a way to walk take: what begins by tuning the dense model takes the dense one's.
+RATE_OF = {"cut-first": "cut-first", "tune-first": "lora-all"}
 
 
 def _of(walk: str, name: str, question: str, **options: Any) -> Variant:
@@ -114,7 +129,7 @@ def _of(walk: str, name: str, question: str, **options: Any) -> Variant:
         question,
         recipe=options.pop("recipe", walk),
         against=walk,
-        rate_of=None if options.get("trials") else walk,
+        rate_of=None if options.get("trials") else RATE_OF[walk],
         **options,
     )
 
@@ -129,15 +144,18 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
             "full",
             "What does training every weight of the dense model give?",
             "full",
-            trials=TRIALS,
+            trials=GLUE_TRIALS,
             may_win=False,
+            borrowed=True,
         ),
         Variant(
             "lora",
             "What does LoRA on the four matrices of attention give, with nothing cut?",
             "lora",
-            trials=TRIALS,
+            {"finetune.learning_rate": 1e-3},
+            trials=GLUE_TRIALS,
             may_win=False,
+            borrowed=True,
         ),
         Variant(
             "lora-all",
@@ -158,10 +176,10 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         ),
         Variant(
             "tune-first",
-            "What is left when the model is tuned for two epochs, cut, and tuned for one more?",
+            "What is left when the model is tuned for two thirds of the epochs, cut, and tuned for the last third?",
             "tune-first",
             against="lora-all",
-            trials=TRIALS,
+            rate_of="lora-all",
         ),
     ),
     "repair": (
@@ -199,7 +217,7 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         _of("cut-first", "norms-frozen", "Do LayerNorms have to be trained?", changes={"finetune.train_norms": False}),
     ),
     "splits": (
-        _of("tune-first", "split-1-2", "Is one epoch before the cut and two after it better than two and one?",
+        _of("tune-first", "split-1-2", "Is a third of the epochs before the cut and two thirds after it better?",
             changes={"finetune-1.epochs": 1.0, "finetune.epochs": 2.0}),
         _of("tune-first", "split-even", "Is half of the epochs on either side of the cut better?",
             changes={"finetune-1.epochs": 1.5, "finetune.epochs": 1.5}),
@@ -208,7 +226,7 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         _of("cut-first", "no-warmup", "Does a trained task head give better scores?", recipe="cut-first-no-warmup"),
         _of("cut-first", "rounds", "Is it better to cut in two rounds?", recipe="cut-first-rounds"),
         _of("cut-first", "every-weight", "What could the cut model do, if every weight of it were trained?",
-            changes={"finetune.trainable": "all", "finetune.learning_rate": 5e-5}, trials=TRIALS, may_win=False),
+            changes={"finetune.trainable": "all", "finetune.learning_rate": 5e-5}, trials=GLUE_TRIALS, may_win=False),
         _of("tune-first", "rounds", "Is it better to cut in two rounds?", recipe="tune-first-rounds"),
         _of("tune-first", "distilled", "Is the model before the cut a good teacher for what follows?",
             changes={"finetune.distillation": 0.5}),
@@ -223,12 +241,12 @@ TITLES = {
     "adapter": "The adapter",
     "splits": "Epochs before and after the cut",
     "rest": "Warm-up, rounds, distillation, every weight",
-    "tight": f"At {TIGHT:g} of the MACs",
+    "tight": f"At {TIGHT:g} and {LOWEST:g} of the MACs",
 }
 
 VARIANTS = {variant.name: variant for group in GROUPS.values() for variant in group}
 TIGHT_GROUP = {
     variant.name: variant
-    for variant in (one.at(TIGHT) for one in VARIANTS.values() if one.may_win)
-}  # fmt: skip
+    for variant in (*(one.at(TIGHT) for one in VARIANTS.values() if one.may_win), VARIANTS["tune-first"].at(LOWEST))
+}
 EVERYTHING = VARIANTS | TIGHT_GROUP

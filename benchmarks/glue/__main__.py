@@ -9,48 +9,20 @@ there.
 """
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.tasks import GLUE, NO_GLUE, TASKS, data_of
+
 ROOT = Path(__file__).resolve().parents[2]
-GLUE = Path(os.environ.get("GLUE", ROOT.parent / "shared" / "glue"))
 RUNS = ROOT / "runs" / "glue"
 RESULTS = Path(__file__).resolve().parent / "results"
 METHODS = ("full", "lora", "prune-lora", "random-prune-lora")
 FACTORS = (1.0, 3.0)
 KEEP_HEADS = 50  # Of 72: 30 % of the heads are cut, as 44 of the paper's 144.
 MAPPED = "prune-lora"
-
-
-@dataclass(frozen=True)
-class BenchmarkTask:
-    """How a task is run here.
-
-    Attributes:
-        epochs: Passes over the training rows.
-        seeds: Seeds that are run; fewer where a training is long.
-        max_train_rows: Most rows to use, those that choose checkpoints among them.
-        note: What the files are, where they are not GLUE's own.
-    """
-
-    epochs: int = 2
-    seeds: tuple[int, ...] = (0, 1, 2)
-    max_train_rows: int | None = None
-    note: str = ""
-
-
-TASKS = {
-    "wnli": BenchmarkTask(),
-    "mrpc": BenchmarkTask(),
-    "rte": BenchmarkTask(),
-    "qnli": BenchmarkTask(note="not GLUE's split: GLUE's validation rows, split into train and validation"),
-    "sst2": BenchmarkTask(epochs=1, max_train_rows=12_000, note="12,000 of GLUE's 67,349 training rows"),
-    "mnli": BenchmarkTask(epochs=1, seeds=(0,), note="not GLUE's rows: a subset whose texts lost their full stops"),
-}
 
 
 def main() -> int:
@@ -61,9 +33,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if not arguments.page_only:
         if not GLUE.is_dir():
-            print(
-                f"{GLUE} is not there. Set the environment variable GLUE to a folder with the tasks.", file=sys.stderr
-            )
+            print(NO_GLUE, file=sys.stderr)
             return 1
         asked = [int(seed) for seed in arguments.seeds.split(",")]
         for name, seeds, timing in schedule(arguments.tasks.split(","), asked):
@@ -92,17 +62,13 @@ def schedule(names: Sequence[str], asked: Sequence[int]) -> Iterator[tuple[str, 
 def run_task(name: str, seeds: tuple[int, ...], *, timing: bool) -> None:
     """Run what is missing of a task, and write its results."""
     from prunelora.comparison.compare import compare
-    from prunelora.data.settings import DataSettings
     from prunelora.recipe import Recipe
 
     task = TASKS[name]
     if have(name, seeds):
         return
     results = compare(
-        base=Recipe(
-            model="minilm",
-            task=DataSettings(task=name, data_dir=str(GLUE), max_train_rows=task.max_train_rows),
-        ),
+        base=Recipe(model="minilm", task=data_of(name)),
         out=RUNS / name,
         methods=METHODS,
         seeds=seeds,

@@ -9,24 +9,18 @@ whose result is there is not run again, also where its training is not there.
 
 import argparse
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.tasks import FOUR, GLUE, NO_GLUE, TASKS, data_of
+
 if TYPE_CHECKING:
     from benchmarks.peers.benchmark import Benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
-GLUE = Path(os.environ.get("GLUE", ROOT.parent / "shared" / "glue"))
 RESULTS = Path(__file__).resolve().parent / "results"
-# Most rows to train on, where not all.
-TASKS: dict[str, int | None] = {"sst2": 12_000, "mrpc": None, "qnli": None, "rte": None}
-NOTES = {
-    "sst2": "12,000 of GLUE's 67,349 training rows",
-    "qnli": "not GLUE's split: GLUE's validation rows, split into train and validation",
-}
 SEEDS = (0, 1, 2)
 
 
@@ -46,7 +40,7 @@ def main() -> int:
         # What it would say of models that cannot be loaded is in the results.
         transformers.utils.logging.set_verbosity_error()
         run(benchmark, arguments)
-    print(write_page(benchmark, seeds=SEEDS, notes=NOTES))
+    print(write_page(benchmark, seeds=SEEDS, notes={name: TASKS[name].note for name in FOUR if TASKS[name].note}))
     return 0
 
 
@@ -54,7 +48,7 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
     from benchmarks.peers.contenders import CONTENDERS
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description="prunelora beside its peers.")
-    parser.add_argument("--tasks", type=_some_of(TASKS), default=list(TASKS), help="joined by commas")
+    parser.add_argument("--tasks", type=_some_of(FOUR), default=list(FOUR), help="joined by commas")
     parser.add_argument("--methods", type=_some_of(CONTENDERS), default=list(CONTENDERS), help="joined by commas")
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in text.split(",")], default=list(SEEDS))
     parser.add_argument("--timing", action="store_true", help="time what is there, also where methods are missing")
@@ -79,17 +73,17 @@ def missing_means() -> str | None:
     if importlib.util.find_spec("torch_pruning") is None:
         return 'Torch-Pruning is not installed. Run: pip install -c constraints.txt -e ".[bench]"'
     if not GLUE.is_dir():
-        return f"{GLUE} is not there. Set the environment variable GLUE to a folder with the tasks."
+        return NO_GLUE
     return None
 
 
 def the_benchmark() -> "Benchmark":
     from benchmarks.peers.benchmark import Benchmark
-    from prunelora.data.settings import DataSettings
 
     return Benchmark(
         model="minilm",
-        tasks={name: DataSettings(task=name, data_dir=str(GLUE), max_train_rows=rows) for name, rows in TASKS.items()},
+        tasks={name: data_of(name) for name in FOUR},
+        epochs={name: TASKS[name].epochs for name in FOUR},
         runs=ROOT / "runs" / "peers",
         results=RESULTS,
     )

@@ -19,24 +19,24 @@ class Benchmark:
     Attributes:
         model: Pretrained model that all start from.
         tasks: Data by task.
+        epochs: Passes over the training rows in all, by task; recipes that tune twice share them out.
         runs: Folder of the trainings.
         results: Folder of the results.
-        epochs: Passes over the training rows in all; recipes that tune twice share them out.
         keep_macs: Budget of every cut, of the dense model's MACs.
         settings: Further settings, for every recipe that has them; in a test they make it small.
     """
 
     model: str
     tasks: Mapping[str, DataSettings]
+    epochs: Mapping[str, float]
     runs: Path
     results: Path
-    epochs: float = 3
     keep_macs: float = 0.5
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def cell(self, task: str, contender: Contender, seed: int) -> Cell:
         """A contender on a task with a seed, and its run folder."""
-        changes: dict[str, Any] = {"epochs": self.epochs, **contender.settings}
+        changes: dict[str, Any] = {"epochs": self.epochs[task], **contender.settings}
         if contender.cut_by is not None:
             changes["plan.keep_macs"] = self.keep_macs
         base = Recipe(model=self.model, task=self.tasks[task])

@@ -104,11 +104,12 @@ def page_of(found: Found) -> Page:
 
 
 def _sections(found: Found) -> Iterable[Section]:
+    epochs = ", ".join(f"{task} {count:g}" for task, count in found.benchmark.epochs.items())
     yield Section(
         "Quality",
         (
             "Mean and standard deviation over seeds, on the reported rows. All start from the same model and see the "
-            f"same rows for {found.benchmark.epochs:g} epochs in all; every cut is given at most "
+            f"same rows for as many epochs in all ({epochs}); every cut is given at most "
             f"{found.benchmark.keep_macs:g} of the dense model's MACs. Learning rates are the recipes' own; none was "
             "chosen on these rows.",
             *(f"{task}: {note}." for task, note in found.notes.items()),
