@@ -11,7 +11,7 @@ import prunelora as pl
 from prunelora.errors import PlanError
 from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
-from prunelora.pruning.blockwise import block_inputs, captured, run_block
+from prunelora.pruning.blockwise import block_inputs, run_block, run_up_to, run_with_parts
 from prunelora.pruning.repair import DAMPINGS, HELD_OUT_EVERY, repair_, repaired_weights
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra")
@@ -60,17 +60,22 @@ def test_what_other_neurons_can_say_is_given_back(family):
     assert all(one.error_after < 1e-4 for one in done.projections)
 
 
-def test_the_solution_is_that_of_a_least_squares_solver():
-    """An independent reference for the first projection: the damping as extra rows of an ordinary problem."""
+@pytest.mark.parametrize("name", ["output", "down"])
+def test_the_solution_is_that_of_a_least_squares_solver(name):
+    """An independent reference for the first block: the damping as extra rows of an ordinary problem."""
     model = tiny_model()
-    pruned = cut(model, heads=tuple(tuple(range(HEADS - 1)) for _ in range(LAYERS)))
+    heads = tuple(tuple(range(HEADS - 1)) for _ in range(LAYERS))
+    pruned = cut(model, heads=heads, neurons=without_neurons(3))
     block, one = dissect(pruned).blocks[0], block_inputs(dissect(model), BATCH)
-    old = block.part("output").weight.detach().clone()
+    old = block.part(name).weight.detach().clone()
+    damping = {found.name: found.damping for found in repair_(pruned, model, [BATCH]).projections}[
+        block.full_name(name)
+    ]
     with torch.no_grad():
-        x = captured(block, "output", one, one.hidden)[one.real]
-        wanted = captured(dissect(model).blocks[0], "output", one, one.hidden)[one.real]
-        y = dissect(model).blocks[0].part("output")(wanted)
-    damping = repair_(pruned, model, [BATCH]).projections[0].damping
+        # What comes before a projection is repaired when it is solved.
+        part = run_up_to(block, name, one, one.hidden)
+        wanted = run_up_to(dissect(model).blocks[0], name, one, one.hidden)
+        x, y = part.inputs[one.real], (wanted.residual + wanted.output - part.residual)[one.real]
     assert damping in DAMPINGS
     assert not math.isinf(damping)
     centred, target = x - x.mean(0), y - y.mean(0)
@@ -78,8 +83,29 @@ def test_the_solution_is_that_of_a_least_squares_solver():
     extra = math.sqrt(damping * scale * len(x)) * torch.eye(x.shape[1], dtype=torch.float64)
     rows, values = torch.cat([centred, extra]), torch.cat([target, extra @ old.T])
     reference = torch.linalg.lstsq(rows, values).solution.T
-    assert largest_difference(block.part("output").weight, reference) < 1e-8
-    assert largest_difference(block.part("output").bias, y.mean(0) - reference @ x.mean(0)) < 1e-8
+    assert largest_difference(block.part(name).weight, reference) < 1e-8
+    assert largest_difference(block.part(name).bias, y.mean(0) - reference @ x.mean(0)) < 1e-8
+
+
+def test_what_repair_wants_is_what_goes_on_behind_a_projection(family):
+    """Through the norm that follows, or as it is, the sum is what the next part reads and what the block gives."""
+    anatomy = dissect(tiny_model(family))
+    one = block_inputs(anatomy, BATCH)
+    hidden = one.hidden
+    with torch.no_grad():
+        for block in anatomy.blocks:
+            behind, parts = run_with_parts(block, one, hidden)
+            after = [behind, parts["down"].residual]
+            for name, norm in zip(("down", "output"), reversed(anatomy.family.norms), strict=True):
+                found = parts[name].added_up
+                if not anatomy.family.prenorm:
+                    found = block.module.get_submodule(norm)(found)
+                assert largest_difference(found, after.pop(0)) < 1e-12
+            for name, part in parts.items():
+                alone = run_up_to(block, name, one, hidden)
+                assert largest_difference(alone.added_up, part.added_up) == 0
+                assert largest_difference(alone.inputs, part.inputs) == 0
+            hidden = behind
 
 
 # Those whose layout is another: fused, gated and transposed layers, grouped queries.
@@ -103,7 +129,7 @@ def test_a_layer_with_nothing_left_gives_the_mean():
     one = block_inputs(dissect(model), BATCH)
     block = dissect(model).blocks[0]
     with torch.no_grad():
-        outputs = block.part("output")(captured(block, "output", one, one.hidden))[one.real]
+        outputs = run_up_to(block, "output", one, one.hidden).output[one.real]
     repair_(pruned, model, [BATCH])
     assert largest_difference(dissect(pruned).blocks[0].part("output").bias, outputs.mean(0)) < 1e-10
 

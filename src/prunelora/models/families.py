@@ -34,6 +34,8 @@ class Family:
         head_dim: Attribute of the attention module that holds d_h.
         with_heads: Further linear layers of a block whose rows go with the heads as the query's do; where a model has
             none of these, they are passed over.
+        prenorm: Whether a block's norms stand before attention and the feed-forward layer, and what these give is added
+            to what came in; otherwise the norms are taken of the sums.
         reads: Which token's vector a sequence classification head is given: "first", "last", or as "pooling" of the
             configuration says ("cls" or "mean").
         decoder: Whether tokens see only those before them, and the model can generate.
@@ -60,6 +62,7 @@ class Family:
     counts: Mapping[str, str] = field(default_factory=dict)
     config_counts: Mapping[str, str] = field(default_factory=dict)
     with_heads: tuple[str, ...] = ()
+    prenorm: bool = False
     reads: Literal["first", "last", "pooling"] = "first"
     decoder: bool = False
     grouped: bool = False
@@ -192,6 +195,7 @@ _MODERNBERT = Family(
     norms=("attn_norm", "mlp_norm"),
     outer_norms=("embeddings.norm", "final_norm"),
     head_dim="head_dim",
+    prenorm=True,
     reads="pooling",
 )
 _GPT2 = Family(
@@ -210,6 +214,7 @@ _GPT2 = Family(
     outer_norms=("ln_f",),
     counts={"num_heads": "heads", "split_size": "width"},
     head_dim="head_dim",
+    prenorm=True,
     reads="last",
     decoder=True,
 )
@@ -229,6 +234,7 @@ _LLAMA = Family(
     norms=("input_layernorm", "post_attention_layernorm"),
     outer_norms=("norm",),
     head_dim="head_dim",
+    prenorm=True,
     reads="last",
     decoder=True,
     grouped=True,

@@ -1,7 +1,8 @@
-"""Running a model block by block: what every block is called with, and what flows into a part of it."""
+"""Running a model block by block: what every block is called with, and what flows through its parts."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,12 +35,28 @@ class BlockInputs:
         return len(self.hidden)
 
 
-class _Reached(Exception):
-    """Carries what flowed into the part."""
+@dataclass(frozen=True)
+class Part:
+    """A projection back into the residual stream, for one batch.
 
-    def __init__(self, inputs: torch.Tensor) -> None:
-        super().__init__()
-        self.inputs = inputs
+    Attributes:
+        inputs: What it reads (B, T, K).
+        residual: What its output is added to (B, T, D).
+        output: What it gives (B, T, D).
+    """
+
+    inputs: torch.Tensor
+    residual: torch.Tensor
+    output: torch.Tensor
+
+    @property
+    def added_up(self) -> torch.Tensor:
+        """What goes on (B, T, D)."""
+        return self.residual + self.output
+
+
+class _Reached(Exception):
+    """The part that was asked for has run."""
 
 
 def block_inputs(anatomy: Anatomy, batch: Mapping[str, Any]) -> BlockInputs:
@@ -83,17 +100,56 @@ def run_block(block: Block, inputs: BlockInputs, hidden: torch.Tensor) -> torch.
     return output[0] if isinstance(output, tuple) else output
 
 
-def captured(block: Block, part: str, inputs: BlockInputs, hidden: torch.Tensor) -> torch.Tensor:
-    """What flows into a part of the block, such as "down"; what lies behind it is not run."""
+def run_with_parts(block: Block, inputs: BlockInputs, hidden: torch.Tensor) -> tuple[torch.Tensor, dict[str, Part]]:
+    """Hidden states behind a block, and what its parts "output" and "down" read, give, and are added to."""
+    with _listening(block) as heard:
+        behind = run_block(block, inputs, hidden)
+    return behind, {
+        name: Part(heard.inputs[name], _beside(block, name, hidden, heard), heard.outputs[name])
+        for name in ("output", "down")
+    }
 
-    def stop(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        raise _Reached(args[0])
 
-    handle = block.part(part).register_forward_pre_hook(stop)
-    try:
-        run_block(block, inputs, hidden)
-    except _Reached as reached:
-        return reached.inputs
-    finally:
-        handle.remove()
+def run_up_to(block: Block, part: str, inputs: BlockInputs, hidden: torch.Tensor) -> Part:
+    """What the part "output" or "down" reads, gives, and is added to; what lies behind it is not run."""
+    with _listening(block, stop_at=part) as heard:
+        try:
+            run_block(block, inputs, hidden)
+        except _Reached:
+            return Part(heard.inputs[part], _beside(block, part, hidden, heard), heard.outputs[part])
     raise UnsupportedModelError(f"{block.full_name(part)}: the block ran without passing through it.")
+
+
+def _beside(block: Block, part: str, hidden: torch.Tensor, heard: "_Heard") -> torch.Tensor:
+    """What the output of a part is added to."""
+    if part == "output":
+        return hidden
+    return hidden + heard.outputs["output"] if block.family.prenorm else heard.inputs["up"]
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What flowed into parts of a block and out of them, by name."""
+
+    inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    outputs: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@contextmanager
+def _listening(block: Block, *, stop_at: str | None = None) -> Iterator[_Heard]:
+    heard = _Heard()
+
+    def listen(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            heard.inputs[name], heard.outputs[name] = args[0], output
+            if name == stop_at:
+                raise _Reached
+
+        return hook
+
+    handles = [block.part(name).register_forward_hook(listen(name)) for name in ("output", "up", "down")]
+    try:
+        yield heard
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -2,23 +2,26 @@
 
 A block that lost heads or neurons adds less into the residual stream. Its output projection, and then its down
 projection, are the two linear maps that can make up for it without any training: each is re-solved by damped least
-squares on calibration rows, from the pruned model's own inputs to the dense model's outputs, layer by layer, so that
-every layer also corrects what the layers before it still get wrong. Labels are not used.
+squares on calibration rows, layer by layer, from the pruned model's own inputs. What is wanted is the dense model's
+residual stream behind the projection, so that every projection also corrects what the layers before it still get wrong.
+Labels are not used.
 
-For weights W (D, K) that were W0 after the cut, inputs x (K,) and wanted outputs y (D,) over all real tokens::
+For weights W (D, K) that were W0 after the cut, inputs x (K,), the pruned model's residual stream r (D,) that the
+projection's output is added to, and the dense model's r' + y' (D,) behind the addition, over all real tokens::
 
-    minimise  mean |W x + b - y|^2 + damping * s * |W - W0|^2,    s = mean variance of the inputs
+    minimise  mean |r + W x + b - (r' + y')|^2 + damping * s * |W - W0|^2,    s = mean variance of the inputs
+    y = r' + y' - r
     W = W0 + (S_yx - W0 S_xx) (S_xx + damping * s * I)^-1,        b = mean y - W mean x
 
 with S the centred second moments. The damping is chosen among `DAMPINGS`, for every projection, by the error on a fifth
 of the rows, which the fit has not seen; then all rows are used.
 
-The same idea, without the damping towards the old weights and without choosing it: least-squares reconstruction of
-channels (He, Zhang and Sun 2017) and mask tuning (Kwon et al. 2022).
+The same idea, towards the projection's own outputs alone, without the damping towards the old weights and without
+choosing it: least-squares reconstruction of channels (He, Zhang and Sun 2017) and mask tuning (Kwon et al. 2022).
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,7 +33,7 @@ from prunelora.models.anatomy import Block, dissect
 from prunelora.models.empty import BiasOnly
 from prunelora.models.matrices import widths
 from prunelora.models.state import left_as_found
-from prunelora.pruning.blockwise import BlockInputs, block_inputs, captured, run_block
+from prunelora.pruning.blockwise import BlockInputs, block_inputs, run_block, run_up_to, run_with_parts
 
 Batch = Mapping[str, Any]
 
@@ -49,7 +52,7 @@ class RepairedProjection:
     Attributes:
         name: Within the whole model.
         damping: The one that did best on the held-out rows; infinity where only the bias was corrected.
-        error_before: Mean squared error of its outputs on the held-out rows, relative to the outputs' variance.
+        error_before: Mean squared error of its outputs on the held-out rows, relative to the variance of those wanted.
         error_after: The same with the fit on the other rows.
     """
 
@@ -134,35 +137,23 @@ def _repair_block(
     """Solve both projections of one block; `theirs` becomes the dense model's hidden states behind the block."""
     wanted: dict[str, list[torch.Tensor]] = {"output": [], "down": []}
     for number, one in enumerate(inputs):
-        found: dict[str, torch.Tensor] = {}
-        handles = [original.part(name).register_forward_hook(_keep(found, name)) for name in ("output", "down")]
-        try:
-            theirs[number] = run_block(original, one, theirs[number])
-        finally:
-            for handle in handles:
-                handle.remove()
+        theirs[number], parts = run_with_parts(original, one, theirs[number])
         for name in wanted:
-            wanted[name].append(found[name])
+            wanted[name].append(parts[name].added_up)
     done = []
     for name in ("output", "down"):
         sizes = widths(block.part(name))
         moments = _Moments(*sizes), _Moments(*sizes)  # Of the rows that are fitted, and of those held out.
         row = 0
         for one, hidden, target in zip(inputs, ours, wanted[name], strict=True):
-            reaches = captured(block, name, one, hidden)
+            part = run_up_to(block, name, one, hidden)
+            missing = target - part.residual
             held = (torch.arange(row, row + one.rows, device=hidden.device) % HELD_OUT_EVERY) == HELD_OUT_EVERY - 1
-            for part, chosen in zip(moments, (one.real & ~held[:, None], one.real & held[:, None]), strict=True):
-                part.add(reaches[chosen], target[chosen])
+            for sums, chosen in zip(moments, (one.real & ~held[:, None], one.real & held[:, None]), strict=True):
+                sums.add(part.inputs[chosen], missing[chosen])
             row += one.rows
         done.append(_solve(block, name, *moments))
     return done
-
-
-def _keep(found: dict[str, torch.Tensor], name: str) -> Callable[..., None]:
-    def hook(_: nn.Module, __: Any, output: torch.Tensor) -> None:
-        found[name] = output
-
-    return hook
 
 
 class _Moments:
