@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from tiny import logits, random_plan, tiny_batch, tiny_model
-from transformers import AutoTokenizer, pipeline
+from tiny import HEADS, LAYERS, NEURONS, largest_difference, logits, random_plan, tiny_batch, tiny_model
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 import prunelora as pl
 from prunelora.delivery.checkpoints import load_tokenizer
@@ -33,6 +33,29 @@ def test_a_saved_model_loads_with_the_same_logits(family, tmp_path):
     assert again.prunelora_plan == model.prunelora_plan
     assert not again.training
     assert dissect(again).architecture.num_heads[1] == 0
+
+
+def test_a_dense_checkpoint_loads_without_us_and_gives_the_same(family, tmp_path):
+    model, batch = pruned(family), tiny_batch()
+    folder = pl.save(model, tmp_path / "model", format="dense")
+    full = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float64).eval()
+    architecture = dissect(full).architecture
+    assert (architecture.num_heads, architecture.num_neurons) == ((HEADS,) * LAYERS, (NEURONS,) * LAYERS)
+    assert largest_difference(logits(full, batch), logits(model, batch)) < 1e-12
+    assert not hasattr(full.config, "prunelora")
+    again = pl.load(folder)
+    assert again.prunelora_plan == model.prunelora_plan
+    assert torch.equal(logits(again, batch), logits(model, batch))
+    assert f"{type(model).__name__}.from_pretrained(" in (folder / "README.md").read_text()
+
+
+def test_an_adapter_cannot_be_saved_dense_and_formats_have_names(tmp_path):
+    model = pruned()
+    with pytest.raises(CheckpointError, match="Merge it first"):
+        pl.save(pl.add_adapter(model, model.prunelora_plan), tmp_path / "adapter", format="dense")
+    with pytest.raises(CheckpointError, match=r"format='zip' is unknown\. Use one of: pruned, dense"):
+        pl.save(pruned(), tmp_path / "model", format="zip")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

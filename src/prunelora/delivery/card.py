@@ -9,9 +9,12 @@ from torch import nn
 from prunelora.planning.plan import Plan
 from prunelora.storage import write_text
 
+GONE = "What was cut is gone from the weights, not masked."
 
-def write_card(folder: Path, model: nn.Module, plan: Plan, *, adapter: bool, facts: Mapping[str, Any]) -> None:
-    """Write README.md into a folder that is being saved."""
+
+def write_card(folder: Path, model: nn.Module, plan: Plan, *, kind: str, facts: Mapping[str, Any]) -> None:
+    """Write README.md into a folder that is being saved: of a "model", a "dense" one, or an "adapter"."""
+    adapter, dense = kind == "adapter", kind == "dense"
     base = str(model.config.name_or_path or type(model).__name__)  # type: ignore[union-attr]
     what = "LoRA adapter for a pruned model" if adapter else "Pruned, fine-tuned model"
     cut, whole = plan.architecture, plan.base
@@ -25,7 +28,7 @@ def write_card(folder: Path, model: nn.Module, plan: Plan, *, adapter: bool, fac
         "",
         f"Made with prunelora from `{base}` ({type(model).__name__}): "
         f"{cut.total_heads} of {whole.total_heads} attention heads and {cut.total_neurons} of {whole.total_neurons} "
-        "feed-forward neurons stay. What was cut is gone from the weights, not masked.",
+        f"feed-forward neurons stay. {'What was cut is 0.' if dense else GONE}",
         "",
         "## Load",
         "",
@@ -36,6 +39,17 @@ def write_card(folder: Path, model: nn.Module, plan: Plan, *, adapter: bool, fac
         "```",
         "",
     ]
+    if dense:
+        lines += [
+            "That is the small model. At full size, with zeros, all that loads the base model loads this folder:",
+            "",
+            "```python",
+            f"from transformers import {type(model).__name__}",
+            "",
+            f'model = {type(model).__name__}.from_pretrained("path/of/this/folder")',
+            "```",
+            "",
+        ]
     if facts:
         lines += ["## Numbers", "", "| what | value |", "|---|---|"]
         lines += [f"| {name} | {value} |" for name, value in facts.items()]

@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import transformers
 from peft import PeftModel
@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from prunelora import __version__
 from prunelora.data.embedded import model_source
 from prunelora.delivery.card import write_card
+from prunelora.delivery.dense import dense_copy
 from prunelora.errors import CheckpointError, PruneLoraError
 from prunelora.finetuning.adapter import ADAPTER, audit
 from prunelora.models.anatomy import Anatomy, dissect
@@ -31,6 +32,10 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 FROZEN_HEAD = "frozen_head.safetensors"
 
+DENSE = "dense"
+KIND_OF_FORMAT = {"pruned": "model", DENSE: DENSE}
+FORMATS = tuple(KIND_OF_FORMAT)
+
 _PICKLES = ("pytorch_model.bin", "adapter_model.bin")
 
 
@@ -40,6 +45,7 @@ def save(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     facts: Mapping[str, Any] | None = None,
+    format: Literal["pruned", "dense"] = "pruned",
 ) -> Path:
     """Save a model, or an adapter alone, atomically: the old folder stays whole until the new one is.
 
@@ -47,28 +53,37 @@ def save(
     card (README.md). A PeftModel gives a stock PEFT folder (adapter_config.json, adapter_model.safetensors) with
     plan.json and prunelora.json, which name the base model and what was cut from it.
 
+    With format="dense" the weights are an ordinary checkpoint of the base's shapes, with zeros where it was cut: every
+    tool loads it, and it is as large and as slow as the base. `load` cuts it again by the plan beside it.
+
     Args:
         model: What `merge`, `prune_` or `add_adapter` returned.
         folder: Where to; what an earlier call saved there is replaced.
         tokenizer: Saved beside it, so that the folder works in `transformers.pipeline`.
         facts: Numbers for the model card, such as accuracy; names to values.
+        format: "pruned", the weights as they are; or "dense".
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: If `folder` holds something that is not a saved model.
+        CheckpointError: If `folder` holds something that is not a saved model, there is no such format, or an adapter
+            is to be saved as dense weights.
     """
     target = Path(folder)
     _check_replaceable(target)
     adapter = isinstance(model, PeftModel)
+    if format not in FORMATS:
+        raise CheckpointError(f"format={format!r} is unknown. Use one of: {', '.join(FORMATS)}.")
+    if adapter and format == DENSE:
+        raise CheckpointError(f"{folder}: an adapter has no dense weights. Merge it first: prunelora.merge(model).")
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     anatomy = dissect(base, adapted=adapter)
     plan = getattr(base, "prunelora_plan", None) or Plan.whole(anatomy.lineage)
     about: dict[str, Any] = {
         "format": "prunelora-checkpoint-1",
         "prunelora": __version__,
-        "kind": "adapter" if adapter else "model",
+        "kind": "adapter" if adapter else KIND_OF_FORMAT[format],
         "plan_id": plan.id,
         "model_class": type(base).__name__,
         "base_model": str(base.config.name_or_path or ""),
@@ -85,7 +100,10 @@ def save(
                 model.save_pretrained(str(temporary))
             _save_frozen_head(model, anatomy, temporary)
         else:
-            base.config.prunelora = {"plan_id": plan.id}
+            if format == DENSE:
+                base = dense_copy(base)
+            else:
+                base.config.prunelora = {"plan_id": plan.id}
             with progress_bars_off():
                 # One file: it is either whole or not. Under the names that the model has now: the layout of a family's
                 # first checkpoints (NomicBERT's fuse q, k and v) is made for layers of equal sizes.
@@ -94,7 +112,7 @@ def save(
         write_json(temporary / ABOUT, about)
         if tokenizer is not None:
             tokenizer.save_pretrained(str(temporary))
-        write_card(temporary, base, plan, adapter=adapter, facts=facts or {})
+        write_card(temporary, base, plan, kind=about["kind"], facts=facts or {})
     return target
 
 
@@ -147,7 +165,7 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
 
 def _load_model(path: Path) -> PreTrainedModel:
     check_source(path)
-    about, plan = _read_about(path, "model"), _read_plan(path)
+    about, plan = _read_about(path, "model", DENSE), _read_plan(path)
     with _told_as_checkpoint_error(path, "config.json"):
         config = AutoConfig.from_pretrained(str(path))
     _check_plan_id(path, plan, about)
@@ -156,7 +174,8 @@ def _load_model(path: Path) -> PreTrainedModel:
         raise CheckpointError(f"{path / ABOUT}: model_class {about.get('model_class')!r} is no class of transformers.")
     tensors = _read_tensors(path / WEIGHTS)
     model = model_class._from_config(config, dtype=_dtype_of(tensors))
-    _prune_as(model, plan, path)
+    if about["kind"] != DENSE:
+        _prune_as(model, plan, path)
     try:
         model.load_state_dict(tensors | _tied(model, tensors), strict=True)
     except RuntimeError as error:
@@ -164,6 +183,8 @@ def _load_model(path: Path) -> PreTrainedModel:
             f"{path / WEIGHTS} does not fit {PLAN}: {' '.join(str(error).split())[:300]} The folder was put together "
             "from two models, or one file was edited."
         ) from error
+    if about["kind"] == DENSE:
+        _prune_as(model, plan, path)
     model.config.name_or_path = str(path)
     return model.eval()
 
@@ -239,13 +260,13 @@ def _read_plan(path: Path) -> Plan:
         raise CheckpointError(str(error)) from error
 
 
-def _read_about(path: Path, kind: str) -> dict[str, Any]:
+def _read_about(path: Path, *kinds: str) -> dict[str, Any]:
     with _told_as_checkpoint_error(path, ABOUT):
         about: dict[str, Any] = json.loads((path / ABOUT).read_text(encoding="utf-8"))
-    if about.get("format") != "prunelora-checkpoint-1" or about.get("kind") != kind:
+    if about.get("format") != "prunelora-checkpoint-1" or about.get("kind") not in kinds:
         raise CheckpointError(
             f"{path / ABOUT}: format {about.get('format')!r} of a {about.get('kind')!r}, expected "
-            f"'prunelora-checkpoint-1' of a {kind!r}."
+            f"'prunelora-checkpoint-1' of a {kinds[0]!r}."
         )
     return about
 
