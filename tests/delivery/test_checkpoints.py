@@ -46,7 +46,7 @@ def test_a_dense_checkpoint_loads_without_us_and_gives_the_same(family, tmp_path
     again = pl.load(folder)
     assert again.prunelora_plan == model.prunelora_plan
     assert torch.equal(logits(again, batch), logits(model, batch))
-    assert f"{type(model).__name__}.from_pretrained(" in (folder / "README.md").read_text()
+    assert "AutoModelForSequenceClassification.from_pretrained(" in (folder / "README.md").read_text()
 
 
 def test_an_adapter_cannot_be_saved_dense_and_formats_have_names(tmp_path):
@@ -83,8 +83,8 @@ def test_exactly_these_files_are_written(tmp_path, minilm_path):
     tokenizer = AutoTokenizer.from_pretrained(str(minilm_path))
     pl.save(pruned(), tmp_path / "model", tokenizer=tokenizer, facts={"test accuracy": "0.81"})
     assert {file.name for file in (tmp_path / "model").iterdir()} == {
-        "config.json", "model.safetensors", "plan.json", "prunelora.json", "README.md", "tokenizer.json",
-        "tokenizer_config.json",
+        "config.json", "model.safetensors", "modeling_prunelora.py", "plan.json", "prunelora.json", "README.md",
+        "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     card = (tmp_path / "model" / "README.md").read_text()
     assert "| test accuracy | 0.81 |" in card

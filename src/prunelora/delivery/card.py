@@ -12,8 +12,17 @@ from prunelora.storage import write_text
 GONE = "What was cut is gone from the weights, not masked."
 
 
-def write_card(folder: Path, model: nn.Module, plan: Plan, *, kind: str, facts: Mapping[str, Any]) -> None:
-    """Write README.md into a folder that is being saved: of a "model", a "dense" one, or an "adapter"."""
+def write_card(folder: Path, model: nn.Module, plan: Plan, *, kind: str, auto: str, facts: Mapping[str, Any]) -> None:
+    """Write README.md into a folder that is being saved.
+
+    Args:
+        folder: Of the model.
+        model: What is saved; of an adapter, the model that carries it.
+        plan: What was kept.
+        kind: "model", "dense" or "adapter".
+        auto: The Auto class of transformers that loads a model of this class.
+        facts: Names to values, for a table.
+    """
     adapter, dense = kind == "adapter", kind == "dense"
     base = str(model.config.name_or_path or type(model).__name__)  # type: ignore[union-attr]
     what = "LoRA adapter for a pruned model" if adapter else "Pruned, fine-tuned model"
@@ -39,14 +48,25 @@ def write_card(folder: Path, model: nn.Module, plan: Plan, *, kind: str, facts: 
         "```",
         "",
     ]
+    if kind == "model":
+        lines += [
+            "Where prunelora is not installed, transformers builds it by the modelling file in this folder:",
+            "",
+            "```python",
+            f"from transformers import {auto}",
+            "",
+            f'model = {auto}.from_pretrained("path/of/this/folder", trust_remote_code=True)',
+            "```",
+            "",
+        ]
     if dense:
         lines += [
             "That is the small model. At full size, with zeros, all that loads the base model loads this folder:",
             "",
             "```python",
-            f"from transformers import {type(model).__name__}",
+            f"from transformers import {auto}",
             "",
-            f'model = {type(model).__name__}.from_pretrained("path/of/this/folder")',
+            f'model = {auto}.from_pretrained("path/of/this/folder")',
             "```",
             "",
         ]

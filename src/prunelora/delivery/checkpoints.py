@@ -17,6 +17,7 @@ from prunelora import __version__
 from prunelora.data.embedded import model_source
 from prunelora.delivery.card import write_card
 from prunelora.delivery.dense import dense_copy
+from prunelora.delivery.standalone import OWN_KEYS, own_auto_class, stock_class, write_standalone
 from prunelora.errors import CheckpointError, PruneLoraError
 from prunelora.finetuning.adapter import ADAPTER, audit
 from prunelora.models.anatomy import Anatomy, dissect
@@ -85,7 +86,7 @@ def save(
         "prunelora": __version__,
         "kind": "adapter" if adapter else KIND_OF_FORMAT[format],
         "plan_id": plan.id,
-        "model_class": type(base).__name__,
+        "model_class": stock_class(base).__name__,
         "base_model": str(base.config.name_or_path or ""),
         "family": anatomy.family.name,
     }
@@ -102,17 +103,17 @@ def save(
         else:
             if format == DENSE:
                 base = dense_copy(base)
-            else:
-                base.config.prunelora = {"plan_id": plan.id}
             with progress_bars_off():
                 # One file: it is either whole or not. Under the names that the model has now: the layout of a family's
                 # first checkpoints (NomicBERT's fuse q, k and v) is made for layers of equal sizes.
                 base.save_pretrained(str(temporary), max_shard_size="1000GB", save_original_format=False)
+            if format != DENSE:
+                write_standalone(temporary, anatomy, plan_id=plan.id)
         plan.save(temporary / PLAN)
         write_json(temporary / ABOUT, about)
         if tokenizer is not None:
             tokenizer.save_pretrained(str(temporary))
-        write_card(temporary, base, plan, kind=about["kind"], facts=facts or {})
+        write_card(temporary, base, plan, kind=about["kind"], auto=own_auto_class(base), facts=facts or {})
     return target
 
 
@@ -168,6 +169,8 @@ def _load_model(path: Path) -> PreTrainedModel:
     about, plan = _read_about(path, "model", DENSE), _read_plan(path)
     with _told_as_checkpoint_error(path, "config.json"):
         config = AutoConfig.from_pretrained(str(path))
+    for key in OWN_KEYS:
+        config.__dict__.pop(key, None)  # They say how to build it without prunelora.
     _check_plan_id(path, plan, about)
     model_class = getattr(transformers, str(about.get("model_class")), None)
     if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)):

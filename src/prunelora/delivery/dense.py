@@ -25,7 +25,6 @@ def dense_copy(model: PreTrainedModel) -> PreTrainedModel:
     """
     plan = getattr(model, "prunelora_plan", None) or Plan.whole(dissect(model).lineage)
     config = copy.deepcopy(model.config)
-    config.__dict__.pop("prunelora", None)
     kind: Any = type(model)
     full: PreTrainedModel = kind._from_config(config, dtype=model.dtype)
     places = _numbered(kind._from_config(config, dtype=torch.float64))

@@ -1,0 +1,57 @@
+"""Giving a freshly built model the layers that a pruned one has, from sizes alone.
+
+This file also goes, as it stands but for its imports, into the modelling file beside a saved model (see `standalone`):
+it may use nothing but torch, transformers, and what `prunelora.models.empty` and `layer_config` define.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
+from prunelora.models.layer_config import LayerConfig
+
+
+def make_layer(how: Sequence[Any]) -> nn.Module:
+    """Build ["linear", in, out, bias], ["conv1d", in, out], ["bias_only", out, bias] or ["no_neurons", in, bias]."""
+    kind, *sizes = how
+    if kind == "linear":
+        return nn.Linear(sizes[0], sizes[1], bias=sizes[2])
+    if kind == "conv1d":
+        return Conv1D(sizes[1], sizes[0])
+    if kind == "no_neurons":
+        return NoNeurons(sizes[0], had_bias=sizes[1])
+    probe = nn.Linear(1, sizes[0], bias=sizes[1])
+    return BiasOnly(sizes[0], probe.bias)
+
+
+def shape_block(block: nn.Module, shape: Mapping[str, Any]) -> None:
+    """Give one block its layers.
+
+    Args:
+        block: As the model's class built it.
+        shape: "layers", by path, as `make_layer` takes them; "attention", the path of that module; "no_heads", the
+            settings of what stands there where no head is left, or None; "counts" and "config", what the module, or the
+            configuration that it reads, must say of its heads.
+    """
+    if shape["no_heads"] is not None:
+        settings = dict(shape["no_heads"])
+        inside = settings.pop("output")
+        stand_in = NoHeads(output=None if inside is None else make_layer(inside), **settings)
+        block.set_submodule(shape["attention"], stand_in)
+    for path, how in shape["layers"].items():
+        block.set_submodule(path, make_layer(how))
+    attention: Any = block.get_submodule(shape["attention"])
+    for name, value in shape["counts"].items():
+        setattr(attention, name, value)
+    if shape["config"]:
+        attention.config = LayerConfig(attention.config, **shape["config"])
+
+
+def shape_blocks(base: nn.Module, blocks: str, shapes: Sequence[Mapping[str, Any]]) -> None:
+    """Give all blocks of a base model their layers."""
+    found: Any = base.get_submodule(blocks)
+    for block, shape in zip(found, shapes, strict=True):
+        shape_block(block, shape)

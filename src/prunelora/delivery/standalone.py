@@ -1,0 +1,161 @@
+"""What a saved model needs to load without prunelora: sizes in config.json, and a modelling file beside it.
+
+transformers' own `from_pretrained(folder, trust_remote_code=True)` builds a model by the class in the modelling file:
+the family's own class, whose blocks are then given the layers that are left.
+"""
+
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import transformers
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from prunelora.delivery import shaping
+from prunelora.models.anatomy import Anatomy, Block
+from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
+from prunelora.models.layer_config import LayerConfig
+from prunelora.storage import write_json, write_text
+
+MODULE = "modeling_prunelora"
+OWN_KEYS = ("prunelora", "auto_map")
+
+AUTO_CLASSES = (
+    "AutoModel",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForMultipleChoice",
+    "AutoModelForMaskedLM",
+    "AutoModelForCausalLM",
+    "AutoModelForImageClassification",
+)
+
+_HEADER = '''"""{title}, cut by prunelora (plan {plan_id}): every layer has the heads and neurons that are left in it.
+
+Written by prunelora {version} beside the weights, so that transformers loads them without prunelora:
+
+    {auto}.from_pretrained(folder, trust_remote_code=True)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+'''
+
+_CLASS = '''class Pruned{name}(transformers.{name}):
+    """{name} with the layers that are left."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        """Build it whole, then give its blocks the sizes that the configuration says."""
+        super().__init__(config, *args, **kwargs)
+        shape_blocks(self.base_model, **config.prunelora["shapes"])
+'''
+
+
+def write_standalone(folder: Path, anatomy: Anatomy, *, plan_id: str) -> None:
+    """Make a folder that `save_pretrained` wrote load without prunelora, by config.json and the modelling file."""
+    from prunelora import __version__
+
+    classes = dict(auto_classes(anatomy.model))
+    path = folder / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["prunelora"] = {"plan_id": plan_id, "shapes": shapes_of(anatomy)}
+    content["auto_map"] = {auto: f"{MODULE}.Pruned{name}" for auto, name in classes.items()}
+    write_json(path, content)
+    parts = [
+        _HEADER.format(
+            title=anatomy.family.title,
+            plan_id=plan_id,
+            version=__version__,
+            auto=own_auto_class(anatomy.model),
+        ).strip(),
+        *(inspect.getsource(one).strip() for one in (BiasOnly, NoNeurons, NoHeads, LayerConfig)),
+        *(inspect.getsource(one).strip() for one in (shaping.make_layer, shaping.shape_block, shaping.shape_blocks)),
+        *(_CLASS.format(name=name).strip() for name in dict.fromkeys(classes.values())),
+    ]
+    write_text(folder / f"{MODULE}.py", "\n\n\n".join(parts) + "\n")
+
+
+def stock_class(model: nn.Module) -> type[PreTrainedModel]:
+    """The class of transformers that a model is of, also where a modelling file has one of its own on top."""
+    return next(kind for kind in type(model).__mro__ if getattr(transformers, kind.__name__, None) is kind)
+
+
+def auto_classes(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names of the Auto classes that know the model's family, and of the class that each makes of it."""
+    for name in AUTO_CLASSES:
+        mapping = getattr(transformers, name)._model_mapping
+        kinds = mapping.get(type(model.config), None)
+        if kinds is not None:
+            yield name, (kinds[0] if isinstance(kinds, tuple) else kinds).__name__
+
+
+def own_auto_class(model: nn.Module) -> str:
+    """Name of the Auto class that makes models of this one's class."""
+    own = stock_class(model).__name__
+    return next((auto for auto, name in auto_classes(model) if name == own), "AutoModel")
+
+
+def shapes_of(anatomy: Anatomy) -> dict[str, Any]:
+    """Where the blocks are in the base model, and the layers of each, as `shaping.shape_blocks` takes them."""
+    return {"blocks": anatomy.family.blocks, "shapes": [_shape(block) for block in anatomy.blocks]}
+
+
+def _shape(block: Block) -> dict[str, Any]:
+    family, attention = block.family, block.part("attention")
+    headless = isinstance(attention, NoHeads)
+    names = ["output", "up", "down", *(["gate"] if family.gate else [])]
+    paths = [family.path(name) for name in names]
+    if isinstance(attention, NoHeads):
+        paths = [path for path in paths if path != f"{family.attention}.{attention.output_name}"]
+    else:
+        paths += [family.path(name) for name in ("query", "key", "value")]
+        paths += [path for path in family.with_heads if _has(block.module, path)]
+    return {
+        "attention": family.attention,
+        "layers": {path: _how(block.module.get_submodule(path)) for path in dict.fromkeys(paths)},
+        "no_heads": _settings(attention) if isinstance(attention, NoHeads) else None,
+        "counts": {} if headless else {name: getattr(attention, name) for name in family.counts},
+        "config": {} if headless else {name: getattr(attention.config, name) for name in family.config_counts},
+    }
+
+
+def _settings(empty: NoHeads) -> dict[str, Any]:
+    return {
+        "head_dim": empty.head_dim,
+        "output_name": empty.output_name,
+        "output": None if empty.output_name is None else _how(empty.get_submodule(empty.output_name)),
+        "had_bias": empty.had_bias,
+        "position_projections": empty.position_projections,
+        "layer_idx": empty.layer_idx,
+    }
+
+
+def _how(layer: nn.Module) -> list[Any]:
+    """A layer as `shaping.make_layer` takes it."""
+    if isinstance(layer, Conv1D):
+        return ["conv1d", layer.nx, layer.nf]
+    if isinstance(layer, BiasOnly):
+        return ["bias_only", layer.out_features, layer.bias is not None]
+    if isinstance(layer, NoNeurons):
+        return ["no_neurons", layer.in_features, layer.had_bias]
+    if isinstance(layer, nn.Linear):
+        return ["linear", layer.in_features, layer.out_features, layer.bias is not None]
+    raise TypeError(f"{type(layer).__name__} is no layer that a cut leaves.")
+
+
+def _has(module: nn.Module, path: str) -> bool:
+    try:
+        module.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
