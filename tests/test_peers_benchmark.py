@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,16 @@ def test_all_train_for_as_long(tmp_path):
     for contender in CONTENDERS.values():
         stages = benchmark.cell("reviews", contender, 0).recipe.stages
         assert sum(stage.epochs for stage in stages if stage.stage == "finetune") == pytest.approx(1.5)
+
+
+def test_learning_rates_that_were_chosen_are_used_and_scaled_in_proportion(tmp_path):
+    benchmark = small_benchmark(tmp_path, "minilm")
+    chosen = replace(benchmark, rates={("reviews", "tune-first"): 5e-4})
+    for contender in CONTENDERS.values():
+        before, after = (one.cell("reviews", contender, 0).recipe for one in (benchmark, chosen))
+        rates = {stage.learning_rate for stage in after.stages if stage.stage == "finetune"}
+        assert (rates == {5e-4}) == (contender.recipe == "tune-first")
+        assert (before == after) == (contender.recipe != "tune-first")
 
 
 def test_every_cut_is_within_the_budget(finished):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from benchmarks.peers.benchmark import Benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
+ABLATION = ROOT / "runs" / "ablation"
 RESULTS = Path(__file__).resolve().parent / "results"
 SEEDS = (0, 1, 2)
 
@@ -86,7 +87,26 @@ def the_benchmark() -> "Benchmark":
         epochs={name: TASKS[name].epochs for name in FOUR},
         runs=ROOT / "runs" / "peers",
         results=RESULTS,
+        rates=chosen_rates(),
+        donors={name: sorted(ABLATION.glob(f"{name}/*")) for name in FOUR},
     )
+
+
+def chosen_rates() -> dict[tuple[str, str], float]:
+    """Learning rates that the ablation has chosen on validation rows, by task and packaged recipe."""
+    from benchmarks.ablation.__main__ import RESULTS as ABLATED
+    from benchmarks.ablation.results import read_all
+    from benchmarks.ablation.variants import VARIANTS
+    from benchmarks.peers.contenders import LORA
+
+    found, rates = read_all(ABLATED), {}
+    for recipe in ("full", LORA, "cut-first", "tune-first"):
+        variant = VARIANTS["lora-all" if recipe == LORA else recipe]
+        for task in FOUR:
+            factor = found.factor(variant, task)
+            if factor is not None:
+                rates[task, recipe] = variant.rate_at(factor)
+    return rates
 
 
 def run(benchmark: "Benchmark", arguments: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """The benchmark as a whole: its model, its tasks, its budget, and where everything lies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ class Benchmark:
         epochs: Passes over the training rows in all, by task; recipes that tune twice share them out.
         runs: Folder of the trainings.
         results: Folder of the results.
+        rates: Learning rate by task and recipe, where one was chosen; else the recipe's own.
+        donors: Folders of other comparisons by task: what trainings there have done is not done again.
         keep_macs: Budget of every cut, of the dense model's MACs.
         settings: Further settings, for every recipe that has them; in a test they make it small.
     """
@@ -31,6 +33,8 @@ class Benchmark:
     epochs: Mapping[str, float]
     runs: Path
     results: Path
+    rates: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    donors: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     keep_macs: float = 0.5
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -42,8 +46,14 @@ class Benchmark:
         base = Recipe(model=self.model, task=self.tasks[task])
         method = load_methods([contender.recipe], base=base, changes=changes)[0]
         own = {key: value for key, value in self.settings.items() if method.recipe.has_option(key)}
+        if (task, contender.recipe) in self.rates:
+            own["learning_rate"] = self.rates[task, contender.recipe]
         method = replace(method, name=contender.name, title=contender.title, recipe=method.recipe.with_options(own))
         return cell_of(method, method.tuning.learning_rate, seed, out=self.runs / task)
+
+    def share_with(self, task: str) -> tuple[Path, ...]:
+        """Folders of comparisons whose trainings may have done the first stages of one here."""
+        return self.runs / task, *self.donors.get(task, ())
 
     def command(self, task: str, contender: str, seeds: str) -> str:
         """What makes a cell."""

@@ -37,7 +37,7 @@ def run_contender(
 ) -> PeerCell:
     """Train a cell, ask all of its model, and write its result."""
     cell = benchmark.cell(name, contender, seed)
-    share_with = (benchmark.runs / name,)
+    share_with = benchmark.share_with(name)
     cut: dict[str, Any] | None = None
     history = None
     if contender.cut_by == TORCH_PRUNING:

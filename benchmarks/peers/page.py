@@ -110,8 +110,8 @@ def _sections(found: Found) -> Iterable[Section]:
         (
             "Mean and standard deviation over seeds, on the reported rows. All start from the same model and see the "
             f"same rows for as many epochs in all ({epochs}); every cut is given at most "
-            f"{found.benchmark.keep_macs:g} of the dense model's MACs. Learning rates are the recipes' own; none was "
-            "chosen on these rows.",
+            f"{found.benchmark.keep_macs:g} of the dense model's MACs. Learning rates are those that the ablation "
+            "chose on validation rows, of as many for each.",
             *(f"{task}: {note}." for task, note in found.notes.items()),
         ),
         table=quality_table(found),
