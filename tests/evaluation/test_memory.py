@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -30,6 +33,16 @@ class TwoLinears(nn.Module):
 def test_a_linear_keeps_its_input_and_its_own_weight_does_not_count():
     assert saved_for_backward_bytes(OneLinear(), {"inputs": torch.zeros(5, 6)}) == 5 * 6 * 4
     assert saved_for_backward_bytes(OneLinear().double(), {"inputs": torch.zeros(5, 6).double()}) == 5 * 6 * 8
+
+
+def test_nothing_stays_in_memory_when_it_is_counted():
+    """Tanh keeps its own output for the backward pass, which has the whole graph behind it."""
+    model, outputs = OneLinear(), []
+    model.linear.register_forward_hook(lambda _, __, output: output.tanh())
+    model.register_forward_hook(lambda _, __, output: outputs.append(weakref.ref(output)))
+    assert saved_for_backward_bytes(model, {"inputs": torch.zeros(5, 6)}) == (5 * 6 + 5 * 3) * 4
+    gc.collect()
+    assert [found() for found in outputs] == [None]
 
 
 def test_what_is_kept_twice_counts_once():

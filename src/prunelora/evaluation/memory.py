@@ -58,7 +58,8 @@ def saved_for_backward_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        # An output that is kept with its own history would keep itself, and the whole graph, for good.
+        return tensor.detach()
 
     with left_as_found(model), _problem_type_kept(model), torch.enable_grad():
         model.train()
