@@ -1,0 +1,68 @@
+"""The table of families: what stays or goes as one in each, and the bounds on speed, from the rows that the code uses.
+
+`{families}` lists every family at the sizes of its configuration in transformers, where nothing else is said there.
+"""
+
+from typing import Any
+
+import torch
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from transformers import AutoConfig, AutoModel
+
+from prunelora.models.anatomy import dissect
+from prunelora.models.architecture import Architecture
+from prunelora.models.families import FAMILIES, Family
+from prunelora.planning.costs import ceiling, head_parameters, neuron_parameters
+
+TOKENS = 128
+COLUMNS = (
+    "family", "layers, width", "in attention", "parameters", "feed-forward", "parameters", "heads alone, at most",
+    "30 % of the heads", "half of both",
+)  # fmt: skip
+
+
+class Families(SphinxDirective):
+    """One row for every family."""
+
+    def run(self) -> list[nodes.Node]:
+        """Build every model without weights, and count."""
+        lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+        lines += [f"| {' | '.join(_cells(family))} |" for family in FAMILIES.values()]
+        holder = nodes.Element()
+        self.state.nested_parse(StringList(lines, "families"), self.content_offset, holder)
+        return holder.children
+
+
+def _cells(family: Family) -> tuple[str, ...]:
+    sizes = architecture_of(family)
+    group = f"groups of {sizes.queries_per_head} heads" if sizes.queries_per_head > 1 else "heads"
+    return (
+        family.title,
+        f"{sizes.num_layers}, {sizes.hidden_size:,}",
+        f"{sizes.num_heads[0]} {group} of {sizes.head_dim}",
+        f"{head_parameters(sizes):,}",
+        f"{sizes.num_neurons[0]:,} {'gated ' if sizes.gated else ''}neurons",
+        f"{neuron_parameters(sizes):,}",
+        _speed(sizes, 0, 1),
+        _speed(sizes, 0.7, 1),
+        _speed(sizes, 0.5, 0.5),
+    )
+
+
+def _speed(sizes: Architecture, keep_heads: float, keep_ffn: float) -> str:
+    return f"{ceiling(sizes, tokens=TOKENS, keep_heads=keep_heads, keep_ffn=keep_ffn).speedup:.2f}"
+
+
+def architecture_of(family: Family) -> Architecture:
+    """Sizes of a family as transformers has them by default."""
+    with torch.device("meta"):
+        return dissect(AutoModel.from_config(AutoConfig.for_model(family.model_types[0]))).architecture
+
+
+def setup(sphinx: Sphinx) -> dict[str, Any]:
+    """Make the directive known."""
+    sphinx.add_directive("families", Families)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
