@@ -23,13 +23,14 @@ _ENDS = {"bos_token_id": 0, "eos_token_id": 2}
 # Two query heads share each of the HEADS key and value heads, which are what stays or goes.
 _GROUPED = _SHAPE | _ENDS | {"num_attention_heads": 2 * HEADS, "num_key_value_heads": HEADS, "head_dim": HEAD_DIM}
 # Families whose attention has no implementation through torch's own.
-EAGER_ONLY = ("deberta-v2",)
+EAGER_ONLY = ("deberta-v2", "mpnet")
 _CONFIGS = {
     "bert": _SHAPE,
     "roberta": _SHAPE,
     "xlm-roberta": _SHAPE,
     "camembert": _SHAPE,
     "electra": _SHAPE | {"embedding_size": 16},
+    "mpnet": _SHAPE | _ENDS,
     "distilbert": {
         "dim": HIDDEN,
         "n_heads": HEADS,

@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
 from prunelora.models.layer_config import LayerConfig
+from prunelora.models.shared_bias import OWN_HEADS, OwnHeads
 
 
 def make_layer(how: Sequence[Any]) -> nn.Module:
@@ -34,7 +35,7 @@ def shape_block(block: nn.Module, shape: Mapping[str, Any]) -> None:
         block: As the model's class built it.
         shape: "layers", by path, as `make_layer` takes them; "attention", the path of that module; "no_heads", the
             settings of what stands there where no head is left, or None; "counts" and "config", what the module, or the
-            configuration that it reads, must say of its heads.
+            configuration that it reads, must say of its heads; "own_heads", what `OwnHeads` takes, or None.
     """
     if shape["no_heads"] is not None:
         settings = dict(shape["no_heads"])
@@ -48,6 +49,10 @@ def shape_block(block: nn.Module, shape: Mapping[str, Any]) -> None:
         setattr(attention, name, value)
     if shape["config"]:
         attention.config = LayerConfig(attention.config, **shape["config"])
+    if shape["own_heads"] is not None:
+        hook = OwnHeads(**shape["own_heads"])
+        setattr(attention, OWN_HEADS, hook)
+        attention.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 def shape_blocks(base: nn.Module, blocks: str, shapes: Sequence[Mapping[str, Any]]) -> None:

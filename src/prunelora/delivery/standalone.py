@@ -19,6 +19,7 @@ from prunelora.delivery import shaping
 from prunelora.models.anatomy import Anatomy, Block
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
 from prunelora.models.layer_config import LayerConfig
+from prunelora.models.shared_bias import OWN_HEADS, OwnHeads
 from prunelora.storage import write_json, write_text
 
 MODULE = "modeling_prunelora"
@@ -78,7 +79,8 @@ def write_standalone(folder: Path, anatomy: Anatomy, *, plan_id: str) -> None:
             version=__version__,
             auto=own_auto_class(anatomy.model),
         ).strip(),
-        *(inspect.getsource(one).strip() for one in (BiasOnly, NoNeurons, NoHeads, LayerConfig)),
+        f'{OWN_HEADS.upper()} = "{OWN_HEADS}"',
+        *(inspect.getsource(one).strip() for one in (BiasOnly, NoNeurons, NoHeads, LayerConfig, OwnHeads)),
         *(inspect.getsource(one).strip() for one in (shaping.make_layer, shaping.shape_block, shaping.shape_blocks)),
         *(_CLASS.format(name=name).strip() for name in dict.fromkeys(classes.values())),
     ]
@@ -112,7 +114,7 @@ def shapes_of(anatomy: Anatomy) -> dict[str, Any]:
 
 def _shape(block: Block) -> dict[str, Any]:
     family, attention = block.family, block.part("attention")
-    headless = isinstance(attention, NoHeads)
+    headless, own = isinstance(attention, NoHeads), getattr(attention, OWN_HEADS, None)
     names = ["output", "up", "down", *(["gate"] if family.gate else [])]
     paths = [family.path(name) for name in names]
     if isinstance(attention, NoHeads):
@@ -125,6 +127,7 @@ def _shape(block: Block) -> dict[str, Any]:
         "layers": {path: _how(block.module.get_submodule(path)) for path in dict.fromkeys(paths)},
         "no_heads": _settings(attention) if isinstance(attention, NoHeads) else None,
         "counts": {} if headless else {name: getattr(attention, name) for name in family.counts},
+        "own_heads": None if own is None else {name: getattr(own, name) for name in ("argument", "place", "heads")},
         "config": {} if headless else {name: getattr(attention.config, name) for name in family.config_counts},
     }
 

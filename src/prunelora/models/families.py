@@ -34,6 +34,7 @@ class Family:
         head_dim: Attribute of the attention module that holds d_h.
         with_heads: Further linear layers of a block whose rows go with the heads as the query's do; where a model has
             none of these, they are passed over.
+        shared_bias: Argument of the attention module that all layers are given alike, with a part for every head.
         prenorm: Whether a block's norms stand before attention and the feed-forward layer, and what these give is added
             to what came in; otherwise the norms are taken of the sums.
         reads: Which token's vector a sequence classification head is given: "first", "last", or as "pooling" of the
@@ -62,6 +63,7 @@ class Family:
     counts: Mapping[str, str] = field(default_factory=dict)
     config_counts: Mapping[str, str] = field(default_factory=dict)
     with_heads: tuple[str, ...] = ()
+    shared_bias: str | None = None
     prenorm: bool = False
     reads: Literal["first", "last", "pooling"] = "first"
     decoder: bool = False
@@ -148,6 +150,21 @@ _DISTILBERT = Family(
     outer_norms=("embeddings.LayerNorm",),
     counts={"n_heads": "heads"},
     head_dim="attention_head_size",
+)
+_MPNET = replace(
+    _BERT,
+    name="mpnet",
+    title="MPNet",
+    model_types=("mpnet",),
+    attention="attention.attn",
+    query="attention.attn.q",
+    key="attention.attn.k",
+    value="attention.attn.v",
+    output="attention.attn.o",
+    norms=("attention.LayerNorm", "output.LayerNorm"),
+    # Relative positions give every head of every layer a bias, from one table.
+    shared_bias="position_bias",
+    pooler=None,
 )
 _DEBERTA = replace(
     _BERT,
@@ -266,6 +283,7 @@ FAMILIES: dict[str, Family] = {
         _CAMEMBERT,
         _DISTILBERT,
         _ELECTRA,
+        _MPNET,
         _DEBERTA,
         _NOMIC,
         _MODERNBERT,

@@ -10,6 +10,7 @@ from prunelora.models.anatomy import Block, dissect
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
 from prunelora.models.layer_config import LayerConfig
 from prunelora.models.matrices import keep_columns, keep_rows, widths
+from prunelora.models.shared_bias import take_own_heads
 from prunelora.planning.plan import Plan, check_within
 from prunelora.pruning.repair import repair_
 
@@ -83,6 +84,8 @@ def _cut_heads(block: Block, kept: Sequence[int]) -> None:
     keep_columns(block.part("output"), of_queries)
     for further in block.with_heads():
         keep_rows(further, of_queries)
+    if family.shared_bias is not None:
+        take_own_heads(attention, family.shared_bias, kept)
     left = {"heads": len(kept), "queries": len(kept) * block.queries_per_head, "width": len(of_queries)}
     for attribute, what in family.counts.items():
         setattr(attention, attribute, left[what])
