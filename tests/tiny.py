@@ -30,6 +30,8 @@ _CONFIGS = {
     "xlm-roberta": _SHAPE,
     "camembert": _SHAPE,
     "electra": _SHAPE | {"embedding_size": 16},
+    # Its layers are run twice, with the same weights.
+    "albert": _SHAPE | {"embedding_size": 16, "num_hidden_layers": 2, "inner_group_num": LAYERS},
     "mpnet": _SHAPE | _ENDS,
     "distilbert": {
         "dim": HIDDEN,

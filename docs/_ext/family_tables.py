@@ -41,7 +41,7 @@ def _cells(family: Family) -> tuple[str, ...]:
     group = f"groups of {sizes.queries_per_head} heads" if sizes.queries_per_head > 1 else "heads"
     return (
         family.title,
-        f"{sizes.num_layers}, {sizes.hidden_size:,}",
+        f"{sizes.num_layers}{f' run {sizes.repeats} times' if sizes.repeats > 1 else ''}, {sizes.hidden_size:,}",
         f"{sizes.num_heads[0]} {group} of {sizes.head_dim}",
         f"{head_parameters(sizes):,}",
         f"{sizes.num_neurons[0]:,} {'gated ' if sizes.gated else ''}neurons",

@@ -1,5 +1,11 @@
+import pytest
+import torch
+from tiny import random_plan, tiny_batch, tiny_model
+from torch.utils.flop_counter import FlopCounterMode
+
 import prunelora as pl
 from prunelora.evaluation.counting import macs, parameters, weight_bytes
+from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
 
 
@@ -37,3 +43,18 @@ def test_bytes_follow_the_dtype_and_frozen_weights_are_not_trainable(make_tiny):
     assert weight_bytes(model.bfloat16()) == single // 2
     model.classifier.requires_grad_(False)
     assert parameters(model).trainable == parameters(model).total - (16 * 2 + 2)
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["dense", "cut"])
+def test_macs_are_the_products_that_torch_is_seen_to_do(family, cut):
+    model = tiny_model(family, attention="eager").requires_grad_(False)
+    if cut:
+        pl.prune_(model, random_plan(model))
+    ids = tiny_batch(1, 9)["input_ids"]
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    found = counter.get_flop_counts()
+    seen = sum(sum(found[f"{type(model).__name__}.{block.prefix}"].values()) for block in dissect(model).blocks)
+    counted = 2 * macs(model, tokens=9).total  # A multiplication and an addition.
+    # Products with DeBERTa's relative positions are left out of the count.
+    assert seen > counted if family == "deberta-v2" else seen == counted

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import largest_difference, logits, random_plan, split, tiny_batch, tiny_model
-from transformers import AlbertConfig, AlbertForSequenceClassification, BertModel
+from transformers import BertModel, ConvBertConfig, ConvBertForSequenceClassification
 
 import prunelora as pl
 from prunelora.errors import ScoreError, UnsupportedModelError
@@ -281,8 +281,8 @@ def test_warmup_needs_batches_it_can_go_over_twice():
 
 def test_an_unsupported_family_is_named_with_the_supported_ones():
     sizes = {"hidden_size": 24, "num_attention_heads": 4, "intermediate_size": 20, "vocab_size": 50}
-    model = AlbertForSequenceClassification(AlbertConfig(**sizes, embedding_size=16))
-    with pytest.raises(UnsupportedModelError, match=r"family 'albert'.*BERT \(bert\), RoBERTa \(roberta\)"):
+    model = ConvBertForSequenceClassification(ConvBertConfig(**sizes, embedding_size=16))
+    with pytest.raises(UnsupportedModelError, match=r"family 'convbert'.*BERT \(bert\), RoBERTa \(roberta\)"):
         pl.score(model, [tiny_batch()])
 
 

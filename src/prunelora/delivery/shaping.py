@@ -39,8 +39,12 @@ def shape_block(block: nn.Module, shape: Mapping[str, Any]) -> None:
     """
     if shape["no_heads"] is not None:
         settings = dict(shape["no_heads"])
-        inside = settings.pop("output")
-        stand_in = NoHeads(output=None if inside is None else make_layer(inside), **settings)
+        inside, norm_name = settings.pop("output"), settings["norm_name"]
+        stand_in = NoHeads(
+            output=None if inside is None else make_layer(inside),
+            norm=None if norm_name is None else block.get_submodule(shape["attention"]).get_submodule(norm_name),
+            **settings,
+        )
         block.set_submodule(shape["attention"], stand_in)
     for path, how in shape["layers"].items():
         block.set_submodule(path, make_layer(how))

@@ -140,6 +140,7 @@ def _settings(empty: NoHeads) -> dict[str, Any]:
         "had_bias": empty.had_bias,
         "position_projections": empty.position_projections,
         "layer_idx": empty.layer_idx,
+        "norm_name": empty.norm_name,
     }
 
 

@@ -154,9 +154,11 @@ class _Totals:
 
         def gate(layer: int, inputs: torch.Tensor, units: int, of_heads: bool) -> torch.Tensor:
             wide = torch.promote_types(inputs.dtype, torch.float32)
-            ones = torch.ones(inputs.shape[0], units, dtype=wide, device=inputs.device, requires_grad=True)
-            gates[layer, of_heads] = ones
-            return _UnitGate.apply(inputs, ones)
+            if (layer, of_heads) not in gates:
+                ones = torch.ones(inputs.shape[0], units, dtype=wide, device=inputs.device, requires_grad=True)
+                gates[layer, of_heads] = ones
+            # A layer that is run several times has one gate for all of them, as its units stay or go in all.
+            return _UnitGate.apply(inputs, gates[layer, of_heads])
 
         blocks = self.anatomy.blocks
         with (

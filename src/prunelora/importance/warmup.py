@@ -133,16 +133,19 @@ def _read_by_head(anatomy: Anatomy, hidden: torch.Tensor, inputs: Mapping[str, A
 class _Feed(nn.Module):
     """Stands in for the encoder: gives the features it was fed, through the pooler where the family has one."""
 
-    def __init__(self, pooler: nn.Module | None, *, decoder: bool) -> None:
+    def __init__(self, pooler: nn.Module | None, *, activation: nn.Module | None, decoder: bool) -> None:
         super().__init__()
         self.pooler = pooler
+        self.activation = activation
         self.decoder = decoder
         self.hidden: torch.Tensor | None = None
 
     def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPooling | BaseModelOutputWithPast:
         if self.decoder:
             return BaseModelOutputWithPast(last_hidden_state=self.hidden)
-        pooled = self.pooler(self.hidden) if self.pooler is not None else None
+        pooled = None
+        if self.pooler is not None and self.hidden is not None:
+            pooled = self.activation(self.pooler(self.hidden[:, 0])) if self.activation else self.pooler(self.hidden)
         return BaseModelOutputWithPooling(last_hidden_state=self.hidden, pooler_output=pooled)
 
 
@@ -151,7 +154,8 @@ def _encoder_replaced(anatomy: Anatomy) -> Iterator[Any]:
     """Swap the encoder for a feed while the block runs, so that the model's own head and loss are what is trained."""
     base, name = anatomy.base, anatomy.base_prefix.rstrip(".")
     pooler = getattr(base, anatomy.family.pooler, None) if anatomy.family.pooler else None
-    feed = _Feed(pooler, decoder=anatomy.family.decoder)
+    activation = getattr(base, anatomy.family.pooler_activation) if anatomy.family.pooler_activation else None
+    feed = _Feed(pooler, activation=activation, decoder=anatomy.family.decoder)
     setattr(anatomy.model, name, feed)
 
     def give(hidden: torch.Tensor) -> None:

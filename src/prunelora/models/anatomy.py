@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -123,7 +124,7 @@ class Anatomy:
     @property
     def architecture(self) -> Architecture:
         """The sizes as they are now, after whatever was pruned."""
-        first = self.blocks[0]
+        first, config = self.blocks[0], cast(Any, self.model.config)
         return Architecture(
             family=self.family.name,
             hidden_size=widths(first.part("output"))[1],
@@ -135,6 +136,7 @@ class Anatomy:
             queries_per_head=first.queries_per_head,
             gated=self.family.gate is not None,
             position_projections=first.position_projections,
+            repeats=config.num_hidden_layers if self.family.repeated else 1,
         )
 
     @property
@@ -206,6 +208,12 @@ def dissect(model: nn.Module, *, adapted: bool = False) -> Anatomy:
     if not isinstance(blocks_list, nn.ModuleList) or not len(blocks_list):
         raise UnsupportedModelError(
             f"{type(model).__name__}: no blocks at {base_prefix}{family.blocks}, where {family.title} keeps them."
+        )
+    groups = getattr(config, "num_hidden_groups", 1)
+    if groups != 1:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} shares weights within each of {groups} groups of layers (num_hidden_groups); "
+            "one group that is run over and over is supported, as in the published checkpoints."
         )
     shared = getattr(config, "num_key_value_heads", None)
     queries = config.num_attention_heads // shared if shared else 1

@@ -21,6 +21,7 @@ class Architecture:
         gated: Whether every neuron has a gate, a second projection into it.
         position_projections: Further projections, with biases, whose rows go with the heads: DeBERTa's of relative
             positions.
+        repeats: How often all layers are run, one after the other, with the same weights; 1 but for ALBERT.
     """
 
     family: str
@@ -33,6 +34,7 @@ class Architecture:
     queries_per_head: int = 1
     gated: bool = False
     position_projections: int = 0
+    repeats: int = 1
 
     @property
     def num_layers(self) -> int:

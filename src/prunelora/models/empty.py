@@ -56,11 +56,14 @@ class NoHeads(nn.Module):
         had_bias: bool = True,
         position_projections: int = 0,
         layer_idx: int | None = None,
+        norm_name: str | None = None,
+        norm: nn.Module | None = None,
     ) -> None:
         """Hold `output` under the name the original module used, so that parameter names stay what they were.
 
         `had_bias` and `position_projections` say what the heads had. A decoder's layer also has its place in the cache
-        of keys and values, `layer_idx`.
+        of keys and values, `layer_idx`. Where the original adds its input and takes a norm itself, this does the same:
+        `norm`, under the name it had.
         """
         super().__init__()
         self.head_dim = head_dim
@@ -70,6 +73,9 @@ class NoHeads(nn.Module):
         self.output_name = output_name
         if output_name is not None:
             self.add_module(output_name, output)
+        self.norm_name = norm_name
+        if norm_name is not None:
+            self.add_module(norm_name, norm)
 
     def forward(
         self, hidden_states: torch.Tensor, *_: Any, past_key_values: Any = None, **__: Any
@@ -82,4 +88,6 @@ class NoHeads(nn.Module):
         context = hidden_states[..., :0]
         if self.output_name is not None:
             context = self.get_submodule(self.output_name)(context)
+        if self.norm_name is not None:
+            context = self.get_submodule(self.norm_name)(hidden_states + context)
         return context, None

@@ -28,6 +28,7 @@ class Family:
         norms: Norms of a block that do not depend on how many heads it has.
         outer_norms: Norms outside the blocks.
         pooler: Module of the base model that belongs to the task head, where there is one.
+        pooler_activation: Module that follows it, where the pooler is a bare linear layer on the first token.
         counts: Attributes of the attention module that must be told of a cut, and what they hold: "heads" (key and
             value heads), "queries" (query heads), "width" (channels of all query heads).
         config_counts: The same for what the attention module reads from its configuration.
@@ -35,6 +36,8 @@ class Family:
         with_heads: Further linear layers of a block whose rows go with the heads as the query's do; where a model has
             none of these, they are passed over.
         shared_bias: Argument of the attention module that all layers are given alike, with a part for every head.
+        norm_in_attention: Norm within the attention module, where that adds its input and takes the norm itself.
+        repeated: Whether the blocks are run over and over, `num_hidden_layers` times, with the same weights.
         prenorm: Whether a block's norms stand before attention and the feed-forward layer, and what these give is added
             to what came in; otherwise the norms are taken of the sums.
         reads: Which token's vector a sequence classification head is given: "first", "last", or as "pooling" of the
@@ -60,10 +63,13 @@ class Family:
     head_dim: str
     gate: str | None = None
     pooler: str | None = None
+    pooler_activation: str | None = None
     counts: Mapping[str, str] = field(default_factory=dict)
     config_counts: Mapping[str, str] = field(default_factory=dict)
     with_heads: tuple[str, ...] = ()
     shared_bias: str | None = None
+    norm_in_attention: str | None = None
+    repeated: bool = False
     prenorm: bool = False
     reads: Literal["first", "last", "pooling"] = "first"
     decoder: bool = False
@@ -150,6 +156,24 @@ _DISTILBERT = Family(
     outer_norms=("embeddings.LayerNorm",),
     counts={"n_heads": "heads"},
     head_dim="attention_head_size",
+)
+_ALBERT = replace(
+    _BERT,
+    name="albert",
+    title="ALBERT",
+    model_types=("albert",),
+    blocks="encoder.albert_layer_groups.0.albert_layers",
+    attention="attention",
+    query="attention.query",
+    key="attention.key",
+    value="attention.value",
+    output="attention.dense",
+    up="ffn",
+    down="ffn_output",
+    norms=("attention.LayerNorm", "full_layer_layer_norm"),
+    norm_in_attention="LayerNorm",
+    pooler_activation="pooler_activation",
+    repeated=True,
 )
 _MPNET = replace(
     _BERT,
@@ -283,6 +307,7 @@ FAMILIES: dict[str, Family] = {
         _CAMEMBERT,
         _DISTILBERT,
         _ELECTRA,
+        _ALBERT,
         _MPNET,
         _DEBERTA,
         _NOMIC,

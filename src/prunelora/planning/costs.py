@@ -60,15 +60,17 @@ def head_macs(architecture: Architecture, *, tokens: int) -> int:
 
     With g query heads on a key and value head: (2 + 2 * g) * T * D * d_h and 2 * g * T * T * d_h. A decoder's tokens
     see only those before them, and those of a layer of local attention only their neighbours; the products with what is
-    masked are counted all the same. Those of DeBERTa's relative positions are not counted.
+    masked are counted all the same. Those of DeBERTa's relative positions are not counted. A head of a layer that is
+    run several times counts as often.
     """
     a, g = architecture, architecture.queries_per_head
-    return (2 + 2 * g) * tokens * a.hidden_size * a.head_dim + 2 * g * tokens * tokens * a.head_dim
+    once = (2 + 2 * g) * tokens * a.hidden_size * a.head_dim + 2 * g * tokens * tokens * a.head_dim
+    return a.repeats * once
 
 
 def neuron_macs(architecture: Architecture, *, tokens: int) -> int:
-    """MACs of one neuron for one example: 2 * T * D, and T * D more for its gate."""
-    return (3 if architecture.gated else 2) * tokens * architecture.hidden_size
+    """MACs of one neuron for one example: 2 * T * D, and T * D more for its gate; as often as its layer is run."""
+    return (3 if architecture.gated else 2) * tokens * architecture.hidden_size * architecture.repeats
 
 
 def block_macs(architecture: Architecture, *, tokens: int) -> Macs:

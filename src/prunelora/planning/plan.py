@@ -93,7 +93,7 @@ class Plan(BaseModel):
     @field_serializer("base")
     def _write_base(self, value: Architecture) -> dict[str, Any]:
         """Leave out what only some families have: the others' plans read, and are known, as they always were."""
-        usual = {"queries_per_head": 1, "gated": False, "position_projections": 0}
+        usual = {"queries_per_head": 1, "gated": False, "position_projections": 0, "repeats": 1}
         return {name: one for name, one in vars(value).items() if name not in usual or one != usual[name]}
 
     @classmethod
@@ -172,6 +172,7 @@ class Plan(BaseModel):
             queries_per_head=base.queries_per_head,
             gated=base.gated,
             position_projections=base.position_projections,
+            repeats=base.repeats,
         )
 
     @property

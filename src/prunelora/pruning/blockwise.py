@@ -85,7 +85,8 @@ def block_inputs(anatomy: Anatomy, batch: Mapping[str, Any]) -> BlockInputs:
     if len(seen) != len(anatomy.blocks) or not isinstance(seen[0][0], torch.Tensor):
         raise UnsupportedModelError(
             f"{type(anatomy.model).__name__}: its {len(anatomy.blocks)} blocks were called {len(seen)} times; they can "
-            "be run one by one only where each is called once, with the hidden states first."
+            "be run one by one only where each is called once, with the hidden states first. Cut it without repair "
+            "(--no-repair, or repair: false in the recipe)."
         )
     hidden = seen[0][0]
     mask = inputs.get("attention_mask")

@@ -75,6 +75,8 @@ def _cut_heads(block: Block, kept: Sequence[int]) -> None:
             had_bias=had_bias,
             position_projections=position_projections,
             layer_idx=getattr(attention, "layer_idx", None) if family.decoder else None,
+            norm_name=family.norm_in_attention,
+            norm=attention.get_submodule(family.norm_in_attention) if family.norm_in_attention else None,
         )
         block.replace("attention", stand_in)
         return
