@@ -13,7 +13,11 @@ from small_run import make_data, make_model
 from tiny import random_plan, tiny_model
 
 import prunelora as pl
-from prunelora.models.families import FAMILIES
+from prunelora.finetuning.adapter import trainable_parameters
+from prunelora.models.anatomy import dissect
+from prunelora.models.families import FAMILIES, PROJECTIONS
+from prunelora.models.loading import load_pretrained
+from prunelora.planning.plan import Plan
 
 SMALL = ["--epochs", "1", "--rows", "32", "--steps", "4", "--set", "warmup.rows=32", "--learning-rate", "5e-3"]
 
@@ -155,6 +159,11 @@ def test_check_tells_sizes_speed_and_training_before_any_work(prunelora, inputs)
     assert found["latency"]["left"] < found["latency"]["dense"]
     assert set(found["training"]["ways"]) == {"full", "lora", "prune-lora"}
     assert found["data"]["majority_rate"] == 0.5
+    # LoRA as the default recipe has it: on every linear layer.
+    model = load_pretrained(inputs[1], label_names=("bad", "good"), problem_type="single_label_classification")
+    everywhere = Plan.whole(dissect(model).lineage, rank=8, targets=PROJECTIONS)
+    trained = trainable_parameters(pl.add_adapter(model, everywhere))
+    assert found["training"]["ways"]["lora"]["gradients_bytes"] == 4 * sum(trained.values())
 
 
 def test_check_measures_only_what_it_is_let(prunelora, inputs):

@@ -244,13 +244,17 @@ def check(
     from prunelora.stages import latency_settings, ready_to_train
 
     source = {name: settings.pop(name, None) for name in ("task", "data_dir")}
+    # What is not asked for is as `run` does it by default.
+    stages = Recipe().stages
+    usual = next(stage for stage in reversed(stages) if isinstance(stage, PlanStage)).model_dump(exclude=set(BUDGETS))
     try:
-        plan = PlanStage.model_validate(settings)
+        plan = PlanStage.model_validate(usual | settings)
     except ValidationError as error:
         first = error.errors()[0]
         option = f"--{first['loc'][0]}".replace("_", "-")
         raise RecipeError(f"{option} {first['input']}: {first['msg']}.") from error
-    tuning = FineTuneStage()
+    tuning = next(stage for stage in reversed(stages) if isinstance(stage, FineTuneStage))
+    tuning = tuning.model_copy(update={"lora_targets": plan.targets, "lora_rank": plan.rank_high})
     known = inspect.signature(make_plan).parameters
     found = check_budget(
         model,
