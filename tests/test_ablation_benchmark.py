@@ -495,7 +495,8 @@ def test_without_repair_there_is_nothing_repaired():
 
 
 def test_the_committed_page_is_what_the_results_make():
-    assert page.page_text(read_all(runner.RESULTS)) == runner.PAGE.read_text(encoding="utf-8")
+    found, cuts = read_all(runner.RESULTS), cut_results.read_all_cuts(runner.RESULTS)
+    assert page.page_text(found, cuts) == runner.PAGE.read_text(encoding="utf-8")
 
 
 def test_without_results_the_page_says_so(tmp_path):

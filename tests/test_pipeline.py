@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from small_run import make_data, make_model
-from tiny import largest_difference, logits
+from tiny import largest_difference, logits, tiny_model
 from transformers import Trainer
 
 import prunelora as pl
@@ -15,7 +15,7 @@ from prunelora import stages
 from prunelora.data.load import load_task
 from prunelora.data.tokens import calibration_batches, tokenise
 from prunelora.delivery.checkpoints import load_tokenizer
-from prunelora.errors import CheckpointError, DataError, MissingExtraError, RecipeError
+from prunelora.errors import CheckpointError, DataError, MissingExtraError, RecipeError, UnsupportedModelError
 from prunelora.evaluation.latency_model import LatencyModel
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.importance.warmup import warm_up_
@@ -338,3 +338,10 @@ def test_answers_are_kept_in_the_order_of_the_rows(inputs, tmp_path):
             assert torch.allclose(outcome.load()(**alone).logits[0], answers["test.logits"][row], atol=1e-5)
     right = (answers["test.logits"].argmax(-1) == answers["test.labels"]).float().mean()
     assert outcome.results.facts("evaluate")["quality"]["test"]["accuracy"] == pytest.approx(float(right))
+
+
+def test_a_model_that_reads_images_is_refused_before_any_work(inputs, tmp_path):
+    tiny_model("vit").save_pretrained(tmp_path / "vit")
+    with pytest.raises(UnsupportedModelError, match="is a ViT, which reads images"):
+        pl.compress(model=str(tmp_path / "vit"), data=inputs["data"], out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()

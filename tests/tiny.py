@@ -2,8 +2,14 @@
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
+from prunelora.models.families import FAMILIES
 from prunelora.planning.plan import Plan
 
 LAYERS, HEADS, HEAD_DIM, NEURONS, VOCABULARY, PAD = 3, 4, 6, 20, 50, 1
@@ -22,6 +28,16 @@ _SHAPE = {
 _ENDS = {"bos_token_id": 0, "eos_token_id": 2}
 # Two query heads share each of the HEADS key and value heads, which are what stays or goes.
 _GROUPED = _SHAPE | _ENDS | {"num_attention_heads": 2 * HEADS, "num_key_value_heads": HEADS, "head_dim": HEAD_DIM}
+# Nine patches an image.
+_IMAGES = {
+    "hidden_size": HIDDEN,
+    "num_attention_heads": HEADS,
+    "num_hidden_layers": LAYERS,
+    "intermediate_size": NEURONS,
+    "image_size": 12,
+    "patch_size": 4,
+    "num_channels": 3,
+}
 # Families whose attention has no implementation through torch's own.
 EAGER_ONLY = ("deberta-v2", "mpnet")
 _CONFIGS = {
@@ -45,6 +61,10 @@ _CONFIGS = {
     "deberta-v2": _SHAPE | {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]},
     "nomic_bert": _SHAPE,
     "modernbert": _SHAPE | _ENDS | {"cls_token_id": 0, "sep_token_id": 2, "local_attention": 12},
+    "vit": _IMAGES,
+    "deit": _IMAGES,
+    # It has whole multiples of its width as neurons.
+    "dinov2": {name: one for name, one in _IMAGES.items() if name != "intermediate_size"} | {"mlp_ratio": 2},
     "gpt2": {
         "n_embd": HIDDEN,
         "n_head": HEADS,
@@ -68,6 +88,8 @@ def tiny_config(family: str, *, num_labels: int = 3, problem_type: str = "single
     config = AutoConfig.for_model(family, **_CONFIGS[family])
     config.num_labels = num_labels
     config.problem_type = problem_type
+    if family == "deit":
+        config.architectures = ["DeiTForImageClassification"]  # There is one with a teacher too.
     return config
 
 
@@ -85,11 +107,12 @@ def tiny_model(
     if family in EAGER_ONLY:
         attention = "eager"
     # Made in its dtype: what is no weight, such as rotations, would stay as it is in `.to(dtype)`.
-    model = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention, dtype=dtype).eval()
+    kind = AutoModelForImageClassification if FAMILIES[family].images else AutoModelForSequenceClassification
+    model = kind.from_config(config, attn_implementation=attention, dtype=dtype).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            shift = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
+            shift = 1.0 if ("norm" in name.lower() and name.endswith("weight")) or "layer_scale" in name else 0.0
             parameter.copy_(shift + 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     model.config.name_or_path = f"tiny-{family}"
     return model
@@ -102,8 +125,9 @@ def tiny_batch(
     seed: int = 0,
     num_labels: int = 3,
     problem_type: str = "single_label_classification",
+    family: str = "bert",
 ) -> dict[str, torch.Tensor]:
-    """Random rows of different lengths, padded."""
+    """Random rows of different lengths, padded; or random images, for a family that reads them."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(3, VOCABULARY, (size, tokens), generator=generator)
     mask = torch.ones_like(ids)
@@ -117,6 +141,9 @@ def tiny_batch(
         labels = torch.randint(0, 2, (size, num_labels), generator=generator).double()
     else:
         labels = torch.randint(0, num_labels, (size,), generator=generator)
+    if FAMILIES[family].images:
+        shape = (size, _IMAGES["num_channels"], _IMAGES["image_size"], _IMAGES["image_size"])
+        return {"pixel_values": torch.randn(shape, generator=generator, dtype=torch.float64), "labels": labels}
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 

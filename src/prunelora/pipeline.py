@@ -19,7 +19,7 @@ from prunelora.data.task import TaskData
 from prunelora.delivery.checkpoints import load, load_tokenizer
 from prunelora.delivery.onnx import require_packages
 from prunelora.errors import RecipeError
-from prunelora.models.loading import check_source, fingerprint
+from prunelora.models.loading import check_reads_texts, check_source, fingerprint
 from prunelora.planning.plan import Plan
 from prunelora.recipe import Recipe, digest
 from prunelora.report.results import RunResults
@@ -143,6 +143,7 @@ def _execute(
         require_packages()
     source = model_source(recipe.model)
     check_source(source)
+    check_reads_texts(source)
     task = task or load_task(recipe.task)
     with folder.locked():
         folder.write_recipe(recipe)

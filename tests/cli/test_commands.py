@@ -187,7 +187,8 @@ def test_families_lists_the_table(prunelora):
     _, out, _ = prunelora("families", "--json")
     rows = {row["family"]: row for row in json.loads(out)}
     assert rows.keys() == FAMILIES.keys()
-    assert len(rows) >= 16
+    assert len(rows) >= 21
+    assert {row["task"] for row in rows.values()} == {"sequence classification", "image classification"}
     assert rows["llama"]["grouped_queries"]
     assert [rows[name]["generates"] for name in ("llama", "bert")] == [True, False]
     _, out, _ = prunelora("families")

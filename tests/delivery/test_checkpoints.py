@@ -4,13 +4,15 @@ import json
 
 import pytest
 import torch
-from tiny import HEADS, LAYERS, NEURONS, largest_difference, logits, random_plan, tiny_batch, tiny_model
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+import transformers
+from tiny import largest_difference, logits, random_plan, tiny_batch, tiny_model
+from transformers import AutoTokenizer, pipeline
 
 import prunelora as pl
 from prunelora.delivery.checkpoints import load_tokenizer
 from prunelora.errors import CheckpointError
 from prunelora.models.anatomy import dissect
+from prunelora.models.families import FAMILIES
 from prunelora.models.loading import load_pretrained
 from prunelora.planning.plan import Plan
 
@@ -26,7 +28,7 @@ def folder(tmp_path):
 
 
 def test_a_saved_model_loads_with_the_same_logits(family, tmp_path):
-    model, batch = pruned(family), tiny_batch()
+    model, batch = pruned(family), tiny_batch(family=family)
     pl.save(model, tmp_path / "model")
     again = pl.load(tmp_path / "model")
     assert torch.equal(logits(again, batch), logits(model, batch))
@@ -36,17 +38,17 @@ def test_a_saved_model_loads_with_the_same_logits(family, tmp_path):
 
 
 def test_a_dense_checkpoint_loads_without_us_and_gives_the_same(family, tmp_path):
-    model, batch = pruned(family), tiny_batch()
+    model, batch = pruned(family), tiny_batch(family=family)
     folder = pl.save(model, tmp_path / "model", format="dense")
-    full = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float64).eval()
-    architecture = dissect(full).architecture
-    assert (architecture.num_heads, architecture.num_neurons) == ((HEADS,) * LAYERS, (NEURONS,) * LAYERS)
+    auto = "AutoModelForImageClassification" if FAMILIES[family].images else "AutoModelForSequenceClassification"
+    full = getattr(transformers, auto).from_pretrained(folder, dtype=torch.float64).eval()
+    assert dissect(full).architecture == dissect(tiny_model(family)).architecture
     assert largest_difference(logits(full, batch), logits(model, batch)) < 1e-12
     assert not hasattr(full.config, "prunelora")
     again = pl.load(folder)
     assert again.prunelora_plan == model.prunelora_plan
     assert torch.equal(logits(again, batch), logits(model, batch))
-    assert "AutoModelForSequenceClassification.from_pretrained(" in (folder / "README.md").read_text()
+    assert f"{auto}.from_pretrained(" in (folder / "README.md").read_text()
 
 
 def test_an_adapter_cannot_be_saved_dense_and_formats_have_names(tmp_path):

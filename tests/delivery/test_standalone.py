@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny import largest_difference, logits, random_plan, tiny_batch, tiny_model
 
 import prunelora as pl
-from prunelora.delivery.standalone import MODULE, auto_classes
+from prunelora.delivery.standalone import MODULE, auto_classes, own_auto_class
 from prunelora.models.families import FAMILIES
 
 LOAD = """
@@ -32,19 +32,16 @@ LOAD = """
     else:
         raise SystemExit("prunelora is here")
 
-    for folder in map(Path, sys.argv[1:]):
+    for auto, folder in (argument.split("=") for argument in sys.argv[1:]):
+        auto, folder = getattr(transformers, auto), Path(folder)
         batch = load_file(folder / "batch.safetensors")
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(
-            folder, trust_remote_code=True, dtype=torch.float64
-        ).eval()
+        model = auto.from_pretrained(folder, trust_remote_code=True, dtype=torch.float64).eval()
         base = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True, dtype=torch.float64).eval()
         with torch.no_grad():
             found = {"logits": model(**batch).logits, "hidden": base(**batch).last_hidden_state}
         save_file(found, folder / "found.safetensors")
         model.save_pretrained(folder / "again")
-        again = transformers.AutoModelForSequenceClassification.from_pretrained(
-            folder / "again", trust_remote_code=True, dtype=torch.float64
-        ).eval()
+        again = auto.from_pretrained(folder / "again", trust_remote_code=True, dtype=torch.float64).eval()
         with torch.no_grad():
             assert torch.equal(again(**batch).logits, found["logits"])
 """
@@ -75,20 +72,21 @@ def clean(home: Path) -> dict[str, str]:
 
 
 def test_it_loads_with_the_same_logits_where_prunelora_is_not(bare_python, tmp_path):
-    models, batch = {name: pruned(name) for name in FAMILIES}, tiny_batch()
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    models = {name: pruned(name) for name in FAMILIES}
+    batches = {name: tiny_batch(family=name) for name in FAMILIES}
+    inputs = {name: {key: batch[key] for key in batch if key != "labels"} for name, batch in batches.items()}
     for name, model in models.items():
-        save_file(inputs, pl.save(model, tmp_path / name) / "batch.safetensors")
+        save_file(inputs[name], pl.save(model, tmp_path / name) / "batch.safetensors")
     script = tmp_path / "load.py"
     script.write_text(textwrap.dedent(LOAD))
-    folders = [str(tmp_path / name) for name in models]
+    folders = [f"{own_auto_class(model)}={tmp_path / name}" for name, model in models.items()]
     done = subprocess.run([bare_python, script, *folders], capture_output=True, text=True, env=clean(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
     for name, model in models.items():
         found = load_file(tmp_path / name / "found.safetensors")
-        assert largest_difference(found["logits"], logits(model, batch)) < 1e-12, name
+        assert largest_difference(found["logits"], logits(model, batches[name])) < 1e-12, name
         with torch.no_grad():
-            hidden = model.base_model(**inputs).last_hidden_state
+            hidden = model.base_model(**inputs[name]).last_hidden_state
         assert largest_difference(found["hidden"], hidden) < 1e-12, name
 
 
@@ -97,7 +95,7 @@ def test_every_class_that_is_named_is_in_the_modelling_file(family, tmp_path):
     folder = pl.save(model, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     source = (folder / f"{MODULE}.py").read_text()
-    assert dict(auto_classes(model))["AutoModelForSequenceClassification"] == type(model).__name__
+    assert dict(auto_classes(model))[own_auto_class(model)] == type(model).__name__
     assert set(config["auto_map"]) == set(dict(auto_classes(model)))
     for named in config["auto_map"].values():
         module, name = named.split(".")

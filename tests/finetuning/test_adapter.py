@@ -71,7 +71,7 @@ def test_ranks_of_layer_1_do_not_reach_layer_11():
 
 
 def test_a_fresh_adapter_changes_nothing(family):
-    model, batch = tiny_model(family), tiny_batch()
+    model, batch = tiny_model(family), tiny_batch(family=family)
     plan = random_plan(model)
     before = logits(pl.prune_(model, plan), batch)
     assert torch.equal(logits(pl.add_adapter(model, plan).eval(), batch), before)
@@ -119,7 +119,7 @@ def test_norms_and_head_can_be_left_frozen():
 
 def test_merged_equals_unmerged_and_leaves_no_trace(family):
     peft_model, plan = adapted(family)
-    batch = tiny_batch()
+    batch = tiny_batch(family=family)
     expected = logits(trained(peft_model), batch)
     merged = pl.merge(peft_model)
     assert largest_difference(logits(merged, batch), expected) < 1e-12
@@ -133,7 +133,7 @@ def test_merged_equals_unmerged_and_leaves_no_trace(family):
 
 def test_the_adapter_folder_is_a_stock_peft_folder(family, tmp_path):
     peft_model, plan = adapted(family)
-    batch = tiny_batch()
+    batch = tiny_batch(family=family)
     expected = logits(trained(peft_model), batch)
     pl.save(peft_model, tmp_path / "adapter")
     base = pl.prune_(tiny_model(family), plan)
@@ -148,7 +148,7 @@ def test_layers_without_heads_get_no_lora_and_break_nothing(family):
     assert plan.heads[1] == ()
     assert not [name for name in ranks_of(peft_model) if "layer.1." in name]
     peft_model.train()
-    peft_model(**tiny_batch()).loss.backward()
+    peft_model(**tiny_batch(family=family)).loss.backward()
 
 
 def test_the_audit_finds_a_wrong_rank():

@@ -90,11 +90,12 @@ def test_the_solution_is_that_of_a_least_squares_solver(name):
 def test_what_repair_wants_is_what_goes_on_behind_a_projection(family):
     """Through the norm that follows, or as it is, the sum is what the next part reads and what the block gives."""
     anatomy = dissect(tiny_model(family))
+    batch = tiny_batch(40, 12, family=family)
     if anatomy.family.repeated:
         with pytest.raises(UnsupportedModelError, match=r"were called 6 times.*--no-repair"):
-            block_inputs(anatomy, BATCH)
+            block_inputs(anatomy, batch)
         return
-    one = block_inputs(anatomy, BATCH)
+    one = block_inputs(anatomy, batch)
     hidden = one.hidden
     with torch.no_grad():
         for block in anatomy.blocks:
@@ -113,14 +114,14 @@ def test_what_repair_wants_is_what_goes_on_behind_a_projection(family):
 
 
 # Those whose layout is another: fused, gated and transposed layers, grouped queries.
-OTHER_LAYOUTS = ("modernbert", "gpt2", "llama", "phi3")
+OTHER_LAYOUTS = ("modernbert", "gpt2", "llama", "phi3", "vit", "dinov2")
 
 
 @pytest.mark.parametrize("family", FAMILIES + OTHER_LAYOUTS)
 def test_no_projection_gets_worse_on_rows_it_has_not_seen(family):
     model = tiny_model(family)
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model, empty=False, seed=3))
-    done = repair_(pruned, model, [BATCH])
+    done = repair_(pruned, model, [tiny_batch(40, 12, family=family)])
     assert len(done.projections) == 2 * LAYERS
     assert all(one.error_after <= one.error_before for one in done.projections)
     assert any(one.error_after < 0.9 * one.error_before for one in done.projections)

@@ -26,7 +26,7 @@ def count(model) -> int:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_masked_equals_pruned(family, attention, seed):
-    model, batch = tiny_model(family, attention=attention), tiny_batch()
+    model, batch = tiny_model(family, attention=attention), tiny_batch(family=family)
     plan = random_plan(model, seed=seed)
     with pl.masked(model, plan):
         expected = logits(model, batch)
@@ -50,7 +50,7 @@ def test_masks_use_none_of_the_surgery():
 
 
 def test_keeping_everything_changes_nothing(family):
-    model, batch = tiny_model(family), tiny_batch()
+    model, batch = tiny_model(family), tiny_batch(family=family)
     before, weights = logits(model, batch), copy.deepcopy(model.state_dict())
     pl.prune_(model, Plan.whole(dissect(model).lineage))
     assert torch.equal(logits(model, batch), before)
@@ -58,7 +58,7 @@ def test_keeping_everything_changes_nothing(family):
 
 
 def test_pruning_twice_equals_the_composed_plan(family):
-    model, batch = tiny_model(family), tiny_batch()
+    model, batch = tiny_model(family), tiny_batch(family=family)
     first = random_plan(model, seed=3)
     once = pl.prune_(copy.deepcopy(model), first)
     second = random_plan(once, seed=4)  # In base coordinates, as every plan made from a pruned model's scores.
@@ -99,7 +99,7 @@ def test_shapes_biases_and_head_counts_after_the_cut():
 
 
 def test_a_layer_with_nothing_left_is_the_biases_alone(family, attention):
-    model, batch = tiny_model(family, attention=attention), tiny_batch()
+    model, batch = tiny_model(family, attention=attention), tiny_batch(family=family)
     plan = Plan.whole(dissect(model).lineage)
     plan = plan.model_copy(update={"heads": ((),) * LAYERS, "neurons": ((),) * LAYERS})
     with pl.masked(model, plan):
@@ -117,7 +117,7 @@ def test_a_layer_with_nothing_left_is_the_biases_alone(family, attention):
 
 
 def test_backward_through_a_pruned_model_gives_the_masked_models_gradients(family):
-    model, batch = tiny_model(family), tiny_batch()
+    model, batch = tiny_model(family), tiny_batch(family=family)
     plan = random_plan(model)
     with pl.masked(model, plan):
         model(**batch).loss.backward()

@@ -285,13 +285,14 @@ def families(json: Json = False) -> None:
             ", ".join(family.model_types),
             family.unit_of_attention,
             "gated neuron" if family.gate else "neuron",
+            "images" if family.images else "texts",
             "yes" if family.onnx else "no",
             "yes" if family.decoder else "",
         )
         for family in FAMILIES.values()
     ]
     terminal.give_table(
-        "Supported families: sequence classification with scores, cuts, repair, LoRA, saving and loading",
-        ("family", "model_type", "of attention is cut", "of feed-forward", "ONNX", "generates"),
+        "Supported families: classification with scores, cuts, LoRA, saving and loading",
+        ("family", "model_type", "of attention is cut", "of feed-forward", "reads", "ONNX", "generates"),
         shown,
     )

@@ -17,7 +17,7 @@ from torch import nn
 from prunelora.errors import ExportError, MissingExtraError
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.device import on_device
-from prunelora.models.inputs import input_names, longest_input, random_inputs
+from prunelora.models.inputs import input_names, longest_input, random_inputs, reads_images
 from prunelora.models.state import left_as_found
 
 # A protobuf file cannot be larger than 2 GiB; some room is left for the graph.
@@ -38,13 +38,14 @@ def export(
 ) -> Path:
     """Write the model as ONNX, with batch size and sequence length left open, and check it against torch.
 
-    Inputs are `input_ids`, `attention_mask` and, where the family's tokenizer makes them, `token_type_ids`; the output
-    is `logits`. Before the call returns, onnxruntime runs the file on examples of several shapes, with padding, and its
-    logits are compared with the model's. The file appears at `path` only if they agree. The model is left as it was
-    found.
+    Inputs are `input_ids`, `attention_mask` and, where the family's tokenizer makes them, `token_type_ids`; or
+    `pixel_values`, of which only the batch size is left open. The output is `logits`. Before the call returns,
+    onnxruntime runs the file on examples of several shapes, with padding, and its logits are compared with the model's.
+    The file appears at `path` only if they agree. The model is left as it was found.
 
     Args:
-        model: A sequence classification model of a supported family, pruned or not, in float32 and without an adapter.
+        model: A sequence or image classification model of a supported family, pruned or not, in float32 and without an
+            adapter.
         path: File to write. Weights are inside it, except above 2 GB, where they go to `<path>.data` beside it.
         batch: A real batch as `model(**batch)` takes it, to be compared too.
         tolerance: Largest absolute difference between any two logits that still counts as the same.
@@ -159,10 +160,12 @@ def _random_examples(model: nn.Module) -> list[dict[str, torch.Tensor]]:
 
 
 def _inputs_of(batch: Mapping[str, Any], names: Sequence[str]) -> dict[str, torch.Tensor]:
-    if "input_ids" not in batch:
+    if names[0] not in batch:
         raise ExportError(
-            f"batch has no input_ids: its keys are {sorted(batch)}. Pass a batch as model(**batch) takes it."
+            f"batch has no {names[0]}: its keys are {sorted(batch)}. Pass a batch as model(**batch) takes it."
         )
+    if "input_ids" not in names:
+        return {name: torch.as_tensor(batch[name]) for name in names}
     ids = torch.as_tensor(batch["input_ids"])
     # What `model(**batch)` fills in itself when it is not given.
     missing = {"attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
@@ -171,7 +174,7 @@ def _inputs_of(batch: Mapping[str, Any], names: Sequence[str]) -> dict[str, torc
 
 def _write(model: nn.Module, inputs: Mapping[str, torch.Tensor], path: Path, opset: int | None) -> None:
     weight_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
-    open_axes = {0: "batch", 1: "sequence"}
+    open_axes = {0: "batch"} if reads_images(model) else {0: "batch", 1: "sequence"}
     try:
         with _eager_attention(model), _quiet():
             torch.onnx.export(
@@ -225,7 +228,7 @@ def _quiet() -> Iterator[None]:
 def _compare(model: nn.Module, path: Path, examples: Sequence[Mapping[str, torch.Tensor]], tolerance: float) -> None:
     opened = session(path)
     for inputs in examples:
-        shape = tuple(inputs["input_ids"].shape)
+        shape = tuple(next(iter(inputs.values())).shape)
         wanted = model(**on_device(inputs, model)).logits.float().cpu().numpy()
         try:
             found = run(opened, inputs)

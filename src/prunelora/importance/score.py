@@ -151,9 +151,11 @@ class _Totals:
         batch = on_device(batch, self.anatomy.model)
         examples = len(batch["labels"])
         gates: dict[tuple[int, bool], torch.Tensor] = {}
+        lengths: set[int] = set()
 
         def gate(layer: int, inputs: torch.Tensor, units: int, of_heads: bool) -> torch.Tensor:
             wide = torch.promote_types(inputs.dtype, torch.float32)
+            lengths.add(inputs.shape[1])
             if (layer, of_heads) not in gates:
                 ones = torch.ones(inputs.shape[0], units, dtype=wide, device=inputs.device, requires_grad=True)
                 gates[layer, of_heads] = ones
@@ -177,7 +179,7 @@ class _Totals:
             # On the CPU, since not every device has float64.
             total += self.criterion.contribution(gradient.cpu().double()).sum(dim=0)
         self.num_examples += examples
-        self.num_tokens += _count_tokens(batch)
+        self.num_tokens += _count_tokens(batch, max(lengths))
 
     def _check_that_gates_ran(self, gates: Mapping[tuple[int, bool], torch.Tensor]) -> None:
         silent = [
@@ -219,9 +221,8 @@ def _count_losses(model: nn.Module, labels: torch.Tensor, examples: int) -> int:
     return int((labels != -100).sum())
 
 
-def _count_tokens(batch: Batch) -> int:
-    """Real tokens of a batch; padding does not count."""
+def _count_tokens(batch: Batch, length: int) -> int:
+    """Real tokens of a batch; padding does not count. Of images, which have none, `length` patches and tokens each."""
     if batch.get("attention_mask") is not None:
         return int(batch["attention_mask"].sum())
-    inputs = batch["input_ids"] if "input_ids" in batch else batch["inputs_embeds"][..., 0]
-    return int(inputs.numel())
+    return len(batch["labels"]) * length

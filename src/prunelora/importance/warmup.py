@@ -113,7 +113,7 @@ def _features(anatomy: Anatomy, batches: Sequence[Mapping[str, Any]]) -> list[tu
 
 
 def _read_by_head(anatomy: Anatomy, hidden: torch.Tensor, inputs: Mapping[str, Any]) -> torch.Tensor:
-    """The one vector of every row that the task head is given: (B, T, D) -> (B, 1, D)."""
+    """What the task head is given of every row: (B, T, D) -> (B, 1, D), or (B, 2, D) where it is two vectors."""
     config: Any = anatomy.model.config
     if anatomy.family.reads == "last":
         padding = config.pad_token_id
@@ -127,6 +127,8 @@ def _read_by_head(anatomy: Anatomy, hidden: torch.Tensor, inputs: Mapping[str, A
         weights = torch.ones(hidden.shape[:2], device=hidden.device) if mask is None else mask
         weights = weights.to(hidden)[..., None]
         return (hidden * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+    if anatomy.family.reads == "first_and_mean":
+        return torch.stack([hidden[:, 0], hidden[:, 1:].mean(1)], dim=1)
     return hidden[:, :1].clone()
 
 

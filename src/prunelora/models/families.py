@@ -40,8 +40,11 @@ class Family:
         repeated: Whether the blocks are run over and over, `num_hidden_layers` times, with the same weights.
         prenorm: Whether a block's norms stand before attention and the feed-forward layer, and what these give is added
             to what came in; otherwise the norms are taken of the sums.
-        reads: Which token's vector a sequence classification head is given: "first", "last", or as "pooling" of the
-            configuration says ("cls" or "mean").
+        scales: Parameters that multiply, channel by channel, what the output and the down projection give, before it is
+            added to what came in; where there are some.
+        reads: What a classification head is given: the vector of the "first" token or of the "last", what "pooling" of
+            the configuration says ("cls" or "mean"), or the first token's and the others' mean ("first_and_mean").
+        images: Whether it reads images, of one size, and not tokens.
         decoder: Whether tokens see only those before them, and the model can generate.
         grouped: Whether models of the family may have fewer key and value heads than query heads.
         onnx: Whether export has been held to torch for it.
@@ -71,7 +74,9 @@ class Family:
     norm_in_attention: str | None = None
     repeated: bool = False
     prenorm: bool = False
-    reads: Literal["first", "last", "pooling"] = "first"
+    scales: tuple[str, str] | None = None
+    reads: Literal["first", "last", "pooling", "first_and_mean"] = "first"
+    images: bool = False
     decoder: bool = False
     grouped: bool = False
     onnx: bool = True
@@ -91,7 +96,7 @@ class Family:
             "family": self.name,
             "title": self.title,
             "model_types": list(self.model_types),
-            "task": "sequence classification",
+            "task": "image classification" if self.images else "sequence classification",
             "heads": True,
             "neurons": True,
             "lora": True,
@@ -239,6 +244,35 @@ _MODERNBERT = Family(
     prenorm=True,
     reads="pooling",
 )
+_VIT = Family(
+    name="vit",
+    title="ViT",
+    model_types=("vit",),
+    blocks="layers",
+    attention="attention",
+    query="attention.q_proj",
+    key="attention.k_proj",
+    value="attention.v_proj",
+    output="attention.o_proj",
+    up="mlp.fc1",
+    down="mlp.fc2",
+    norms=("layernorm_before", "layernorm_after"),
+    outer_norms=("layernorm",),
+    head_dim="head_dim",
+    prenorm=True,
+    images=True,
+)
+_DEIT = replace(_VIT, name="deit", title="DeiT", model_types=("deit",))
+_DINOV2 = replace(
+    _VIT,
+    name="dinov2",
+    title="DINOv2",
+    model_types=("dinov2",),
+    blocks="encoder.layer",
+    norms=("norm1", "norm2"),
+    scales=("layer_scale1.lambda1", "layer_scale2.lambda1"),
+    reads="first_and_mean",
+)
 _GPT2 = Family(
     name="gpt2",
     title="GPT-2",
@@ -312,6 +346,9 @@ FAMILIES: dict[str, Family] = {
         _DEBERTA,
         _NOMIC,
         _MODERNBERT,
+        _VIT,
+        _DEIT,
+        _DINOV2,
         _GPT2,
         _LLAMA,
         _MISTRAL,

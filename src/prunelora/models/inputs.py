@@ -7,13 +7,18 @@ import torch
 from torch import nn
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 
+from prunelora.models.families import family_of_model_type
+
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_IMAGES = "pixel_values"
 
 
 def input_names(model: nn.Module) -> tuple[str, ...]:
     """Inputs that the family's tokenizer makes and forward takes: token_type_ids in BERT, not in RoBERTa."""
     accepted = inspect.signature(model.forward).parameters
     config: Any = model.config
+    if reads_images(model):
+        return (_IMAGES,)
     try:
         classes = TOKENIZER_MAPPING[type(config)]
     except KeyError:
@@ -23,6 +28,12 @@ def input_names(model: nn.Module) -> tuple[str, ...]:
         first = next(one for one in (classes if isinstance(classes, tuple) else (classes,)) if one is not None)
         made = set(first.model_input_names)
     return tuple(name for name in _INPUTS if name in accepted and name in made)
+
+
+def reads_images(model: nn.Module) -> bool:
+    """Whether a model of a supported family takes images, of the one size that its configuration says."""
+    family = family_of_model_type(getattr(model.config, "model_type", ""))
+    return family is not None and family.images
 
 
 def longest_input(model: nn.Module) -> int | None:
@@ -37,19 +48,24 @@ def longest_input(model: nn.Module) -> int | None:
 def random_inputs(
     model: nn.Module, *, batch_size: int, tokens: int, generator: torch.Generator, padded: bool = False
 ) -> dict[str, torch.Tensor]:
-    """Random tokens of the model's vocabulary, on the CPU.
+    """Random tokens of the model's vocabulary, or random images, on the CPU.
 
     Args:
         model: Whose vocabulary and inputs.
         batch_size: B.
-        tokens: T.
+        tokens: T; images have as many as their size makes.
         generator: Source of the numbers.
         padded: Pad every row but the first, each by another length; else every token counts.
 
     Returns:
-        The model's `input_names`, each (B, T).
+        The model's `input_names`, each (B, T); of images (B, channels, height, width).
     """
     config: Any = model.config
+    if reads_images(model):
+        size = config.image_size
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        shape = (batch_size, config.num_channels, height, width)
+        return {_IMAGES: torch.randn(shape, generator=generator)}
     shape = (batch_size, tokens)
     padding = config.pad_token_id if getattr(config, "pad_token_id", None) is not None else 0
     ids = torch.randint(0, config.vocab_size, shape, generator=generator)

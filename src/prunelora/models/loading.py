@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 from transformers import logging as transformers_logging
 
 from prunelora.errors import CheckpointError, UnsupportedModelError
@@ -43,7 +48,8 @@ def load_pretrained(
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise CheckpointError(_unreachable(source, error)) from error
-    if family_of_model_type(config.model_type) is None:
+    family = family_of_model_type(config.model_type)
+    if family is None:
         raise UnsupportedModelError(
             f"{source} is of the family {config.model_type!r}, which prunelora does not support. "
             f"Supported families: {supported_families()}."
@@ -62,7 +68,8 @@ def load_pretrained(
         # That the task head is new is what this function is for: no report of it.
         with torch.random.fork_rng(), _errors_only(), progress_bars_off():
             torch.manual_seed(seed)
-            model, info = AutoModelForSequenceClassification.from_pretrained(
+            kind = AutoModelForImageClassification if family.images else AutoModelForSequenceClassification
+            model, info = kind.from_pretrained(
                 source,
                 config=config,
                 use_safetensors=True,
@@ -124,6 +131,24 @@ def _errors_only() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+
+
+def check_reads_texts(source: str | Path) -> None:
+    """Hold that a model takes texts, which is what the stages of a run prepare.
+
+    Raises:
+        UnsupportedModelError: If it is of a family that reads images.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError):
+        return  # What is wrong there is said when it is loaded.
+    family = family_of_model_type(config.model_type)
+    if family is not None and family.images:
+        raise UnsupportedModelError(
+            f"{source} is a {family.title}, which reads images; runs prepare texts. Score, cut, adapt and save it from "
+            "Python, with batches of pixel_values and labels."
+        )
 
 
 def check_source(source: str | Path) -> None:

@@ -43,16 +43,25 @@ class Part:
         inputs: What it reads (B, T, K).
         residual: What its output is added to (B, T, D).
         output: What it gives (B, T, D).
+        scale: What multiplies its output before (D,); None where nothing does.
     """
 
     inputs: torch.Tensor
     residual: torch.Tensor
     output: torch.Tensor
+    scale: torch.Tensor | None = None
 
     @property
     def added_up(self) -> torch.Tensor:
         """What goes on (B, T, D)."""
-        return self.residual + self.output
+        return self.residual + (self.output if self.scale is None else self.scale * self.output)
+
+    def missing_to(self, wanted: torch.Tensor) -> torch.Tensor:
+        """What the part would have to give, for `wanted` to go on."""
+        missing = wanted - self.residual
+        if self.scale is None:
+            return missing
+        return torch.where(self.scale == 0, self.output, missing / self.scale)  # What a 0 multiplies does not matter.
 
 
 class _Reached(Exception):
@@ -105,10 +114,7 @@ def run_with_parts(block: Block, inputs: BlockInputs, hidden: torch.Tensor) -> t
     """Hidden states behind a block, and what its parts "output" and "down" read, give, and are added to."""
     with _listening(block) as heard:
         behind = run_block(block, inputs, hidden)
-    return behind, {
-        name: Part(heard.inputs[name], _beside(block, name, hidden, heard), heard.outputs[name])
-        for name in ("output", "down")
-    }
+    return behind, {name: _part(block, name, hidden, heard) for name in ("output", "down")}
 
 
 def run_up_to(block: Block, part: str, inputs: BlockInputs, hidden: torch.Tensor) -> Part:
@@ -117,15 +123,18 @@ def run_up_to(block: Block, part: str, inputs: BlockInputs, hidden: torch.Tensor
         try:
             run_block(block, inputs, hidden)
         except _Reached:
-            return Part(heard.inputs[part], _beside(block, part, hidden, heard), heard.outputs[part])
+            return _part(block, part, hidden, heard)
     raise UnsupportedModelError(f"{block.full_name(part)}: the block ran without passing through it.")
 
 
-def _beside(block: Block, part: str, hidden: torch.Tensor, heard: "_Heard") -> torch.Tensor:
-    """What the output of a part is added to."""
-    if part == "output":
-        return hidden
-    return hidden + heard.outputs["output"] if block.family.prenorm else heard.inputs["up"]
+def _part(block: Block, name: str, hidden: torch.Tensor, heard: "_Heard") -> Part:
+    family = block.family
+    of_output, of_down = map(block.module.get_parameter, family.scales) if family.scales else (None, None)
+    output = Part(heard.inputs["output"], hidden, heard.outputs["output"], of_output)
+    if name == "output":
+        return output
+    residual = output.added_up if family.prenorm else heard.inputs["up"]
+    return Part(heard.inputs["down"], residual, heard.outputs["down"], of_down)
 
 
 @dataclass(frozen=True)

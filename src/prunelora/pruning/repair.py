@@ -147,7 +147,7 @@ def _repair_block(
         row = 0
         for one, hidden, target in zip(inputs, ours, wanted[name], strict=True):
             part = run_up_to(block, name, one, hidden)
-            missing = target - part.residual
+            missing = part.missing_to(target)
             held = (torch.arange(row, row + one.rows, device=hidden.device) % HELD_OUT_EVERY) == HELD_OUT_EVERY - 1
             for sums, chosen in zip(moments, (one.real & ~held[:, None], one.real & held[:, None]), strict=True):
                 sums.add(part.inputs[chosen], missing[chosen])
