@@ -426,7 +426,7 @@ def test_a_variant_takes_the_multiple_that_was_chosen_for_its_way_to_walk(places
     assert fake.calls == [(["tune-first-no-repair"], (2,), {"tune-first-no-repair": (1e-3,)}, [])]
     assert told == ["cut-first-no-repair: left out, no learning rate was chosen for cut-first"]
     text = (places.runs / "recipes" / "rte" / "tune-first-no-repair.yaml").read_text()
-    assert text.startswith("# Does repair help where one epoch follows?\n")
+    assert text.startswith("# Does repair help where the last third of the tuning follows?\n")
     assert text.count("learning_rate: 0.001\n") == 2
 
 
@@ -550,6 +550,8 @@ def test_the_page_says_what_is_clear_and_what_is_missing(two_tasks):
     text = page.page_text(two_tasks)
     worse = next(line for line in text.splitlines() if line.startswith("- Worse by more than two standard errors"))
     assert "tune-first-no-repair" in worse
+    single = next(line for line in text.splitlines() if line.startswith("- One pair of trainings so far"))
+    assert "none" in single
     assert "trainings are not done yet" in text
     assert "The screening is not complete" in text
 

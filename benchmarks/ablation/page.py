@@ -141,8 +141,8 @@ def _sections(found: Found, best: Sequence[Variant], cuts: Sequence[Cuts]) -> It
     yield Section(
         "Time of scoring, planning and repair",
         (
-            f"Seconds, for {cut_rows} training rows, mean over the same tasks and seeds, on a machine that did nothing "
-            "else: scoring of the dense model, planning, and repair of the half that is left.",
+            f"Seconds, for {cut_rows} training rows, mean over the same tasks and seeds, as recorded: scoring of the "
+            "dense model, planning, and repair of the half that is left.",
         ),
         table=_seconds_of_cuts(cuts),
     )
@@ -245,7 +245,7 @@ def _choices(cuts: Sequence[Cuts]) -> Table:
     budgets = sorted({cut.keep_macs for one in cuts for cut in one.cuts}, reverse=True)
     columns = ["scores"]
     for budget in budgets:
-        columns += [f"heads at {budget:g}", f"neurons at {budget:g}", f"cut to {budget:g}", "repaired"]
+        columns += [f"heads at {budget:g}", f"neurons at {budget:g}", f"cut to {budget:g}", f"repaired at {budget:g}"]
     rows = [("nothing cut", *["", "", _judged([(one.task, one.dense) for one in cuts]), ""] * len(budgets))]
     for choice in CHOICES:
         texts = [str(choice)]
@@ -329,19 +329,23 @@ def _rates(found: Found) -> Table:
 
 def _said(found: Found) -> Iterator[str]:
     """Which variants differ clearly from what they are held against, and which do not."""
-    better, worse, unclear = [], [], []
+    better, worse, unclear, single = [], [], [], []
     for variant in EVERYTHING.values():
         if variant.against is None:
             continue
         difference = found.against(variant, accuracy)
         if not difference.pairs:
             continue
-        kind = unclear if not difference.is_clear else better if difference.mean > 0 else worse
+        if difference.error is None:
+            kind = single
+        else:
+            kind = unclear if not difference.is_clear else better if difference.mean > 0 else worse
         kind.append(f"{variant.name} ({_points(difference)} against {variant.against})")
     for what, names in (
         ("better by more than two standard errors", better),
         ("worse by more than two standard errors", worse),
         ("no clear difference in accuracy", unclear),
+        ("one pair of trainings so far, which has no standard error", single),
     ):
         yield f"{what}: {'; '.join(names) or 'none'}"
 

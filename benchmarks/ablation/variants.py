@@ -183,9 +183,10 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         ),
     ),
     "repair": (
-        _of("cut-first", "no-repair", "Does repair help before three epochs of tuning?",
+        _of("cut-first", "no-repair", "Does repair help before all of the tuning?",
             changes={"prune.repair": False}),
-        _of("tune-first", "no-repair", "Does repair help where one epoch follows?", changes={"prune.repair": False}),
+        _of("tune-first", "no-repair", "Does repair help where the last third of the tuning follows?",
+            changes={"prune.repair": False}),
     ),
     "scores": (
         _of("cut-first", "normalise", "Is it worth taking a layer's norm out of its scores (the paper's equation 2)?",
