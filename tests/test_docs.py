@@ -126,7 +126,7 @@ def empty_folder(tmp_path, monkeypatch, minilm_path):
 def test_every_page_is_in_the_contents_and_has_examples():
     contents = re.findall(r"^[a-z_]+$", (DOCS / "index.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sorted(set(contents) - WITHOUT_EXAMPLES) == PAGES
-    assert len(PAGES) == 14
+    assert len(PAGES) == 15
     found = {page: len(runnable(blocks_of(DOCS / f"{page}.md"))) for page in PAGES}
     assert min(found.values()) >= 2, found
     assert sum(found.values()) >= 60, found

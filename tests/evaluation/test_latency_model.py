@@ -171,7 +171,8 @@ def test_uneven_cuts_of_every_family_take_what_was_predicted(family):
     found = measured(model, clock)
     assert found.rounds == 3
     assert clock.passes == 4 * (len(found.points) + 2)  # the dense model three times a round
-    assert {(0, NEURONS), (HEADS, 0), (0, 0)} <= {(point.heads, point.neurons) for point in found.points}
+    neurons = found.architecture.num_neurons[0]
+    assert {(0, neurons), (HEADS, 0), (0, 0)} <= {(point.heads, point.neurons) for point in found.points}
     assert found.of_model == latency_sweep.describe_model(model)
     for heads, neurons in [((4, 1, 0), (20, 0, 8)), ((2, 3, 4), (16, 8, 12))]:
         architecture = dataclasses.replace(found.architecture, num_heads=heads, num_neurons=neurons)
