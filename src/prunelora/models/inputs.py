@@ -64,8 +64,7 @@ def random_inputs(
     if reads_images(model):
         size = config.image_size
         height, width = size if isinstance(size, list | tuple) else (size, size)
-        shape = (batch_size, config.num_channels, height, width)
-        return {_IMAGES: torch.randn(shape, generator=generator)}
+        return {_IMAGES: torch.randn(batch_size, config.num_channels, height, width, generator=generator)}
     shape = (batch_size, tokens)
     padding = config.pad_token_id if getattr(config, "pad_token_id", None) is not None else 0
     ids = torch.randint(0, config.vocab_size, shape, generator=generator)
