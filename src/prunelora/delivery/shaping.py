@@ -1,7 +1,7 @@
 """Giving a freshly built model the layers that a pruned one has, from sizes alone.
 
 This file also goes, as it stands but for its imports, into the modelling file beside a saved model (see `standalone`):
-it may use nothing but torch, transformers, and what `prunelora.models.empty` and `layer_config` define.
+it may use nothing but torch, transformers, and what `prunelora.models.empty`, `layer_config` and `shared_bias` define.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
 from prunelora.models.layer_config import LayerConfig
-from prunelora.models.shared_bias import OWN_HEADS, OwnHeads
+from prunelora.models.shared_bias import OwnHeads, attach
 
 
 def make_layer(how: Sequence[Any]) -> nn.Module:
@@ -54,9 +54,7 @@ def shape_block(block: nn.Module, shape: Mapping[str, Any]) -> None:
     if shape["config"]:
         attention.config = LayerConfig(attention.config, **shape["config"])
     if shape["own_heads"] is not None:
-        hook = OwnHeads(**shape["own_heads"])
-        setattr(attention, OWN_HEADS, hook)
-        attention.register_forward_pre_hook(hook, with_kwargs=True)
+        attach(attention, OwnHeads(**shape["own_heads"]))
 
 
 def shape_blocks(base: nn.Module, blocks: str, shapes: Sequence[Mapping[str, Any]]) -> None:

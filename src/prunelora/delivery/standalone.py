@@ -19,7 +19,7 @@ from prunelora.delivery import shaping
 from prunelora.models.anatomy import Anatomy, Block
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
 from prunelora.models.layer_config import LayerConfig
-from prunelora.models.shared_bias import OWN_HEADS, OwnHeads
+from prunelora.models.shared_bias import OWN_HEADS, OwnHeads, attach
 from prunelora.storage import write_json, write_text
 
 MODULE = "modeling_prunelora"
@@ -80,7 +80,7 @@ def write_standalone(folder: Path, anatomy: Anatomy, *, plan_id: str) -> None:
             auto=own_auto_class(anatomy.model),
         ).strip(),
         f'{OWN_HEADS.upper()} = "{OWN_HEADS}"',
-        *(inspect.getsource(one).strip() for one in (BiasOnly, NoNeurons, NoHeads, LayerConfig, OwnHeads)),
+        *(inspect.getsource(one).strip() for one in (BiasOnly, NoNeurons, NoHeads, LayerConfig, OwnHeads, attach)),
         *(inspect.getsource(one).strip() for one in (shaping.make_layer, shaping.shape_block, shaping.shape_blocks)),
         *(_CLASS.format(name=name).strip() for name in dict.fromkeys(classes.values())),
     ]

@@ -45,6 +45,10 @@ def take_own_heads(attention: nn.Module, argument: str, kept: Sequence[int]) -> 
         known.heads = tuple(known.heads[position] for position in kept)
         return
     place = list(inspect.signature(attention.forward).parameters).index(argument)
-    hook = OwnHeads(argument, place, kept)
-    setattr(attention, OWN_HEADS, hook)
-    attention.register_forward_pre_hook(hook, with_kwargs=True)
+    attach(attention, OwnHeads(argument, place, kept))
+
+
+def attach(attention: nn.Module, own: OwnHeads) -> None:
+    """Call it before the module, which keeps it where a later cut finds it."""
+    setattr(attention, OWN_HEADS, own)
+    attention.register_forward_pre_hook(own, with_kwargs=True)
