@@ -10,9 +10,14 @@ import hypothesis
 import pytest
 import torch
 
+from prunelora import stages
 from prunelora.cli import main as entry
 from prunelora.data.embedded import embedded_data_path, embedded_model_path
 from prunelora.errors import MissingExtraError
+from prunelora.evaluation import feasibility
+from prunelora.evaluation.latency_cuts import cuts
+from prunelora.evaluation.latency_model import LatencyModel, LatencyPoint
+from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
 
 # How long an example takes says more about what else the machine does than about the code.
@@ -80,3 +85,23 @@ def prunelora(capsys, monkeypatch):
         return code, out, err
 
     return call
+
+
+@pytest.fixture
+def latency_asked(monkeypatch):
+    """Made-up times in place of measured ones, for what must not depend on the clock; gives the settings asked for."""
+    asked = []
+
+    def made_up(model, settings, **_):
+        asked.append(settings)
+        found = dissect(model).architecture
+        points = tuple(
+            LatencyPoint(heads=cut.heads, neurons=cut.neurons, ms=ms, q25_ms=ms, q75_ms=ms)
+            for cut in cuts(found)
+            for ms in [2 + cut.heads + cut.neurons / 10]
+        )
+        return LatencyModel(architecture=found, settings=settings.model_copy(update={"threads": 1}), points=points)
+
+    monkeypatch.setattr(feasibility, "latency_model_for", made_up)
+    monkeypatch.setattr(stages, "latency_model_for", made_up)
+    return asked

@@ -100,11 +100,12 @@ def test_a_budget_of_macs_and_the_repair_are_resumed_as_they_were(inputs, tmp_pa
     assert largest_difference(logits(resumed.load(), BATCH), logits(whole.load(), BATCH)) == 0.0
 
 
-def test_a_budget_of_time_keeps_what_it_was_planned_by(inputs, tmp_path):
+def test_a_budget_of_time_keeps_what_it_was_planned_by(inputs, tmp_path, latency_asked):
     outcome = run(inputs, tmp_path / "run", until="plan", **{"plan.speedup": 1.2, "plan.tokens": 16})
     facts = outcome.results.facts("plan")
     assert facts["predicted_ms"] <= facts["dense_ms"] / 1.2 * (1 + 1e-9)
     assert LatencyModel.load(tmp_path / "run" / "latency.json").settings.tokens == 16
+    assert [asked.tokens for asked in latency_asked] == [16]
 
 
 def test_tuning_first_can_be_distilled(inputs, tmp_path):

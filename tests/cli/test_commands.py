@@ -150,7 +150,7 @@ def test_show_draws_a_plan_and_a_difference(prunelora, tmp_path):
     assert json.loads(out)["id"] == first.id
 
 
-def test_check_tells_sizes_speed_and_training_before_any_work(prunelora, inputs):
+def test_check_tells_sizes_speed_and_training_before_any_work(prunelora, inputs, latency_asked):
     code, out, err = prunelora("check", *inputs, "--tokens", "32", "--keep-heads", "6", "--keep-ffn", "1.0", "--json")
     assert code == 0, err
     found = json.loads(out)
@@ -166,13 +166,14 @@ def test_check_tells_sizes_speed_and_training_before_any_work(prunelora, inputs)
     assert found["training"]["ways"]["lora"]["gradients_bytes"] == 4 * sum(trained.values())
 
 
-def test_check_measures_only_what_it_is_let(prunelora, inputs):
+def test_check_measures_only_what_it_is_let(prunelora, inputs, latency_asked):
     quick = "check", "--model", inputs[1], "--no-latency", "--no-training"
     code, out, err = prunelora(*quick)
     assert (code, err) == (0, "")
     assert out.splitlines()[1].startswith("keep_macs=0.5 can be met: about 6 of 12 heads")
     assert "speed ceiling" in out
     assert "measured" not in out
+    assert latency_asked == []
     _, out, _ = prunelora(*quick, "--keep-params", "0.4", "--json")
     assert json.loads(out)["budget"] == {"keep_params": 0.4}
     code, out, err = prunelora(*quick, "--speedup", "1.1", "--tokens", "32", "--latency-batch-size", "2", "--json")

@@ -13,8 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from prunelora.errors import PlanError, UnsupportedModelError
 from prunelora.evaluation import feasibility
 from prunelora.evaluation.feasibility import check
-from prunelora.evaluation.latency_cuts import cuts
-from prunelora.evaluation.latency_model import LatencyModel, LatencyPoint, LatencySettings
+from prunelora.evaluation.latency_model import LatencySettings
 from prunelora.evaluation.memory import training_memory
 from prunelora.evaluation.outlook import early_plan, outlook
 from prunelora.evaluation.training_cost import Training
@@ -52,25 +51,6 @@ def folder(tmp_path):
     """A model of which only the configuration exists."""
     tiny_config("bert").save_pretrained(tmp_path / "config")
     return str(tmp_path / "config")
-
-
-@pytest.fixture
-def latency_asked(monkeypatch):
-    """Made-up times in place of measured ones; gives the settings that were asked for."""
-    asked = []
-
-    def made_up(model, settings, *, tell):
-        asked.append(settings)
-        found = dissect(model).architecture
-        points = tuple(
-            LatencyPoint(heads=cut.heads, neurons=cut.neurons, ms=ms, q25_ms=ms, q75_ms=ms)
-            for cut in cuts(found)
-            for ms in [2 + cut.heads + cut.neurons / 10]
-        )
-        return LatencyModel(architecture=found, settings=settings.model_copy(update={"threads": 1}), points=points)
-
-    monkeypatch.setattr(feasibility, "latency_model_for", made_up)
-    return asked
 
 
 # Arithmetic -----------------------------------------------------------------------------------------------------------
