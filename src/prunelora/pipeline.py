@@ -149,7 +149,7 @@ def _execute(
         folder.write_recipe(recipe)
         for note in task.notes:
             tell(note)
-        run = Run(recipe, folder, task, load_tokenizer(source), progress=progress)
+        run = Run(recipe, folder, task, load_tokenizer(source, words=task.by_word), progress=progress)
         ran: list[str] = []
         pending = [_Restoring(lambda: setattr(run, "model", run.pretrained()), model_only=True)]
         plan_id = functools.partial(_plan_id, run, tell)

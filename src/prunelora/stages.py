@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
+from prunelora.data.answers import labels_of
 from prunelora.data.embedded import model_source
 from prunelora.data.metrics import metrics
 from prunelora.data.task import TaskData
@@ -192,10 +192,11 @@ class StageWork:
 
 
 def _warm_up(run: Run, name: str, settings: WarmUpStage) -> Facts:
-    loss = warm_up_(
-        run.model, run.calibration(settings.rows, settings.batch_size), steps=settings.steps, seed=run.recipe.seed
-    )
     heads = dissect(run.model).task_head_names()
+    facts: Facts = {}
+    if heads:  # A language model's was trained with it.
+        batches = run.calibration(settings.rows, settings.batch_size)
+        facts["loss"] = warm_up_(run.model, batches, steps=settings.steps, seed=run.recipe.seed)
     tensors = {
         key: value.detach().cpu().contiguous()
         for key, value in run.model.state_dict().items()
@@ -203,7 +204,7 @@ def _warm_up(run: Run, name: str, settings: WarmUpStage) -> Facts:
     }
     with replacing_file(run.path(name, "head.safetensors")) as temporary:
         save_file(tensors, temporary)
-    return {"loss": loss, "validation": run.quality("validation")}
+    return facts | {"validation": run.quality("validation")}
 
 
 def _restore_head(run: Run, name: str, _: WarmUpStage) -> None:
@@ -365,15 +366,15 @@ def _restore_merged(run: Run, name: str, _: Any) -> None:
 
 
 def _evaluate(run: Run, name: str, _: Any) -> Facts:
-    """Logits and labels of every reported split, in the order of its rows."""
+    """What metrics take, logits most often, and labels of every reported split, in the order of its rows."""
     tensors: dict[str, torch.Tensor] = {}
     quality = {}
     for split, rows in run.task.reported.items():
         tokenised = tokenise(rows, run.tokenizer, max_length=run.recipe.task.max_length)
-        logits = predict_rows(run.model, tokenised, run.tokenizer)
-        labels = np.asarray(tokenised["labels"])
-        quality[split] = metrics(logits, labels, run.task.problem_type)
-        tensors |= {f"{split}.logits": torch.from_numpy(logits), f"{split}.labels": torch.from_numpy(labels)}
+        answers = predict_rows(run.model, tokenised, run.tokenizer, problem_type=run.task.problem_type)
+        labels = labels_of(tokenised)
+        quality[split] = metrics(answers, labels, run.task.problem_type, run.task.label_names)
+        tensors |= {f"{split}.logits": torch.from_numpy(answers), f"{split}.labels": torch.from_numpy(labels)}
     with replacing_file(run.path(name, "answers.safetensors")) as temporary:
         save_file(tensors, temporary)
     return {"quality": quality}

@@ -111,7 +111,7 @@ def test_regression_target_that_is_not_finite(target, written):
 def test_unknown_extension_lists_the_known_ones(written):
     message = refusal(written("text\n", "data.xlsx"))
     assert "the extension .xlsx" in message
-    assert ".csv, .tsv, .jsonl, .json or .parquet" in message
+    assert ".csv, .tsv, .jsonl, .json, .parquet or .conll" in message
 
 
 def test_pickles_are_refused_unopened(written):

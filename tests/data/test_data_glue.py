@@ -7,14 +7,14 @@ import datasets
 import numpy as np
 import pytest
 
-from prunelora.data import metrics as judging
 from prunelora.data.glue import GLUE, GLUE_ON_THE_HUB
 from prunelora.data.load import load_task
-from prunelora.data.metrics import MAIN_METRIC, choosing_metrics, metrics
+from prunelora.data.metrics import choosing_metrics, default_metrics, metrics
 from prunelora.data.settings import DataSettings
 from prunelora.data.task import TaskData
 from prunelora.errors import DataError, RecipeError
 from prunelora.evaluation.feasibility import check
+from prunelora.models import problem_types as judging
 from prunelora.recipe import Recipe, read_recipe
 
 SHARED = Path(__file__).parents[3] / "shared" / "glue"
@@ -429,13 +429,13 @@ def test_a_task_is_judged_by_glues_own_metrics(name, tmp_path):
     assert task.metrics == METRICS[name]
     logits = np.random.default_rng(0).normal(size=(len(task.test), task.num_labels))
     assert set(task.metrics) <= metrics(logits, np.asarray(task.test["label"]), task.problem_type).keys()
-    assert task.metrics[0] in choosing_metrics(task.problem_type, task.num_labels)
+    assert task.metrics[0] in choosing_metrics(task.problem_type, task.label_names)
 
 
 def test_a_persons_own_task_is_judged_by_its_kind(tmp_path):
     write_lines(tmp_path / "own.tsv", [("text", "label"), *((f"text {n}", n % 2) for n in range(30))])
     task = load_task(DataSettings(data=str(tmp_path / "own.tsv")))
-    assert task.metrics == (MAIN_METRIC["single_label_classification"],) == ("accuracy",)
+    assert task.metrics == default_metrics("single_label_classification") == ("accuracy",)
     assert list(task.reported) == ["test"]
     assert task.majority_rates == {"test": task.majority_rate}
 
@@ -472,7 +472,8 @@ def test_always_one_answer_has_no_correlation_and_warns_of_nothing(answer):
 )
 def test_every_metric_of_which_more_is_better_can_choose(problem_type, labels, columns, less_is_better):
     found = metrics(np.random.default_rng(0).normal(size=(3, columns)), np.array(labels), problem_type)
-    assert set(choosing_metrics(problem_type, columns)) == found.keys() - less_is_better
+    names = [str(column) for column in range(columns)]
+    assert set(choosing_metrics(problem_type, names)) == found.keys() - less_is_better
 
 
 def test_the_metric_named_chooses_the_checkpoint(tmp_path, monkeypatch):

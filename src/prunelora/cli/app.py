@@ -206,7 +206,7 @@ def show(
 
 @app.command()
 @with_settings_of(
-    (DataSettings, ("task", "data_dir")),
+    (DataSettings, ("task", "data_dir", "task_type")),
     (PlanStage, (*BUDGETS, "count", "tokens", "round_to", "latency_batch_size", "latency_engine", "latency_threads")),
 )
 def check(
@@ -243,7 +243,7 @@ def check(
     from prunelora.planning.make_plan import make_plan
     from prunelora.stages import latency_settings, ready_to_train
 
-    source = {name: settings.pop(name, None) for name in ("task", "data_dir")}
+    source = {name: settings.pop(name) for name in ("task", "data_dir", "task_type") if name in settings}
     # What is not asked for is as `run` does it by default.
     stages = Recipe().stages
     usual = next(stage for stage in reversed(stages) if isinstance(stage, PlanStage)).model_dump(exclude=set(BUDGETS))

@@ -134,7 +134,7 @@ def _pairs(first: str, second: str, cells: Mapping[str, Sequence[Cell]], task: T
             [logits for logits, _ in answers[first]],
             [logits for logits, _ in answers[second]],
             labels,
-            judge=lambda logits, wanted: metrics(logits, wanted, task.problem_type)[metric],
+            judge=lambda logits, wanted: metrics(logits, wanted, task.problem_type, task.label_names)[metric],
             row_scores=right_answers if metric == "accuracy" and labels.ndim == 1 else None,
             draws=2000 if metric == "accuracy" else 500,
         )

@@ -126,7 +126,7 @@ def _time_steps(cells: Mapping[str, Cell], task: TaskData, settings: TimingSetti
     first = next(iter(cells.values()))
     batches = calibration_batches(
         task,
-        load_tokenizer(model_source(first.recipe.model)),
+        load_tokenizer(model_source(first.recipe.model), words=task.by_word),
         rows=settings.step_batches * first.method.tuning.batch_size,
         batch_size=first.method.tuning.batch_size,
         max_length=first.recipe.task.max_length,

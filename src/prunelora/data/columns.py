@@ -22,6 +22,9 @@ PAIR_NAMES = (
     ("text_a", "text_b"),
 )
 TEXT_NAMES = ("sentence", "text", "review", "content", "document", "comment")
+# Of token classification: lists of words, and lists of tags.
+WORDS_NAMES = ("tokens", "words")
+TAGS_NAMES = (("tags", "ner_tags", "labels", "label"), ("ner", "pos_tags", "upos", "chunk_tags"))
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,16 @@ class Columns:
     Attributes:
         text: Column of the (first) text.
         text_pair: Column of the second text, or None.
-        labels: One label column, or the 0/1 columns of a multi-label task.
+        labels: One label column, or the 0/1 columns of a multi-label task; none for language modelling.
         guessed: Which of "text", "text_pair" and "label" nobody named.
+        by_token: Whether rows are lists of words and of tags.
     """
 
     text: str
     text_pair: str | None
     labels: tuple[str, ...]
     guessed: tuple[str, ...]
+    by_token: bool = False
 
     @property
     def label(self) -> str:
@@ -54,7 +59,7 @@ class Columns:
     def by_role(self) -> dict[str, str]:
         """What was chosen as text, text_pair and label."""
         pair = {} if self.text_pair is None else {"text_pair": self.text_pair}
-        return {"text": self.text, **pair, "label": self.label}
+        return {"text": self.text, **pair} | ({"label": self.label} if self.labels else {})
 
 
 def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Columns:
@@ -64,6 +69,10 @@ def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Colum
     second column looks like its pair.
     """
     names = list(table.columns)
+    if settings.task_type == "causal_lm":
+        return _text_alone(table, settings, where=where)
+    if settings.task_type == "token_classification" or (settings.task_type == "auto" and _has_words(table, settings)):
+        return _words_and_tags(table, settings, where=where)
     for option, column in (("--text", settings.text), ("--text-pair", settings.text_pair)):
         if column is not None:
             checks.check_has_column(column, names, option=option, where=where)
@@ -85,6 +94,47 @@ def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Colum
     if settings.text is not None or pair is None:
         guessed = [role for role in guessed if role != "text_pair"]
     return Columns(text=text, text_pair=pair, labels=labels, guessed=tuple(guessed))
+
+
+def _text_alone(table: Table, settings: DataSettings, *, where: str) -> Columns:
+    for option, column in (("--label", settings.label), ("--text-pair", settings.text_pair)):
+        if column is not None:
+            raise DataError(f"{option} {column}: language modelling has one text a row and no label. Leave it out.")
+    if settings.text is not None:
+        checks.check_has_column(settings.text, list(table.columns), option="--text", where=where)
+        return Columns(settings.text, None, (), ())
+    (text,) = _guess_texts(table, list(table.columns), want_pair=False, where=where)
+    return Columns(text, None, (), ("text",))
+
+
+def _has_words(table: Table, settings: DataSettings) -> bool:
+    """Whether the column of the text, named or by its name, holds lists of words."""
+    names = [settings.text] if settings.text is not None else [name for name in table.columns if _is_words_name(name)]
+    return any(isinstance(next(iter(table.columns.get(name, ())), None), list | tuple) for name in names)
+
+
+def _is_words_name(name: str) -> bool:
+    return name.lower() in WORDS_NAMES
+
+
+def _words_and_tags(table: Table, settings: DataSettings, *, where: str) -> Columns:
+    names = list(table.columns)
+    if settings.text_pair is not None:
+        raise DataError(f"--text-pair {settings.text_pair}: token classification has one text a row. Leave it out.")
+    guesses = {"text": next((name for name in names if _is_words_name(name)), None)}
+    lowered = {name.lower(): name for name in names}
+    guesses["label"] = next((lowered[name] for tier in TAGS_NAMES for name in tier if name in lowered), None)
+    chosen = {"text": settings.text or guesses["text"], "label": settings.label or guesses["label"]}
+    known = {"text": WORDS_NAMES, "label": TAGS_NAMES[0]}
+    for role, column in chosen.items():
+        if column is None:
+            raise DataError(
+                f"{where}: no column has a name known for {'words' if role == 'text' else 'tags'} "
+                f"({', '.join(known[role])}). Columns: {describe_columns(names)}. Say which with --{role}."
+            )
+        checks.check_has_column(column, names, option=f"--{role}", where=where)
+    guessed = tuple(role for role in chosen if getattr(settings, role) is None)
+    return Columns(str(chosen["text"]), None, (str(chosen["label"]),), guessed, by_token=True)
 
 
 def _named_labels(label: str | None, names: Sequence[str], *, where: str) -> tuple[str, ...]:

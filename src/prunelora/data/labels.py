@@ -8,9 +8,12 @@ from typing import Any, Literal
 
 from prunelora.data import checks
 from prunelora.data.settings import TaskType
+from prunelora.data.tags import encode_tags
 from prunelora.errors import DataError
 
-ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+ProblemType = Literal[
+    "single_label_classification", "multi_label_classification", "regression", "token_classification", "causal_lm"
+]
 
 # More classes than this are more likely a regression target or a wrong column than a task: ask instead of guessing.
 MOST_GUESSED_CLASSES = 200
@@ -25,8 +28,8 @@ class EncodedLabels:
 
     Attributes:
         problem_type: As `transformers` spells it in a configuration.
-        names: Names of the classes by id; empty for regression.
-        by_split: Class ids, floats, or lists of 0.0 and 1.0, by split.
+        names: Names of the classes by id; empty for regression and for language modelling.
+        by_split: Class ids, floats, lists of 0.0 and 1.0, lists of ids, or None where there are no labels; by split.
     """
 
     problem_type: ProblemType
@@ -40,6 +43,7 @@ def encode_labels(
     columns: Sequence[str],
     class_names: tuple[str, ...] = (),
     task_type: TaskType = "auto",
+    by_token: bool = False,
 ) -> EncodedLabels:
     """Decide the kind of task and encode the labels of every split.
 
@@ -50,16 +54,23 @@ def encode_labels(
         words; whole numbers (1, "1", 1.0)      -> single_label_classification
         numbers, some with a fraction           -> regression
 
+    A tag for every word is token classification, and no label column at all is language modelling.
+
     Args:
         raw: Labels by split, "train" among them, as the columns hold them; a list a row where `columns` are several.
         columns: Names of the label columns.
         class_names: Names of integer labels, where the data brings them.
         task_type: Kind of task, or "auto".
+        by_token: Whether labels are lists of tags, one for every word.
 
     Raises:
         DataError: If labels are missing, unknown to training, not finite, all the same, or do not fit `task_type`.
     """
+    if not columns:
+        return EncodedLabels("causal_lm", (), raw)
     column = ",".join(columns)
+    if by_token:
+        return EncodedLabels("token_classification", *encode_tags(raw, column=column, class_names=class_names))
     for split, labels in raw.items():
         checks.check_labels_present(labels, column=column, where=split)
     everything = [label for labels in raw.values() for label in labels]

@@ -7,7 +7,7 @@ from prunelora.data import checks
 from prunelora.data.columns import Columns, choose_columns
 from prunelora.data.glue import named_task
 from prunelora.data.labels import EncodedLabels, as_number, encode_labels
-from prunelora.data.metrics import MAIN_METRIC
+from prunelora.data.metrics import default_metrics
 from prunelora.data.named import read_named
 from prunelora.data.rows import Rows, raw_labels, read_rows
 from prunelora.data.settings import DataSettings
@@ -53,6 +53,7 @@ def load_task(settings: DataSettings) -> TaskData:
         columns=columns.labels,
         class_names=_class_names(source, columns),
         task_type=known.problem_type if known else settings.task_type,
+        by_token=columns.by_token,
     )
     given = {split: replace(rows, labels=encoded.by_split[split]) for split, rows in found.items()}
     splits, split_notes = _make_splits(given, settings, encoded)
@@ -73,7 +74,7 @@ def load_task(settings: DataSettings) -> TaskData:
         fingerprint=fingerprint_of(splits, label_names=encoded.names, problem_type=encoded.problem_type),
         columns=columns.by_role,
         notes=(*notes, _label_note(encoded), *split_notes, f"rows: {counted}"),
-        metrics=known.metrics if known else (MAIN_METRIC[encoded.problem_type],),
+        metrics=known.metrics if known else default_metrics(encoded.problem_type, encoded.names),
         test_name=source.test_name,
         more_tests={split: datasets_by_split[split] for split in source.more_tests},
     )
@@ -81,7 +82,7 @@ def load_task(settings: DataSettings) -> TaskData:
 
 def _without_unlabelled_test(source: Source, columns: Columns) -> Source:
     test = source.splits.get("test")
-    if test is None:
+    if test is None or not columns.labels:
         return source
     if not test.num_rows or any(column not in test.columns for column in columns.labels):
         reason = "has no rows" if not test.num_rows else f"has no column {columns.label!r}"
@@ -99,8 +100,8 @@ def _without_unlabelled_test(source: Source, columns: Columns) -> Source:
 
 def _without_unlabelled_rows(table: Table, columns: Columns) -> tuple[Table, int]:
     # -1 in a column with class names is how `datasets` writes "no label", in SNLI for instance.
-    column = columns.labels[0]
-    if len(columns.labels) > 1 or column not in table.class_names or column not in table.columns:
+    column = columns.labels[0] if columns.labels else ""
+    if len(columns.labels) != 1 or columns.by_token or column not in table.class_names or column not in table.columns:
         return table, 0
     kept = [row for row, label in enumerate(table.columns[column]) if label != -1]
     dropped = table.num_rows - len(kept)
@@ -111,7 +112,7 @@ def _without_unlabelled_rows(table: Table, columns: Columns) -> tuple[Table, int
 
 
 def _class_names(source: Source, columns: Columns) -> tuple[str, ...]:
-    if len(columns.labels) > 1:
+    if len(columns.labels) != 1:
         return ()
     named = {split: table.class_names.get(columns.labels[0], ()) for split, table in source.splits.items()}
     for split, names in named.items():
@@ -191,8 +192,15 @@ def _column_notes(columns: Columns) -> list[str]:
 
 
 def _label_note(encoded: EncodedLabels) -> str:
-    if encoded.problem_type == "regression":
-        return "task: regression"
+    if encoded.problem_type in _WITHOUT_CLASSES:
+        return f"task: {_WITHOUT_CLASSES[encoded.problem_type]}"
     names = encoded.names if len(encoded.names) <= 10 else (*encoded.names[:10], "...")
-    kind = "single-label" if encoded.problem_type == "single_label_classification" else "multi-label"
-    return f"task: {kind} classification, {len(encoded.names)} labels ({', '.join(names)})"
+    return f"task: {_CLASSIFICATION[encoded.problem_type]}, {len(encoded.names)} labels ({', '.join(names)})"
+
+
+_WITHOUT_CLASSES = {"regression": "regression", "causal_lm": "causal language modelling"}
+_CLASSIFICATION = {
+    "single_label_classification": "single-label classification",
+    "multi_label_classification": "multi-label classification",
+    "token_classification": "token classification",
+}

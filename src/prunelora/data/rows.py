@@ -7,6 +7,7 @@ from typing import Any
 from prunelora.data import checks
 from prunelora.data.columns import Columns
 from prunelora.data.tables import Table
+from prunelora.data.tags import check_tags_fit
 from prunelora.errors import DataError
 
 
@@ -15,12 +16,12 @@ class Rows:
     """Columns of equal length.
 
     Attributes:
-        texts: The (first) text of every row.
+        texts: The (first) text of every row; for token classification its list of words.
         pairs: The second text of every row, or None where the task has one text.
-        labels: The label of every row: as found, or encoded.
+        labels: The label of every row: as found, or encoded; None where the task has none.
     """
 
-    texts: list[str]
+    texts: list[Any]
     pairs: list[str] | None
     labels: list[Any]
 
@@ -36,10 +37,10 @@ class Rows:
             labels=[self.labels[index] for index in indices],
         )
 
-    def inputs(self) -> list[tuple[str, ...]]:
+    def inputs(self) -> list[tuple[Any, ...]]:
         """What makes two rows the same input: their texts."""
         if self.pairs is None:
-            return [(text,) for text in self.texts]
+            return [(text if isinstance(text, str) else tuple(text),) for text in self.texts]
         return list(zip(self.texts, self.pairs, strict=True))
 
 
@@ -54,6 +55,13 @@ def read_rows(table: Table, columns: Columns, *, where: str) -> Rows:
     options = ["--text", "--text-pair"][: len(columns.texts)] + ["--label"] * len(columns.labels)
     for option, column in zip(options, (*columns.texts, *columns.labels), strict=True):
         checks.check_has_column(column, names, option=option, where=where)
+    if columns.by_token:
+        words, tags = (
+            _as_words(table.columns[columns.text], column=columns.text, where=where),
+            raw_labels(table, columns),
+        )
+        check_tags_fit(words, tags, where=where)
+        return Rows(texts=words, pairs=None, labels=tags)
     texts = [_as_texts(table.columns[column], column=column, where=where) for column in columns.texts]
     pairs = texts[1] if len(texts) == 2 else None
     checks.check_texts(texts[0], pairs, columns=columns.texts, where=where)
@@ -61,10 +69,24 @@ def read_rows(table: Table, columns: Columns, *, where: str) -> Rows:
 
 
 def raw_labels(table: Table, columns: Columns) -> list[Any]:
-    """Labels as found: one value a row, or a list where the label columns are several."""
+    """Labels as found: one value a row, or a list where the label columns are several; None where there are none."""
+    if not columns.labels:
+        return [None] * table.num_rows
     if len(columns.labels) == 1:
         return list(table.columns[columns.labels[0]])
     return [list(row) for row in zip(*(table.columns[column] for column in columns.labels), strict=True)]
+
+
+def _as_words(values: Sequence[Any], *, column: str, where: str) -> list[list[str]]:
+    for row, value in enumerate(values, 1):
+        if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
+            raise DataError(
+                f"{where}: row {row:,} of column {column!r} holds {type(value).__name__}, where a list of words is "
+                "expected. Give lists of words (Parquet, JSON lines), or a .conll file."
+            )
+        if not value:
+            raise DataError(f"{where}: row {row:,} of column {column!r} has no words. Remove such rows.")
+    return [list(value) for value in values]
 
 
 def _as_texts(values: Sequence[Any], *, column: str, where: str) -> list[str]:

@@ -7,7 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 # Settings that say what is in a person's own data; of a named task it is known.
 OF_OWN_DATA = ("data_config", "text", "text_pair", "label", "task_type")
 
-TaskType = Literal["auto", "single_label_classification", "multi_label_classification", "regression"]
+TaskType = Literal[
+    "auto",
+    "single_label_classification",
+    "multi_label_classification",
+    "regression",
+    "token_classification",
+    "causal_lm",
+]
 
 
 class DataSettings(BaseModel):
@@ -17,7 +24,7 @@ class DataSettings(BaseModel):
 
     data: str | None = Field(
         default=None,
-        description="Task data: a .csv, .tsv, .jsonl, .json or .parquet file; a folder with files named train, "
+        description="Task data: a .csv, .tsv, .jsonl, .json, .parquet or .conll file; a folder with files named train, "
         "validation and test of these types, or one saved by datasets.save_to_disk; a name on the Hugging Face hub; "
         "or rotten-tomatoes, the embedded example.",
     )
@@ -34,7 +41,9 @@ class DataSettings(BaseModel):
     data_config: str | None = Field(
         default=None, description="Configuration of a hub data set, such as sst2 of nyu-mll/glue."
     )
-    text: str | None = Field(default=None, description="Column with the text. Guessed from its name when not given.")
+    text: str | None = Field(
+        default=None, description="Column with the text, or with lists of words. Guessed from its name when not given."
+    )
     text_pair: str | None = Field(
         default=None,
         description="Column with the second text of a pair. Guessed with the text column when neither is given.",
@@ -47,7 +56,8 @@ class DataSettings(BaseModel):
     task_type: TaskType = Field(
         default="auto",
         description="Kind of task. auto: words and whole numbers are classes, numbers with a fraction are regression, "
-        "several 0/1 columns or lists are multi-label.",
+        "several 0/1 columns or lists are multi-label, a list of words with a list of tags is token_classification. "
+        "causal_lm goes on with the text: there is no label, and the model must be a decoder.",
     )
     validation_fraction: float = Field(
         default=0.1,

@@ -14,6 +14,7 @@ import pyarrow
 import pyarrow.parquet
 
 from prunelora.data import checks
+from prunelora.data.conll import read_conll
 from prunelora.errors import DataError
 
 # A field longer than this is an unbalanced quote that swallowed the rest of the file, not a text.
@@ -39,7 +40,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read one CSV, TSV, JSON, JSON lines or Parquet file.
+    """Read one CSV, TSV, JSON, JSON lines or Parquet file, or one in CoNLL style.
 
     CSV cells may be quoted; TSV cells are taken as they stand, so that a quotation mark is text. "NA", "null" and
     numbers stay text.
@@ -53,6 +54,8 @@ def read_table(path: Path) -> Table:
             return _read_delimited(path, delimiter="\t", quoting=csv.QUOTE_NONE)
         case ".parquet":
             return _read_parquet(path)
+        case ".conll":
+            return Table(columns=read_conll(path))
         case _:
             return _read_json(path)
 

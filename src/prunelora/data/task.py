@@ -9,19 +9,20 @@ from typing import Any
 import datasets
 
 from prunelora.data.rows import Rows
+from prunelora.models.problem_types import CAUSAL_LM, MULTI_LABEL, REGRESSION, SINGLE_LABEL, TOKENS
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """Three splits of labelled texts.
+    """Three splits of labelled texts, or of texts alone for language modelling.
 
     Attributes:
         name: Short name of the task, from the file, folder or hub name.
         train: What scoring and training see.
         validation: What chooses the best checkpoint.
         test: What is reported.
-        label_names: Names of the classes by id; empty for regression.
-        problem_type: As `transformers` spells it in a configuration.
+        label_names: Names of the classes by id; empty for regression and for language modelling.
+        problem_type: As in `prunelora.models.problem_types`.
         fingerprint: Hash over the rows of all splits; the same rows from another path or format give the same.
         columns: What was chosen as text, text_pair and label.
         notes: Short lines to print: columns chosen, how the splits were made, rows per split.
@@ -45,7 +46,7 @@ class TaskData:
 
     @property
     def num_labels(self) -> int:
-        """Outputs of the task head: classes, or 1 for regression."""
+        """Outputs of the task head: classes, or 1 for regression. Of no meaning for language modelling."""
         return len(self.label_names) or 1
 
     @property
@@ -54,27 +55,37 @@ class TaskData:
         return "text_pair" in self.train.column_names
 
     @property
+    def by_word(self) -> bool:
+        """Whether every row is a list of words, each with a label."""
+        return self.problem_type == TOKENS
+
+    @property
     def reported(self) -> dict[str, datasets.Dataset]:
         """Every split that is reported: {"test": ...}, or {"matched": ..., "mismatched": ...}."""
         return {self.test_name: self.test, **self.more_tests}
 
     @property
     def majority_rate(self) -> float | None:
-        """Share of test rows that always answering train's most frequent class gets right.
+        """Share of test rows, or of their words, that always answering train's most frequent class gets right.
 
-        None for regression and multi-label tasks. Of two equally frequent classes the one with the lower id counts.
+        None for regression, multi-label tasks and language modelling. Of two equally frequent classes the one with the
+        lower id counts.
         """
         return self.majority_rates[self.test_name]
 
     @property
     def majority_rates(self) -> dict[str, float | None]:
         """The same for every reported split."""
-        if self.problem_type != "single_label_classification":
+        if self.problem_type not in (SINGLE_LABEL, TOKENS):
             return dict.fromkeys(self.reported)
-        counts = Counter(self.train["label"])
+        counts = Counter(self._classes(self.train))
         most_frequent = min(counts, key=lambda label: (-counts[label], label))
-        labels = {split: list(rows["label"]) for split, rows in self.reported.items()}
+        labels = {split: self._classes(rows) for split, rows in self.reported.items()}
         return {split: found.count(most_frequent) / len(found) for split, found in labels.items()}
+
+    def _classes(self, rows: datasets.Dataset) -> list[int]:
+        found = list(rows["label"])
+        return [tag for row in found for tag in row] if self.by_word else found
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -89,20 +100,25 @@ class TaskData:
         }
 
 
+_TEXT = datasets.Value("string")
+_LABEL = {
+    SINGLE_LABEL: datasets.Value("int64"),
+    MULTI_LABEL: datasets.Sequence(datasets.Value("float32")),
+    REGRESSION: datasets.Value("float32"),
+    TOKENS: datasets.Sequence(datasets.Value("int64")),
+}
+
+
 def as_dataset(rows: Rows, *, problem_type: str) -> datasets.Dataset:
     """Rows with encoded labels as an in-memory `datasets.Dataset`."""
-    label: object = datasets.Value("int64")
-    if problem_type == "regression":
-        label = datasets.Value("float32")
-    elif problem_type == "multi_label_classification":
-        label = datasets.Sequence(datasets.Value("float32"))
     columns: dict[str, list] = {"text": rows.texts}
-    features: dict[str, object] = {"text": datasets.Value("string")}
+    features: dict[str, object] = {"text": _TEXT if problem_type != TOKENS else datasets.Sequence(_TEXT)}
     if rows.pairs is not None:
         columns["text_pair"] = rows.pairs
-        features["text_pair"] = datasets.Value("string")
-    columns["label"] = rows.labels
-    features["label"] = label
+        features["text_pair"] = _TEXT
+    if problem_type != CAUSAL_LM:
+        columns["label"] = rows.labels
+        features["label"] = _LABEL[problem_type]
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
 
 

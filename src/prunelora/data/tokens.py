@@ -1,12 +1,15 @@
 """Texts turned into tokens, and tokens into batches as `model(**batch)` takes them."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import datasets
 import torch
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding, PreTrainedTokenizerBase
 
+from prunelora.data.answers import is_by_token
+from prunelora.data.encoding import encode_rows
 from prunelora.data.task import TaskData
 from prunelora.errors import DataError
 
@@ -17,21 +20,24 @@ ROWS_AT_ONCE = 10_000
 def tokenise(split: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
     """Tokenise one split of a `TaskData`, truncated to `max_length` and not padded, in memory.
 
-    A pair is shortened on its longer side first.
+    A pair is shortened on its longer side first. Of a word's tokens the first has the word's label. What a language
+    model is to say is the text itself, with the token that ends a text behind it.
 
     Args:
-        split: Columns text, optionally text_pair, and label.
+        split: Columns text, optionally text_pair, and label; or lists of words and of labels; or text alone, for
+            language modelling.
         tokenizer: Tokeniser of the model.
         max_length: Longest input in tokens, special tokens included.
 
     Returns:
-        The columns that the tokenizer makes, and `labels` (int64, float32, or lists of float32).
+        The columns that the tokenizer makes, and `labels`: int64, float32, or lists of float32; lists of int64, as
+        long as the tokens, where tokens are labelled.
 
     Raises:
         DataError: If a row gives no tokens at all.
     """
     parts = [
-        _tokenise_rows(split[start : start + ROWS_AT_ONCE], tokenizer, split.features["label"], max_length, start)
+        encode_rows(split.select(range(start, min(start + ROWS_AT_ONCE, len(split)))), tokenizer, max_length, start)
         for start in range(0, max(1, len(split)), ROWS_AT_ONCE)
     ]
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
@@ -45,13 +51,24 @@ def batches(
     Raises:
         DataError: If the tokenizer has no padding token.
     """
+    collate = collator(tokenised, tokenizer)
+    return [dict(collate(rows)) for rows in _chunks(tokenised, batch_size)]
+
+
+def collator(tokenised: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Any]:
+    """What makes a batch of such rows: inputs padded, and labels too where every token has one.
+
+    Raises:
+        DataError: If the tokenizer has no padding token.
+    """
     if tokenizer.pad_token is None:
         raise DataError(
             f"The tokenizer {tokenizer.name_or_path or type(tokenizer).__name__} has no padding token, so rows cannot "
             "be batched. Set one first, for example: tokenizer.pad_token = tokenizer.eos_token"
         )
-    collate = DataCollatorWithPadding(tokenizer)
-    return [dict(collate(rows)) for rows in _chunks(tokenised, batch_size)]
+    if is_by_token(tokenised):
+        return DataCollatorForTokenClassification(tokenizer)
+    return DataCollatorWithPadding(tokenizer)
 
 
 def calibration_batches(
@@ -84,24 +101,6 @@ def calibration_batches(
     lengths = [len(ids) for ids in tokenised["input_ids"]]
     by_length = sorted(range(count), key=lengths.__getitem__)
     return batches(tokenised.select(by_length), tokenizer, batch_size=batch_size)
-
-
-def _tokenise_rows(
-    rows: dict[str, list], tokenizer: PreTrainedTokenizerBase, label: object, max_length: int, start: int
-) -> datasets.Dataset:
-    encoded = tokenizer(
-        list(rows["text"]),
-        list(rows["text_pair"]) if "text_pair" in rows else None,
-        truncation=True,
-        max_length=max_length,
-        padding=False,
-    )
-    for row, ids in enumerate(encoded["input_ids"], start + 1):
-        if not ids:
-            raise DataError(f"Row {row:,} gives no tokens with this tokenizer: {rows['text'][row - start - 1]!r}.")
-    columns = {**encoded, "labels": list(rows["label"])}
-    features = {name: datasets.Sequence(datasets.Value("int64")) for name in encoded}
-    return datasets.Dataset.from_dict(columns, features=datasets.Features({**features, "labels": label}))
 
 
 def _chunks(tokenised: datasets.Dataset, size: int) -> Iterator[list[dict]]:

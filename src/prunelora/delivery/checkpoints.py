@@ -22,6 +22,7 @@ from prunelora.errors import CheckpointError, PruneLoraError
 from prunelora.finetuning.adapter import ADAPTER, audit
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.loading import check_source, load_pretrained, progress_bars_off
+from prunelora.models.problem_types import AUTO_CLASS, CAUSAL_LM, REGRESSION, label_names_of, problem_type_of
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
 from prunelora.storage import replacing_folder, write_json
@@ -92,10 +93,10 @@ def save(
     }
     with replacing_folder(target) as temporary:
         if adapter:
-            config = base.config
+            kind = problem_type_of(base)
             about["task"] = {
-                "problem_type": config.problem_type,
-                "label_names": [] if config.problem_type == "regression" else _label_names(config),
+                "problem_type": kind,
+                "label_names": [] if kind in (REGRESSION, CAUSAL_LM) else list(label_names_of(base)),
             }
             with progress_bars_off():
                 model.save_pretrained(str(temporary))
@@ -143,8 +144,12 @@ def load(folder: Path | str, *, base: nn.Module | None = None) -> Any:
     return _load_adapter(path, base) if ADAPTER_CONFIG in names else _load_model(path)
 
 
-def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path | str, *, words: bool = False) -> PreTrainedTokenizerBase:
     """Load the tokenizer saved beside a model.
+
+    Args:
+        folder: Of the model.
+        words: Whether it will be given lists of words. Some are to know then that a space stood before each.
 
     Raises:
         CheckpointError: If there is none.
@@ -156,7 +161,8 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
             "or copy the files of the base model's tokenizer into the folder."
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        options = {"add_prefix_space": True} if words else {}
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({_first_line(error)}).") from error
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
@@ -213,6 +219,11 @@ def _load_adapter(path: Path, base: Any) -> PeftModel:
     if base is None:
         name = about.get("base_model", "")
         task = about["task"]
+        if task["problem_type"] not in AUTO_CLASS:
+            raise CheckpointError(
+                f"{path}: the adapter is of a {about.get('model_class')}, whose base model prunelora cannot make by "
+                "itself. Load the model that it was made from, and give it: load(folder, base=prune_(model, plan))."
+            )
         base = load_pretrained(model_source(name), label_names=task["label_names"], problem_type=task["problem_type"])
         base.config.name_or_path = name
         _prune_as(base, plan, path)
@@ -301,10 +312,6 @@ def _check_safetensors(path: Path) -> None:
 
 def _dtype_of(tensors: Mapping[str, Any]) -> Any:
     return next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
-
-
-def _label_names(config: Any) -> list[str]:
-    return [str(config.id2label[number]) for number in range(config.num_labels)]
 
 
 def _check_replaceable(target: Path) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig
 
 from prunelora.data.embedded import model_source
 from prunelora.data.load import load_task
-from prunelora.data.settings import DataSettings
+from prunelora.data.settings import DataSettings, TaskType
 from prunelora.data.tokens import tokenise
+from prunelora.delivery.checkpoints import load_tokenizer
 from prunelora.errors import CheckpointError, DataError, UnsupportedModelError
 from prunelora.evaluation.latency_cache import latency_model_for
 from prunelora.evaluation.latency_model import LatencySettings
@@ -28,6 +29,8 @@ from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.device import best_device
 from prunelora.models.inputs import longest_input
+from prunelora.models.loading import describe_task_, task_class
+from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.planning.cost_tables import CostTable, macs_table, parameters_table
 from prunelora.planning.costs import block_parameters
 from prunelora.planning.plan import Plan
@@ -193,6 +196,7 @@ def check(
     data: str | None = None,
     task: str | None = None,
     data_dir: str | None = None,
+    task_type: TaskType = "auto",
     tokens: int = 128,
     latency: LatencySettings | None = None,
     training: Training | None = None,
@@ -206,6 +210,7 @@ def check(
         data: Task data to look at as well; see `prunelora.data.settings`.
         task: The same by the name of a task.
         data_dir: Folder with the files of the named task.
+        task_type: Kind of task, where the data does not tell.
         tokens: Length of the inputs that MACs, and the memory of a training step, are counted for.
         latency: Which latency to predict, by measurements on this device that are then kept; none if not given, but for
             a budget in milliseconds or as a speedup.
@@ -226,11 +231,12 @@ def check(
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{model}: its configuration cannot be read ({str(error).splitlines()[0]}).") from error
     facts = None
-    source = None if data is None and task is None and data_dir is None else _source(data, task, data_dir)
+    source = None if data is None and task is None and data_dir is None else _source(data, task, data_dir, task_type)
     if source is not None:
         facts = _look_at_data(source, config, model_source(model))
+    kind = task_class(config, facts["problem_type"] if facts else SINGLE_LABEL, model)
     with torch.device("meta"):
-        shell = AutoModelForSequenceClassification.from_config(config)
+        shell = kind.from_config(config)
     whole = dissect(shell).architecture
     num_parameters = sum(parameter.numel() for parameter in shell.parameters())
     in_time = any(planning.get(name) is not None for name in _TIMES)
@@ -242,7 +248,7 @@ def check(
 
     # A budget that no measuring can save is an error before it.
     chosen = None if in_time else plan(None)
-    dense = _random_model(config) if asked or training else shell
+    dense = _random_model(kind, config) if asked or training else shell
     measured = latency_model_for(dense, asked, tell=tell) if asked else None
     table = measured.table() if measured else None
     chosen = chosen or plan(table)
@@ -269,9 +275,8 @@ def check(
 def _look_at_data(source: DataSettings, config: Any, tokenizer_source: str) -> dict[str, Any]:
     """Numbers of rows and their lengths; the configuration gets the labels."""
     rows = load_task(source)
-    config.num_labels = rows.num_labels
-    config.problem_type = rows.problem_type
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_source)
+    describe_task_(config, label_names=rows.label_names, problem_type=rows.problem_type)
+    tokenizer = load_tokenizer(tokenizer_source, words=rows.by_word)
     lengths = [len(ids) for ids in tokenise(rows.train, tokenizer, max_length=_LONGEST_ROW)["input_ids"]]
     splits = {"train": rows.train, "validation": rows.validation} | rows.reported
     return {
@@ -292,11 +297,11 @@ def _check_lengths(model: nn.Module, lengths: list[int | None]) -> None:
         )
 
 
-def _random_model(config: Any) -> nn.Module:
+def _random_model(kind: Any, config: Any) -> nn.Module:
     """Weights of the right shapes, the same every time: neither time nor memory depends on what they are."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+        model: nn.Module = kind.from_config(config)
     return model.to(best_device())
 
 
@@ -323,9 +328,9 @@ def _training(
     return TrainingOutlook(rows, tokens, step_tokens, steps, {name: costs[name] for name in _WAYS})
 
 
-def _source(data: str | None, task: str | None, data_dir: str | None) -> DataSettings:
+def _source(data: str | None, task: str | None, data_dir: str | None, task_type: TaskType) -> DataSettings:
     try:
-        return DataSettings(data=data, task=task, data_dir=data_dir)
+        return DataSettings(data=data, task=task, data_dir=data_dir, task_type=task_type)
     except ValidationError as error:
         raise DataError(str(error.errors()[0]["msg"]).removeprefix("Value error, ") + ".") from error
 

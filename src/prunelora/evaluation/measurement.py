@@ -1,11 +1,11 @@
 """What a model costs: parameters, MACs, memory and latency, side by side with the model it came from."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from prunelora.evaluation.machine import describe_machine
 from prunelora.evaluation.memory import saved_for_backward_bytes
 from prunelora.models.device import device_of, on_device
 from prunelora.models.inputs import longest_input, random_inputs
+from prunelora.models.problem_types import BY_TOKEN, MULTI_LABEL, REGRESSION, problem_type_of
 from prunelora.models.state import left_as_found
 
 DEFAULT_SIZES = ((1, 32), (1, 128), (32, 32), (32, 128))
@@ -231,19 +232,20 @@ def _saved_bytes(model: nn.Module, training: tuple[int, int], seed: int) -> int:
     batch = random_inputs(model, batch_size=batch_size, tokens=tokens, generator=generator)
     with left_as_found(model):
         model.requires_grad_(True)
-        return saved_for_backward_bytes(model, batch | labels_for(model, batch_size))
+        return saved_for_backward_bytes(model, batch | labels_for(model, batch))
 
 
-def labels_for(model: nn.Module, batch_size: int) -> dict[str, torch.Tensor]:
+def labels_for(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Labels of the kind the task head takes; their values do not matter. None for a model without a task head."""
-    config: Any = model.config
-    if not hasattr(model, "loss_function") or "ForSequenceClassification" not in type(model).__name__:
+    first = next(iter(inputs.values()))
+    kind = problem_type_of(model)
+    if kind is None or not hasattr(model, "loss_function"):
         return {}
-    if config.problem_type == "multi_label_classification":
-        return {"labels": torch.zeros(batch_size, config.num_labels)}
-    if config.problem_type == "regression" or config.num_labels == 1:
-        return {"labels": torch.zeros(batch_size)}
-    return {"labels": torch.zeros(batch_size, dtype=torch.long)}
+    if kind == MULTI_LABEL:
+        return {"labels": torch.zeros(len(first), cast(Any, model.config).num_labels)}
+    if kind == REGRESSION:
+        return {"labels": torch.zeros(len(first))}
+    return {"labels": torch.zeros(first.shape if kind in BY_TOKEN else len(first), dtype=torch.long)}
 
 
 def _latencies(

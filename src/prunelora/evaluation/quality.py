@@ -9,9 +9,11 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from prunelora.data.answers import answers_of, labels_of, stacked
 from prunelora.data.metrics import metrics
 from prunelora.data.tokens import batches
 from prunelora.models.device import on_device
+from prunelora.models.problem_types import label_names_of
 from prunelora.models.state import left_as_found
 
 
@@ -26,37 +28,48 @@ def evaluate(
     """Judge a model on tokenised rows.
 
     Args:
-        model: Any classifier or regressor, with an adapter or without; left as it was found.
+        model: Any model with a task head, with an adapter or without; left as it was found.
         tokenised: Columns as `tokenise` makes them, `labels` among them.
         tokenizer: The model's, for padding.
-        problem_type: As in a transformers config.
+        problem_type: As in `prunelora.models.problem_types`.
         batch_size: Rows a batch; the result does not depend on it.
 
     Returns:
         The metrics of `prunelora.data.metrics` for this problem type.
     """
-    logits = predict_rows(model, tokenised, tokenizer, batch_size=batch_size)
-    return metrics(logits, np.asarray(tokenised["labels"]), problem_type)
+    answers = predict_rows(model, tokenised, tokenizer, problem_type=problem_type, batch_size=batch_size)
+    return metrics(answers, labels_of(tokenised), problem_type, label_names_of(model))
 
 
 def predict_rows(
-    model: nn.Module, tokenised: Dataset, tokenizer: PreTrainedTokenizerBase, *, batch_size: int = 64
+    model: nn.Module,
+    tokenised: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    problem_type: str | None = None,
+    batch_size: int = 64,
 ) -> np.ndarray:
-    """Logits of tokenised rows, in the order of the rows: (N, C), float32. The model is left as it was found."""
+    """What `metrics` takes for tokenised rows, in the order of the rows. The model is left as it was found.
+
+    Returns:
+        Logits (N, C), or (N, T, C) with anything at all behind a row's end; the log-likelihood of tokens (N, T) of a
+        language model. Float32.
+    """
     # Rows of one length together: less padding.
     order = np.argsort([len(ids) for ids in tokenised["input_ids"]], kind="stable")
-    ordered = predict(model, batches(tokenised.select(order.tolist()), tokenizer, batch_size=batch_size))
-    logits = np.empty_like(ordered)
-    logits[order] = ordered
-    return logits
+    ordered = predict(model, batches(tokenised.select(order.tolist()), tokenizer, batch_size=batch_size), problem_type)
+    answers = np.empty_like(ordered)
+    answers[order] = ordered
+    return answers
 
 
-def predict(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> np.ndarray:
-    """Logits of all rows of the batches, in their order: (N, C), float32. The model is left as it was found."""
+def predict(model: nn.Module, batches: Iterable[Mapping[str, Any]], problem_type: str | None = None) -> np.ndarray:
+    """The same for all rows of the batches, in their order; logits where no kind of task is given."""
     parts = []
     with left_as_found(model), torch.inference_mode():
         model.eval()
         for batch in batches:
             inputs = {name: value for name, value in batch.items() if name != "labels"}
-            parts.append(model(**on_device(inputs, model)).logits.float().cpu().numpy())
-    return np.concatenate(parts)
+            logits = model(**on_device(inputs, model)).logits
+            parts.append(answers_of(logits, batch.get("labels"), problem_type).float().cpu().numpy())
+    return stacked(parts)

@@ -50,7 +50,7 @@ def random_batch(model: nn.Module, *, rows: int, tokens: int) -> dict[str, torch
     model = model.get_base_model() if isinstance(model, PeftModel) else model
     tokens = min(tokens, longest_input(model) or tokens)
     inputs = random_inputs(model, batch_size=rows, tokens=tokens, generator=torch.Generator().manual_seed(0))
-    return inputs | labels_for(model, rows)
+    return inputs | labels_for(model, inputs)
 
 
 def _endless(batches: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -15,6 +15,14 @@ from transformers.pytorch_utils import Conv1D
 from prunelora.errors import AdapterError
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.families import PROJECTIONS
+from prunelora.models.problem_types import (
+    CAUSAL_LM,
+    MULTI_LABEL,
+    REGRESSION,
+    SINGLE_LABEL,
+    TOKENS,
+    problem_type_of,
+)
 from prunelora.planning.plan import Plan
 
 ADAPTER = "default"
@@ -172,12 +180,20 @@ def _targets(anatomy: Anatomy, plan: Plan) -> Iterator[_Target]:
         yield from (_Target(name, rank) for name, rank in ranks.items() if rank)
 
 
+_TASK_TYPES = {
+    SINGLE_LABEL: TaskType.SEQ_CLS,
+    MULTI_LABEL: TaskType.SEQ_CLS,
+    REGRESSION: TaskType.SEQ_CLS,
+    TOKENS: TaskType.TOKEN_CLS,
+    CAUSAL_LM: TaskType.CAUSAL_LM,
+}
+
+
 def _task_type(model: nn.Module) -> TaskType | None:
     """What PEFT calls the task, where it makes a difference to the wrapper around the model."""
-    name = type(model).__name__
-    if name.endswith("ForSequenceClassification"):
-        return TaskType.SEQ_CLS
-    return TaskType.CAUSAL_LM if name.endswith(("ForCausalLM", "LMHeadModel")) else None
+    if type(model).__name__.endswith("ForImageClassification"):
+        return None  # PEFT's wrapper for sequences would pass tokens on.
+    return _TASK_TYPES.get(problem_type_of(model) or "")
 
 
 def _shape_of(peft_model: PeftModel) -> Anatomy:

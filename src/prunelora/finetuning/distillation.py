@@ -7,8 +7,8 @@ from datasets import Dataset
 from torch.nn import functional
 from transformers import Trainer
 
-from prunelora.data.metrics import SINGLE_LABEL
 from prunelora.errors import DataError
+from prunelora.models.problem_types import SINGLE_LABEL
 
 TEACHER = "teacher_logits"
 

@@ -10,15 +10,15 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from torch import nn
 from transformers import (
-    DataCollatorWithPadding,
     EarlyStoppingCallback,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -30,12 +30,15 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
-from prunelora.data.metrics import MAIN_METRIC, SINGLE_LABEL, choosing_metrics, metrics
+from prunelora.data.answers import answers_of
+from prunelora.data.metrics import choosing_metrics, default_metrics, metrics
+from prunelora.data.tokens import collator
 from prunelora.errors import DataError, MissingExtraError
 from prunelora.finetuning.adapter import trainable_parameters
 from prunelora.finetuning.distillation import DistillingTrainer, check_teacher
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.models.device import best_device
+from prunelora.models.problem_types import SINGLE_LABEL, label_names_of, problem_type_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +98,8 @@ def finetune(
         logs: Folder for TensorBoard's logs, where settings ask for them.
         seed: Order of the rows and dropout.
         progress: Show a progress bar with the time left.
-        main_metric: What the best checkpoint is best in, of `prunelora.data.metrics`; if not given, accuracy, micro F1
-            (several labels a row) or Pearson's correlation (regression).
+        main_metric: What the best checkpoint is best in, of `prunelora.data.metrics`; if not given, the first of its
+            `default_metrics`: accuracy, for one label a row.
         **options: Fields of FineTuneSettings, in place of those in `settings`.
 
     Returns:
@@ -119,11 +122,13 @@ def finetune(
         )
     temporary = None if checkpoints else tempfile.mkdtemp(prefix="prunelora-training-")
     folder = Path(checkpoints or str(temporary))
-    config = getattr(model, "config", None)
-    problem_type = getattr(config, "problem_type", None) or SINGLE_LABEL
-    known = choosing_metrics(problem_type, getattr(config, "num_labels", 0))
-    if main_metric is not None and main_metric not in known:
-        raise DataError(f"main_metric={main_metric!r} cannot choose checkpoints here. Use one of: {', '.join(known)}.")
+    own = model.get_base_model() if isinstance(model, PeftModel) else model
+    problem_type = problem_type_of(own) or SINGLE_LABEL
+    label_names = label_names_of(own)
+    known = choosing_metrics(problem_type, label_names)
+    chooses = main_metric or default_metrics(problem_type, label_names)[0]
+    if chooses not in known:
+        raise DataError(f"main_metric={chooses!r} cannot choose checkpoints here. Use one of: {', '.join(known)}.")
     clock = _StepClock()
     kind: Any = Trainer
     if settings.distillation:
@@ -133,12 +138,13 @@ def finetune(
         )
     trainer = kind(
         model=model,
-        args=_arguments(settings, folder, main_metric or MAIN_METRIC[problem_type], len(train), seed, progress),
+        args=_arguments(settings, folder, chooses, len(train), seed, progress),
         train_dataset=train,
         eval_dataset={"validation": validation},
         processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=lambda output: _judge(output, problem_type),
+        data_collator=collator(train, tokenizer),
+        compute_metrics=lambda output: _judge(output, problem_type, label_names),
+        preprocess_logits_for_metrics=lambda output, labels: answers_of(_logits(output), labels, problem_type),
         callbacks=[clock, *_chosen_callbacks(settings, Path(logs))],
     )
     # The Trainer's own ways of showing progress print a dict at every log.
@@ -254,9 +260,12 @@ def _num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _judge(output: EvalPrediction, problem_type: str) -> dict[str, float]:
-    logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
-    return metrics(logits, output.label_ids, problem_type)  # type: ignore[arg-type]
+def _logits(output: Any) -> torch.Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _judge(output: EvalPrediction, problem_type: str, label_names: Sequence[str]) -> dict[str, float]:
+    return metrics(output.predictions, output.label_ids, problem_type, label_names)  # type: ignore[arg-type]
 
 
 def _plain(entry: dict[str, Any]) -> dict[str, float]:

@@ -14,9 +14,13 @@ from prunelora.importance.warmup import head_restored, warm_up_
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.device import on_device
 from prunelora.models.gates import gated
+from prunelora.models.problem_types import CAUSAL_LM, problem_type_of
 from prunelora.models.state import left_as_found
 
 Batch = Mapping[str, Any]
+
+# What a model takes its loss from. Of a span the mean of both ends' losses is taken, each the mean over rows.
+_TARGETS = ("labels", "start_positions")
 
 
 def score(
@@ -42,9 +46,10 @@ def score(
     and a backward pass without weight gradients.
 
     Args:
-        model: A model of a supported family with a loss: its loss must be the mean over the batch, as the sequence
-            classification classes of transformers compute it.
-        batches: Dicts as `model(**batch)` takes them, with `labels`; training rows only. 500 to 2,000 are usually
+        model: A model of a supported family with a loss: its loss must be the mean over the rows of the batch, or over
+            its labelled tokens, as the classes of transformers compute it.
+        batches: Dicts as `model(**batch)` takes them, with `labels`, or the positions of a span that answers, every
+            one of them within the row; training rows only. 500 to 2,000 are usually
             enough. Not needed by "magnitude" and "random".
         criterion: "gradient", "fisher" (squares in place of absolute values), "magnitude" or "random".
         warmup_steps: Train the task head alone on frozen features for so many steps first, and put it back afterwards:
@@ -143,13 +148,13 @@ class _Totals:
 
     def add(self, number: int, batch: Batch) -> None:
         """Run one batch forward and backward and add its examples."""
-        if batch.get("labels") is None:
+        if all(batch.get(name) is None for name in _TARGETS):
             raise ScoreError(
                 f"Batch {number} has no labels: its keys are {sorted(batch)}. Scores are gradients of the task's loss, "
-                "so every batch needs `labels`."
+                "so every batch needs `labels` (for question answering `start_positions` and `end_positions`)."
             )
         batch = on_device(batch, self.anatomy.model)
-        examples = len(batch["labels"])
+        examples = _count_examples(batch)
         gates: dict[tuple[int, bool], torch.Tensor] = {}
         lengths: set[int] = set()
 
@@ -209,14 +214,19 @@ def _summed_loss(model: nn.Module, batch: Batch, number: int, examples: int) -> 
             f"The loss of batch {number} is {loss.item()}. Check its rows and labels, and the model's dtype "
             f"({next(model.parameters()).dtype}): float16 overflows where bfloat16 and float32 do not."
         )
-    return loss * _count_losses(model, batch["labels"], examples)
+    return loss * _count_losses(model, batch, examples)
 
 
-def _count_losses(model: nn.Module, labels: torch.Tensor, examples: int) -> int:
+def _count_examples(batch: Batch) -> int:
+    return len(next(batch[name] for name in _TARGETS if batch.get(name) is not None))
+
+
+def _count_losses(model: nn.Module, batch: Batch, examples: int) -> int:
     """How many losses the model took the mean over: one a row, or one a token that has a label."""
-    if labels.dtype != torch.long:
+    labels = batch.get("labels")
+    if labels is None or labels.dtype != torch.long:
         return examples
-    if labels.dim() > 1 and type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
+    if labels.dim() > 1 and problem_type_of(model) == CAUSAL_LM:
         labels = labels[:, 1:]  # A token is told from those before it, so the first one has no loss.
     return int((labels != -100).sum())
 
@@ -225,4 +235,4 @@ def _count_tokens(batch: Batch, length: int) -> int:
     """Real tokens of a batch; padding does not count. Of images, which have none, `length` patches and tokens each."""
     if batch.get("attention_mask") is not None:
         return int(batch["attention_mask"].sum())
-    return len(batch["labels"]) * length
+    return _count_examples(batch) * length

@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutp
 from prunelora.errors import ScoreError
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.device import on_device
+from prunelora.models.problem_types import TOKENS, problem_type_of
 from prunelora.models.state import left_as_found
 
 LEARNING_RATE = 1e-3
@@ -32,10 +33,10 @@ def warm_up_(
     """Train the task head of `model` in place; everything else stays as it is.
 
     The encoder runs once over every batch, in eval mode and without gradients, and only the vector that the head reads
-    is kept, (B, 1, D): the first token's, a decoder's last token's, or the mean.
+    is kept, (B, 1, D): the first token's, a decoder's last token's, or the mean. A head that labels tokens reads all.
 
     Args:
-        model: A sequence classification model of a supported family.
+        model: A model of a supported family with a head that labels sequences, tokens or images.
         batches: Dicts as `model(**batch)` takes them, with `labels`; training rows only.
         steps: Optimiser steps (AdamW, one batch each), in a seeded random order of the batches.
         seed: For that order.
@@ -113,8 +114,10 @@ def _features(anatomy: Anatomy, batches: Sequence[Mapping[str, Any]]) -> list[tu
 
 
 def _read_by_head(anatomy: Anatomy, hidden: torch.Tensor, inputs: Mapping[str, Any]) -> torch.Tensor:
-    """What the task head is given of every row: (B, T, D) -> (B, 1, D), or (B, 2, D) where it is two vectors."""
+    """What the task head is given of every row: (B, T, D) -> (B, 1, D), (B, 2, D) where it is two vectors, or all."""
     config: Any = anatomy.model.config
+    if problem_type_of(anatomy.model) == TOKENS:
+        return hidden.clone()
     if anatomy.family.reads == "last":
         padding = config.pad_token_id
         if padding is None:

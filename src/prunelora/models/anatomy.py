@@ -157,12 +157,13 @@ class Anatomy:
             names.append(f"{self.base_prefix}{self.family.pooler}")
         if self.base is not self.model:
             base_name = self.base_prefix.rstrip(".")
-            # A language model's head gives words back: it is the embedding table again, and no head of a task.
+            # A language model's head gives words back: that part is the embedding table again, and no head of a task.
             words = getattr(self.model, "get_output_embeddings", lambda: None)()
             names += [
-                name
+                one
                 for name, child in self.model.named_children()
-                if name != base_name and child is not words and any(True for _ in child.parameters())
+                if name != base_name
+                for one in _with_parameters(name, child, without=words)
             ]
         return names
 
@@ -225,6 +226,15 @@ def dissect(model: nn.Module, *, adapted: bool = False) -> Anatomy:
         for block in blocks:
             _check(block)
     return Anatomy(model, family, base_prefix, blocks)
+
+
+def _with_parameters(name: str, module: nn.Module, *, without: nn.Module | None) -> Iterator[str]:
+    """Names of the largest modules, this one or those within it, that have parameters and do not hold `without`."""
+    if without is not None and any(one is without for one in module.modules()):
+        for inner, child in module.named_children():
+            yield from _with_parameters(f"{name}.{inner}", child, without=without)
+    elif any(True for _ in module.parameters()):
+        yield name
 
 
 def _submodule(module: nn.Module, path: str) -> nn.Module | None:

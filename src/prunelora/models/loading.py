@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-)
+import transformers
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
 from prunelora.errors import CheckpointError, UnsupportedModelError
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import family_of_model_type, supported_families
+from prunelora.models.problem_types import AUTO_CLASS, BY_TOKEN, CAUSAL_LM, IMAGE_CLASS, OF_CONFIG
 
 _LABELS_OF_REGRESSION = 1
 
@@ -30,17 +27,17 @@ def load_pretrained(
     seed: int = 0,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """Load a pretrained encoder under a sequence classification head.
+    """Load a pretrained transformer under the head that a kind of task needs.
 
     Args:
         source: Folder with config.json and model.safetensors, or a hub name.
-        label_names: Names of the classes, in order; empty for regression.
-        problem_type: "single_label_classification", "multi_label_classification" or "regression".
+        label_names: Names of the classes, in order; empty for regression, and for language modelling.
+        problem_type: A kind of task of `prunelora.models.problem_types`, such as "single_label_classification".
         seed: For the task head where the checkpoint has none that fits.
         trust_remote_code: Let the checkpoint's own Python code run.
 
     Raises:
-        UnsupportedModelError: If the family is not supported; nothing is loaded then.
+        UnsupportedModelError: If the family is not supported, or has no head for such a task; nothing is loaded then.
         CheckpointError: If there is no such folder, the hub cannot be reached, or there are no safetensors.
     """
     check_source(source)
@@ -48,27 +45,16 @@ def load_pretrained(
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise CheckpointError(_unreachable(source, error)) from error
-    family = family_of_model_type(config.model_type)
-    if family is None:
-        raise UnsupportedModelError(
-            f"{source} is of the family {config.model_type!r}, which prunelora does not support. "
-            f"Supported families: {supported_families()}."
-        )
+    kind = task_class(config, problem_type, source)
     if getattr(config, "pad_token_id", None) is None and getattr(config, "eos_token_id", None) is not None:
         # Decoders often have no token for padding; their heads look for the last one that is none.
         ends = config.eos_token_id
         config.pad_token_id = ends[0] if isinstance(ends, list) else ends
-    names = list(label_names)
-    config.num_labels = len(names) or _LABELS_OF_REGRESSION
-    if names:
-        config.id2label = dict(enumerate(names))
-        config.label2id = {name: number for number, name in enumerate(names)}
-    config.problem_type = problem_type
+    describe_task_(config, label_names=label_names, problem_type=problem_type)
     try:
         # That the task head is new is what this function is for: no report of it.
         with torch.random.fork_rng(), _errors_only(), progress_bars_off():
             torch.manual_seed(seed)
-            kind = AutoModelForImageClassification if family.images else AutoModelForSequenceClassification
             model, info = kind.from_pretrained(
                 source,
                 config=config,
@@ -82,6 +68,47 @@ def load_pretrained(
     _check_encoder(model, source, info)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def task_class(config: PreTrainedConfig, problem_type: str, source: str | Path) -> Any:
+    """The Auto class of transformers that makes a model of a configuration for a kind of task.
+
+    Args:
+        config: Of the model.
+        problem_type: A kind of task of `prunelora.models.problem_types`.
+        source: Where it came from, for errors.
+
+    Raises:
+        UnsupportedModelError: If the family is not supported, or has no head for it.
+    """
+    family = family_of_model_type(config.model_type)
+    if family is None:
+        raise UnsupportedModelError(
+            f"{source} is of the family {config.model_type!r}, which prunelora does not support. "
+            f"Supported families: {supported_families()}."
+        )
+    name = IMAGE_CLASS if family.images and problem_type not in BY_TOKEN else AUTO_CLASS[problem_type]
+    kind: Any = getattr(transformers, name)
+    # An encoder's head of the class for causal language modelling reads what lies ahead.
+    known = type(config) in kind._model_mapping and (problem_type != CAUSAL_LM or family.decoder)
+    if not known and not hasattr(config, "auto_map"):
+        raise UnsupportedModelError(
+            f"{source} is a {family.title}, which has no head for {problem_type.replace('_', ' ')} in transformers. "
+            "`prunelora families` lists what each family is supported for."
+        )
+    return kind
+
+
+def describe_task_(config: PreTrainedConfig, *, label_names: Sequence[str], problem_type: str) -> None:
+    """Write a task into a configuration: number and names of the labels, and the kind where it has a word for it."""
+    if problem_type == CAUSAL_LM:
+        return  # It gives words, of which it has its own.
+    names = list(label_names)
+    config.num_labels = len(names) or _LABELS_OF_REGRESSION
+    if names:
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: number for number, name in enumerate(names)}
+    config.problem_type = problem_type if problem_type in OF_CONFIG else None  # type: ignore[assignment]
 
 
 def _check_encoder(model: PreTrainedModel, source: str | Path, info: Mapping[str, Any]) -> None:

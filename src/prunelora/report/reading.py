@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prunelora.data.metrics import MAIN_METRIC, SINGLE_LABEL
+from prunelora.data.metrics import default_metrics
+from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.report.results import RunResults
 
 _TITLES = {
@@ -17,10 +18,15 @@ _TITLES = {
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
     "mse": "mean squared error",
+    "entity_f1": "entity F1",
+    "entity_precision": "entity precision",
+    "entity_recall": "entity recall",
+    "log_likelihood": "log-likelihood of a token",
+    "perplexity": "perplexity",
     "loss": "loss",
 }
 # Shares, which people read as per cent.
-SHARES = frozenset({"accuracy", "f1", "f1_macro", "f1_micro"})
+SHARES = frozenset({"accuracy", "f1", "f1_macro", "f1_micro", "entity_f1", "entity_precision", "entity_recall"})
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def main_metric(results: RunResults) -> str:
     """Name of the metric that the task is judged by: "accuracy" where there is one label and nothing else was named."""
     if results.task.get("metrics"):
         return str(results.task["metrics"][0])
-    return MAIN_METRIC.get(str(results.task.get("problem_type")), MAIN_METRIC[SINGLE_LABEL])
+    return default_metrics(results.task.get("problem_type") or SINGLE_LABEL)[0]
 
 
 def metric_title(metric: str) -> str:

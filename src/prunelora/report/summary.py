@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from prunelora.data.metrics import MULTI_LABEL, REGRESSION
+from prunelora.models.problem_types import MULTI_LABEL, REGRESSION
 from prunelora.report.reading import (
     Pair,
     accuracy_error,

@@ -1,0 +1,54 @@
+"""What of a model's output is kept to judge it by, and rows of different lengths as one array."""
+
+from collections.abc import Sequence
+
+import datasets
+import numpy as np
+import torch
+from torch.nn import functional
+
+from prunelora.data.metrics import IGNORED
+from prunelora.models.problem_types import CAUSAL_LM
+
+
+def answers_of(logits: torch.Tensor, labels: torch.Tensor | None, problem_type: str | None) -> torch.Tensor:
+    """What `metrics` takes for a batch: the logits; of a language model, whose words are many, what they say of labels.
+
+    Args:
+        logits: (B, C), or (B, T, C).
+        labels: (B, T) of a language model: its tokens, IGNORED where they do not count.
+        problem_type: As in `prunelora.models.problem_types`.
+
+    Returns:
+        The logits, or (B, T): the log-likelihood of every token, 0 for the first one and where there is none.
+    """
+    if problem_type != CAUSAL_LM or labels is None:
+        return logits
+    ahead = logits[:, :-1].float().transpose(1, 2)
+    losses = functional.cross_entropy(ahead, labels[:, 1:].to(ahead.device), ignore_index=IGNORED, reduction="none")
+    return functional.pad(-losses, (1, 0))
+
+
+def labels_of(tokenised: datasets.Dataset) -> np.ndarray:
+    """Labels of tokenised rows: (N,) or (N, C); (N, T) where tokens have them, shorter rows filled with IGNORED."""
+    labels = tokenised["labels"]
+    return stacked([np.asarray(row)[None] for row in labels]) if is_by_token(tokenised) else np.asarray(labels)
+
+
+def is_by_token(tokenised: datasets.Dataset) -> bool:
+    """Whether labels are one a token: lists of whole numbers; several labels a row are lists of 0.0 and 1.0."""
+    inner = getattr(tokenised.features["labels"], "feature", None)
+    return isinstance(inner, datasets.Value) and inner.dtype.startswith("int")
+
+
+def stacked(parts: Sequence[np.ndarray], fill: float = IGNORED) -> np.ndarray:
+    """Batches one after the other; where they are of different lengths (B, T, ...), filled up to the longest."""
+    if parts[0].ndim == 1 or len({part.shape[1:] for part in parts}) == 1:
+        return np.concatenate(parts)
+    longest = max(part.shape[1] for part in parts)
+    whole = np.full((sum(map(len, parts)), longest, *parts[0].shape[2:]), fill, dtype=parts[0].dtype)
+    row = 0
+    for part in parts:
+        whole[row : row + len(part), : part.shape[1]] = part
+        row += len(part)
+    return whole

@@ -1,0 +1,83 @@
+"""Rows of each kind of task as numbers: tokens, and the labels that stand for them."""
+
+from typing import Any
+
+import datasets
+from transformers import PreTrainedTokenizerBase
+
+from prunelora.data.metrics import IGNORED
+from prunelora.errors import DataError
+
+_IDS = datasets.Sequence(datasets.Value("int64"))
+
+
+def encode_rows(
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, start: int = 0
+) -> datasets.Dataset:
+    """Tokenise some rows at once, by what their columns hold.
+
+    Args:
+        rows: As `prunelora.data.tokens.tokenise` takes them.
+        tokenizer: Tokeniser of the model.
+        max_length: Longest input in tokens, special tokens included.
+        start: Rows before these, for errors.
+
+    Raises:
+        DataError: If a row gives no tokens, or the tokenizer cannot tell which word a token is of.
+    """
+    if "label" not in rows.column_names:
+        encoded, labels, kind = *_to_continue(rows, tokenizer, max_length), _IDS
+    elif holds_words(rows):
+        encoded, labels, kind = *_words(rows, tokenizer, max_length), _IDS
+    else:
+        encoded = _texts(rows, tokenizer, max_length)
+        labels, kind = list(rows["label"]), rows.features["label"]
+    for row, ids in enumerate(encoded["input_ids"]):
+        if not ids:
+            raise DataError(f"Row {start + row + 1:,} gives no tokens with this tokenizer: {rows['text'][row]!r}.")
+    features = datasets.Features({**dict.fromkeys(encoded, _IDS), "labels": kind})
+    return datasets.Dataset.from_dict({**encoded, "labels": labels}, features=features)
+
+
+def holds_words(rows: datasets.Dataset) -> bool:
+    """Whether a text is a list of words, each with a label."""
+    return not isinstance(rows.features["text"], datasets.Value)
+
+
+def _texts(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list]:
+    pairs = list(rows["text_pair"]) if "text_pair" in rows.column_names else None
+    return dict(tokenizer(list(rows["text"]), pairs, truncation=True, max_length=max_length, padding=False))
+
+
+def _words(
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[dict[str, list], list[list[int]]]:
+    if not tokenizer.is_fast:
+        raise DataError(
+            f"{type(tokenizer).__name__} cannot say which word a token is of. Token classification needs a fast "
+            "tokenizer: save the model's folder with its tokenizer.json."
+        )
+    encoded: Any = tokenizer(
+        list(rows["text"]), is_split_into_words=True, truncation=True, max_length=max_length, padding=False
+    )
+    labels = [_first_of_word(encoded.word_ids(row), found) for row, found in enumerate(rows["label"])]
+    return dict(encoded), labels
+
+
+def _first_of_word(words: list[int | None], labels: list[int]) -> list[int]:
+    # [None, 0, 1, 1, None] and [3, 7] -> [IGNORED, 3, 7, IGNORED, IGNORED]
+    before = [None, *words[:-1]]
+    return [IGNORED if word is None or word == last else labels[word] for word, last in zip(words, before, strict=True)]
+
+
+def _to_continue(
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[dict[str, list], list[list[int]]]:
+    end = tokenizer.eos_token_id
+    encoded = tokenizer(list(rows["text"]), truncation=True, max_length=max_length, padding=False)
+    found = {name: [list(row) for row in encoded[name]] for name in ("input_ids", "attention_mask")}
+    for ids, mask in zip(found["input_ids"], found["attention_mask"], strict=True):
+        if end is not None and len(ids) < max_length and ids[-1:] != [end]:  # What was cut off goes on.
+            ids.append(end)
+            mask.append(1)
+    return found, [list(ids) for ids in found["input_ids"]]
