@@ -50,7 +50,8 @@ def run(runs: Path, results: Path, task: str, seed: int, tell: Callable[[str], N
     from benchmarks.ablation.variants import EVERYTHING
     from prunelora.comparison.cells import folder_of
     from prunelora.data.load import load_task
-    from prunelora.delivery.checkpoints import load, load_tokenizer
+    from prunelora.delivery.checkpoints import load
+    from prunelora.delivery.processors import load_tokenizer
     from prunelora.storage import write_json
 
     tuned = read_all(results).row(EVERYTHING[TUNED], task, seed)

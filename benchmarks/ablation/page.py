@@ -6,7 +6,6 @@ from pathlib import Path
 
 from benchmarks.ablation.cut_results import CHOICES, Cuts, Judged, read_all_cuts
 from benchmarks.ablation.results import (
-    FINALISTS,
     Difference,
     Found,
     Row,
@@ -99,7 +98,7 @@ def _sections(found: Found, best: Sequence[Variant], cuts: Sequence[Cuts]) -> It
             "References and cut-first try two learning rates on the first seed of each task; a variant takes the "
             "multiple that was chosen for its way to walk, so that one thing is changed. Tune-first takes that of "
             "lora-all: it begins as lora-all does.",
-            f"The first seed of {' and '.join(SCREENING_TASKS)} screens all variants. The best {FINALISTS} of each way "
+            f"The first seed of {' and '.join(SCREENING_TASKS)} screens all variants. The best of each way "
             f"to walk go on to all tasks and seeds and to {TIGHT:g} of the MACs: {names}. They were taken for being "
             "high on the screening, so a part of their lead there is luck, which the other seeds and tasks take out. "
             f"Tune-first goes down to {LOWEST:g} of the MACs too.",

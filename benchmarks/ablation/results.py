@@ -27,7 +27,7 @@ from prunelora.comparison.results import CellFacts
 from prunelora.storage import write_json
 
 METRIC = "accuracy"
-FINALISTS = 2  # Of each way to walk.
+FINALISTS = 1  # Of each way to walk, beside the way itself.
 
 
 class Facts(BaseModel):

@@ -128,12 +128,13 @@ def _of(walk: str, name: str, question: str, **options: Any) -> Variant:
         f"{walk}-{name}",
         question,
         recipe=options.pop("recipe", walk),
-        against=walk,
+        against=options.pop("against", walk),
         rate_of=None if options.get("trials") else RATE_OF[walk],
         **options,
     )
 
 
+RAW = {"plan.normalise": "none"}
 ALL_LINEAR = "query,key,value,output,up,down"
 ATTENTION = "query,key,value,output"
 
@@ -189,13 +190,14 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
             changes={"prune.repair": False}),
     ),
     "scores": (
-        _of("cut-first", "normalise", "Is it worth taking a layer's norm out of its scores (the paper's equation 2)?",
-            changes={"plan.normalise": "paper"}),
-        _of("cut-first", "fisher", "Are squared gradients the better scores?", changes={"score.criterion": "fisher"}),
-        _of("cut-first", "no-balance", "Is it worth scaling neurons' scores to heads' by cost?",
-            changes={"plan.balance": "none"}),
-        _of("cut-first", "equal", "Is one problem of heads and neurons better than half of each?",
-            changes={"plan.keep_heads": 0.5, "plan.keep_ffn": 0.5}),
+        _of("cut-first", "raw", "Is it worth taking a layer's norm out of its scores (the paper's equation 2)?",
+            changes=RAW),
+        _of("cut-first", "fisher", "Are squared gradients, as they are, the better scores?",
+            changes={"score.criterion": "fisher", **RAW}),
+        _of("cut-first", "no-balance", "Are scores of heads and neurons comparable as they are, scaled in no way?",
+            changes={"plan.balance": "none", **RAW}, against="cut-first-raw"),
+        _of("cut-first", "equal", "Is half of the heads and half of the neurons, by scores as they are, better?",
+            changes={"plan.keep_heads": 0.5, "plan.keep_ffn": 0.5, **RAW}, against="cut-first-raw"),
         _of("tune-first", "normalise", "Is it worth taking a layer's norm out of its scores (the paper's equation 2)?",
             changes={"plan.normalise": "paper"}),
         _of("tune-first", "fisher", "Are squared gradients the better scores?", changes={"score.criterion": "fisher"}),
