@@ -14,7 +14,7 @@ import prunelora as pl
 from prunelora import stages
 from prunelora.data.load import load_task
 from prunelora.data.tokens import calibration_batches, tokenise
-from prunelora.delivery.checkpoints import load_tokenizer
+from prunelora.delivery.processors import load_tokenizer
 from prunelora.errors import CheckpointError, DataError, MissingExtraError, RecipeError, UnsupportedModelError
 from prunelora.evaluation.latency_model import LatencyModel
 from prunelora.finetuning.settings import FineTuneSettings

@@ -10,7 +10,7 @@ from tiny import largest_difference, logits, tiny_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prunelora as pl
-from prunelora.delivery.checkpoints import load_tokenizer
+from prunelora.delivery.processors import load_tokenizer
 from prunelora.errors import UnsupportedModelError
 from prunelora.models.loading import load_pretrained
 from prunelora.models.problem_types import CAUSAL_LM, TOKENS, problem_type_of

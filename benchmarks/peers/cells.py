@@ -15,7 +15,8 @@ from prunelora.comparison.timing import MEMORY_ROWS, MEMORY_TOKENS
 from prunelora.data.embedded import model_source
 from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches
-from prunelora.delivery.checkpoints import load, load_tokenizer
+from prunelora.delivery.checkpoints import load
+from prunelora.delivery.processors import load_tokenizer
 from prunelora.evaluation.counting import macs, parameters
 from prunelora.evaluation.measurement import MACS_TOKENS
 from prunelora.evaluation.memory import inference_memory, training_memory

@@ -23,7 +23,8 @@ from prunelora.data.embedded import model_source
 from prunelora.data.metrics import metrics
 from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches, tokenise
-from prunelora.delivery.checkpoints import load, load_tokenizer
+from prunelora.delivery.checkpoints import load
+from prunelora.delivery.processors import load_tokenizer
 from prunelora.errors import RecipeError
 from prunelora.evaluation.machine import describe_machine
 from prunelora.evaluation.quality import evaluate, predict_rows

@@ -26,7 +26,7 @@ from benchmarks.peers.torch_pruning_cut import (
 from prunelora.data.embedded import model_source
 from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches
-from prunelora.delivery.checkpoints import load_tokenizer
+from prunelora.delivery.processors import load_tokenizer
 from prunelora.errors import PlanError
 from prunelora.importance.importance import Importance
 from prunelora.importance.score import score

@@ -16,7 +16,7 @@ from prunelora.comparison.timing import DENSE, TimingSettings
 from prunelora.data.embedded import model_source
 from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches
-from prunelora.delivery.checkpoints import load_tokenizer
+from prunelora.delivery.processors import load_tokenizer
 from prunelora.evaluation.latency import Timing, interleaved, ratio
 from prunelora.evaluation.machine import describe_machine
 from prunelora.evaluation.measurement import synchronise

@@ -16,10 +16,11 @@ from prunelora import __version__
 from prunelora.data.embedded import model_source
 from prunelora.data.load import load_task
 from prunelora.data.task import TaskData
-from prunelora.delivery.checkpoints import load, load_tokenizer
+from prunelora.delivery.checkpoints import load
 from prunelora.delivery.onnx import require_packages
+from prunelora.delivery.processors import load_processor
 from prunelora.errors import RecipeError
-from prunelora.models.loading import check_reads_texts, check_source, fingerprint
+from prunelora.models.loading import check_reads, check_source, fingerprint
 from prunelora.planning.plan import Plan
 from prunelora.recipe import Recipe, digest
 from prunelora.report.results import RunResults
@@ -143,13 +144,13 @@ def _execute(
         require_packages()
     source = model_source(recipe.model)
     check_source(source)
-    check_reads_texts(source)
     task = task or load_task(recipe.task)
+    check_reads(source, images=task.of_images)
     with folder.locked():
         folder.write_recipe(recipe)
         for note in task.notes:
             tell(note)
-        run = Run(recipe, folder, task, load_tokenizer(source, words=task.by_word), progress=progress)
+        run = Run(recipe, folder, task, load_processor(source, task), progress=progress)
         ran: list[str] = []
         pending = [_Restoring(lambda: setattr(run, "model", run.pretrained()), model_only=True)]
         plan_id = functools.partial(_plan_id, run, tell)

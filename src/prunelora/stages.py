@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ from prunelora.importance.warmup import warm_up_
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
 from prunelora.models.families import ATTENTION_PROJECTIONS
+from prunelora.models.inputs import image_tokens
 from prunelora.models.loading import load_pretrained
 from prunelora.planning.make_plan import make_plan
 from prunelora.planning.plan import Plan
@@ -67,7 +68,7 @@ class Run:
     recipe: Recipe
     folder: RunFolder
     task: TaskData
-    tokenizer: Any
+    processor: Any  # Tokenizer, or image processor.
     model: Any = None
     importance: Importance | None = None
     plan: Plan | None = None
@@ -80,11 +81,11 @@ class Run:
         name = Path(file)
         return self.folder.file(f"{name.stem}-{number}{name.suffix}" if number else file)
 
-    def calibration(self, rows: int, batch_size: int) -> list[dict[str, torch.Tensor]]:
+    def calibration(self, rows: int, batch_size: int) -> Sequence[dict[str, torch.Tensor]]:
         """Batches of a seeded sample of training rows."""
         return calibration_batches(
             self.task,
-            self.tokenizer,
+            self.processor,
             rows=rows,
             batch_size=batch_size,
             seed=self.recipe.seed,
@@ -94,14 +95,14 @@ class Run:
     def tokenised(self, split: str) -> Dataset:
         """Tokenised rows of "train", "validation", "test", or another reported split."""
         rows = self.task.more_tests[split] if split in self.task.more_tests else getattr(self.task, split)
-        return tokenise(rows, self.tokenizer, max_length=self.recipe.task.max_length)
+        return tokenise(rows, self.processor, max_length=self.recipe.task.max_length)
 
     def quality(self, split: str, model: Any = None) -> dict[str, float]:
         """Metrics of the present model, or another, on a split."""
         return evaluate(
             self.model if model is None else model,
             self.tokenised(split),
-            self.tokenizer,
+            self.processor,
             problem_type=self.task.problem_type,
         )
 
@@ -237,6 +238,8 @@ def _plan(run: Run, name: str, settings: PlanStage) -> Facts:
         latency.save(run.path(name, "latency.json"))
         table = latency.table()
         facts["dense_ms"] = table.whole
+    if run.task.of_images:  # They are of one length.
+        settings = settings.model_copy(update={"tokens": image_tokens(run.model)})
     own = {"stage", "latency_batch_size", "latency_engine", "latency_threads"}
     plan = make_plan(importance, latency=table, **settings.model_dump(exclude=own))
     if table is not None:
@@ -299,7 +302,7 @@ def _finetune(run: Run, name: str, settings: FineTuneStage) -> Facts:
     teacher = _teacher(run) if settings.distillation else None
     facts = _train(run, run.model, settings, run.path(name, ".checkpoints"), run.path(name, "tensorboard"), teacher)
     # An adapter is small, and its base model has the tokenizer.
-    tokenizer = None if settings.trainable == "adapter" else run.tokenizer
+    tokenizer = None if settings.trainable == "adapter" else run.processor
     save(run.model, run.path(name, _tuned_folder(settings)), tokenizer=tokenizer)
     shutil.rmtree(run.path(name, ".checkpoints"), ignore_errors=True)
     return facts
@@ -321,12 +324,12 @@ def _train(
 ) -> Facts:
     train = run.tokenised("train")
     if teacher is not None:
-        train = train.add_column(TEACHER, predict_rows(teacher, train, run.tokenizer).tolist())
+        train = train.add_column(TEACHER, predict_rows(teacher, train, run.processor).tolist())
     result = finetune(
         model,
         train,
         run.tokenised("validation"),
-        tokenizer=run.tokenizer,
+        tokenizer=run.processor,
         checkpoints=checkpoints,
         logs=logs,
         seed=run.recipe.seed,
@@ -354,7 +357,7 @@ def _merge(run: Run, name: str, _: Any) -> Facts:
         run.model = merge(run.model)
     facts = {"validation": run.quality("validation")}
     shown = {f"validation {metric}": f"{value:.4f}" for metric, value in facts["validation"].items()}
-    save(run.model, run.path(name, "model"), tokenizer=run.tokenizer, facts=shown)
+    save(run.model, run.path(name, "model"), tokenizer=run.processor, facts=shown)
     return facts
 
 
@@ -370,8 +373,8 @@ def _evaluate(run: Run, name: str, _: Any) -> Facts:
     tensors: dict[str, torch.Tensor] = {}
     quality = {}
     for split, rows in run.task.reported.items():
-        tokenised = tokenise(rows, run.tokenizer, max_length=run.recipe.task.max_length)
-        answers = predict_rows(run.model, tokenised, run.tokenizer, problem_type=run.task.problem_type)
+        tokenised = tokenise(rows, run.processor, max_length=run.recipe.task.max_length)
+        answers = predict_rows(run.model, tokenised, run.processor, problem_type=run.task.problem_type)
         labels = labels_of(tokenised)
         quality[split] = metrics(answers, labels, run.task.problem_type, run.task.label_names)
         tensors |= {f"{split}.logits": torch.from_numpy(answers), f"{split}.labels": torch.from_numpy(labels)}

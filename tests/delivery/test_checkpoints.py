@@ -9,7 +9,7 @@ from tiny import largest_difference, logits, random_plan, tiny_batch, tiny_model
 from transformers import AutoTokenizer, pipeline
 
 import prunelora as pl
-from prunelora.delivery.checkpoints import load_tokenizer
+from prunelora.delivery.processors import load_tokenizer
 from prunelora.errors import CheckpointError
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES

@@ -17,7 +17,7 @@ from prunelora.data.task import TaskData
 from prunelora.delivery.checkpoints import load
 from prunelora.evaluation.counting import macs, parameters
 from prunelora.evaluation.machine import describe_machine
-from prunelora.evaluation.measurement import MACS_TOKENS
+from prunelora.evaluation.measurement import macs_tokens
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
 from prunelora.recipe import Recipe
@@ -105,7 +105,7 @@ def _method_facts(
         parameters=parameters(model).total,
         trained=sum(facts[0].trained.values()),
         disk_bytes=(first.folder / "model" / "model.safetensors").stat().st_size,
-        macs=macs(model, tokens=MACS_TOKENS).total,
+        macs=macs(model, tokens=macs_tokens(model)).total,
         heads=(architecture.total_heads, whole.total_heads),
         neurons=(architecture.total_neurons, whole.total_neurons),
         memory=measure_memory(first, task),

@@ -56,7 +56,7 @@ def bring_over(recipe: Recipe, out: Path, task: TaskData, donors: Sequence[Path]
     check_source(source)
     folder = RunFolder(out)
     others = [donor for donor in donors if donor.resolve() != folder.path.resolve()]
-    run = Run(recipe, folder, task, tokenizer=None)
+    run = Run(recipe, folder, task, processor=None)
     brought = []
 
     def plan_id(stage: str) -> str:

@@ -16,14 +16,15 @@ from prunelora.comparison.results import LatencyFacts, MemoryFacts, Share
 from prunelora.data.embedded import model_source
 from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches
-from prunelora.delivery.checkpoints import load, load_tokenizer
+from prunelora.delivery.checkpoints import load
+from prunelora.delivery.processors import load_processor
 from prunelora.evaluation.latency import Timing, interleaved, ratio
-from prunelora.evaluation.measurement import synchronise
+from prunelora.evaluation.measurement import sizes_for, synchronise
 from prunelora.evaluation.memory import inference_memory, training_memory
 from prunelora.evaluation.training_step import random_batch, training_step
 from prunelora.finetuning.training import dropout_of
 from prunelora.models.device import best_device, device_of, on_device
-from prunelora.models.inputs import longest_input, random_inputs
+from prunelora.models.inputs import random_inputs
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
 from prunelora.stages import pretrained, ready_to_train
@@ -126,7 +127,7 @@ def _time_steps(cells: Mapping[str, Cell], task: TaskData, settings: TimingSetti
     first = next(iter(cells.values()))
     batches = calibration_batches(
         task,
-        load_tokenizer(model_source(first.recipe.model), words=task.by_word),
+        load_processor(model_source(first.recipe.model), task),
         rows=settings.step_batches * first.method.tuning.batch_size,
         batch_size=first.method.tuning.batch_size,
         max_length=first.recipe.task.max_length,
@@ -148,11 +149,8 @@ def _time_forward(cells: Mapping[str, Cell], task: TaskData, settings: TimingSet
     first = next(iter(cells.values())).recipe
     models: dict[str, nn.Module] = {name: load(cell.folder / "model").to(best_device()) for name, cell in cells.items()}
     models[DENSE] = pretrained(first, task)
-    longest = longest_input(models[DENSE])
     found: dict[str, list[LatencyFacts]] = {name: [] for name in cells}
-    for batch_size, tokens in SIZES:
-        if longest is not None and tokens > longest:
-            continue
+    for batch_size, tokens in sizes_for(models[DENSE], SIZES):
         generator = torch.Generator().manual_seed(0)
         inputs = random_inputs(models[DENSE], batch_size=batch_size, tokens=tokens, generator=generator)
         calls = {name: _forward(model.eval(), inputs) for name, model in models.items()}

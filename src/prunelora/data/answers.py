@@ -31,7 +31,7 @@ def answers_of(logits: torch.Tensor, labels: torch.Tensor | None, problem_type: 
 
 def labels_of(tokenised: datasets.Dataset) -> np.ndarray:
     """Labels of tokenised rows: (N,) or (N, C); (N, T) where tokens have them, shorter rows filled with IGNORED."""
-    labels = tokenised["labels"]
+    labels = list(tokenised.with_format(None)["labels"])  # Of images, without reading their pixels.
     return stacked([np.asarray(row)[None] for row in labels]) if is_by_token(tokenised) else np.asarray(labels)
 
 

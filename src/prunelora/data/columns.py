@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prunelora.data import checks
+from prunelora.data.images import is_image_cell
 from prunelora.data.settings import DataSettings
 from prunelora.data.tables import Table, describe_columns
 from prunelora.errors import DataError
@@ -35,8 +36,9 @@ class Columns:
         text: Column of the (first) text.
         text_pair: Column of the second text, or None.
         labels: One label column, or the 0/1 columns of a multi-label task; none for language modelling.
-        guessed: Which of "text", "text_pair" and "label" nobody named.
+        guessed: Which of "text" (or "image"), "text_pair" and "label" nobody named.
         by_token: Whether rows are lists of words and of tags.
+        images: Whether the text is none, but an image.
     """
 
     text: str
@@ -44,6 +46,7 @@ class Columns:
     labels: tuple[str, ...]
     guessed: tuple[str, ...]
     by_token: bool = False
+    images: bool = False
 
     @property
     def label(self) -> str:
@@ -59,7 +62,7 @@ class Columns:
     def by_role(self) -> dict[str, str]:
         """What was chosen as text, text_pair and label."""
         pair = {} if self.text_pair is None else {"text_pair": self.text_pair}
-        return {"text": self.text, **pair} | ({"label": self.label} if self.labels else {})
+        return {"image" if self.images else "text": self.text, **pair} | ({"label": self.label} if self.labels else {})
 
 
 def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Columns:
@@ -69,6 +72,9 @@ def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Colum
     second column looks like its pair.
     """
     names = list(table.columns)
+    pictures = [name for name, cells in table.columns.items() if is_image_cell(next(iter(cells), None))]
+    if pictures and settings.text in (None, *pictures):
+        return _image_and_label(pictures, names, settings, where=where)
     if settings.task_type == "causal_lm":
         return _text_alone(table, settings, where=where)
     if settings.task_type == "token_classification" or (settings.task_type == "auto" and _has_words(table, settings)):
@@ -105,6 +111,16 @@ def _text_alone(table: Table, settings: DataSettings, *, where: str) -> Columns:
         return Columns(settings.text, None, (), ())
     (text,) = _guess_texts(table, list(table.columns), want_pair=False, where=where)
     return Columns(text, None, (), ("text",))
+
+
+def _image_and_label(pictures: Sequence[str], names: Sequence[str], settings: DataSettings, *, where: str) -> Columns:
+    if settings.text is None and len(pictures) > 1:
+        raise DataError(f"{where}: the image could be any of {', '.join(pictures)}. Say which with --text.")
+    if settings.text_pair is not None or settings.task_type in ("token_classification", "causal_lm"):
+        raise DataError(f"{where}: column {pictures[0]!r} holds images, which are classified one by one.")
+    labels = _named_labels(settings.label, names, where=where) or (_guess_label(names, settings, where=where),)
+    guessed = [role for role, named in (("image", settings.text), ("label", settings.label)) if named is None]
+    return Columns(settings.text or pictures[0], None, labels, tuple(guessed), images=True)
 
 
 def _has_words(table: Table, settings: DataSettings) -> bool:

@@ -184,7 +184,7 @@ def _check_classes_reach_train(splits: dict[str, Rows], encoded: EncodedLabels, 
 
 
 def _column_notes(columns: Columns) -> list[str]:
-    options = {"text": "--text", "text_pair": "--text-pair", "label": "--label"}
+    options = {"text": "--text", "image": "--text", "text_pair": "--text-pair", "label": "--label"}
     return [
         f"{role} column: {column}" + (f" (guessed; {options[role]} to change)" if role in columns.guessed else "")
         for role, column in columns.by_role.items()

@@ -6,6 +6,7 @@ from typing import Any
 
 from prunelora.data import checks
 from prunelora.data.columns import Columns
+from prunelora.data.images import Picture, is_image_cell
 from prunelora.data.tables import Table
 from prunelora.data.tags import check_tags_fit
 from prunelora.errors import DataError
@@ -16,7 +17,7 @@ class Rows:
     """Columns of equal length.
 
     Attributes:
-        texts: The (first) text of every row; for token classification its list of words.
+        texts: The (first) text of every row; for token classification its list of words; or a Picture.
         pairs: The second text of every row, or None where the task has one text.
         labels: The label of every row: as found, or encoded; None where the task has none.
     """
@@ -40,8 +41,14 @@ class Rows:
     def inputs(self) -> list[tuple[Any, ...]]:
         """What makes two rows the same input: their texts."""
         if self.pairs is None:
-            return [(text if isinstance(text, str) else tuple(text),) for text in self.texts]
+            return [(_identity(text),) for text in self.texts]
         return list(zip(self.texts, self.pairs, strict=True))
+
+
+def _identity(text: Any) -> Any:
+    if isinstance(text, Picture):
+        return text.digest
+    return text if isinstance(text, str) else tuple(text)
 
 
 def read_rows(table: Table, columns: Columns, *, where: str) -> Rows:
@@ -55,6 +62,9 @@ def read_rows(table: Table, columns: Columns, *, where: str) -> Rows:
     options = ["--text", "--text-pair"][: len(columns.texts)] + ["--label"] * len(columns.labels)
     for option, column in zip(options, (*columns.texts, *columns.labels), strict=True):
         checks.check_has_column(column, names, option=option, where=where)
+    if columns.images:
+        pictures = _as_pictures(table.columns[columns.text], column=columns.text, where=where)
+        return Rows(texts=pictures, pairs=None, labels=raw_labels(table, columns))
     if columns.by_token:
         words, tags = (
             _as_words(table.columns[columns.text], column=columns.text, where=where),
@@ -75,6 +85,18 @@ def raw_labels(table: Table, columns: Columns) -> list[Any]:
     if len(columns.labels) == 1:
         return list(table.columns[columns.labels[0]])
     return [list(row) for row in zip(*(table.columns[column] for column in columns.labels), strict=True)]
+
+
+def _as_pictures(values: Sequence[Any], *, column: str, where: str) -> list[Picture]:
+    pictures = []
+    for row, value in enumerate(values, 1):
+        if not is_image_cell(value):
+            raise DataError(f"{where}: row {row:,} of column {column!r} holds no image, but {type(value).__name__}.")
+        try:
+            pictures.append(Picture.of(value))
+        except (DataError, OSError) as error:
+            raise DataError(f"{where}: row {row:,} of column {column!r}: {error}") from error
+    return pictures
 
 
 def _as_words(values: Sequence[Any], *, column: str, where: str) -> list[list[str]]:

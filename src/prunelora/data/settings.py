@@ -25,8 +25,8 @@ class DataSettings(BaseModel):
     data: str | None = Field(
         default=None,
         description="Task data: a .csv, .tsv, .jsonl, .json, .parquet or .conll file; a folder with files named train, "
-        "validation and test of these types, or one saved by datasets.save_to_disk; a name on the Hugging Face hub; "
-        "or rotten-tomatoes, the embedded example.",
+        "validation and test of these types, or one saved by datasets.save_to_disk; a folder of images in folders of "
+        "classes; a name on the Hugging Face hub; or rotten-tomatoes, the embedded example.",
     )
     task: str | None = Field(
         default=None,
@@ -42,7 +42,8 @@ class DataSettings(BaseModel):
         default=None, description="Configuration of a hub data set, such as sst2 of nyu-mll/glue."
     )
     text: str | None = Field(
-        default=None, description="Column with the text, or with lists of words. Guessed from its name when not given."
+        default=None,
+        description="Column with the text, the lists of words, or the images. Guessed from its name when not given.",
     )
     text_pair: str | None = Field(
         default=None,

@@ -9,6 +9,7 @@ import datasets
 from prunelora.data import checks
 from prunelora.data.columns import Columns
 from prunelora.data.embedded import EMBEDDED_DATA, EMBEDDED_LABELS, EMBEDDED_SOURCE, embedded_data_path
+from prunelora.data.images import LABEL, is_image_folder, read_image_folder
 from prunelora.data.settings import DataSettings
 from prunelora.data.tables import Table, read_folder, read_table, tables_of
 from prunelora.errors import DataError
@@ -57,7 +58,8 @@ def read_source(settings: DataSettings) -> Source:
         return _read_embedded()
     path = Path(data).expanduser()
     if path.is_dir():
-        return _by_split(path.resolve().name, read_folder(path), where=str(path))
+        read = _read_images if is_image_folder(path) else read_folder
+        return _by_split(path.resolve().name, read(path), where=str(path))
     if path.exists() or _looks_like_path(data):
         return Source(path.stem, {"train": read_table(path)}, {"train": str(path)})
     asked = f"{data} ({settings.data_config})" if settings.data_config else data
@@ -69,6 +71,11 @@ def read_source(settings: DataSettings) -> Source:
         "--data-config",
     )
     return _by_split(f"{data}/{settings.data_config}" if settings.data_config else data, tables, where=asked)
+
+
+def _read_images(folder: Path) -> dict[str, Table]:
+    found = read_image_folder(folder)
+    return {split: Table(columns, {LABEL: names}) for split, (columns, names) in found.items()}
 
 
 def _looks_like_path(data: str) -> bool:

@@ -8,13 +8,14 @@ from typing import Any
 
 import datasets
 
+from prunelora.data.images import IMAGE, Picture, holds_images
 from prunelora.data.rows import Rows
 from prunelora.models.problem_types import CAUSAL_LM, MULTI_LABEL, REGRESSION, SINGLE_LABEL, TOKENS
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """Three splits of labelled texts, or of texts alone for language modelling.
+    """Three splits of labelled texts or images, or of texts alone for language modelling.
 
     Attributes:
         name: Short name of the task, from the file, folder or hub name.
@@ -58,6 +59,11 @@ class TaskData:
     def by_word(self) -> bool:
         """Whether every row is a list of words, each with a label."""
         return self.problem_type == TOKENS
+
+    @property
+    def of_images(self) -> bool:
+        """Whether every row is an image."""
+        return holds_images(self.train)
 
     @property
     def reported(self) -> dict[str, datasets.Dataset]:
@@ -113,6 +119,8 @@ def as_dataset(rows: Rows, *, problem_type: str) -> datasets.Dataset:
     """Rows with encoded labels as an in-memory `datasets.Dataset`."""
     columns: dict[str, list] = {"text": rows.texts}
     features: dict[str, object] = {"text": _TEXT if problem_type != TOKENS else datasets.Sequence(_TEXT)}
+    if rows.texts and isinstance(rows.texts[0], Picture):
+        columns, features = {IMAGE: [picture.cell for picture in rows.texts]}, {IMAGE: datasets.Image()}
     if rows.pairs is not None:
         columns["text_pair"] = rows.pairs
         features["text_pair"] = _TEXT

@@ -1,32 +1,43 @@
 """Texts turned into tokens, and tokens into batches as `model(**batch)` takes them."""
 
 import random
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import datasets
 import torch
-from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import (
+    BaseImageProcessor,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    PreTrainedTokenizerBase,
+)
 
 from prunelora.data.answers import is_by_token
 from prunelora.data.encoding import encode_rows
+from prunelora.data.images import PixelBatches, holds_images, prepared
+from prunelora.data.images import collate as collate_images
 from prunelora.data.task import TaskData
 from prunelora.errors import DataError
+
+# What makes a model's inputs of rows.
+Processor = PreTrainedTokenizerBase | BaseImageProcessor
 
 # Tokens pass through Python lists once; this many rows at a time keep them small beside the Arrow table they end in.
 ROWS_AT_ONCE = 10_000
 
 
-def tokenise(split: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
+def tokenise(split: datasets.Dataset, tokenizer: Processor, *, max_length: int) -> datasets.Dataset:
     """Tokenise one split of a `TaskData`, truncated to `max_length` and not padded, in memory.
 
     A pair is shortened on its longer side first. Of a word's tokens the first has the word's label. What a language
-    model is to say is the text itself, with the token that ends a text behind it.
+    model is to say is the text itself, with the token that ends a text behind it. Images turn into pixels when they are
+    read (see `prunelora.data.images.prepared`).
 
     Args:
         split: Columns text, optionally text_pair, and label; or lists of words and of labels; or text alone, for
-            language modelling.
-        tokenizer: Tokeniser of the model.
+            language modelling; or image and label.
+        tokenizer: Tokeniser of the model, or its image processor.
         max_length: Longest input in tokens, special tokens included.
 
     Returns:
@@ -36,6 +47,9 @@ def tokenise(split: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *, max
     Raises:
         DataError: If a row gives no tokens at all.
     """
+    if holds_images(split):
+        return prepared(split, cast(BaseImageProcessor, tokenizer))
+    tokenizer = cast(PreTrainedTokenizerBase, tokenizer)
     parts = [
         encode_rows(split.select(range(start, min(start + ROWS_AT_ONCE, len(split)))), tokenizer, max_length, start)
         for start in range(0, max(1, len(split)), ROWS_AT_ONCE)
@@ -43,24 +57,27 @@ def tokenise(split: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *, max
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
 
 
-def batches(
-    tokenised: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *, batch_size: int
-) -> list[dict[str, torch.Tensor]]:
-    """Batches in the order of the rows, each padded to its longest row.
+def batches(tokenised: datasets.Dataset, tokenizer: Processor, *, batch_size: int) -> Sequence[dict[str, torch.Tensor]]:
+    """Batches in the order of the rows, each padded to its longest row; of images made when they are asked for.
 
     Raises:
         DataError: If the tokenizer has no padding token.
     """
+    if holds_images(tokenised):
+        return PixelBatches(tokenised, batch_size)
     collate = collator(tokenised, tokenizer)
     return [dict(collate(rows)) for rows in _chunks(tokenised, batch_size)]
 
 
-def collator(tokenised: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Any]:
+def collator(tokenised: datasets.Dataset, tokenizer: Processor) -> Callable[[list[dict]], Any]:
     """What makes a batch of such rows: inputs padded, and labels too where every token has one.
 
     Raises:
         DataError: If the tokenizer has no padding token.
     """
+    if holds_images(tokenised):
+        return collate_images
+    tokenizer = cast(PreTrainedTokenizerBase, tokenizer)
     if tokenizer.pad_token is None:
         raise DataError(
             f"The tokenizer {tokenizer.name_or_path or type(tokenizer).__name__} has no padding token, so rows cannot "
@@ -73,20 +90,20 @@ def collator(tokenised: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) ->
 
 def calibration_batches(
     task: TaskData,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Processor,
     *,
     rows: int = 1024,
     batch_size: int = 32,
     seed: int = 0,
     max_length: int = 128,
-) -> list[dict[str, torch.Tensor]]:
+) -> Sequence[dict[str, torch.Tensor]]:
     """Batches of a seeded sample of training rows, never of any other split.
 
     Rows are sorted by length, which leaves little padding; scores do not depend on the order.
 
     Args:
         task: The task; only `task.train` is read.
-        tokenizer: Tokeniser of the model.
+        tokenizer: Tokeniser of the model, or its image processor.
         rows: Rows to sample; all where train has fewer.
         batch_size: Rows a batch.
         seed: Seed of the sample.
@@ -98,9 +115,15 @@ def calibration_batches(
     count = min(rows, len(task.train))
     indices = sorted(random.Random(seed).sample(range(len(task.train)), count))
     tokenised = tokenise(task.train.select(indices), tokenizer, max_length=max_length)
+    return batches(tokenised.select(by_length(tokenised)), tokenizer, batch_size=batch_size)
+
+
+def by_length(tokenised: datasets.Dataset) -> list[int]:
+    """Numbers of the rows, shortest first; images, which are of one size, as they stand."""
+    if holds_images(tokenised):
+        return list(range(len(tokenised)))
     lengths = [len(ids) for ids in tokenised["input_ids"]]
-    by_length = sorted(range(count), key=lengths.__getitem__)
-    return batches(tokenised.select(by_length), tokenizer, batch_size=batch_size)
+    return sorted(range(len(lengths)), key=lengths.__getitem__)
 
 
 def _chunks(tokenised: datasets.Dataset, size: int) -> Iterator[list[dict]]:

@@ -11,7 +11,7 @@ from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from prunelora import __version__
 from prunelora.data.embedded import model_source
@@ -45,7 +45,7 @@ def save(
     model: Any,
     folder: Path | str,
     *,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: PreTrainedTokenizerBase | BaseImageProcessor | None = None,
     facts: Mapping[str, Any] | None = None,
     format: Literal["pruned", "dense"] = "pruned",
 ) -> Path:
@@ -61,7 +61,7 @@ def save(
     Args:
         model: What `merge`, `prune_` or `add_adapter` returned.
         folder: Where to; what an earlier call saved there is replaced.
-        tokenizer: Saved beside it, so that the folder works in `transformers.pipeline`.
+        tokenizer: Or an image processor: saved beside it, so that the folder works in `transformers.pipeline`.
         facts: Numbers for the model card, such as accuracy; names to values.
         format: "pruned", the weights as they are; or "dense".
 
@@ -142,32 +142,6 @@ def load(folder: Path | str, *, base: nn.Module | None = None) -> Any:
             f"{WEIGHTS}. Only safetensors are loaded."
         )
     return _load_adapter(path, base) if ADAPTER_CONFIG in names else _load_model(path)
-
-
-def load_tokenizer(folder: Path | str, *, words: bool = False) -> PreTrainedTokenizerBase:
-    """Load the tokenizer saved beside a model.
-
-    Args:
-        folder: Of the model.
-        words: Whether it will be given lists of words. Some are to know then that a space stood before each.
-
-    Raises:
-        CheckpointError: If there is none.
-    """
-    path = Path(folder)
-    if path.is_dir() and not (path / "tokenizer_config.json").exists() and not (path / "tokenizer.json").exists():
-        raise CheckpointError(
-            f"{folder}: no tokenizer there (tokenizer.json, tokenizer_config.json). Pass tokenizer= to prunelora.save, "
-            "or copy the files of the base model's tokenizer into the folder."
-        )
-    try:
-        options = {"add_prefix_space": True} if words else {}
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({_first_line(error)}).") from error
-    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
-        tokenizer.pad_token = tokenizer.eos_token  # As `load_pretrained` tells the model.
-    return tokenizer
 
 
 def _load_model(path: Path) -> PreTrainedModel:

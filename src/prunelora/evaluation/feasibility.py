@@ -19,7 +19,7 @@ from prunelora.data.embedded import model_source
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings, TaskType
 from prunelora.data.tokens import tokenise
-from prunelora.delivery.checkpoints import load_tokenizer
+from prunelora.delivery.processors import load_tokenizer
 from prunelora.errors import CheckpointError, DataError, UnsupportedModelError
 from prunelora.evaluation.latency_cache import latency_model_for
 from prunelora.evaluation.latency_model import LatencySettings
@@ -28,7 +28,7 @@ from prunelora.evaluation.training_cost import Training, TrainingCost, training_
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.device import best_device
-from prunelora.models.inputs import longest_input
+from prunelora.models.inputs import image_tokens, longest_input, reads_images
 from prunelora.models.loading import describe_task_, task_class
 from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.planning.cost_tables import CostTable, macs_table, parameters_table
@@ -181,7 +181,7 @@ class Feasibility:
         return (
             f"data: {data['rows']['train']} training rows, "
             + "".join(f"{data['rows'][split]} {split} rows, " for split in rates)
-            + f"median length {data['median_tokens']:.0f} tokens"
+            + (f"median length {data['median_tokens']:.0f} tokens" if data["median_tokens"] else "images")
             + "".join(
                 f", majority-class rate {rate:.1%}" + (f" ({split})" if len(rates) > 1 else "")
                 for split, rate in rates.items()
@@ -237,6 +237,9 @@ def check(
     kind = task_class(config, facts["problem_type"] if facts else SINGLE_LABEL, model)
     with torch.device("meta"):
         shell = kind.from_config(config)
+    if reads_images(shell):
+        tokens = image_tokens(shell)
+        latency = latency and latency.model_copy(update={"tokens": tokens})
     whole = dissect(shell).architecture
     num_parameters = sum(parameter.numel() for parameter in shell.parameters())
     in_time = any(planning.get(name) is not None for name in _TIMES)
@@ -276,12 +279,14 @@ def _look_at_data(source: DataSettings, config: Any, tokenizer_source: str) -> d
     """Numbers of rows and their lengths; the configuration gets the labels."""
     rows = load_task(source)
     describe_task_(config, label_names=rows.label_names, problem_type=rows.problem_type)
-    tokenizer = load_tokenizer(tokenizer_source, words=rows.by_word)
-    lengths = [len(ids) for ids in tokenise(rows.train, tokenizer, max_length=_LONGEST_ROW)["input_ids"]]
+    lengths = None
+    if not rows.of_images:
+        tokenizer = load_tokenizer(tokenizer_source, words=rows.by_word)
+        lengths = [len(ids) for ids in tokenise(rows.train, tokenizer, max_length=_LONGEST_ROW)["input_ids"]]
     splits = {"train": rows.train, "validation": rows.validation} | rows.reported
     return {
         "rows": {name: len(split) for name, split in splits.items()},
-        "median_tokens": statistics.median(lengths),
+        "median_tokens": statistics.median(lengths) if lengths else None,
         "majority_rate": rows.majority_rate,
         "majority_rates": rows.majority_rates,
         "problem_type": rows.problem_type,
@@ -317,7 +322,8 @@ def _training(
     step_tokens, steps = tokens, None
     if facts is not None and source is not None:
         longest = min(source.max_length, longest_input(dense) or source.max_length)
-        step_tokens = min(round(facts["median_tokens"]), longest)
+        if facts["median_tokens"]:
+            step_tokens = min(round(facts["median_tokens"]), longest)
         steps = math.ceil(facts["rows"]["train"] / rows)
     models = {
         "lora": training.ready(copy.deepcopy(dense), None),

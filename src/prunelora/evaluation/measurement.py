@@ -17,7 +17,7 @@ from prunelora.evaluation.latency import Spread, Timing, interleaved, ratio
 from prunelora.evaluation.machine import describe_machine
 from prunelora.evaluation.memory import saved_for_backward_bytes
 from prunelora.models.device import device_of, on_device
-from prunelora.models.inputs import longest_input, random_inputs
+from prunelora.models.inputs import image_tokens, longest_input, random_inputs, reads_images
 from prunelora.models.problem_types import BY_TOKEN, MULTI_LABEL, REGRESSION, problem_type_of
 from prunelora.models.state import left_as_found
 
@@ -32,7 +32,7 @@ class Cost:
 
     Attributes:
         parameters: By place.
-        macs: Of the blocks, for one example of 128 tokens.
+        macs: Of the blocks, for one example of 128 tokens, or one image.
         weight_bytes: Memory of the parameters.
         saved_for_backward_bytes: What autograd keeps in one training step of all weights; None if it was not counted.
     """
@@ -116,6 +116,7 @@ class Measurement:
             now, before = value(self.model), value(self.base) if self.base else None
             if now is not None:
                 share = f"{now / before:.3f}" if before else ""
+                title = title.format(tokens=self.settings["macs_tokens"])
                 lines.append(_row(title, show(before) if before is not None else "", show(now), share))
         lines += ["", _row("latency, median of rounds", "base", "model", "model/base (quartiles)")]
         for one in self.latencies:
@@ -168,7 +169,7 @@ def measure(
         ExportError: If an exported model cannot be opened.
     """
     longest = min((n for n in map(longest_input, _present(model, base)) if n is not None), default=None)
-    chosen = _chosen_sizes(sizes, longest)
+    chosen = _chosen_sizes(sizes, longest) if sizes is not None else sizes_for(model, longest=longest)
     training = (training_batch_size, training_tokens if longest is None else min(training_tokens, longest))
     threads = torch.get_num_threads()
     sessions = {
@@ -190,7 +191,7 @@ def measure(
             "warmup": warmup,
             "repeats": repeats,
             "max_seconds": max_seconds,
-            "macs_tokens": MACS_TOKENS,
+            "macs_tokens": macs_tokens(model),
             "training_batch_size": training[0],
             "training_tokens": training[1],
             "seed": seed,
@@ -203,10 +204,30 @@ def _present(*models: nn.Module | None) -> list[nn.Module]:
     return [one for one in models if one is not None]
 
 
-def _chosen_sizes(sizes: Sequence[tuple[int, int]] | None, longest: int | None) -> list[tuple[int, int]]:
-    if sizes is None:
-        fitting = [size for size in DEFAULT_SIZES if longest is None or size[1] <= longest]
-        return fitting or [(batch_size, longest or 1) for batch_size in sorted({one for one, _ in DEFAULT_SIZES})]
+def sizes_for(
+    model: nn.Module, sizes: Sequence[tuple[int, int]] = DEFAULT_SIZES, *, longest: int | None = None
+) -> list[tuple[int, int]]:
+    """Sizes (B, T) that a model can be timed at: those for which it has positions; images have one length.
+
+    Args:
+        model: Of a supported family.
+        sizes: What is wanted.
+        longest: Most tokens, where others than the model's own positions bound them.
+    """
+    batch_sizes = sorted({one for one, _ in sizes})
+    if reads_images(model):
+        return [(batch_size, image_tokens(model)) for batch_size in batch_sizes]
+    most = longest if longest is not None else longest_input(model)
+    fitting = [size for size in sizes if most is None or size[1] <= most]
+    return fitting or [(batch_size, most or 1) for batch_size in batch_sizes]
+
+
+def macs_tokens(model: nn.Module) -> int:
+    """Tokens that MACs are counted for: 128, and of images as many as they become."""
+    return image_tokens(model) if reads_images(model) else MACS_TOKENS
+
+
+def _chosen_sizes(sizes: Sequence[tuple[int, int]], longest: int | None) -> list[tuple[int, int]]:
     too_long = [size for size in sizes if longest is not None and size[1] > longest]
     if too_long:
         raise UnsupportedModelError(
@@ -219,7 +240,7 @@ def _chosen_sizes(sizes: Sequence[tuple[int, int]] | None, longest: int | None) 
 def _cost(model: nn.Module, training: tuple[int, int], seed: int) -> Cost:
     return Cost(
         parameters=parameters(model),
-        macs=macs(model, tokens=MACS_TOKENS).total,
+        macs=macs(model, tokens=macs_tokens(model)).total,
         weight_bytes=weight_bytes(model),
         saved_for_backward_bytes=_saved_bytes(model, training, seed) if training[0] else None,
     )
@@ -308,7 +329,7 @@ def _count(count: float) -> str:
 _COST_ROWS: tuple[tuple[str, Callable[[Cost], int | None], Callable[[float], str]], ...] = (
     ("parameters", lambda cost: cost.parameters.total, _count),
     ("parameters in heads and neurons", lambda cost: cost.parameters.blocks, _count),
-    (f"MACs of the blocks, {MACS_TOKENS} tokens", lambda cost: cost.macs, _count),
+    ("MACs of the blocks, {tokens} tokens", lambda cost: cost.macs, _count),
     ("weights", lambda cost: cost.weight_bytes, _bytes),
     ("saved for backward, all trained", lambda cost: cost.saved_for_backward_bytes, _bytes),
 )

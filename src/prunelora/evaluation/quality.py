@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from prunelora.data.answers import answers_of, labels_of, stacked
 from prunelora.data.metrics import metrics
-from prunelora.data.tokens import batches
+from prunelora.data.tokens import Processor, batches, by_length
 from prunelora.models.device import on_device
 from prunelora.models.problem_types import label_names_of
 from prunelora.models.state import left_as_found
@@ -20,7 +19,7 @@ from prunelora.models.state import left_as_found
 def evaluate(
     model: nn.Module,
     tokenised: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Processor,
     *,
     problem_type: str,
     batch_size: int = 64,
@@ -44,7 +43,7 @@ def evaluate(
 def predict_rows(
     model: nn.Module,
     tokenised: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Processor,
     *,
     problem_type: str | None = None,
     batch_size: int = 64,
@@ -56,8 +55,8 @@ def predict_rows(
         language model. Float32.
     """
     # Rows of one length together: less padding.
-    order = np.argsort([len(ids) for ids in tokenised["input_ids"]], kind="stable")
-    ordered = predict(model, batches(tokenised.select(order.tolist()), tokenizer, batch_size=batch_size), problem_type)
+    order = by_length(tokenised)
+    ordered = predict(model, batches(tokenised.select(order), tokenizer, batch_size=batch_size), problem_type)
     answers = np.empty_like(ordered)
     answers[order] = ordered
     return answers

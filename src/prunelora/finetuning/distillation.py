@@ -7,6 +7,7 @@ from datasets import Dataset
 from torch.nn import functional
 from transformers import Trainer
 
+from prunelora.data.images import holds_images
 from prunelora.errors import DataError
 from prunelora.models.problem_types import SINGLE_LABEL
 
@@ -24,6 +25,8 @@ def check_teacher(train: Dataset, problem_type: str) -> None:
             f"distillation needs a teacher's logits for every training row: a column {TEACHER!r}, found "
             f"{', '.join(train.column_names)}. Add it, or set distillation=0."
         )
+    if holds_images(train):
+        raise DataError("distillation is for texts; these rows are images. Set distillation=0.")
     if problem_type != SINGLE_LABEL:
         raise DataError(f"distillation is for one label a row; this task is {problem_type}. Set distillation=0.")
 

@@ -20,7 +20,6 @@ from peft import PeftModel
 from torch import nn
 from transformers import (
     EarlyStoppingCallback,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
     Trainer,
@@ -31,8 +30,9 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
 from prunelora.data.answers import answers_of
+from prunelora.data.images import holds_images
 from prunelora.data.metrics import choosing_metrics, default_metrics, metrics
-from prunelora.data.tokens import collator
+from prunelora.data.tokens import Processor, collator
 from prunelora.errors import DataError, MissingExtraError
 from prunelora.finetuning.adapter import trainable_parameters
 from prunelora.finetuning.distillation import DistillingTrainer, check_teacher
@@ -73,7 +73,7 @@ def finetune(
     train: Dataset,
     validation: Dataset,
     *,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Processor,
     settings: FineTuneSettings | None = None,
     checkpoints: Path | str | None = None,
     logs: Path | str = "tensorboard",
@@ -89,9 +89,9 @@ def finetune(
     Args:
         model: What `add_adapter` returned; or any model with a loss, whose trainable weights are then trained.
         train: Tokenised rows (see `prunelora.data.tokens.tokenise`): input_ids, attention_mask, labels; for
-            distillation teacher_logits too.
+            distillation teacher_logits too; or prepared images.
         validation: Tokenised rows that pick the best checkpoint.
-        tokenizer: For padding.
+        tokenizer: For padding; of images the processor that made them.
         settings: How to train; by keyword as well: `finetune(..., epochs=3, learning_rate=1e-3)`.
         checkpoints: Folder for checkpoints. A training that was stopped goes on from the last one there. A temporary
             folder if not given.
@@ -138,7 +138,7 @@ def finetune(
         )
     trainer = kind(
         model=model,
-        args=_arguments(settings, folder, chooses, len(train), seed, progress),
+        args=_arguments(settings, folder, chooses, train, seed, progress),
         train_dataset=train,
         eval_dataset={"validation": validation},
         processing_class=tokenizer,
@@ -183,8 +183,9 @@ def finetune(
 
 
 def _arguments(
-    settings: FineTuneSettings, folder: Path, main_metric: str, rows: int, seed: int, progress: bool
+    settings: FineTuneSettings, folder: Path, main_metric: str, train: Dataset, seed: int, progress: bool
 ) -> TrainingArguments:
+    rows, images = len(train), holds_images(train)
     rows_per_step = settings.batch_size * _num_processes()
     steps_per_epoch = max(1, math.ceil(rows / rows_per_step) // settings.accumulation_steps)
     total_steps = math.ceil(settings.epochs * steps_per_epoch)
@@ -214,7 +215,7 @@ def _arguments(
         logging_strategy="steps",
         logging_steps=max(1, min(25, every)),
         bf16=settings.precision == "bfloat16" or (settings.precision == "auto" and bf16_gpu),
-        train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
+        train_sampling_strategy="group_by_length" if settings.group_by_length and not images else "random",
         report_to=[],
         seed=seed,
         data_seed=seed,
@@ -222,7 +223,8 @@ def _arguments(
         dataloader_pin_memory=torch.cuda.is_available(),
         use_cpu=best_device().type == "cpu",  # Otherwise several processes on CPUs would not know of each other.
         label_names=["labels"],
-        remove_unused_columns=not settings.distillation,  # The teacher's logits are no input of the model.
+        # The teacher's logits are no input of the model, and images turn into some only when they are read.
+        remove_unused_columns=not (settings.distillation or images),
         **checkpointing,
     )
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 
+from prunelora.errors import UnsupportedModelError
 from prunelora.models.families import family_of_model_type
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -43,6 +44,14 @@ def longest_input(model: nn.Module) -> int | None:
             # RoBERTa counts positions from behind the padding index: 514 rows are 512 positions.
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     return None
+
+
+def image_tokens(model: nn.Module) -> int:
+    """Vectors that an image becomes in a model that reads images: its patches, and the tokens that the model adds."""
+    for name, parameter in model.named_parameters():
+        if name.rpartition(".")[2] == "position_embeddings":
+            return int(parameter.shape[1])
+    raise UnsupportedModelError(f"{type(model).__name__} has no position_embeddings to tell an image's length from.")
 
 
 def random_inputs(

@@ -160,21 +160,26 @@ def _errors_only() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
 
 
-def check_reads_texts(source: str | Path) -> None:
-    """Hold that a model takes texts, which is what the stages of a run prepare.
+def check_reads(source: str | Path, *, images: bool) -> None:
+    """Hold that a model takes what the rows of a task are.
+
+    Args:
+        source: Folder or hub name.
+        images: Whether the rows are images, and not texts.
 
     Raises:
-        UnsupportedModelError: If it is of a family that reads images.
+        UnsupportedModelError: If it does not.
     """
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError):
         return  # What is wrong there is said when it is loaded.
     family = family_of_model_type(config.model_type)
-    if family is not None and family.images:
+    if family is not None and family.images != images:
+        reads, are = ("images", "texts") if family.images else ("texts", "images")
         raise UnsupportedModelError(
-            f"{source} is a {family.title}, which reads images; runs prepare texts. Score, cut, adapt and save it from "
-            "Python, with batches of pixel_values and labels."
+            f"{source} is a {family.title}, which reads {reads}, and the rows of the task are {are}. Give another "
+            "model, or other data."
         )
 
 

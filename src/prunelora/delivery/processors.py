@@ -1,0 +1,61 @@
+"""What is saved beside a model to make its inputs: a tokenizer, or an image processor."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerBase
+
+from prunelora.data.task import TaskData
+from prunelora.errors import CheckpointError
+
+
+def load_processor(folder: Path | str, task: TaskData) -> Any:
+    """Load what makes a model's inputs of a task's rows.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    return load_image_processor(folder) if task.of_images else load_tokenizer(folder, words=task.by_word)
+
+
+def load_image_processor(folder: Path | str) -> Any:
+    """Load the image processor saved beside a model.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    try:
+        return AutoImageProcessor.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder}: no image processor can be loaded there ({str(error).strip().splitlines()[0]}). Copy "
+            "preprocessor_config.json of the base model into the folder."
+        ) from error
+
+
+def load_tokenizer(folder: Path | str, *, words: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer saved beside a model.
+
+    Args:
+        folder: Of the model.
+        words: Whether it will be given lists of words. Some are to know then that a space stood before each.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    path = Path(folder)
+    if path.is_dir() and not (path / "tokenizer_config.json").exists() and not (path / "tokenizer.json").exists():
+        raise CheckpointError(
+            f"{folder}: no tokenizer there (tokenizer.json, tokenizer_config.json). Pass tokenizer= to prunelora.save, "
+            "or copy the files of the base model's tokenizer into the folder."
+        )
+    try:
+        options = {"add_prefix_space": True} if words else {}
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder}: the tokenizer cannot be loaded ({str(error).strip().splitlines()[0]})."
+        ) from error
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token  # As `load_pretrained` tells the model.
+    return tokenizer
