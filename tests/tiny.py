@@ -12,7 +12,7 @@ from transformers import (
 from prunelora.models.families import FAMILIES
 from prunelora.planning.plan import Plan
 
-LAYERS, HEADS, HEAD_DIM, NEURONS, VOCABULARY, PAD = 3, 4, 6, 20, 50, 1
+LAYERS, HEADS, HEAD_DIM, NEURONS, VOCABULARY, PAD, END = 3, 4, 6, 20, 50, 1, 2
 HIDDEN = HEADS * HEAD_DIM
 
 _SHAPE = {
@@ -25,7 +25,7 @@ _SHAPE = {
     "pad_token_id": PAD,
 }
 # Words that decoders begin and end with by default lie outside the tiny vocabulary.
-_ENDS = {"bos_token_id": 0, "eos_token_id": 2}
+_ENDS = {"bos_token_id": 0, "eos_token_id": END}
 # Two query heads share each of the HEADS key and value heads, which are what stays or goes.
 _GROUPED = _SHAPE | _ENDS | {"num_attention_heads": 2 * HEADS, "num_key_value_heads": HEADS, "head_dim": HEAD_DIM}
 # Nine patches an image.
@@ -37,6 +37,22 @@ _IMAGES = {
     "image_size": 12,
     "patch_size": 4,
     "num_channels": 3,
+}
+# The decoder has another number of layers, and of neurons, than the encoder.
+_ENCODER_DECODER = {
+    "d_model": HIDDEN,
+    "encoder_layers": LAYERS,
+    "decoder_layers": 2,
+    "encoder_attention_heads": HEADS,
+    "decoder_attention_heads": HEADS,
+    "encoder_ffn_dim": NEURONS,
+    "decoder_ffn_dim": NEURONS - 4,
+    "max_position_embeddings": 40,
+    "vocab_size": VOCABULARY,
+    "pad_token_id": PAD,
+    "bos_token_id": 0,
+    "eos_token_id": END,
+    "decoder_start_token_id": END,
 }
 # Families whose attention has no implementation through torch's own.
 EAGER_ONLY = ("deberta-v2", "mpnet")
@@ -81,11 +97,28 @@ _CONFIGS = {
     "qwen3": _GROUPED,
     "gemma": _GROUPED,
     "phi3": _GROUPED,
+    "bart": _ENCODER_DECODER,
+    "mbart": _ENCODER_DECODER,
+    "t5": {
+        "d_model": HIDDEN,
+        "d_kv": HEAD_DIM,
+        "d_ff": NEURONS,
+        "num_heads": HEADS,
+        "num_layers": LAYERS,
+        "num_decoder_layers": 2,
+        "feed_forward_proj": "gated-gelu",
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 6,
+        "vocab_size": VOCABULARY,
+        "pad_token_id": PAD,
+        "decoder_start_token_id": 0,
+        "eos_token_id": END,
+    },
 }
 
 
-def tiny_config(family: str, *, num_labels: int = 3, problem_type: str = "single_label_classification"):
-    config = AutoConfig.for_model(family, **_CONFIGS[family])
+def tiny_config(family: str, *, num_labels: int = 3, problem_type: str = "single_label_classification", **changed):
+    config = AutoConfig.for_model(family, **_CONFIGS[family] | changed)
     config.num_labels = num_labels
     config.problem_type = problem_type
     if family == "deit":
@@ -101,9 +134,10 @@ def tiny_model(
     seed: int = 0,
     num_labels: int = 3,
     problem_type: str = "single_label_classification",
+    **changed,
 ) -> PreTrainedModel:
-    """A random model with weights large enough that every head and neuron matters."""
-    config = tiny_config(family, num_labels=num_labels, problem_type=problem_type)
+    """A random model with weights large enough that every head and neuron matters; `changed` of its configuration."""
+    config = tiny_config(family, num_labels=num_labels, problem_type=problem_type, **changed)
     if family in EAGER_ONLY:
         attention = "eager"
     # Made in its dtype: what is no weight, such as rotations, would stay as it is in `.to(dtype)`.
@@ -135,6 +169,8 @@ def tiny_batch(
         length = int(torch.randint(3, tokens + 1, (1,), generator=generator))
         mask[row, length:] = 0
         ids[row, length:] = PAD
+        if FAMILIES[family].encoder_decoder:
+            ids[row, length - 1] = END  # Its head reads this token.
     if problem_type == "regression":
         labels = torch.randn(size, generator=generator, dtype=torch.float64)
     elif problem_type == "multi_label_classification":
@@ -158,8 +194,15 @@ def logits(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return model(**{name: value for name, value in batch.items() if name != "labels"}).logits
 
 
+# Layers that lose all heads; the last two are there in encoder-decoders only.
+HEADLESS = (1, LAYERS, LAYERS + 3)
+
+
 def random_plan(model, *, seed: int = 0, empty: bool = True, ranks: bool = True) -> Plan:
-    """A plan that cuts here and there; with `empty`, one layer loses all heads and another all neurons."""
+    """A plan that cuts here and there; with `empty`, one layer loses all heads and another all neurons.
+
+    Of an encoder-decoder one does in the encoder, one in the decoder, and one in what the decoder reads of the encoder.
+    """
     from prunelora.models.anatomy import dissect
 
     lineage = dissect(model).lineage
@@ -174,9 +217,11 @@ def random_plan(model, *, seed: int = 0, empty: bool = True, ranks: bool = True)
 
     heads, neurons = [some(ids) for ids in lineage.heads], [some(ids) for ids in lineage.neurons]
     if empty:
-        heads[1], neurons[2] = (), ()
+        for layer in HEADLESS:
+            heads[layer : layer + 1] = [()] * len(heads[layer : layer + 1])
+        neurons[2] = ()
     rank_of = {
-        name: tuple(int(r) for r in rng.integers(1, 5, size=LAYERS)) for name in ("query", "key", "value", "output")
+        name: tuple(int(r) for r in rng.integers(1, 5, size=len(heads))) for name in ("query", "key", "value", "output")
     }
     return Plan(base=lineage.base, heads=tuple(heads), neurons=tuple(neurons), ranks=rank_of if ranks else {})
 

@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModel
 
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
-from prunelora.models.families import FAMILIES, Family
+from prunelora.models.families import FAMILIES
+from prunelora.models.family import Family
 from prunelora.planning.costs import ceiling, head_parameters, neuron_parameters
 
 TOKENS = 128

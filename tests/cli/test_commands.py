@@ -15,7 +15,8 @@ from tiny import random_plan, tiny_model
 import prunelora as pl
 from prunelora.finetuning.adapter import trainable_parameters
 from prunelora.models.anatomy import dissect
-from prunelora.models.families import FAMILIES, PROJECTIONS
+from prunelora.models.families import FAMILIES
+from prunelora.models.family import PROJECTIONS
 from prunelora.models.loading import load_pretrained
 from prunelora.planning.plan import Plan
 

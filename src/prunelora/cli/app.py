@@ -284,10 +284,10 @@ def families(json: Json = False) -> None:
             family.title,
             ", ".join(family.model_types),
             family.unit_of_attention,
-            "gated neuron" if family.gate else "neuron",
+            family.unit_of_feed_forward,
             "images" if family.images else "texts",
             "yes" if family.onnx else "no",
-            "yes" if family.decoder else "",
+            "yes" if family.generates else "",
         )
         for family in FAMILIES.values()
     ]
