@@ -189,10 +189,12 @@ def test_families_lists_the_table(prunelora):
     _, out, _ = prunelora("families", "--json")
     rows = {row["family"]: row for row in json.loads(out)}
     assert rows.keys() == FAMILIES.keys()
-    assert len(rows) >= 21
+    assert len(rows) >= 24
     assert {row["task"] for row in rows.values()} == {"sequence classification", "image classification"}
     assert rows["llama"]["grouped_queries"]
-    assert [rows[name]["generates"] for name in ("llama", "bert")] == [True, False]
+    assert [rows[name]["generates"] for name in ("llama", "bert", "t5")] == [True, False, True]
+    assert {name for name, row in rows.items() if row["encoder_decoder"]} == {"bart", "mbart", "t5"}
+    assert not rows["mbart"]["onnx"]
     _, out, _ = prunelora("families")
     assert "DistilBERT" in out
 

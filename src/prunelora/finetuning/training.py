@@ -139,6 +139,7 @@ def finetune(
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=lambda output: _judge(output, problem_type),
+        preprocess_logits_for_metrics=_logits_alone,
         callbacks=[clock, *_chosen_callbacks(settings, Path(logs))],
     )
     # The Trainer's own ways of showing progress print a dict at every log.
@@ -254,9 +255,14 @@ def _num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def _logits_alone(outputs: Any, _: Any) -> torch.Tensor:
+    """Of a batch's outputs; an encoder-decoder also gives hidden states, which would be kept for all rows."""
+    logits: torch.Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
+    return logits
+
+
 def _judge(output: EvalPrediction, problem_type: str) -> dict[str, float]:
-    logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
-    return metrics(logits, output.label_ids, problem_type)  # type: ignore[arg-type]
+    return metrics(output.predictions, output.label_ids, problem_type)  # type: ignore[arg-type]
 
 
 def _plain(entry: dict[str, Any]) -> dict[str, float]:

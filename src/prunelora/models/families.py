@@ -256,6 +256,7 @@ _MBART = replace(
     outer_norms=(*_BART.outer_norms, "encoder.layer_norm", "decoder.layer_norm"),
     prenorm=True,
     last_norm="encoder.layer_norm",
+    onnx=False,  # What its decoder reads is made by a `squeeze` that an exported graph does for one size of batch.
     stacks=tuple(replace(stack, prenorm=True) for stack in _BART.stacks),
 )
 _T5 = Family(
