@@ -62,17 +62,11 @@ def test_an_encoder_decoder_learns_and_only_its_logits_are_kept(tokenizer, monke
     judged = []
     known = training.metrics
     monkeypatch.setattr(training, "metrics", lambda found, *others: judged.append(found) or known(found, *others))
-    with_ends = [
-        each.map(lambda row: {"input_ids": [*row["input_ids"][:-1], END]}) for each in (rows(32, 0), rows(8, 1))
-    ]
-    pl.finetune(
-        pl.add_adapter(pl.prune_(model, plan), plan),
-        *with_ends,
-        tokenizer=tokenizer,
-        progress=False,
-        batch_size=8,
-        epochs=1,
+    train, validation = (
+        part.map(lambda row: {"input_ids": [*row["input_ids"][:-1], END]}) for part in (rows(32, 0), rows(8, 1))
     )
+    adapted = pl.add_adapter(pl.prune_(model, plan), plan)
+    pl.finetune(adapted, train, validation, tokenizer=tokenizer, progress=False, batch_size=8, epochs=1)
     assert judged
     assert {found.shape for found in judged} == {(8, 2)}
 

@@ -108,10 +108,11 @@ def stock_class(model: nn.Module) -> type[PreTrainedModel]:
 
 def auto_classes(model: nn.Module) -> Iterator[tuple[str, str]]:
     """Names of the Auto classes that know the model's family, and of the class that each makes of it."""
-    family = family_of_model_type(model.config.model_type)
+    config: Any = model.config
+    family = family_of_model_type(config.model_type)
     for name in AUTO_CLASSES_OF_ENCODER_DECODERS if family and family.encoder_decoder else AUTO_CLASSES:
         mapping = getattr(transformers, name)._model_mapping
-        kinds = mapping.get(type(model.config), None)
+        kinds = mapping.get(type(config), None)
         if kinds is not None:
             yield name, (kinds[0] if isinstance(kinds, tuple) else kinds).__name__
 
