@@ -38,7 +38,7 @@ _IMAGES = {
     "patch_size": 4,
     "num_channels": 3,
 }
-# The decoder has another number of layers, and of neurons, than the encoder.
+# The decoder has another number of layers than the encoder.
 _ENCODER_DECODER = {
     "d_model": HIDDEN,
     "encoder_layers": LAYERS,
@@ -46,7 +46,7 @@ _ENCODER_DECODER = {
     "encoder_attention_heads": HEADS,
     "decoder_attention_heads": HEADS,
     "encoder_ffn_dim": NEURONS,
-    "decoder_ffn_dim": NEURONS - 4,
+    "decoder_ffn_dim": NEURONS,
     "max_position_embeddings": 40,
     "vocab_size": VOCABULARY,
     "pad_token_id": PAD,

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tiny import END, LAYERS, largest_difference, logits, random_plan, tiny_batch, tiny_config, tiny_model
+from tiny import END, LAYERS, NEURONS, largest_difference, logits, random_plan, tiny_batch, tiny_config, tiny_model
 from transformers import BartForCausalLM, BartModel, T5EncoderModel
 
 import prunelora as pl
@@ -80,6 +80,15 @@ def test_a_copy_of_a_cut_model_has_its_own_table():
                 parameter.zero_()
     assert torch.equal(logits(pruned, batch), before)
     assert largest_difference(logits(copied, batch), before) > 1e-3
+
+
+def test_a_decoder_with_fewer_neurons_than_the_encoder_is_cut_alike():
+    model, batch = tiny_model("bart", decoder_ffn_dim=NEURONS - 4), tiny_batch(family="bart")
+    plan = random_plan(model)
+    assert plan.base.num_neurons == (NEURONS,) * LAYERS + (0, NEURONS - 4) * 2
+    with pl.masked(model, plan):
+        expected = logits(model, batch)
+    assert largest_difference(logits(pl.prune_(model, plan), batch), expected) < 1e-12
 
 
 def test_heads_of_two_sizes_are_an_error():
