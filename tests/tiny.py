@@ -4,7 +4,9 @@ import numpy as np
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
 )
@@ -149,6 +151,21 @@ def tiny_model(
             shift = 1.0 if ("norm" in name.lower() and name.endswith("weight")) or "layer_scale" in name else 0.0
             parameter.copy_(shift + 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     model.config.name_or_path = f"tiny-{family}"
+    return model
+
+
+def language_model(family: str, seed: int = 0):
+    """A random one whose words depend on every head and neuron."""
+    kind = AutoModelForSeq2SeqLM if FAMILIES[family].encoder_decoder else AutoModelForCausalLM
+    model = kind.from_config(tiny_config(family), dtype=torch.float64).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            shift = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
+            parameter.copy_(shift + 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+            if "norm" in name and name.endswith("bias"):
+                parameter.zero_()  # The last norm's would choose the words alone.
+    model.generation_config.eos_token_id = None  # Every example is as long as was asked.
     return model
 
 

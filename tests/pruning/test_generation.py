@@ -4,8 +4,7 @@ import copy
 
 import pytest
 import torch
-from tiny import LAYERS, PAD, VOCABULARY, largest_difference, random_plan, tiny_config
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from tiny import LAYERS, PAD, VOCABULARY, language_model, largest_difference, random_plan
 
 import prunelora as pl
 from prunelora.models.anatomy import dissect
@@ -15,21 +14,6 @@ from prunelora.planning.plan import Plan
 GENERATING = sorted(name for name, row in FAMILIES.items() if row.generates)
 PROMPT = torch.tensor([[5, 9, 11, 30], [7, 8, 21, 44]])
 SHORT = torch.tensor([[21, 44]])
-
-
-def language_model(family: str, seed: int = 0):
-    """A random one whose words depend on every head and neuron."""
-    kind = AutoModelForSeq2SeqLM if FAMILIES[family].encoder_decoder else AutoModelForCausalLM
-    model = kind.from_config(tiny_config(family), dtype=torch.float64).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            shift = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
-            parameter.copy_(shift + 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-            if "norm" in name and name.endswith("bias"):
-                parameter.zero_()  # The last norm's would choose the words alone.
-    model.generation_config.eos_token_id = None  # Every example is as long as was asked.
-    return model
 
 
 def continued(model, prompt: torch.Tensor = PROMPT, *, use_cache: bool) -> torch.Tensor:
