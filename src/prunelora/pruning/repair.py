@@ -4,7 +4,7 @@ A block that lost heads or neurons adds less into the residual stream. Its outpu
 projection, are the two linear maps that can make up for it without any training: each is re-solved by damped least
 squares on calibration rows, layer by layer, from the pruned model's own inputs. What is wanted is the dense model's
 residual stream behind the projection, so that every projection also corrects what the layers before it still get wrong.
-Labels are not used.
+Labels are not used, unless a decoder reads them.
 
 For weights W (D, K) that were W0 after the cut, inputs x (K,), the pruned model's residual stream r (D,) that the
 projection's output is added to, and the dense model's r' + y' (D,) behind the addition, over all real tokens::
@@ -100,8 +100,9 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch]) -> Rep
     Args:
         model: After `prune_`.
         dense: The model it was cut from, with the same blocks; it is not changed.
-        batches: Dicts as `model(**batch)` takes them; labels are ignored. A few hundred training rows; more tokens than
-            the projections are wide, or the old weights stay nearly as they are.
+        batches: Dicts as `model(**batch)` takes them; labels are ignored, unless an encoder-decoder's decoder reads
+            them. A few hundred training rows; more tokens than the projections are wide, or the old weights stay nearly
+            as they are.
 
     Returns:
         What was done to every projection.
