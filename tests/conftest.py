@@ -39,7 +39,7 @@ def own_cache(tmp_path_factory):
 
 
 # One family of every layout is tried every time; those that share their layout with one of these are slow tests.
-LIKE_ANOTHER = {"xlm-roberta", "camembert", "deit", "nomic_bert", "mistral", "qwen2", "qwen3", "gemma"}
+LIKE_ANOTHER = {"xlm-roberta", "camembert", "deit", "nomic_bert", "mistral", "qwen2", "qwen3", "gemma", "mbart"}
 
 
 @pytest.fixture(

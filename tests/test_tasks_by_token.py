@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import prunelora as pl
 from prunelora.delivery.processors import load_tokenizer
 from prunelora.errors import UnsupportedModelError
-from prunelora.models.loading import load_pretrained
-from prunelora.models.problem_types import CAUSAL_LM, TOKENS, problem_type_of
+from prunelora.models.families import FAMILIES
+from prunelora.models.loading import load_pretrained, task_class
+from prunelora.models.problem_types import CAUSAL_LM, SINGLE_LABEL, TOKENS, problem_type_of
 from prunelora.pipeline import execute
 from prunelora.recipe import load_recipe
 
@@ -126,6 +127,18 @@ def test_an_adapter_finds_its_model_again(kind, encoder, decoder, tmp_path):
     batch = {"input_ids": torch.randint(3, 40, (2, 7)), "attention_mask": torch.ones(2, 7, dtype=torch.long)}
     pl.save(tuned, tmp_path / "adapter")
     assert largest_difference(logits(tuned, batch), logits(pl.load(tmp_path / "adapter"), batch)) < 1e-5
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_familys_tasks_are_those_that_transformers_has_heads_for(name):
+    config = tiny_config(name)
+    for problem_type, head in ((TOKENS, TOKENS), (CAUSAL_LM, CAUSAL_LM), (SINGLE_LABEL, None)):
+        if head in FAMILIES[name].tasks or head is None:
+            model = task_class(config, problem_type, name).from_config(config)
+            assert problem_type_of(model) == problem_type
+        else:
+            with pytest.raises(UnsupportedModelError, match="has no head for"):
+                task_class(config, problem_type, name)
 
 
 @pytest.mark.parametrize(("kind", "family"), [(CAUSAL_LM, "bert"), (TOKENS, "vit"), (CAUSAL_LM, "vit")])

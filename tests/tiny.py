@@ -4,7 +4,9 @@ import numpy as np
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     PreTrainedModel,
 )
@@ -12,7 +14,7 @@ from transformers import (
 from prunelora.models.families import FAMILIES
 from prunelora.planning.plan import Plan
 
-LAYERS, HEADS, HEAD_DIM, NEURONS, VOCABULARY, PAD = 3, 4, 6, 20, 50, 1
+LAYERS, HEADS, HEAD_DIM, NEURONS, VOCABULARY, PAD, END = 3, 4, 6, 20, 50, 1, 2
 HIDDEN = HEADS * HEAD_DIM
 
 _SHAPE = {
@@ -25,7 +27,7 @@ _SHAPE = {
     "pad_token_id": PAD,
 }
 # Words that decoders begin and end with by default lie outside the tiny vocabulary.
-_ENDS = {"bos_token_id": 0, "eos_token_id": 2}
+_ENDS = {"bos_token_id": 0, "eos_token_id": END}
 # Two query heads share each of the HEADS key and value heads, which are what stays or goes.
 _GROUPED = _SHAPE | _ENDS | {"num_attention_heads": 2 * HEADS, "num_key_value_heads": HEADS, "head_dim": HEAD_DIM}
 # Nine patches an image.
@@ -37,6 +39,22 @@ _IMAGES = {
     "image_size": 12,
     "patch_size": 4,
     "num_channels": 3,
+}
+# The decoder has another number of layers than the encoder.
+_ENCODER_DECODER = {
+    "d_model": HIDDEN,
+    "encoder_layers": LAYERS,
+    "decoder_layers": 2,
+    "encoder_attention_heads": HEADS,
+    "decoder_attention_heads": HEADS,
+    "encoder_ffn_dim": NEURONS,
+    "decoder_ffn_dim": NEURONS,
+    "max_position_embeddings": 40,
+    "vocab_size": VOCABULARY,
+    "pad_token_id": PAD,
+    "bos_token_id": 0,
+    "eos_token_id": END,
+    "decoder_start_token_id": END,
 }
 # Families whose attention has no implementation through torch's own.
 EAGER_ONLY = ("deberta-v2", "mpnet")
@@ -81,11 +99,28 @@ _CONFIGS = {
     "qwen3": _GROUPED,
     "gemma": _GROUPED,
     "phi3": _GROUPED,
+    "bart": _ENCODER_DECODER,
+    "mbart": _ENCODER_DECODER,
+    "t5": {
+        "d_model": HIDDEN,
+        "d_kv": HEAD_DIM,
+        "d_ff": NEURONS,
+        "num_heads": HEADS,
+        "num_layers": LAYERS,
+        "num_decoder_layers": 2,
+        "feed_forward_proj": "gated-gelu",
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 6,
+        "vocab_size": VOCABULARY,
+        "pad_token_id": PAD,
+        "decoder_start_token_id": 0,
+        "eos_token_id": END,
+    },
 }
 
 
-def tiny_config(family: str, *, num_labels: int = 3, problem_type: str = "single_label_classification"):
-    config = AutoConfig.for_model(family, **_CONFIGS[family])
+def tiny_config(family: str, *, num_labels: int = 3, problem_type: str = "single_label_classification", **changed):
+    config = AutoConfig.for_model(family, **_CONFIGS[family] | changed)
     config.num_labels = num_labels
     config.problem_type = problem_type
     if family == "deit":
@@ -101,9 +136,10 @@ def tiny_model(
     seed: int = 0,
     num_labels: int = 3,
     problem_type: str = "single_label_classification",
+    **changed,
 ) -> PreTrainedModel:
-    """A random model with weights large enough that every head and neuron matters."""
-    config = tiny_config(family, num_labels=num_labels, problem_type=problem_type)
+    """A random model with weights large enough that every head and neuron matters; `changed` of its configuration."""
+    config = tiny_config(family, num_labels=num_labels, problem_type=problem_type, **changed)
     if family in EAGER_ONLY:
         attention = "eager"
     # Made in its dtype: what is no weight, such as rotations, would stay as it is in `.to(dtype)`.
@@ -115,6 +151,21 @@ def tiny_model(
             shift = 1.0 if ("norm" in name.lower() and name.endswith("weight")) or "layer_scale" in name else 0.0
             parameter.copy_(shift + 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     model.config.name_or_path = f"tiny-{family}"
+    return model
+
+
+def language_model(family: str, seed: int = 0):
+    """A random one whose words depend on every head and neuron."""
+    kind = AutoModelForSeq2SeqLM if FAMILIES[family].encoder_decoder else AutoModelForCausalLM
+    model = kind.from_config(tiny_config(family), dtype=torch.float64).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            shift = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
+            parameter.copy_(shift + 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+            if "norm" in name and name.endswith("bias"):
+                parameter.zero_()  # The last norm's would choose the words alone.
+    model.generation_config.eos_token_id = None  # Every example is as long as was asked.
     return model
 
 
@@ -135,6 +186,8 @@ def tiny_batch(
         length = int(torch.randint(3, tokens + 1, (1,), generator=generator))
         mask[row, length:] = 0
         ids[row, length:] = PAD
+        if FAMILIES[family].encoder_decoder:
+            ids[row, length - 1] = END  # Its head reads this token.
     if problem_type == "regression":
         labels = torch.randn(size, generator=generator, dtype=torch.float64)
     elif problem_type == "multi_label_classification":
@@ -158,8 +211,15 @@ def logits(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return model(**{name: value for name, value in batch.items() if name != "labels"}).logits
 
 
+# Layers that lose all heads; the last two are there in encoder-decoders only.
+HEADLESS = (1, LAYERS, LAYERS + 3)
+
+
 def random_plan(model, *, seed: int = 0, empty: bool = True, ranks: bool = True) -> Plan:
-    """A plan that cuts here and there; with `empty`, one layer loses all heads and another all neurons."""
+    """A plan that cuts here and there; with `empty`, one layer loses all heads and another all neurons.
+
+    Of an encoder-decoder one does in the encoder, one in the decoder, and one in what the decoder reads of the encoder.
+    """
     from prunelora.models.anatomy import dissect
 
     lineage = dissect(model).lineage
@@ -174,9 +234,11 @@ def random_plan(model, *, seed: int = 0, empty: bool = True, ranks: bool = True)
 
     heads, neurons = [some(ids) for ids in lineage.heads], [some(ids) for ids in lineage.neurons]
     if empty:
-        heads[1], neurons[2] = (), ()
+        for layer in HEADLESS:
+            heads[layer : layer + 1] = [()] * len(heads[layer : layer + 1])
+        neurons[2] = ()
     rank_of = {
-        name: tuple(int(r) for r in rng.integers(1, 5, size=LAYERS)) for name in ("query", "key", "value", "output")
+        name: tuple(int(r) for r in rng.integers(1, 5, size=len(heads))) for name in ("query", "key", "value", "output")
     }
     return Plan(base=lineage.base, heads=tuple(heads), neurons=tuple(neurons), ranks=rank_of if ranks else {})
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunelora.models.families import PROJECTIONS
+from prunelora.models.family import PROJECTIONS
 
 PRUNELORA, TORCH_PRUNING = "prunelora", "torch-pruning"
 LORA = "lora"

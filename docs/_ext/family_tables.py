@@ -3,6 +3,7 @@
 `{families}` lists every family at the sizes of its configuration in transformers, where nothing else is said there.
 """
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from transformers import AutoConfig, AutoModel
 
-from prunelora.models.anatomy import dissect
+from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.architecture import Architecture
-from prunelora.models.families import FAMILIES, Family
+from prunelora.models.families import FAMILIES
+from prunelora.models.family import Family
 from prunelora.planning.costs import ceiling, head_parameters, neuron_parameters
 
 TOKENS = 128
@@ -37,11 +39,12 @@ class Families(SphinxDirective):
 
 
 def _cells(family: Family) -> tuple[str, ...]:
-    sizes = architecture_of(family)
+    anatomy = anatomy_of(family)
+    sizes = anatomy.architecture
     group = f"groups of {sizes.queries_per_head} heads" if sizes.queries_per_head > 1 else "heads"
     return (
         family.title,
-        f"{sizes.num_layers}{f' run {sizes.repeats} times' if sizes.repeats > 1 else ''}, {sizes.hidden_size:,}",
+        f"{_layers(anatomy)}{f' run {sizes.repeats} times' if sizes.repeats > 1 else ''}, {sizes.hidden_size:,}",
         f"{sizes.num_heads[0]} {group} of {sizes.head_dim}",
         f"{head_parameters(sizes):,}",
         f"{sizes.num_neurons[0]:,} {'gated ' if sizes.gated else ''}neurons",
@@ -56,10 +59,16 @@ def _speed(sizes: Architecture, keep_heads: float, keep_ffn: float) -> str:
     return f"{ceiling(sizes, tokens=TOKENS, keep_heads=keep_heads, keep_ffn=keep_ffn).speedup:.2f}"
 
 
-def architecture_of(family: Family) -> Architecture:
-    """Sizes of a family as transformers has them by default."""
+def _layers(anatomy: Anatomy) -> str:
+    """Layers of the model, or of its encoder and its decoder: "12", "6 and 6"."""
+    layers = {block.prefix: block.family.blocks for block in anatomy.blocks}
+    return " and ".join(map(str, Counter(layers.values()).values()))
+
+
+def anatomy_of(family: Family) -> Anatomy:
+    """A model of a family at the sizes that transformers has by default, without weights."""
     with torch.device("meta"):
-        return dissect(AutoModel.from_config(AutoConfig.for_model(family.model_types[0]))).architecture
+        return dissect(AutoModel.from_config(AutoConfig.for_model(family.model_types[0])))
 
 
 def setup(sphinx: Sphinx) -> dict[str, Any]:

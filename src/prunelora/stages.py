@@ -34,7 +34,7 @@ from prunelora.importance.score import score
 from prunelora.importance.warmup import warm_up_
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
-from prunelora.models.families import ATTENTION_PROJECTIONS
+from prunelora.models.family import ATTENTION_PROJECTIONS
 from prunelora.models.inputs import image_tokens
 from prunelora.models.loading import load_pretrained
 from prunelora.planning.make_plan import make_plan

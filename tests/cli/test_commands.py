@@ -15,7 +15,8 @@ from tiny import random_plan, tiny_model
 import prunelora as pl
 from prunelora.finetuning.adapter import trainable_parameters
 from prunelora.models.anatomy import dissect
-from prunelora.models.families import FAMILIES, PROJECTIONS
+from prunelora.models.families import FAMILIES
+from prunelora.models.family import PROJECTIONS
 from prunelora.models.loading import load_pretrained
 from prunelora.planning.plan import Plan
 
@@ -188,10 +189,14 @@ def test_families_lists_the_table(prunelora):
     _, out, _ = prunelora("families", "--json")
     rows = {row["family"]: row for row in json.loads(out)}
     assert rows.keys() == FAMILIES.keys()
-    assert len(rows) >= 21
-    assert {row["task"] for row in rows.values()} == {"sequence classification", "image classification"}
+    assert len(rows) >= 24
+    assert rows["bert"]["tasks"] == ["sequence_classification", "token_classification"]
+    assert rows["llama"]["tasks"] == ["sequence_classification", "token_classification", "causal_lm"]
+    assert (rows["vit"]["tasks"], rows["t5"]["tasks"]) == (["image_classification"], ["sequence_classification"])
     assert rows["llama"]["grouped_queries"]
-    assert [rows[name]["generates"] for name in ("llama", "bert")] == [True, False]
+    assert [rows[name]["generates"] for name in ("llama", "bert", "t5")] == [True, False, True]
+    assert {name for name, row in rows.items() if row["encoder_decoder"]} == {"bart", "mbart", "t5"}
+    assert not rows["mbart"]["onnx"]
     _, out, _ = prunelora("families")
     assert "DistilBERT" in out
 

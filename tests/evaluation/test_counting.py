@@ -5,6 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import prunelora as pl
 from prunelora.evaluation.counting import macs, parameters, weight_bytes
 from prunelora.models.anatomy import dissect
+from prunelora.models.families import FAMILIES
 from prunelora.planning.plan import Plan
 
 
@@ -51,11 +52,14 @@ def test_macs_are_the_products_that_torch_is_seen_to_do(family, cut):
         pl.prune_(model, random_plan(model))
     batch = tiny_batch(1, 9, family=family)
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "attention_mask")}
+    if FAMILIES[family].encoder_decoder:
+        inputs["decoder_input_ids"] = batch["input_ids"]
     with FlopCounterMode(display=False) as counter:
         tokens = model.base_model(**inputs).last_hidden_state.shape[1]
     found = counter.get_flop_counts()
     name, prefix = type(model.base_model).__name__, model.base_model_prefix
-    blocks = [f"{name}{block.prefix.removeprefix(prefix)}" for block in dissect(model).blocks]
+    # A layer of a decoder that attends to an encoder is two blocks.
+    blocks = {f"{name}{block.prefix.removeprefix(prefix)}" for block in dissect(model).blocks}
     seen = sum(sum(found[block].values()) for block in blocks)
     counted = 2 * macs(model, tokens=tokens).total  # A multiplication and an addition.
     # Products with DeBERTa's relative positions are left out of the count.

@@ -61,7 +61,7 @@ def test_parameters_of_an_outlook_are_those_of_models_cut_so(family):
     whole, total = dissect(model).architecture, size_of(model)
     plan = early_plan(whole, num_parameters=total, keep_macs=0.6, tokens=TOKENS)
     found = outlook(parameters_table(whole, fixed=total - block_parameters(whole)), plan.architecture)
-    none, lineage = ((),) * LAYERS, dissect(model).lineage
+    none, lineage = ((),) * whole.num_layers, dissect(model).lineage
     assert found.dense == total
     assert found.left == size_of(prune_(tiny_model(family), plan)) < total
     # Norms of queries and keys are shared by a layer's heads: they go with the last one, and are counted as staying.

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import json
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -52,6 +53,26 @@ def test_points_hold_nothing_the_least_and_all_of_heads_and_of_neurons():
     for engine in ("torch", "onnxruntime"):
         base = dataclasses.replace(ARCHITECTURE, num_heads=(12,) * 3, num_neurons=(3072,) * 3)
         assert {(12, 3072), (0, 3072), (1, 3072), (6, 3072), (12, 0), (12, 8), (0, 0)} <= set(cuts(base, engine))
+
+
+def test_layers_of_attention_alone_cost_no_neurons():
+    """An encoder-decoder's two kinds of blocks: three with 64 neurons, two with none to keep."""
+    base = dataclasses.replace(ARCHITECTURE, family="bart", num_heads=(4,) * 5, num_neurons=(64, 64, 0, 64, 0))
+    points = tuple(
+        LatencyPoint(heads=heads, neurons=neurons, ms=2 + 5 * heads + 3 * neurons / 32, q25_ms=1, q75_ms=99)
+        for heads, neurons in cuts(base)
+    )
+    model = LatencyModel(architecture=base, settings=SETTINGS, points=points)
+    table = model.table()
+    assert [len(one) for one in table.neurons] == [65, 65, 1, 65, 1]
+    assert table.whole == pytest.approx(2 + 5 * 4 + 3 * 2)
+    half = dataclasses.replace(base, num_heads=(2,) * 5, num_neurons=(32, 32, 0, 32, 0))
+    assert model.predict(half) == pytest.approx(2 + 5 * 2 + 3)
+    assert plan_of(base, Cut(2, 32)).architecture == half
+    with pytest.raises(PlanError, match="whose layers are alike"):
+        cuts(dataclasses.replace(base, num_neurons=(64, 64, 0, 32, 0)))
+    with pytest.raises(PlanError, match="whose layers are alike"):
+        cuts(dataclasses.replace(base, family="bert"))
 
 
 def test_the_table_reproduces_the_points():
@@ -175,7 +196,10 @@ def test_uneven_cuts_of_every_family_take_what_was_predicted(family):
     assert {(0, neurons), (HEADS, 0), (0, 0)} <= {(point.heads, point.neurons) for point in found.points}
     assert found.of_model == latency_sweep.describe_model(model)
     for heads, neurons in [((4, 1, 0), (20, 0, 8)), ((2, 3, 4), (16, 8, 12))]:
-        architecture = dataclasses.replace(found.architecture, num_heads=heads, num_neurons=neurons)
+        # Over and over, where there are more layers; some of an encoder-decoder's have no neurons to begin with.
+        of_heads = tuple(count for count, _ in zip(cycle(heads), found.architecture.num_heads, strict=False))
+        of_neurons = tuple(map(min, cycle(neurons), found.architecture.num_neurons))
+        architecture = dataclasses.replace(found.architecture, num_heads=of_heads, num_neurons=of_neurons)
         assert found.predict(architecture) == pytest.approx(Clock.of(architecture))
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from datasets import Dataset
-from tiny import largest_difference, logits, tiny_batch, tiny_model
+from tiny import END, largest_difference, logits, tiny_batch, tiny_model
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
@@ -54,6 +54,21 @@ def tune(model, tokenizer, **options):
         progress=False,
         **({"batch_size": 16, "epochs": 2} | options),
     )
+
+
+def test_an_encoder_decoder_learns_and_only_its_logits_are_kept(tokenizer, monkeypatch):
+    model = tiny_model("bart", dtype=torch.float32, num_labels=2)
+    plan = Plan.whole(dissect(model).lineage, rank=4)
+    judged = []
+    known = training.metrics
+    monkeypatch.setattr(training, "metrics", lambda found, *others: judged.append(found) or known(found, *others))
+    train, validation = (
+        part.map(lambda row: {"input_ids": [*row["input_ids"][:-1], END]}) for part in (rows(32, 0), rows(8, 1))
+    )
+    adapted = pl.add_adapter(pl.prune_(model, plan), plan)
+    pl.finetune(adapted, train, validation, tokenizer=tokenizer, progress=False, batch_size=8, epochs=1)
+    assert judged
+    assert {found.shape for found in judged} == {(8, 2)}
 
 
 def weights(model) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ import prunelora as pl
 from prunelora.errors import PlanError, UnsupportedModelError
 from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
-from prunelora.pruning.blockwise import block_inputs, run_block, run_up_to, run_with_parts
+from prunelora.pruning.layerwise import layer_calls, layers_of, run_layer, run_up_to, run_with_parts
 from prunelora.pruning.repair import DAMPINGS, HELD_OUT_EVERY, repair_, repaired_weights
 
+ENCODER_DECODERS = ("bart", "mbart", "t5")
 FAMILIES = ("bert", "roberta", "distilbert", "electra")
 BATCH = tiny_batch(40, 12)
 
@@ -35,10 +37,10 @@ def test_blocks_run_one_by_one_give_what_the_model_gives(family):
     anatomy = dissect(model)
     inputs = {name: value for name, value in BATCH.items() if name != "labels"}
     with torch.no_grad():
-        one = block_inputs(anatomy, BATCH)
-        hidden = one.hidden
-        for block in anatomy.blocks:
-            hidden = run_block(block, one, hidden)
+        calls = layer_calls(anatomy, BATCH)
+        hidden = calls[0].start
+        for layer, call in zip(layers_of(anatomy), calls, strict=True):
+            hidden = run_layer(layer, call, hidden)
         assert largest_difference(hidden, anatomy.base(**inputs).last_hidden_state) < 1e-12
 
 
@@ -66,16 +68,17 @@ def test_the_solution_is_that_of_a_least_squares_solver(name):
     model = tiny_model()
     heads = tuple(tuple(range(HEADS - 1)) for _ in range(LAYERS))
     pruned = cut(model, heads=heads, neurons=without_neurons(3))
-    block, one = dissect(pruned).blocks[0], block_inputs(dissect(model), BATCH)
+    block, call = dissect(pruned).blocks[0], layer_calls(dissect(model), BATCH)[0]
+    number = ("output", "down").index(name)
     old = block.part(name).weight.detach().clone()
     damping = {found.name: found.damping for found in repair_(pruned, model, [BATCH]).projections}[
         block.full_name(name)
     ]
     with torch.no_grad():
         # What comes before a projection is repaired when it is solved.
-        part = run_up_to(block, name, one, one.hidden)
-        wanted = run_up_to(dissect(model).blocks[0], name, one, one.hidden)
-        x, y = part.inputs[one.real], (wanted.residual + wanted.output - part.residual)[one.real]
+        part = run_up_to(layers_of(dissect(pruned))[0], number, call, call.start)
+        wanted = run_up_to(layers_of(dissect(model))[0], number, call, call.start)
+        x, y = part.inputs[call.real], (wanted.residual + wanted.output - part.residual)[call.real]
     assert damping in DAMPINGS
     assert not math.isinf(damping)
     centred, target = x - x.mean(0), y - y.mean(0)
@@ -93,28 +96,28 @@ def test_what_repair_wants_is_what_goes_on_behind_a_projection(family):
     batch = tiny_batch(40, 12, family=family)
     if anatomy.family.repeated:
         with pytest.raises(UnsupportedModelError, match=r"were called 6 times.*--no-repair"):
-            block_inputs(anatomy, batch)
+            layer_calls(anatomy, batch)
         return
-    one = block_inputs(anatomy, batch)
-    hidden = one.hidden
+    parts_in_all, behind = 0, None
     with torch.no_grad():
-        for block in anatomy.blocks:
-            behind, parts = run_with_parts(block, one, hidden)
-            after = [behind, parts["down"].residual]
-            for name, norm in zip(("down", "output"), reversed(anatomy.family.norms), strict=True):
-                found = parts[name].added_up
-                if not anatomy.family.prenorm:
-                    found = block.module.get_submodule(norm)(found)
-                assert largest_difference(found, after.pop(0)) < 1e-12
-            for name, part in parts.items():
-                alone = run_up_to(block, name, one, hidden)
+        for layer, call in zip(layers_of(anatomy), layer_calls(anatomy, batch), strict=True):
+            hidden = behind if call.start is None else call.start
+            behind, parts = run_with_parts(layer, call, hidden)
+            norms = [norm for block in layer.blocks for norm in block.family.norms]
+            next_reads = [*(part.residual for part in parts[1:]), behind]
+            for part, norm, read in zip(parts, norms, next_reads, strict=True):
+                found = part.added_up if anatomy.family.prenorm else layer.module.get_submodule(norm)(part.added_up)
+                assert largest_difference(found, read) < 1e-12
+            for number, part in enumerate(parts):
+                alone = run_up_to(layer, number, call, hidden)
                 assert largest_difference(alone.added_up, part.added_up) == 0
                 assert largest_difference(alone.inputs, part.inputs) == 0
-            hidden = behind
+            parts_in_all += len(parts)
+    assert parts_in_all == sum(2 if block.family.feed_forward else 1 for block in anatomy.blocks)
 
 
 # Those whose layout is another: fused, gated and transposed layers, grouped queries.
-OTHER_LAYOUTS = ("modernbert", "gpt2", "llama", "phi3", "vit", "dinov2")
+OTHER_LAYOUTS = ("modernbert", "gpt2", "llama", "phi3", "vit", "dinov2", "bart", "mbart", "t5")
 
 
 @pytest.mark.parametrize("family", FAMILIES + OTHER_LAYOUTS)
@@ -122,19 +125,78 @@ def test_no_projection_gets_worse_on_rows_it_has_not_seen(family):
     model = tiny_model(family)
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model, empty=False, seed=3))
     done = repair_(pruned, model, [tiny_batch(40, 12, family=family)])
-    assert len(done.projections) == 2 * LAYERS
+    assert len(done.projections) == sum(2 if block.family.feed_forward else 1 for block in dissect(model).blocks)
     assert all(one.error_after <= one.error_before for one in done.projections)
     assert any(one.error_after < 0.9 * one.error_before for one in done.projections)
+
+
+@pytest.mark.parametrize("family", ENCODER_DECODERS)
+def test_a_decoders_layers_attend_to_what_the_cut_encoder_gives(family):
+    model, batch = tiny_model(family), tiny_batch(12, family=family)
+    pruned = pl.prune_(copy.deepcopy(model), random_plan(model))
+    ours, calls = dissect(pruned), layer_calls(dissect(model), batch)
+    with torch.no_grad(), last_layer_heard(pruned) as expected:
+        pruned(**batch)
+        memory = pruned.base_model.encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+        hidden = theirs = None
+        for layer, call in zip(layers_of(ours)[LAYERS:], calls[LAYERS:], strict=True):
+            hidden = run_layer(layer, call, call.start if hidden is None else hidden, memory)
+            theirs = run_layer(layer, call, call.start if theirs is None else theirs)
+    assert largest_difference(hidden, expected[0]) < 1e-12
+    assert largest_difference(theirs, expected[0]) > 1e-3
+
+
+@pytest.mark.parametrize("family", ["bart", "mbart"])
+def test_a_bias_that_was_solved_leaves_no_mean_error_in_the_whole_model(family):
+    """Nothing damps the bias: behind the last projection the repaired model, run as it is, errs by 0 on the mean."""
+    model, batch = tiny_model(family), tiny_batch(60, 12, family=family)
+    pruned = pl.prune_(copy.deepcopy(model), random_plan(model, empty=False, seed=3))
+    before = mean_error(pruned, model, batch)
+    last = repair_(pruned, model, [batch]).projections[-1]
+    assert last.error_after < last.error_before
+    assert before > 0.01
+    assert mean_error(pruned, model, batch) < 1e-10
+
+
+def mean_error(model, dense, batch) -> float:
+    """Of what the last down projection's output makes with the residual stream, over all real tokens."""
+    found = []
+    for one in (model, dense):
+        layer = layers_of(dissect(one))[-1]
+        down, entry = layer.projections[-1].module, layer.projections[-1].entry
+        heard = []
+        handles = [
+            layer.module.final_layer_norm.register_forward_pre_hook(lambda _, args, to=heard: to.append(args[0])),
+            entry.register_forward_pre_hook(lambda _, args, to=heard: to.append(args[0])),
+            down.register_forward_hook(lambda _, __, output, to=heard: to.append(output)),
+        ]
+        with torch.no_grad():
+            one(**batch)
+        for handle in handles:
+            handle.remove()
+        # Before: the residual stream is what the norm reads. Behind: the norm reads the sum itself.
+        found.append(heard[0] + heard[2] if dissect(one).family.prenorm else heard[2])
+    return float((found[0] - found[1])[batch["attention_mask"].bool()].mean(0).abs().max())
+
+
+@contextmanager
+def last_layer_heard(model):
+    """What the last layer gives."""
+    heard = []
+    module = layers_of(dissect(model))[-1].module
+    hook = lambda _, __, output: heard.append(output[0] if isinstance(output, tuple) else output)  # noqa: E731
+    handle = module.register_forward_hook(hook)
+    yield heard
+    handle.remove()
 
 
 def test_a_layer_with_nothing_left_gives_the_mean():
     model = tiny_model()
     lineage = dissect(model).lineage
     pruned = cut(model, heads=((), *lineage.heads[1:]))
-    one = block_inputs(dissect(model), BATCH)
-    block = dissect(model).blocks[0]
+    call, layer = layer_calls(dissect(model), BATCH)[0], layers_of(dissect(model))[0]
     with torch.no_grad():
-        outputs = run_up_to(block, "output", one, one.hidden).output[one.real]
+        outputs = run_up_to(layer, 0, call, call.start).output[call.real]
     repair_(pruned, model, [BATCH])
     assert largest_difference(dissect(pruned).blocks[0].part("output").bias, outputs.mean(0)) < 1e-10
 

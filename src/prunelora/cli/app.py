@@ -271,6 +271,14 @@ def check(
         terminal.give_lines(found.lines())
 
 
+_TASKS = {
+    "sequence_classification": "sequences",
+    "token_classification": "tokens",
+    "causal_lm": "language modelling",
+    "image_classification": "images",
+}
+
+
 @app.command()
 def families(json: Json = False) -> None:
     """Which models are supported, and for what."""
@@ -284,15 +292,15 @@ def families(json: Json = False) -> None:
             family.title,
             ", ".join(family.model_types),
             family.unit_of_attention,
-            "gated neuron" if family.gate else "neuron",
-            "images" if family.images else "texts",
+            family.unit_of_feed_forward,
+            ", ".join(_TASKS[task] for task in family.tasks),
             "yes" if family.onnx else "no",
-            "yes" if family.decoder else "",
+            "yes" if family.generates else "",
         )
         for family in FAMILIES.values()
     ]
     terminal.give_table(
-        "Supported families: classification with scores, cuts, LoRA, saving and loading",
-        ("family", "model_type", "of attention is cut", "of feed-forward", "reads", "ONNX", "generates"),
+        "Supported families, all with scores, cuts, LoRA, saving and loading",
+        ("family", "model_type", "of attention is cut", "of feed-forward", "tasks", "ONNX", "generates"),
         shown,
     )

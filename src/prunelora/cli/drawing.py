@@ -1,6 +1,6 @@
 """Plans as text for a terminal."""
 
-from prunelora.models.families import PROJECTIONS
+from prunelora.models.family import PROJECTIONS
 from prunelora.planning.plan import Plan
 
 _BAR = 24

@@ -22,7 +22,7 @@ from prunelora.errors import CheckpointError, PruneLoraError
 from prunelora.finetuning.adapter import ADAPTER, audit
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.loading import check_source, load_pretrained, progress_bars_off
-from prunelora.models.problem_types import AUTO_CLASS, CAUSAL_LM, REGRESSION, label_names_of, problem_type_of
+from prunelora.models.problem_types import CAUSAL_LM, REGRESSION, label_names_of, problem_type_of
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
 from prunelora.storage import replacing_folder, write_json
@@ -193,7 +193,7 @@ def _load_adapter(path: Path, base: Any) -> PeftModel:
     if base is None:
         name = about.get("base_model", "")
         task = about["task"]
-        if task["problem_type"] not in AUTO_CLASS:
+        if task["problem_type"] is None:
             raise CheckpointError(
                 f"{path}: the adapter is of a {about.get('model_class')}, whose base model prunelora cannot make by "
                 "itself. Load the model that it was made from, and give it: load(folder, base=prune_(model, plan))."

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
 from prunelora.models.layer_config import LayerConfig
-from prunelora.models.shared_bias import OwnHeads, attach
+from prunelora.models.shared_bias import HandsOn, OwnHeads, attach
 
 
 def make_layer(how: Sequence[Any]) -> nn.Module:
@@ -34,17 +34,17 @@ def shape_block(block: nn.Module, shape: Mapping[str, Any]) -> None:
     Args:
         block: As the model's class built it.
         shape: "layers", by path, as `make_layer` takes them; "attention", the path of that module; "no_heads", the
-            settings of what stands there where no head is left, or None; "counts" and "config", what the module, or the
-            configuration that it reads, must say of its heads; "own_heads", what `OwnHeads` takes, or None.
+            settings of what stands there where no head is left, or None; "handing_on", how that hands a shared bias on,
+            or None; "counts" and "config", what the module, or the configuration that it reads, must say of its heads;
+            "own_heads", what `OwnHeads` takes, or None.
     """
     if shape["no_heads"] is not None:
-        settings = dict(shape["no_heads"])
-        inside, norm_name = settings.pop("output"), settings["norm_name"]
-        stand_in = NoHeads(
-            output=None if inside is None else make_layer(inside),
-            norm=None if norm_name is None else block.get_submodule(shape["attention"]).get_submodule(norm_name),
-            **settings,
-        )
+        settings, former = dict(shape["no_heads"]), block.get_submodule(shape["attention"])
+        inside, norm_name = settings["output"], settings["norm_name"]
+        settings["output"] = None if inside is None else make_layer(inside)
+        settings["norm"] = None if norm_name is None else former.get_submodule(norm_name)
+        handing_on = shape["handing_on"]
+        stand_in = NoHeads(**settings) if handing_on is None else HandsOn(former, **handing_on, **settings)
         block.set_submodule(shape["attention"], stand_in)
     for path, how in shape["layers"].items():
         block.set_submodule(path, make_layer(how))
@@ -57,8 +57,7 @@ def shape_block(block: nn.Module, shape: Mapping[str, Any]) -> None:
         attach(attention, OwnHeads(**shape["own_heads"]))
 
 
-def shape_blocks(base: nn.Module, blocks: str, shapes: Sequence[Mapping[str, Any]]) -> None:
-    """Give all blocks of a base model their layers."""
-    found: Any = base.get_submodule(blocks)
-    for block, shape in zip(found, shapes, strict=True):
-        shape_block(block, shape)
+def shape_blocks(base: nn.Module, shapes: Sequence[Mapping[str, Any]]) -> None:
+    """Give all blocks of a base model their layers; each shape says also which "block" it is for, by its path."""
+    for shape in shapes:
+        shape_block(base.get_submodule(shape["block"]), shape)

@@ -16,10 +16,12 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from prunelora.delivery import shaping
-from prunelora.models.anatomy import Anatomy, Block
+from prunelora.models.anatomy import Anatomy
+from prunelora.models.block import Block, find
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
+from prunelora.models.families import family_of_model_type
 from prunelora.models.layer_config import LayerConfig
-from prunelora.models.shared_bias import OWN_HEADS, OwnHeads, attach
+from prunelora.models.shared_bias import OWN_HEADS, HandsOn, OwnHeads, attach
 from prunelora.storage import write_json, write_text
 
 MODULE = "modeling_prunelora"
@@ -35,6 +37,13 @@ AUTO_CLASSES = (
     "AutoModelForCausalLM",
     "AutoModelForImageClassification",
 )
+# Others make a model of the decoder alone, or of the encoder alone.
+AUTO_CLASSES_OF_ENCODER_DECODERS = (
+    "AutoModel",
+    "AutoModelForSequenceClassification",
+    "AutoModelForQuestionAnswering",
+    "AutoModelForSeq2SeqLM",
+)
 
 _HEADER = '''"""{title}, cut by prunelora (plan {plan_id}): every layer has the heads and neurons that are left in it.
 
@@ -43,12 +52,14 @@ Written by prunelora {version} beside the weights, so that transformers loads th
     {auto}.from_pretrained(folder, trust_remote_code=True)
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import transformers
 from torch import nn
+from transformers.cache_utils import EncoderDecoderCache
 from transformers.pytorch_utils import Conv1D
 '''
 
@@ -58,8 +69,11 @@ _CLASS = '''class Pruned{name}(transformers.{name}):
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         """Build it whole, then give its blocks the sizes that the configuration says."""
         super().__init__(config, *args, **kwargs)
-        shape_blocks(self.base_model, **config.prunelora["shapes"])
+        shape_blocks(self.base_model, config.prunelora["shapes"])
 '''
+
+
+_MODULES = (BiasOnly, NoNeurons, NoHeads, LayerConfig, OwnHeads, HandsOn, attach)
 
 
 def write_standalone(folder: Path, anatomy: Anatomy, *, plan_id: str) -> None:
@@ -80,7 +94,7 @@ def write_standalone(folder: Path, anatomy: Anatomy, *, plan_id: str) -> None:
             auto=own_auto_class(anatomy.model),
         ).strip(),
         f'{OWN_HEADS.upper()} = "{OWN_HEADS}"',
-        *(inspect.getsource(one).strip() for one in (BiasOnly, NoNeurons, NoHeads, LayerConfig, OwnHeads, attach)),
+        *(inspect.getsource(one).strip() for one in _MODULES),
         *(inspect.getsource(one).strip() for one in (shaping.make_layer, shaping.shape_block, shaping.shape_blocks)),
         *(_CLASS.format(name=name).strip() for name in dict.fromkeys(classes.values())),
     ]
@@ -94,9 +108,11 @@ def stock_class(model: nn.Module) -> type[PreTrainedModel]:
 
 def auto_classes(model: nn.Module) -> Iterator[tuple[str, str]]:
     """Names of the Auto classes that know the model's family, and of the class that each makes of it."""
-    for name in AUTO_CLASSES:
+    config: Any = model.config
+    family = family_of_model_type(config.model_type)
+    for name in AUTO_CLASSES_OF_ENCODER_DECODERS if family and family.encoder_decoder else AUTO_CLASSES:
         mapping = getattr(transformers, name)._model_mapping
-        kinds = mapping.get(type(model.config), None)
+        kinds = mapping.get(type(config), None)
         if kinds is not None:
             yield name, (kinds[0] if isinstance(kinds, tuple) else kinds).__name__
 
@@ -107,29 +123,32 @@ def own_auto_class(model: nn.Module) -> str:
     return next((auto for auto, name in auto_classes(model) if name == own), "AutoModel")
 
 
-def shapes_of(anatomy: Anatomy) -> dict[str, Any]:
-    """Where the blocks are in the base model, and the layers of each, as `shaping.shape_blocks` takes them."""
-    return {"blocks": anatomy.family.blocks, "shapes": [_shape(block) for block in anatomy.blocks]}
+def shapes_of(anatomy: Anatomy) -> list[dict[str, Any]]:
+    """Where every block is in the base model, and its layers, as `shaping.shape_blocks` takes them."""
+    return [{"block": block.prefix.removeprefix(anatomy.base_prefix), **_shape(block)} for block in anatomy.blocks]
 
 
 def _shape(block: Block) -> dict[str, Any]:
     family, attention = block.family, block.part("attention")
     headless, own = isinstance(attention, NoHeads), getattr(attention, OWN_HEADS, None)
-    names = ["output", "up", "down", *(["gate"] if family.gate else [])]
-    paths = [family.path(name) for name in names]
+    gone = ("query", "key", "value") if headless else ()
+    paths = [family.path(name) for name in family.projections if name not in gone]
     if isinstance(attention, NoHeads):
         paths = [path for path in paths if path != f"{family.attention}.{attention.output_name}"]
     else:
-        paths += [family.path(name) for name in ("query", "key", "value")]
-        paths += [path for path in family.with_heads if _has(block.module, path)]
+        paths += [path for path in family.with_heads if find(block.module, path) is not None]
     return {
         "attention": family.attention,
         "layers": {path: _how(block.module.get_submodule(path)) for path in dict.fromkeys(paths)},
         "no_heads": _settings(attention) if isinstance(attention, NoHeads) else None,
+        "handing_on": family.handing_on if headless else None,
         "counts": {} if headless else {name: getattr(attention, name) for name in family.counts},
-        "own_heads": None if own is None else {name: getattr(own, name) for name in ("argument", "place", "heads")},
+        "own_heads": None if own is None else {name: getattr(own, name) for name in _OF_OWN_HEADS},
         "config": {} if headless else {name: getattr(attention.config, name) for name in family.config_counts},
     }
+
+
+_OF_OWN_HEADS = ("argument", "place", "heads", "maker")
 
 
 def _settings(empty: NoHeads) -> dict[str, Any]:
@@ -155,11 +174,3 @@ def _how(layer: nn.Module) -> list[Any]:
     if isinstance(layer, nn.Linear):
         return ["linear", layer.in_features, layer.out_features, layer.bias is not None]
     raise TypeError(f"{type(layer).__name__} is no layer that a cut leaves.")
-
-
-def _has(module: nn.Module, path: str) -> bool:
-    try:
-        module.get_submodule(path)
-    except AttributeError:
-        return False
-    return True

@@ -10,7 +10,7 @@ from prunelora.evaluation.counting import parameters
 from prunelora.evaluation.latency_model import whole_layer
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
-from prunelora.planning.costs import head_parameters, neuron_parameters
+from prunelora.planning.costs import block_parameters
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
 
@@ -66,9 +66,10 @@ def cuts(architecture: Architecture, engine: str = "torch") -> list[Cut]:
 
 def plan_of(architecture: Architecture, cut: Cut) -> Plan:
     """The plan that leaves the first so many heads and neurons in every layer."""
-    layers = architecture.num_layers
     return Plan(
-        base=architecture, heads=(tuple(range(cut.heads)),) * layers, neurons=(tuple(range(cut.neurons)),) * layers
+        base=architecture,
+        heads=(tuple(range(cut.heads)),) * architecture.num_layers,
+        neurons=tuple(tuple(range(min(cut.neurons, count))) for count in architecture.num_neurons),
     )
 
 
@@ -81,10 +82,10 @@ def cut_copy(model: nn.Module, plan: Plan) -> nn.Module:
 
 def bytes_of(model: nn.Module, architecture: Architecture, cut: Cut, engine: str) -> int:
     """What a copy takes; an onnxruntime session has embeddings of its own."""
-    a_layer = cut.heads * head_parameters(architecture) + cut.neurons * neuron_parameters(architecture)
+    in_blocks = block_parameters(plan_of(architecture, cut).architecture)
     count = parameters(model)
     outside = count.total - count.blocks if engine == "onnxruntime" else 0
-    return (architecture.num_layers * a_layer + outside) * next(model.parameters()).element_size()
+    return (in_blocks + outside) * next(model.parameters()).element_size()
 
 
 def groups_of(sizes: dict[Cut, int], most: int) -> list[list[Cut]]:

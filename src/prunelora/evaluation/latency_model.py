@@ -13,6 +13,7 @@ from scipy.optimize import nnls
 
 from prunelora.errors import PlanError
 from prunelora.models.architecture import Architecture
+from prunelora.models.families import FAMILIES
 from prunelora.planning.cost_tables import CostTable
 from prunelora.storage import write_text
 
@@ -124,10 +125,12 @@ class LatencyModel(BaseModel):
         of_heads, of_neurons = steps[1 : len(head_counts)], steps[len(head_counts) :]
         layers = self.architecture.num_layers
         heads, neurons = whole_layer(self.architecture)
+        with_neurons = [count > 0 for count in self.architecture.num_neurons]
+        a_layers_neurons = _interpolated(neurons, neuron_counts, of_neurons / max(1, sum(with_neurons)))
         return CostTable(
             unit="ms",
             heads=(_interpolated(heads, head_counts, of_heads / layers),) * layers,
-            neurons=(_interpolated(neurons, neuron_counts, of_neurons / layers),) * layers,
+            neurons=tuple(a_layers_neurons if some else np.zeros(1) for some in with_neurons),
             fixed=float(steps[0]),
         )
 
@@ -185,17 +188,19 @@ class LatencyModel(BaseModel):
 
 
 def whole_layer(architecture: Architecture) -> tuple[int, int]:
-    """Heads and neurons of every layer.
+    """Heads and neurons of every layer; an encoder-decoder has layers of attention alone too.
 
     Raises:
-        PlanError: If layers differ, as in a model that was cut.
+        PlanError: If layers differ otherwise, as in a model that was cut.
     """
-    if len({*architecture.num_heads}) != 1 or len({*architecture.num_neurons}) != 1:
+    family = FAMILIES.get(architecture.family)
+    neurons = {count for count in architecture.num_neurons if count or not (family and family.encoder_decoder)}
+    if len({*architecture.num_heads}) != 1 or len(neurons) != 1:
         raise PlanError(
             f"Latency is modelled for cuts of a dense model, whose layers are alike; found {architecture.describe()}. "
             "Give the base model."
         )
-    return architecture.num_heads[0], architecture.num_neurons[0]
+    return architecture.num_heads[0], neurons.pop()
 
 
 def _interpolated(most: int, counts: list[int], steps: np.ndarray) -> np.ndarray:

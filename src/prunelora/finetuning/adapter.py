@@ -14,7 +14,6 @@ from transformers.pytorch_utils import Conv1D
 
 from prunelora.errors import AdapterError
 from prunelora.models.anatomy import Anatomy, dissect
-from prunelora.models.families import PROJECTIONS
 from prunelora.models.problem_types import (
     CAUSAL_LM,
     MULTI_LABEL,
@@ -171,12 +170,11 @@ def _targets(anatomy: Anatomy, plan: Plan) -> Iterator[_Target]:
     """Layers that get LoRA. A fused layer has one, of the highest rank among its projections."""
     for block in anatomy.blocks:
         ranks: dict[str, int] = {}
-        for projection in PROJECTIONS:
-            rank = plan.rank(projection, block.index)
+        for part in block.family.projections:
             # A gate is the other half of the way into a neuron, and is adapted as the up projection is.
-            for part in ("up", "gate") if projection == "up" and anatomy.family.gate else (projection,):
-                name = block.full_name(part)
-                ranks[name] = max(ranks.get(name, 0), rank)
+            rank = plan.rank("up" if part == "gate" else part, block.index)
+            name = block.full_name(part)
+            ranks[name] = max(ranks.get(name, 0), rank)
         yield from (_Target(name, rank) for name, rank in ranks.items() if rank)
 
 
@@ -191,8 +189,11 @@ _TASK_TYPES = {
 
 def _task_type(model: nn.Module) -> TaskType | None:
     """What PEFT calls the task, where it makes a difference to the wrapper around the model."""
-    if type(model).__name__.endswith("ForImageClassification"):
+    name = type(model).__name__
+    if name.endswith("ForImageClassification"):
         return None  # PEFT's wrapper for sequences would pass tokens on.
+    if name.endswith("ForConditionalGeneration"):
+        return TaskType.SEQ_2_SEQ_LM
     return _TASK_TYPES.get(problem_type_of(model) or "")
 
 

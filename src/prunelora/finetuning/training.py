@@ -262,8 +262,10 @@ def _num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _logits(output: Any) -> torch.Tensor:
-    return output[0] if isinstance(output, tuple) else output
+def _logits(outputs: Any) -> torch.Tensor:
+    """Of a batch's outputs; an encoder-decoder also gives hidden states, which would be kept for all rows."""
+    logits: torch.Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
+    return logits
 
 
 def _judge(output: EvalPrediction, problem_type: str, label_names: Sequence[str]) -> dict[str, float]:

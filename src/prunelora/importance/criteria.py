@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from prunelora.errors import ScoreError
-from prunelora.models.anatomy import Block
+from prunelora.models.block import Block
 from prunelora.models.matrices import Matrix
 
 

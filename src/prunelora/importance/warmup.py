@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, Seq2SeqModelOutput
 
 from prunelora.errors import ScoreError
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.device import on_device
+from prunelora.models.family import Family
 from prunelora.models.problem_types import TOKENS, problem_type_of
 from prunelora.models.state import left_as_found
 
@@ -33,7 +34,8 @@ def warm_up_(
     """Train the task head of `model` in place; everything else stays as it is.
 
     The encoder runs once over every batch, in eval mode and without gradients, and only the vector that the head reads
-    is kept, (B, 1, D): the first token's, a decoder's last token's, or the mean. A head that labels tokens reads all.
+    is kept, (B, 1, D): the first token's, a decoder's last token's, that of the sequence's end, or the mean. A head
+    that labels tokens reads all.
 
     Args:
         model: A model of a supported family with a head that labels sequences, tokens or images.
@@ -73,8 +75,7 @@ def warm_up_(
                 queue = queue or torch.randperm(len(cached), generator=order).tolist()
                 hidden, labels = cached[queue.pop()]
                 feed(hidden)
-                # Where the head asks for the inputs, it is given ones of the features' length: one token.
-                loss = model(input_ids=None, inputs_embeds=hidden, labels=labels).loss
+                loss = model(**_of_features(anatomy, hidden), labels=labels).loss
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
@@ -108,9 +109,31 @@ def _features(anatomy: Anatomy, batches: Sequence[Mapping[str, Any]]) -> list[tu
                 raise ScoreError(f"Batch {number} has no labels: its keys are {sorted(batch)}.")
             inputs = on_device(batch, model)
             labels = inputs.pop("labels")
-            hidden = anatomy.base(**inputs).last_hidden_state
+            hidden = _last_hidden_state(anatomy, inputs)
             cached.append((_read_by_head(anatomy, hidden, inputs), labels))
     return cached
+
+
+def _last_hidden_state(anatomy: Anatomy, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """What the base model gives, (B, T, D); that of an encoder-decoder is the decoder's."""
+    if not anatomy.family.encoder_decoder:
+        hidden: torch.Tensor = anatomy.base(**inputs).last_hidden_state
+        return hidden
+    found: list[torch.Tensor] = []
+    handle = anatomy.base.register_forward_hook(lambda _, __, output: found.append(output.last_hidden_state))
+    try:
+        anatomy.model(**inputs)  # Some make what the decoder reads in the model around the base.
+    finally:
+        handle.remove()
+    return found[0]
+
+
+def _of_features(anatomy: Anatomy, hidden: torch.Tensor) -> dict[str, Any]:
+    """What the model is called with while its encoder is replaced: one token, where the head asks for the inputs."""
+    if anatomy.family.reads == "end":
+        config: Any = anatomy.model.config
+        return {"input_ids": torch.full(hidden.shape[:2], config.eos_token_id, device=hidden.device)}
+    return {"input_ids": None, "inputs_embeds": hidden}
 
 
 def _read_by_head(anatomy: Anatomy, hidden: torch.Tensor, inputs: Mapping[str, Any]) -> torch.Tensor:
@@ -125,6 +148,10 @@ def _read_by_head(anatomy: Anatomy, hidden: torch.Tensor, inputs: Mapping[str, A
         places = torch.arange(hidden.shape[1], device=hidden.device)
         last = (places * (inputs["input_ids"] != padding)).argmax(-1)
         return hidden[torch.arange(len(hidden), device=hidden.device), last][:, None].clone()
+    if anatomy.family.reads == "end":
+        places = torch.arange(hidden.shape[1], device=hidden.device)
+        last = (places * (inputs["input_ids"] == config.eos_token_id)).argmax(-1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last][:, None].clone()
     if anatomy.family.reads == "pooling" and config.classifier_pooling == "mean":
         mask = inputs.get("attention_mask")
         weights = torch.ones(hidden.shape[:2], device=hidden.device) if mask is None else mask
@@ -138,15 +165,17 @@ def _read_by_head(anatomy: Anatomy, hidden: torch.Tensor, inputs: Mapping[str, A
 class _Feed(nn.Module):
     """Stands in for the encoder: gives the features it was fed, through the pooler where the family has one."""
 
-    def __init__(self, pooler: nn.Module | None, *, activation: nn.Module | None, decoder: bool) -> None:
+    def __init__(self, pooler: nn.Module | None, *, activation: nn.Module | None, family: Family) -> None:
         super().__init__()
         self.pooler = pooler
         self.activation = activation
-        self.decoder = decoder
+        self.family = family
         self.hidden: torch.Tensor | None = None
 
-    def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPooling | BaseModelOutputWithPast:
-        if self.decoder:
+    def forward(self, *_: Any, **__: Any) -> Any:
+        if self.family.encoder_decoder:
+            return Seq2SeqModelOutput(last_hidden_state=self.hidden)
+        if self.family.decoder:
             return BaseModelOutputWithPast(last_hidden_state=self.hidden)
         pooled = None
         if self.pooler is not None and self.hidden is not None:
@@ -160,7 +189,7 @@ def _encoder_replaced(anatomy: Anatomy) -> Iterator[Any]:
     base, name = anatomy.base, anatomy.base_prefix.rstrip(".")
     pooler = getattr(base, anatomy.family.pooler, None) if anatomy.family.pooler else None
     activation = getattr(base, anatomy.family.pooler_activation) if anatomy.family.pooler_activation else None
-    feed = _Feed(pooler, activation=activation, decoder=anatomy.family.decoder)
+    feed = _Feed(pooler, activation=activation, family=anatomy.family)
     setattr(anatomy.model, name, feed)
 
     def give(hidden: torch.Tensor) -> None:

@@ -1,110 +1,18 @@
-"""A live model seen through its family's row: blocks and their parts, sizes, task head, norms."""
+"""A live model seen through its family's row: blocks, sizes, task head, norms."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from prunelora.errors import UnsupportedModelError
 from prunelora.models.architecture import Architecture
-from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
-from prunelora.models.families import PROJECTIONS, Family, family_of_model_type, supported_families
+from prunelora.models.block import Block, check, find
+from prunelora.models.families import family_of_model_type, supported_families
+from prunelora.models.family import Family
 from prunelora.models.lineage import Lineage
-from prunelora.models.matrices import Matrix, widths
-
-
-@dataclass(frozen=True)
-class Block:
-    """One transformer block of a live model."""
-
-    index: int
-    module: nn.Module
-    family: Family
-    prefix: str  # Name of the block within the whole model, such as "bert.encoder.layer.3".
-    queries_per_head: int = 1
-
-    def part(self, name: str) -> nn.Module:
-        """The module that has a standard name such as "query", "down" or "attention"."""
-        return self.module.get_submodule(self.family.path(name))
-
-    def matrix(self, name: str) -> Matrix:
-        """A projection by its standard name ("query", "up", "gate"), also where it is part of a fused layer."""
-        family, module = self.family, self.part(name)
-        rows = widths(module)[1]
-        if name in ("query", "key", "value") and family.fused_attention:
-            head = self.head_dim * self.num_heads
-            query = head * self.queries_per_head
-            start = {"query": 0, "key": query, "value": query + head}[name]
-            return Matrix(module, start, query if name == "query" else head)
-        if name in ("up", "gate") and family.fused_gate:
-            # Which half is which does not matter: a neuron owns the same row of both.
-            return Matrix(module, 0 if name == "up" else rows // 2, rows // 2)
-        return Matrix(module, 0, rows)
-
-    def replace(self, name: str, module: nn.Module) -> None:
-        """Put `module` where the part of this standard name is."""
-        self.module.set_submodule(self.family.path(name), module)
-
-    def full_name(self, name: str) -> str:
-        """Name of a part within the whole model: "bert.encoder.layer.3.attention.self.query"."""
-        return f"{self.prefix}.{self.family.path(name)}"
-
-    @property
-    def num_heads(self) -> int:
-        """H_l, 0 where no head is left; with grouped-query attention, key and value heads."""
-        if isinstance(self.part("attention"), NoHeads):
-            return 0
-        rows = widths(self.part("key"))[1]
-        shares = self.queries_per_head + 2 if self.family.fused_attention else 1
-        return rows // (shares * self.head_dim)
-
-    @property
-    def head_dim(self) -> int:
-        """d_h."""
-        attention = self.part("attention")
-        return attention.head_dim if isinstance(attention, NoHeads) else int(getattr(attention, self.family.head_dim))
-
-    @property
-    def num_neurons(self) -> int:
-        """F_l, 0 where no neuron is left."""
-        return widths(self.part("down"))[0]
-
-    @property
-    def attention_bias(self) -> bool:
-        """Whether q, k and v have biases, or had, where no head is left."""
-        attention = self.part("attention")
-        if isinstance(attention, NoHeads):
-            return attention.had_bias
-        return self.matrix("query").bias is not None
-
-    @property
-    def position_projections(self) -> int:
-        """Further projections whose rows go with the heads, or went, where no head is left."""
-        attention = self.part("attention")
-        if isinstance(attention, NoHeads):
-            return attention.position_projections
-        return len(self.with_heads())
-
-    def with_heads(self) -> list[nn.Module]:
-        """The family's further linear layers whose rows go with the heads, those that this model has."""
-        found = (_submodule(self.module, path) for path in self.family.with_heads)
-        return [module for module in found if module is not None]
-
-    @property
-    def ffn_bias(self) -> bool:
-        """Whether up projections have biases, or had, where no neuron is left."""
-        up = self.part("up")
-        return up.had_bias if isinstance(up, NoNeurons) else self.matrix("up").bias is not None
-
-    def norm_names(self) -> Iterator[str]:
-        """Names of the block's norms within the whole model; some models have none where others of the family do."""
-        return (
-            f"{self.prefix}.{path}"
-            for path in self.family.norms
-            if any(True for _ in self.module.get_submodule(path).parameters())
-        )
+from prunelora.models.matrices import widths
 
 
 @dataclass(frozen=True)
@@ -118,7 +26,7 @@ class Anatomy:
 
     @property
     def base(self) -> nn.Module:
-        """The encoder: `model.bert` of BertForSequenceClassification."""
+        """The model without its task head: `model.bert` of BertForSequenceClassification."""
         return self.model.get_submodule(self.base_prefix.rstrip("."))
 
     @property
@@ -153,7 +61,7 @@ class Anatomy:
     def task_head_names(self) -> list[str]:
         """Names, within the whole model, of the modules with parameters between the last block and the loss."""
         names = []
-        if self.family.pooler is not None and _submodule(self.base, self.family.pooler) is not None:
+        if self.family.pooler is not None and find(self.base, self.family.pooler) is not None:
             names.append(f"{self.base_prefix}{self.family.pooler}")
         if self.base is not self.model:
             base_name = self.base_prefix.rstrip(".")
@@ -197,19 +105,14 @@ def dissect(model: nn.Module, *, adapted: bool = False) -> Anatomy:
             f"Supported families: {supported_families()}."
         )
     if getattr(config, "add_cross_attention", False) or (getattr(config, "is_decoder", False) and not family.decoder):
+        as_what = "an encoder-decoder" if family.encoder_decoder else "an encoder"
         raise UnsupportedModelError(
             f"{type(model).__name__} is configured as a decoder (is_decoder={getattr(config, 'is_decoder', False)}, "
             f"add_cross_attention={getattr(config, 'add_cross_attention', False)}); {family.title} is supported "
-            f"{'without cross-attention' if family.decoder else 'as an encoder'}."
+            f"{'without cross-attention' if family.decoder else f'as {as_what}'}."
         )
     prefix = str(getattr(model, "base_model_prefix", ""))
-    base_prefix = f"{prefix}." if prefix and _submodule(model, prefix) is not None else ""
-    base = model.get_submodule(base_prefix.rstrip("."))
-    blocks_list = _submodule(base, family.blocks)
-    if not isinstance(blocks_list, nn.ModuleList) or not len(blocks_list):
-        raise UnsupportedModelError(
-            f"{type(model).__name__}: no blocks at {base_prefix}{family.blocks}, where {family.title} keeps them."
-        )
+    base_prefix = f"{prefix}." if prefix and find(model, prefix) is not None else ""
     groups = getattr(config, "num_hidden_groups", 1)
     if groups != 1:
         raise UnsupportedModelError(
@@ -218,14 +121,18 @@ def dissect(model: nn.Module, *, adapted: bool = False) -> Anatomy:
         )
     shared = getattr(config, "num_key_value_heads", None)
     queries = config.num_attention_heads // shared if shared else 1
-    blocks = tuple(
-        Block(index, module, family, f"{base_prefix}{family.blocks}.{index}", queries)
-        for index, module in enumerate(blocks_list)
-    )
+    found = list(_blocks(model, base_prefix, family))
+    blocks = tuple(Block(index, module, row, prefix, queries) for index, (module, row, prefix) in enumerate(found))
     if not adapted:
         for block in blocks:
-            _check(block)
-    return Anatomy(model, family, base_prefix, blocks)
+            check(block)
+    sizes = {block.head_dim for block in blocks}
+    if len(sizes) > 1:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has heads of sizes {', '.join(map(str, sorted(sizes)))} in its encoder and "
+            "decoder; heads of one size are supported, as in the published checkpoints."
+        )
+    return Anatomy(model, blocks[0].family, base_prefix, blocks)
 
 
 def _with_parameters(name: str, module: nn.Module, *, without: nn.Module | None) -> Iterator[str]:
@@ -237,32 +144,23 @@ def _with_parameters(name: str, module: nn.Module, *, without: nn.Module | None)
         yield name
 
 
-def _submodule(module: nn.Module, path: str) -> nn.Module | None:
-    try:
-        return module.get_submodule(path)
-    except AttributeError:
-        return None
+def _blocks(model: nn.Module, base_prefix: str, family: Family) -> Iterator[tuple[nn.Module, Family, str]]:
+    """Modules of all blocks with their rows and names, in the order they run."""
+    rows: dict[str, list[Family]] = {}
+    for row in (family, *family.stacks):
+        rows.setdefault(row.blocks, []).append(row)
+    for path, parts in rows.items():
+        layers = find(model, f"{base_prefix}{path}")
+        if not isinstance(layers, nn.ModuleList) or not len(layers):
+            raise UnsupportedModelError(
+                f"{type(model).__name__}: no blocks at {base_prefix}{path}, where {family.title} keeps them."
+            )
+        for number, layer in enumerate(layers):
+            yield from ((layer, _as_built(row, layer), f"{base_prefix}{path}.{number}") for row in parts)
 
 
-def _check(block: Block) -> None:
-    """Every projection must be the plain linear layer (or what pruning left of one) that the row promises."""
-    headless = isinstance(block.part("attention"), NoHeads)
-    for name in (*PROJECTIONS, *(("gate",) if block.family.gate else ())):
-        if headless and name in ("query", "key", "value"):
-            continue
-        module = _submodule(block.module, block.family.path(name))
-        if not isinstance(module, nn.Linear | Conv1D | BiasOnly | NoNeurons):
-            found = "nothing" if module is None else type(module).__name__
-            raise UnsupportedModelError(
-                f"{block.full_name(name)}: expected torch.nn.Linear, found {found}. Quantised or adapted layers cannot "
-                "be pruned: load the plain model, prune it, then quantise."
-            )
-    if not headless:
-        expected = block.num_heads * block.queries_per_head * block.head_dim
-        columns = widths(block.part("output"))[0]
-        if columns != expected or not expected:
-            raise UnsupportedModelError(
-                f"{block.full_name('output')}: {block.num_heads} heads of size {block.head_dim}"
-                f"{f', {block.queries_per_head} queries each,' if block.queries_per_head > 1 else ''} need {expected} "
-                f"columns, found {columns}."
-            )
+def _as_built(row: Family, layer: nn.Module) -> Family:
+    """The row of a model without gates, where the family has models with and without."""
+    if row.gate and row.up_without_gate and find(layer, row.gate) is None:
+        return replace(row, gate=None, up=row.up_without_gate)
+    return row

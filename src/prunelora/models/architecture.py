@@ -6,7 +6,10 @@ from pydantic.dataclasses import dataclass
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class Architecture:
-    """Sizes of the encoder's blocks, layer by layer.
+    """Sizes of the blocks, layer by layer.
+
+    The layers of an encoder-decoder are those of its encoder, and then two for each of its decoder: attention to
+    itself, without neurons, and attention to the encoder with the feed-forward layer.
 
     Attributes:
         family: Name of the row in the table of families, such as "bert".

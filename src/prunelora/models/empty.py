@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.cache_utils import EncoderDecoderCache
 
 
 class BiasOnly(nn.Module):
@@ -19,6 +20,7 @@ class BiasOnly(nn.Module):
         super().__init__()
         self.in_features = 0
         self.out_features = out_features
+        self.weight = None  # Some models ask for its dtype.
         self.bias = bias
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -78,16 +80,40 @@ class NoHeads(nn.Module):
             self.add_module(norm_name, norm)
 
     def forward(
-        self, hidden_states: torch.Tensor, *_: Any, past_key_values: Any = None, **__: Any
-    ) -> tuple[torch.Tensor, None]:
+        self, hidden_states: torch.Tensor, *_: Any, past_key_values: Any = None, key_value_states: Any = None, **__: Any
+    ) -> tuple[Any, ...]:
         """Map (B, T, D) to the context of no heads (B, T, 0), or to (B, T, D) through the output projection inside."""
-        if past_key_values is not None and self.layer_idx is not None:
-            # Keys of no heads: models ask the first layer's cache how many tokens came before.
-            nothing = hidden_states.new_zeros(hidden_states.shape[0], 0, hidden_states.shape[1], self.head_dim)
-            past_key_values.update(nothing, nothing, self.layer_idx)
+        self.enter_cache(past_key_values, hidden_states, key_value_states)
         context = hidden_states[..., :0]
         if self.output_name is not None:
             context = self.get_submodule(self.output_name)(context)
         if self.norm_name is not None:
             context = self.get_submodule(self.norm_name)(hidden_states + context)
         return context, None
+
+    def enter_cache(self, cache: Any, hidden_states: torch.Tensor, attended: torch.Tensor | None) -> int:
+        """Take the layer's place in the cache of keys and values, where there is one.
+
+        Args:
+            cache: Of all layers, or None.
+            hidden_states: Of the present tokens (B, T, D).
+            attended: What is attended to, (B, S, D), where that is not the tokens themselves and those before them.
+
+        Returns:
+            How many tokens are attended to, with those from before.
+        """
+        source = hidden_states if attended is None else attended
+        if cache is None or self.layer_idx is None:
+            return source.shape[1]
+        if isinstance(cache, EncoderDecoderCache) and attended is not None:
+            if cache.is_updated.get(self.layer_idx):
+                return source.shape[1]
+            cache.is_updated[self.layer_idx] = True
+            cache = cache.cross_attention_cache
+        elif isinstance(cache, EncoderDecoderCache):
+            cache = cache.self_attention_cache
+        # Models ask the first layer's part how many tokens came before: a channel of one head says it, no head would
+        # say none.
+        nothing = source.new_zeros(source.shape[0], 1, source.shape[1], 1)
+        keys: torch.Tensor = cache.update(nothing, nothing, self.layer_idx)[0]
+        return keys.shape[-2]

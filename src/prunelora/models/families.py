@@ -4,124 +4,9 @@ A family is a row of names. Adding a model whose layout fits the columns means a
 by name.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
 
-
-@dataclass(frozen=True)
-class Family:
-    """One row. Paths of block parts start at the block; `blocks`, `outer_norms` and `pooler` start at the base model.
-
-    Attributes:
-        name: Key of the row, also written into plans.
-        title: Name that people use.
-        model_types: Values of `config.model_type` that have this layout.
-        blocks: The list of transformer blocks.
-        attention: The module that computes attention over the heads.
-        query, key, value: Projections of attention; one path three times where a fused layer has their rows one after
-            the other, query first.
-        output: The projection of attention back into the residual stream.
-        up, down: The projections into and out of the feed-forward neurons.
-        gate: The projection into the gates of the neurons, where there are some; the path of `up` again where a fused
-            layer has both, half of the rows each.
-        norms: Norms of a block that do not depend on how many heads it has.
-        outer_norms: Norms outside the blocks.
-        pooler: Module of the base model that belongs to the task head, where there is one.
-        pooler_activation: Module that follows it, where the pooler is a bare linear layer on the first token.
-        counts: Attributes of the attention module that must be told of a cut, and what they hold: "heads" (key and
-            value heads), "queries" (query heads), "width" (channels of all query heads).
-        config_counts: The same for what the attention module reads from its configuration.
-        head_dim: Attribute of the attention module that holds d_h.
-        with_heads: Further linear layers of a block whose rows go with the heads as the query's do; where a model has
-            none of these, they are passed over.
-        shared_bias: Argument of the attention module that all layers are given alike, with a part for every head.
-        norm_in_attention: Norm within the attention module, where that adds its input and takes the norm itself.
-        repeated: Whether the blocks are run over and over, `num_hidden_layers` times, with the same weights.
-        prenorm: Whether a block's norms stand before attention and the feed-forward layer, and what these give is added
-            to what came in; otherwise the norms are taken of the sums.
-        scales: Parameters that multiply, channel by channel, what the output and the down projection give, before it is
-            added to what came in; where there are some.
-        reads: What a classification head is given: the vector of the "first" token or of the "last", what "pooling" of
-            the configuration says ("cls" or "mean"), or the first token's and the others' mean ("first_and_mean").
-        images: Whether it reads images, of one size, and not tokens.
-        decoder: Whether tokens see only those before them, and the model can generate.
-        grouped: Whether models of the family may have fewer key and value heads than query heads.
-        onnx: Whether export has been held to torch for it.
-    """
-
-    name: str
-    title: str
-    model_types: tuple[str, ...]
-    blocks: str
-    attention: str
-    query: str
-    key: str
-    value: str
-    output: str
-    up: str
-    down: str
-    norms: tuple[str, ...]
-    outer_norms: tuple[str, ...]
-    head_dim: str
-    gate: str | None = None
-    pooler: str | None = None
-    pooler_activation: str | None = None
-    counts: Mapping[str, str] = field(default_factory=dict)
-    config_counts: Mapping[str, str] = field(default_factory=dict)
-    with_heads: tuple[str, ...] = ()
-    shared_bias: str | None = None
-    norm_in_attention: str | None = None
-    repeated: bool = False
-    prenorm: bool = False
-    scales: tuple[str, str] | None = None
-    reads: Literal["first", "last", "pooling", "first_and_mean"] = "first"
-    images: bool = False
-    decoder: bool = False
-    grouped: bool = False
-    onnx: bool = True
-
-    def path(self, part: str) -> str:
-        """Path of a part of the block by its standard name: "query" is at "attention.self.query" in BERT."""
-        return str(getattr(self, part))
-
-    @property
-    def unit_of_attention(self) -> str:
-        """What stays or goes as one: a head, or a key and value head with the query heads that share it."""
-        return "head or group" if self.grouped else "head"
-
-    def facts(self) -> dict[str, Any]:
-        """What is supported, for machines."""
-        return {
-            "family": self.name,
-            "title": self.title,
-            "model_types": list(self.model_types),
-            "task": "image classification" if self.images else "sequence classification",
-            "heads": True,
-            "neurons": True,
-            "lora": True,
-            "save_and_load": True,
-            "onnx": self.onnx,
-            "grouped_queries": self.grouped,
-            "gated_neurons": self.gate is not None,
-            "generates": self.decoder,
-        }
-
-    @property
-    def fused_attention(self) -> bool:
-        """Whether q, k and v are rows of one layer."""
-        return self.query == self.key
-
-    @property
-    def fused_gate(self) -> bool:
-        """Whether up and gate are rows of one layer."""
-        return self.gate == self.up
-
-
-# Adapters, ranks and repair all speak of these, in this order.
-ATTENTION_PROJECTIONS = ("query", "key", "value", "output")
-FFN_PROJECTIONS = ("up", "down")
-PROJECTIONS = ATTENTION_PROJECTIONS + FFN_PROJECTIONS
+from prunelora.models.family import Family
 
 _BERT = Family(
     name="bert",
@@ -332,6 +217,102 @@ _PHI3 = replace(
     config_counts={"num_attention_heads": "queries", "num_key_value_heads": "heads"},
 )
 
+_BART = Family(
+    name="bart",
+    title="BART",
+    model_types=("bart",),
+    blocks="encoder.layers",
+    attention="self_attn",
+    query="self_attn.q_proj",
+    key="self_attn.k_proj",
+    value="self_attn.v_proj",
+    output="self_attn.out_proj",
+    up="fc1",
+    down="fc2",
+    norms=("self_attn_layer_norm", "final_layer_norm"),
+    outer_norms=("encoder.layernorm_embedding", "decoder.layernorm_embedding"),
+    counts={"num_heads": "heads"},
+    head_dim="head_dim",
+    reads="end",
+)
+_BART_SELF = replace(_BART, blocks="decoder.layers", up=None, down=None, norms=("self_attn_layer_norm",), decoder=True)
+_BART_CROSS = replace(
+    _BART,
+    blocks="decoder.layers",
+    attention="encoder_attn",
+    query="encoder_attn.q_proj",
+    key="encoder_attn.k_proj",
+    value="encoder_attn.v_proj",
+    output="encoder_attn.out_proj",
+    norms=("encoder_attn_layer_norm", "final_layer_norm"),
+    decoder=True,
+)
+_BART = replace(_BART, stacks=(_BART_SELF, _BART_CROSS))
+_MBART = replace(
+    _BART,
+    name="mbart",
+    title="mBART",
+    model_types=("mbart",),
+    outer_norms=(*_BART.outer_norms, "encoder.layer_norm", "decoder.layer_norm"),
+    prenorm=True,
+    last_norm="encoder.layer_norm",
+    onnx=False,  # What its decoder reads is made by a `squeeze` that an exported graph does for one size of batch.
+    stacks=tuple(replace(stack, prenorm=True) for stack in _BART.stacks),
+)
+_T5 = Family(
+    name="t5",
+    title="T5",
+    model_types=("t5",),
+    blocks="encoder.block",
+    attention="layer.0.SelfAttention",
+    query="layer.0.SelfAttention.q",
+    key="layer.0.SelfAttention.k",
+    value="layer.0.SelfAttention.v",
+    output="layer.0.SelfAttention.o",
+    gate="layer.1.DenseReluDense.wi_0",
+    up="layer.1.DenseReluDense.wi_1",
+    # The first models have no gates; version 1.1 and what followed it have.
+    up_without_gate="layer.1.DenseReluDense.wi",
+    down="layer.1.DenseReluDense.wo",
+    norms=("layer.0.layer_norm", "layer.1.layer_norm"),
+    outer_norms=("encoder.final_layer_norm", "decoder.final_layer_norm"),
+    counts={"n_heads": "heads", "inner_dim": "width"},
+    head_dim="key_value_proj_dim",
+    # Relative positions give every head of every layer a bias, from a table in the first one.
+    shared_bias="position_bias",
+    bias_maker="compute_bias",
+    bias_table="relative_attention_bias",
+    prenorm=True,
+    last_norm="encoder.final_layer_norm",
+    reads="end",
+)
+_T5_SELF = replace(
+    _T5,
+    blocks="decoder.block",
+    gate=None,
+    up=None,
+    up_without_gate=None,
+    down=None,
+    norms=("layer.0.layer_norm",),
+    decoder=True,
+)
+_T5_CROSS = replace(
+    _T5,
+    blocks="decoder.block",
+    attention="layer.1.EncDecAttention",
+    query="layer.1.EncDecAttention.q",
+    key="layer.1.EncDecAttention.k",
+    value="layer.1.EncDecAttention.v",
+    output="layer.1.EncDecAttention.o",
+    gate="layer.2.DenseReluDense.wi_0",
+    up="layer.2.DenseReluDense.wi_1",
+    up_without_gate="layer.2.DenseReluDense.wi",
+    down="layer.2.DenseReluDense.wo",
+    norms=("layer.1.layer_norm", "layer.2.layer_norm"),
+    decoder=True,
+)
+_T5 = replace(_T5, stacks=(_T5_SELF, _T5_CROSS))
+
 FAMILIES: dict[str, Family] = {
     row.name: row
     for row in (
@@ -356,6 +337,9 @@ FAMILIES: dict[str, Family] = {
         _QWEN3,
         _GEMMA,
         _PHI3,
+        _BART,
+        _MBART,
+        _T5,
     )
 }
 

@@ -37,12 +37,20 @@ def reads_images(model: nn.Module) -> bool:
     return family is not None and family.images
 
 
+def reads_end(model: nn.Module) -> bool:
+    """Whether the task head reads the token that ends a text, of which every row must then have equally many."""
+    family = family_of_model_type(getattr(model.config, "model_type", ""))
+    return family is not None and family.reads == "end"
+
+
 def longest_input(model: nn.Module) -> int | None:
     """Most tokens the model has positions for; None where its positions are no table."""
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in ("position_embeddings", "wpe") and isinstance(module, nn.Embedding):
             # RoBERTa counts positions from behind the padding index: 514 rows are 512 positions.
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        if name.rpartition(".")[2] == "embed_positions" and isinstance(module, nn.Embedding):
+            return module.num_embeddings - int(getattr(module, "offset", 0))  # BART's begins with two for nothing.
     return None
 
 
@@ -62,7 +70,7 @@ def random_inputs(
     Args:
         model: Whose vocabulary and inputs.
         batch_size: B.
-        tokens: T; images have as many as their size makes.
+        tokens: T; images have as many as their size makes. An encoder-decoder's decoder reads as many as its encoder.
         generator: Source of the numbers.
         padded: Pad every row but the first, each by another length; else every token counts.
 
@@ -83,6 +91,9 @@ def random_inputs(
     if padded:
         for row in range(1, batch_size):
             mask[row, max(1, tokens - row * tokens // batch_size) :] = 0
+    if reads_end(model):
+        words = torch.tensor([word for word in range(config.vocab_size) if word not in (padding, config.eos_token_id)])
+        ids = words[ids % len(words)].scatter(1, mask.sum(1, keepdim=True) - 1, config.eos_token_id)
     segments = max(1, int(getattr(config, "type_vocab_size", 1)))
     made = {
         "input_ids": torch.where(mask == 0, padding, ids),

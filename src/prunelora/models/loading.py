@@ -14,7 +14,7 @@ from transformers import logging as transformers_logging
 from prunelora.errors import CheckpointError, UnsupportedModelError
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import family_of_model_type, supported_families
-from prunelora.models.problem_types import AUTO_CLASS, BY_TOKEN, CAUSAL_LM, IMAGE_CLASS, OF_CONFIG
+from prunelora.models.problem_types import AUTO_CLASS, CAUSAL_LM, OF_CONFIG, head_for
 
 _LABELS_OF_REGRESSION = 1
 
@@ -87,16 +87,13 @@ def task_class(config: PreTrainedConfig, problem_type: str, source: str | Path) 
             f"{source} is of the family {config.model_type!r}, which prunelora does not support. "
             f"Supported families: {supported_families()}."
         )
-    name = IMAGE_CLASS if family.images and problem_type not in BY_TOKEN else AUTO_CLASS[problem_type]
-    kind: Any = getattr(transformers, name)
-    # An encoder's head of the class for causal language modelling reads what lies ahead.
-    known = type(config) in kind._model_mapping and (problem_type != CAUSAL_LM or family.decoder)
-    if not known and not hasattr(config, "auto_map"):
+    head = head_for(problem_type, images=family.images)
+    if head not in family.tasks:
         raise UnsupportedModelError(
-            f"{source} is a {family.title}, which has no head for {problem_type.replace('_', ' ')} in transformers. "
-            "`prunelora families` lists what each family is supported for."
+            f"{source} is a {family.title}, which has no head for {problem_type.replace('_', ' ')}: it is supported for "
+            f"{', '.join(family.tasks).replace('_', ' ')}. `prunelora families` lists all of them."
         )
-    return kind
+    return getattr(transformers, AUTO_CLASS[head])
 
 
 def describe_task_(config: PreTrainedConfig, *, label_names: Sequence[str], problem_type: str) -> None:

@@ -8,20 +8,26 @@ REGRESSION = "regression"
 TOKENS = "token_classification"
 CAUSAL_LM = "causal_lm"
 
-# The Auto class of transformers that makes a model for a kind of task, where the family reads texts.
+# Kinds that need heads of one class; images may have one label, several, or a number, as texts may.
+SEQUENCES, IMAGES = "sequence_classification", "image_classification"
+
+# The Auto class of transformers that makes a model with such a head.
 AUTO_CLASS = {
-    SINGLE_LABEL: "AutoModelForSequenceClassification",
-    MULTI_LABEL: "AutoModelForSequenceClassification",
-    REGRESSION: "AutoModelForSequenceClassification",
+    SEQUENCES: "AutoModelForSequenceClassification",
+    IMAGES: "AutoModelForImageClassification",
     TOKENS: "AutoModelForTokenClassification",
     CAUSAL_LM: "AutoModelForCausalLM",
 }
-IMAGE_CLASS = "AutoModelForImageClassification"
 
 # What a configuration of transformers can say; of the others the class of the model tells.
 OF_CONFIG = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
 # One label a token, and not one a row.
 BY_TOKEN = (TOKENS, CAUSAL_LM)
+
+
+def head_for(problem_type: str, *, images: bool) -> str:
+    """The kind of head that a kind of task needs: a key of AUTO_CLASS."""
+    return problem_type if problem_type in BY_TOKEN else IMAGES if images else SEQUENCES
 
 
 def problem_type_of(model: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates (MACs) of an encoder, by arithmetic alone."""
+"""Parameters and multiply-accumulates (MACs) of a transformer's blocks, by arithmetic alone."""
 
 from dataclasses import dataclass
 
@@ -61,7 +61,8 @@ def head_macs(architecture: Architecture, *, tokens: int) -> int:
     With g query heads on a key and value head: (2 + 2 * g) * T * D * d_h and 2 * g * T * T * d_h. A decoder's tokens
     see only those before them, and those of a layer of local attention only their neighbours; the products with what is
     masked are counted all the same. Those of DeBERTa's relative positions are not counted. A head of a layer that is
-    run several times counts as often.
+    run several times counts as often. An encoder-decoder's encoder and decoder are taken to read `tokens` each, so that
+    a head of attention to the encoder's output costs what any other does.
     """
     a, g = architecture, architecture.queries_per_head
     once = (2 + 2 * g) * tokens * a.hidden_size * a.head_dim + 2 * g * tokens * tokens * a.head_dim

@@ -4,7 +4,7 @@ from typing import Any
 
 from prunelora.errors import PlanError
 from prunelora.importance.importance import Importance
-from prunelora.models.families import ATTENTION_PROJECTIONS, PROJECTIONS
+from prunelora.models.family import ATTENTION_PROJECTIONS, PROJECTIONS
 from prunelora.planning import budgets
 from prunelora.planning.allocation import allocate
 from prunelora.planning.budgets import Budget

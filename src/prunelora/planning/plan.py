@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from prunelora.errors import PlanError
 from prunelora.models.architecture import Architecture
-from prunelora.models.families import ATTENTION_PROJECTIONS, PROJECTIONS
+from prunelora.models.family import ATTENTION_PROJECTIONS, PROJECTIONS
 from prunelora.models.lineage import Lineage
 from prunelora.planning.ids import check_ids, read_ids, write_ids
 from prunelora.storage import write_text

@@ -4,7 +4,7 @@ A block that lost heads or neurons adds less into the residual stream. Its outpu
 projection, are the two linear maps that can make up for it without any training: each is re-solved by damped least
 squares on calibration rows, layer by layer, from the pruned model's own inputs. What is wanted is the dense model's
 residual stream behind the projection, so that every projection also corrects what the layers before it still get wrong.
-Labels are not used.
+Labels are not used, unless a decoder reads them.
 
 For weights W (D, K) that were W0 after the cut, inputs x (K,), the pruned model's residual stream r (D,) that the
 projection's output is added to, and the dense model's r' + y' (D,) behind the addition, over all real tokens::
@@ -13,7 +13,8 @@ projection's output is added to, and the dense model's r' + y' (D,) behind the a
     y = r' + y' - r
     W = W0 + (S_yx - W0 S_xx) (S_xx + damping * s * I)^-1,        b = mean y - W mean x
 
-with S the centred second moments. The damping is chosen among `DAMPINGS`, for every projection, by the error on a fifth
+with S the centred second moments. An encoder-decoder's encoder comes first; then its decoder, which attends to what the
+pruned encoder gives. The damping is chosen among `DAMPINGS`, for every projection, by the error on a fifth
 of the rows, which the fit has not seen; then all rows are used.
 
 The same idea, towards the projection's own outputs alone, without the damping towards the old weights and without
@@ -29,11 +30,20 @@ import torch
 from torch import nn
 
 from prunelora.errors import PlanError
-from prunelora.models.anatomy import Block, dissect
+from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.empty import BiasOnly
 from prunelora.models.matrices import widths
 from prunelora.models.state import left_as_found
-from prunelora.pruning.blockwise import BlockInputs, block_inputs, run_block, run_up_to, run_with_parts
+from prunelora.pruning.layerwise import (
+    Call,
+    Layer,
+    Projection,
+    layer_calls,
+    layers_of,
+    run_layer,
+    run_up_to,
+    run_with_parts,
+)
 
 Batch = Mapping[str, Any]
 
@@ -90,8 +100,9 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch]) -> Rep
     Args:
         model: After `prune_`.
         dense: The model it was cut from, with the same blocks; it is not changed.
-        batches: Dicts as `model(**batch)` takes them; labels are ignored. A few hundred training rows; more tokens than
-            the projections are wide, or the old weights stay nearly as they are.
+        batches: Dicts as `model(**batch)` takes them; labels are ignored, unless an encoder-decoder's decoder reads
+            them. A few hundred training rows; more tokens than the projections are wide, or the old weights stay nearly
+            as they are.
 
     Returns:
         What was done to every projection.
@@ -108,22 +119,24 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch]) -> Rep
     with left_as_found(model), left_as_found(dense), torch.no_grad():
         model.eval()
         dense.eval()
-        inputs = [block_inputs(original, batch) for batch in batches]
-        rows = sum(one.rows for one in inputs)
+        calls = [layer_calls(original, batch) for batch in batches]
+        rows = sum(len(one[0].real) for one in calls)
         if rows < HELD_OUT_EVERY:
             raise PlanError(f"Repair needs calibration rows, found {rows}. Pass a few hundred training rows.")
         done: list[RepairedProjection] = []
-        ours = [one.hidden for one in inputs]
-        theirs = list(ours)
-        for index, block in enumerate(anatomy.blocks):
-            done += _repair_block(block, original.blocks[index], inputs, ours, theirs)
-            ours = [run_block(block, one, hidden) for one, hidden in zip(inputs, ours, strict=True)]
-    return Repair(tuple(done), rows, sum(int(one.real.sum()) for one in inputs))
+        flows: dict[int, _Flow] = {}
+        for index, (layer, dense_layer) in enumerate(zip(layers_of(anatomy), layers_of(original), strict=True)):
+            for number, one in enumerate(calls):
+                start = one[index].start
+                if start is not None:
+                    flows[number] = _Flow(start, start, _encoded(anatomy, flows[number].ours) if index else None)
+            done += _repair_layer(layer, dense_layer, [one[index] for one in calls], list(flows.values()))
+    return Repair(tuple(done), rows, sum(int(one[0].real.sum()) for one in calls))
 
 
 def repaired_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """What repair can change of a model, by the names in its `state_dict`: output and down projections."""
-    names = [f"{block.full_name(name)}." for block in dissect(model).blocks for name in ("output", "down")]
+    names = [f"{one.full_name}." for layer in layers_of(dissect(model)) for one in layer.projections]
     return {
         key: value.detach().cpu().contiguous()
         for key, value in model.state_dict().items()
@@ -131,28 +144,54 @@ def repaired_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def _repair_block(
-    block: Block, original: Block, inputs: Sequence[BlockInputs], ours: list[torch.Tensor], theirs: list[torch.Tensor]
+@dataclass
+class _Flow:
+    """The hidden states of one batch, between two layers.
+
+    Attributes:
+        ours: In the pruned model (B, T, D).
+        theirs: In the dense one.
+        memory: What the pruned model's encoder gave (B, S, D), in its decoder.
+    """
+
+    ours: torch.Tensor
+    theirs: torch.Tensor
+    memory: torch.Tensor | None
+
+
+def _encoded(anatomy: Anatomy, hidden: torch.Tensor) -> torch.Tensor:
+    """What an encoder gives of the hidden states behind its last layer (B, S, D)."""
+    norm = anatomy.family.last_norm
+    if norm is None:
+        return hidden
+    encoded: torch.Tensor = anatomy.base.get_submodule(norm)(hidden)
+    return encoded
+
+
+def _repair_layer(
+    layer: Layer, original: Layer, calls: Sequence[Call], flows: Sequence[_Flow]
 ) -> list[RepairedProjection]:
-    """Solve both projections of one block; `theirs` becomes the dense model's hidden states behind the block."""
-    wanted: dict[str, list[torch.Tensor]] = {"output": [], "down": []}
-    for number, one in enumerate(inputs):
-        theirs[number], parts = run_with_parts(original, one, theirs[number])
-        for name in wanted:
-            wanted[name].append(parts[name].added_up)
+    """Solve all projections of one layer; the flows then are behind it."""
+    wanted: list[list[torch.Tensor]] = []  # For every batch, for every projection.
+    for flow, call in zip(flows, calls, strict=True):
+        flow.theirs, parts = run_with_parts(original, call, flow.theirs)
+        wanted.append([part.added_up for part in parts])
     done = []
-    for name in ("output", "down"):
-        sizes = widths(block.part(name))
+    for number, projection in enumerate(layer.projections):
+        sizes = widths(projection.module)
         moments = _Moments(*sizes), _Moments(*sizes)  # Of the rows that are fitted, and of those held out.
         row = 0
-        for one, hidden, target in zip(inputs, ours, wanted[name], strict=True):
-            part = run_up_to(block, name, one, hidden)
-            missing = part.missing_to(target)
-            held = (torch.arange(row, row + one.rows, device=hidden.device) % HELD_OUT_EVERY) == HELD_OUT_EVERY - 1
-            for sums, chosen in zip(moments, (one.real & ~held[:, None], one.real & held[:, None]), strict=True):
+        for flow, call, targets in zip(flows, calls, wanted, strict=True):
+            real = call.real
+            part = run_up_to(layer, number, call, flow.ours, flow.memory)
+            missing = part.missing_to(targets[number])
+            held = (torch.arange(row, row + len(real), device=real.device) % HELD_OUT_EVERY) == HELD_OUT_EVERY - 1
+            for sums, chosen in zip(moments, (real & ~held[:, None], real & held[:, None]), strict=True):
                 sums.add(part.inputs[chosen], missing[chosen])
-            row += one.rows
-        done.append(_solve(block, name, *moments))
+            row += len(real)
+        done.append(_solve(projection, *moments))
+    for flow, call in zip(flows, calls, strict=True):
+        flow.ours = run_layer(layer, call, flow.ours, flow.memory)
     return done
 
 
@@ -226,29 +265,29 @@ class _LeastSquares:
         return weight, self.mean_y - weight @ self.mean_x
 
 
-def _solve(block: Block, name: str, fitted: _Moments, held: _Moments) -> RepairedProjection:
+def _solve(projection: Projection, fitted: _Moments, held: _Moments) -> RepairedProjection:
     """Choose the damping by the held-out rows, solve with all rows, and write the solution into the projection."""
-    projection: Any = block.part(name)
-    outputs = widths(projection)[1]
-    empty = isinstance(projection, BiasOnly)
+    module: Any = projection.module
+    outputs = widths(module)[1]
+    empty = isinstance(module, BiasOnly)
     weight = torch.zeros(outputs, 0, dtype=torch.float64)
     if not empty:
-        weight = block.matrix(name).weight.detach().cpu().double()
-    with_bias = projection.bias is not None
-    bias = projection.bias.detach().cpu().double() if with_bias else torch.zeros(outputs, dtype=torch.float64)
+        weight = projection.block.matrix(projection.name).weight.detach().cpu().double()
+    with_bias = module.bias is not None
+    bias = module.bias.detach().cpu().double() if with_bias else torch.zeros(outputs, dtype=torch.float64)
     damping = _chosen_damping(weight, fitted, held, with_bias=with_bias)
     before = held.error(weight, bias)
     after = held.error(*_LeastSquares(fitted, weight, with_bias=with_bias).solve(damping))
     if after < before:
         new_weight, new_bias = _LeastSquares(fitted + held, weight, with_bias=with_bias).solve(damping)
         if not empty:
-            block.matrix(name).weight.copy_(new_weight)
+            projection.block.matrix(projection.name).weight.copy_(new_weight)
         if with_bias:
-            projection.bias.copy_(new_bias)
+            module.bias.copy_(new_bias)
     variance = max(held.variance, 1e-300)
     # An error of nothing is a difference of equals, and may come out a little below 0.
     shares = (max(0.0, error) / variance for error in (before, min(after, before)))
-    return RepairedProjection(block.full_name(name), damping, *shares)
+    return RepairedProjection(projection.full_name, damping, *shares)
 
 
 def _chosen_damping(weight: torch.Tensor, fitted: _Moments, held: _Moments, *, with_bias: bool) -> float:

@@ -6,11 +6,12 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from prunelora.models.anatomy import Block, dissect
+from prunelora.models.anatomy import dissect
+from prunelora.models.block import Block
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
 from prunelora.models.layer_config import LayerConfig
 from prunelora.models.matrices import keep_columns, keep_rows, widths
-from prunelora.models.shared_bias import take_own_heads
+from prunelora.models.shared_bias import HandsOn, take_own_heads
 from prunelora.planning.plan import Plan, check_within
 from prunelora.pruning.repair import repair_
 
@@ -64,21 +65,7 @@ def _cut_heads(block: Block, kept: Sequence[int]) -> None:
         return
     family, attention = block.family, block.part("attention")
     if not kept:
-        had_bias, position_projections = block.attention_bias, block.position_projections
-        _replace_by_bias(block, "output")
-        attention_path, output_path = family.path("attention"), family.path("output")
-        inside = output_path.startswith(f"{attention_path}.")
-        stand_in = NoHeads(
-            block.head_dim,
-            output_path.removeprefix(f"{attention_path}.") if inside else None,
-            block.part("output") if inside else None,
-            had_bias=had_bias,
-            position_projections=position_projections,
-            layer_idx=getattr(attention, "layer_idx", None) if family.decoder else None,
-            norm_name=family.norm_in_attention,
-            norm=attention.get_submodule(family.norm_in_attention) if family.norm_in_attention else None,
-        )
-        block.replace("attention", stand_in)
+        _cut_all_heads(block)
         return
     of_queries = _channels(kept, block.head_dim * block.queries_per_head)
     of_heads = _channels(kept, block.head_dim)
@@ -87,7 +74,7 @@ def _cut_heads(block: Block, kept: Sequence[int]) -> None:
     for further in block.with_heads():
         keep_rows(further, of_queries)
     if family.shared_bias is not None:
-        take_own_heads(attention, family.shared_bias, kept)
+        take_own_heads(attention, family.shared_bias, kept, maker=family.bias_maker)
     left = {"heads": len(kept), "queries": len(kept) * block.queries_per_head, "width": len(of_queries)}
     for attribute, what in family.counts.items():
         setattr(attention, attribute, left[what])
@@ -96,10 +83,30 @@ def _cut_heads(block: Block, kept: Sequence[int]) -> None:
         attention.config = LayerConfig(attention.config, **own)  # type: ignore[assignment]
 
 
+def _cut_all_heads(block: Block) -> None:
+    family, attention = block.family, block.part("attention")
+    had_bias, position_projections = block.attention_bias, block.position_projections
+    _replace_by_bias(block, "output")
+    attention_path, output_path = family.path("attention"), family.path("output")
+    inside = output_path.startswith(f"{attention_path}.")
+    settings: dict[str, Any] = {
+        "head_dim": block.head_dim,
+        "output_name": output_path.removeprefix(f"{attention_path}.") if inside else None,
+        "output": block.part("output") if inside else None,
+        "had_bias": had_bias,
+        "position_projections": position_projections,
+        "layer_idx": getattr(attention, "layer_idx", None) if family.decoder else None,
+        "norm_name": family.norm_in_attention,
+        "norm": attention.get_submodule(family.norm_in_attention) if family.norm_in_attention else None,
+    }
+    handing_on = family.handing_on
+    block.replace("attention", HandsOn(attention, **handing_on, **settings) if handing_on else NoHeads(**settings))
+
+
 def _cut_neurons(block: Block, kept: Sequence[int]) -> None:
     if len(kept) == block.num_neurons:
         return
-    into = ("up", "gate") if block.family.gate else ("up",)
+    into = block.family.into_neurons
     if not kept:
         had_bias = block.ffn_bias
         _replace_by_bias(block, "down")

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from prunelora.importance.importance import Importance
-from prunelora.models.families import PROJECTIONS
+from prunelora.models.family import PROJECTIONS
 from prunelora.planning.normalise import normalise
 from prunelora.planning.plan import Plan
 from prunelora.report.reading import SHARES, finetunings, main_metric, metric_title, milliseconds, timings

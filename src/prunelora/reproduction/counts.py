@@ -17,7 +17,8 @@ from prunelora.errors import MissingExtraError
 from prunelora.finetuning.adapter import add_adapter, trainable_parameters
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.architecture import Architecture
-from prunelora.models.families import ATTENTION_PROJECTIONS, family_of_model_type
+from prunelora.models.families import family_of_model_type
+from prunelora.models.family import ATTENTION_PROJECTIONS
 from prunelora.models.lineage import Lineage
 from prunelora.planning.costs import head_parameters, lora_parameters
 from prunelora.planning.plan import Plan
