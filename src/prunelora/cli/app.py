@@ -274,7 +274,7 @@ def check(
 _TASKS = {
     "sequence_classification": "sequences",
     "token_classification": "tokens",
-    "causal_lm": "language modelling",
+    "causal_lm": "language",
     "image_classification": "images",
 }
 

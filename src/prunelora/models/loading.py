@@ -90,7 +90,7 @@ def task_class(config: PreTrainedConfig, problem_type: str, source: str | Path) 
     head = head_for(problem_type, images=family.images)
     if head not in family.tasks:
         raise UnsupportedModelError(
-            f"{source} is a {family.title}, which has no head for {problem_type.replace('_', ' ')}: it is supported for "
+            f"{source} is a {family.title}, which has no head for {problem_type.replace('_', ' ')}, but for "
             f"{', '.join(family.tasks).replace('_', ' ')}. `prunelora families` lists all of them."
         )
     return getattr(transformers, AUTO_CLASS[head])
