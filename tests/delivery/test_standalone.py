@@ -122,6 +122,16 @@ def test_without_trust_the_file_is_not_run_and_nothing_wrong_is_loaded(tmp_path)
         transformers.AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False)
 
 
+def test_what_the_file_built_is_told_to_be_loaded_by_us(tmp_path):
+    model = pruned("bert")
+    pl.save(model, tmp_path / "saved")
+    model.config = transformers.AutoConfig.from_pretrained(tmp_path / "saved")
+    with pytest.raises(pl.PruneLoraError, match=r"Load it with prunelora.load\(folder\)"):
+        pl.score(model, [tiny_batch()])
+    found = pl.score(pl.load(tmp_path / "saved"), [tiny_batch()])
+    assert [len(scores) for scores in found.heads] == [len(heads) for heads in model.prunelora_plan.heads]
+
+
 def test_loading_by_us_neither_needs_nor_runs_the_file(tmp_path):
     model = pruned("bert")
     folder = pl.save(model, tmp_path / "model")

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from prunelora.delivery import shaping
-from prunelora.models.anatomy import Anatomy
+from prunelora.models.anatomy import SHAPES_KEY, Anatomy
 from prunelora.models.block import Block, find
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
 from prunelora.models.families import family_of_model_type
@@ -25,7 +25,7 @@ from prunelora.models.shared_bias import OWN_HEADS, HandsOn, OwnHeads, attach
 from prunelora.storage import write_json, write_text
 
 MODULE = "modeling_prunelora"
-OWN_KEYS = ("prunelora", "auto_map")
+OWN_KEYS = (SHAPES_KEY, "auto_map")
 
 AUTO_CLASSES = (
     "AutoModel",

@@ -14,6 +14,9 @@ from prunelora.models.family import Family
 from prunelora.models.lineage import Lineage
 from prunelora.models.matrices import widths
 
+# Of a configuration: how the modelling file beside a saved model builds it.
+SHAPES_KEY = "prunelora"
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -97,6 +100,11 @@ def dissect(model: nn.Module, *, adapted: bool = False) -> Anatomy:
         raise UnsupportedModelError(
             f"{type(model).__name__} is not a transformers model: it has no config.model_type. "
             f"Supported families: {supported_families()}."
+        )
+    if SHAPES_KEY in vars(config):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} is from a folder that prunelora.save wrote. Which heads and neurons it has left "
+            "is in plan.json there. Load it with prunelora.load(folder) to go on with it."
         )
     family = family_of_model_type(model_type)
     if family is None:
