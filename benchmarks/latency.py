@@ -1,9 +1,13 @@
 """The latency model of this device against models that were really cut: predicted and measured ratio to the dense one.
 
-python -m benchmarks.latency [--engine torch ...] [--size 1x128 ...] [--seeds 3] [--repeats 25] [--out FILE]
+python -m benchmarks.latency [--engine torch ...] [--size 1x128 ...] [--seeds 3] [--repeats 25] [--out FOLDER] [--again]
+
+Every engine and size has a file of its own, ENGINE-SIZE.json, written when it is measured; what has one is not measured
+again, but for --again.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,6 +22,8 @@ SIZES = ("1x32", "1x128", "32x128")
 KEEP = (0.75, 0.5, 0.35, 0.2)
 DENSE = "dense"
 MOST_ERROR_PERCENT = 10.0
+# What a result depends on, beside its engine and size.
+_OF_A_RESULT = ("keep", "seeds", "threads", "repeats", "warmup", "max_seconds")
 
 
 def main() -> int:
@@ -39,34 +45,25 @@ def main() -> int:
         model_source(arguments.model), label_names=["no", "yes"], problem_type="single_label_classification"
     ).eval()
     plans = uneven_plans(model, arguments.keep, arguments.seeds)
+    settings = {name: getattr(arguments, name) for name in ("model", *_OF_A_RESULT)}
     results = []
     for engine in arguments.engine:
-        # Built once: an export takes longer than all timing of it.
-        runners = {DENSE: runner(model, engine)} | {name: runner(cut(model, plan), engine) for name, plan in plans}
+        runners: dict[str, Callable[[dict[str, Any]], object]] = {}
         for batch_size, tokens in arguments.size:
-            results.append(compared(model, dict(plans), runners, engine, batch_size, tokens, arguments))
-            print_table(results[-1])
+            path = arguments.out / f"{engine}-{batch_size}x{tokens}.json"
+            if path.exists() and not arguments.again:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            else:
+                # Built once an engine: an export takes longer than all timing of it.
+                runners = runners or {DENSE: runner(model, engine)} | {
+                    name: runner(cut(model, plan), engine) for name, plan in plans
+                }
+                found = compared(model, dict(plans), runners, engine, batch_size, tokens, arguments)
+                found |= {"settings": settings, "machine": describe_machine()}
+                write_json(path, found)
+            print_table(found)
+            results.append(found)
     worst = max(one["worst_error_percent"] for one in results)
-    write_json(
-        arguments.out,
-        {
-            "benchmark": "latency",
-            "model": arguments.model,
-            "settings": {
-                "engines": list(arguments.engine),
-                "sizes": [list(size) for size in arguments.size],
-                "keep": list(arguments.keep),
-                "seeds": arguments.seeds,
-                "repeats": arguments.repeats,
-                "warmup": arguments.warmup,
-                "max_seconds": arguments.max_seconds,
-            },
-            "results": results,
-            "worst_error_percent": worst,
-            "target_at_most_percent": MOST_ERROR_PERCENT,
-            "machine": describe_machine(),
-        },
-    )
     print(f"\nworst error {worst:.1f} %, target at most {MOST_ERROR_PERCENT:g} %\n\n{arguments.out}")
     return 0
 
@@ -84,7 +81,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=25, help="timed rounds at most")
     parser.add_argument("--warmup", type=int, default=3, help="rounds before the clock counts")
     parser.add_argument("--max-seconds", type=float, default=60.0, help="of timed rounds, though never fewer than five")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "latency.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "latency", help="folder")
+    parser.add_argument("--again", action="store_true", help="measure also what has a result")
     return parser.parse_args()
 
 

@@ -79,6 +79,19 @@ def test_several_labels_are_judged_by_f1_without_majority_rate_or_error():
     assert "most frequent class" not in text_of(results)
 
 
+def test_tags_are_judged_by_entities_and_their_accuracy_has_no_error_of_rows():
+    results = with_task(make_results(), problem_type="token_classification", metrics=["entity_f1", "accuracy"])
+    results = with_facts(results, "measure", test={"entity_f1": 0.8, "accuracy": 0.95})
+    results = with_facts(results, "baseline", test={"entity_f1": 0.83, "accuracy": 0.96})
+    assert "entity F1 80.0 % on 853 test rows" in text_of(results).lower().replace("f1", "F1")
+    assert "The pruned model is 3.0 points below it." in text_of(results)
+    accuracy = next(row for row in comparison(results) if row.what.startswith("accuracy"))
+    assert (accuracy.dense, accuracy.pruned) == ("96.0 %", "95.0 %")
+    assert not any("nothing was learnt" in line for line in warnings(results))
+    nothing = with_facts(results, "measure", test={"entity_f1": 0.0, "accuracy": 0.9})
+    assert any("not one entity is found" in line for line in warnings(nothing))
+
+
 def test_slower_is_a_warning_and_no_gain():
     text = text_of(make_results(speed=0.9))
     assert "not faster" in text

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunelora.data.metrics import default_metrics
-from prunelora.models.problem_types import SINGLE_LABEL
+from prunelora.models.problem_types import BY_TOKEN, SINGLE_LABEL
 from prunelora.report.results import RunResults
 
 _TITLES = {
@@ -149,6 +149,14 @@ def value_with_error(metric: str, value: float, rows: int) -> str:
 def rows_tested(results: RunResults) -> int:
     """Rows that the reported metrics were taken on; 0 if not known."""
     return int(results.facts("measure").get("test_rows") or results.task.get("rows", {}).get("test", 0))
+
+
+def answers_counted(results: RunResults) -> int:
+    """Test rows that each have one answer, from which an accuracy has its standard error; 0 where tokens have them.
+
+    Answers to the tokens of one row hang together, so their number says nothing of the error.
+    """
+    return 0 if results.task.get("problem_type") in BY_TOKEN else rows_tested(results)
 
 
 def moments(results: RunResults) -> Iterator[Moment]:

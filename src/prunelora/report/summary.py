@@ -6,8 +6,10 @@ from pathlib import Path
 
 from prunelora.models.problem_types import MULTI_LABEL, REGRESSION
 from prunelora.report.reading import (
+    SHARES,
     Pair,
     accuracy_error,
+    answers_counted,
     finetunings,
     in_units,
     kind_of,
@@ -67,18 +69,18 @@ def gained(results: RunResults) -> list[str]:
 
 def quality(results: RunResults) -> list[str]:
     """What the pruned model reaches, beside the majority rate and the dense model with plain LoRA."""
-    metric, count = main_metric(results), rows_tested(results)
+    metric, count, answers = main_metric(results), rows_tested(results), answers_counted(results)
     value = results.facts("measure").get("test", {}).get(metric)
     if value is None:
         return ["not measured; the stage measure does that."]
     rows = f"{count:,} test rows" if count else "the test rows"
-    line = f"{metric_title(metric)} {value_with_error(metric, value, count)} on {rows}, one seed ({results.seed})"
+    line = f"{metric_title(metric)} {value_with_error(metric, value, answers)} on {rows}, one seed ({results.seed})"
     if metric == "accuracy" and (rate := results.task.get("majority_rate")) is not None:
         line += f"; always answering the most frequent class: {metric_text(metric, rate)}"
     lines = [f"{line}."]
     for split, values in results.facts("measure").get("more_tests", {}).items():
         number = results.task["rows"][split]
-        line = f"on {number:,} {split} rows: {value_with_error(metric, values[metric], number)}"
+        line = f"on {number:,} {split} rows: {value_with_error(metric, values[metric], number if answers else 0)}"
         if metric == "accuracy" and (rate := results.task["majority_rates"].get(split)) is not None:
             line += f"; always answering the most frequent class: {metric_text(metric, rate)}"
         lines.append(f"{line}.")
@@ -87,8 +89,8 @@ def quality(results: RunResults) -> list[str]:
         lines.append("no dense model was trained beside it; --baseline trains one, with plain LoRA, the same way.")
     else:
         lines.append(
-            f"the dense model with plain LoRA, trained the same way: {value_with_error(metric, dense, count)}. "
-            f"{_difference(metric, value, dense, count)}"
+            f"the dense model with plain LoRA, trained the same way: {value_with_error(metric, dense, answers)}. "
+            f"{_difference(metric, value, dense, answers)}"
         )
     return lines
 
@@ -134,10 +136,13 @@ def _speeds(pairs: list[Pair]) -> Iterator[str]:
 
 
 def _difference(metric: str, value: float, dense: float, count: int) -> str:
-    if metric != "accuracy":
-        return f"The pruned model is {abs(value - dense):.3f} {'below' if value < dense else 'above'} it."
+    where = "below" if value < dense else "above"
+    if metric not in SHARES:
+        return f"The pruned model is {abs(value - dense):.3f} {where} it."
     points = 100 * (value - dense)
-    text = f"The pruned model is {abs(points):.1f} points {'below' if points < 0 else 'above'} it"
+    text = f"The pruned model is {abs(points):.1f} points {where} it"
+    if metric != "accuracy":
+        return f"{text}."
     error = 100 * math.hypot(accuracy_error(value, count), accuracy_error(dense, count)) if count else 0.0
     if abs(points) <= error:
         return f"{text}, which is within the error of {count:,} rows."
@@ -151,10 +156,11 @@ def _nothing_learnt(results: RunResults) -> Iterator[str]:
         return
     rate, problem = results.task.get("majority_rate"), results.task.get("problem_type")
     if metric == "accuracy" and rate is not None and value - rate <= accuracy_error(value, count):
+        found = value_with_error(metric, value, answers_counted(results))
         yield (
-            f"nothing was learnt: the accuracy {value_with_error(metric, value, count)} is not above that of always "
-            f"answering the most frequent class ({metric_text(metric, rate)}) by more than its standard error. "
-            f"To try: {_LEARN_MORE}. If the dense model learns nothing either (--baseline), look at the labels."
+            f"nothing was learnt: the accuracy {found} is not above that of always answering the most frequent class "
+            f"({metric_text(metric, rate)}) by more than its standard error. To try: {_LEARN_MORE}. If the dense model "
+            "learns nothing either (--baseline), look at the labels."
         )
     # Under no relation at all, a correlation of n rows has the standard error 1 / sqrt(n - 1).
     elif problem == REGRESSION and count > 1 and value <= 1 / math.sqrt(count - 1):
@@ -162,6 +168,8 @@ def _nothing_learnt(results: RunResults) -> Iterator[str]:
         yield f"nothing was learnt: {found}. To try: {_LEARN_MORE}."
     elif problem == MULTI_LABEL and value == 0:
         yield f"nothing was learnt: not one label is predicted rightly. To try: {_LEARN_MORE}."
+    elif metric == "entity_f1" and value == 0:
+        yield f"nothing was learnt: not one entity is found. To try: {_LEARN_MORE}."
 
 
 def _not_finished(results: RunResults) -> Iterator[str]:

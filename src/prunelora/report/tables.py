@@ -7,6 +7,7 @@ from typing import Any
 from prunelora.report.reading import (
     SHARES,
     Timing,
+    answers_counted,
     duration,
     in_units,
     main_metric,
@@ -152,7 +153,7 @@ def _training(results: RunResults) -> list[Row]:
 def _quality(results: RunResults) -> list[Row]:
     test = results.facts("measure").get("test", {})
     dense = results.facts("baseline").get("test", {})
-    count, rate = rows_tested(results), results.task.get("majority_rate")
+    count, answers, rate = rows_tested(results), answers_counted(results), results.task.get("majority_rate")
     rows = []
     for metric, value in test.items():
         other = dense.get(metric)
@@ -162,8 +163,8 @@ def _quality(results: RunResults) -> list[Row]:
         rows.append(
             Row(
                 f"{metric_title(metric)}, {count:,} test rows" if count else f"{metric_title(metric)}, test rows",
-                NOT_TRAINED if other is None else value_with_error(metric, other, count),
-                value_with_error(metric, value, count),
+                NOT_TRAINED if other is None else value_with_error(metric, other, answers),
+                value_with_error(metric, value, answers),
                 change.replace("-", "\N{MINUS SIGN}"),
                 other,
                 value,
