@@ -272,10 +272,10 @@ def check(
 
 
 _TASKS = {
-    "sequence_classification": "sequences",
-    "token_classification": "tokens",
-    "causal_lm": "language",
-    "image_classification": "images",
+    "sequence_classification": "classes",
+    "token_classification": "tags",
+    "causal_lm": "text",
+    "image_classification": "classes of images",
 }
 
 
@@ -301,6 +301,6 @@ def families(json: Json = False) -> None:
     ]
     terminal.give_table(
         "Supported families, all with scores, cuts, LoRA, saving and loading",
-        ("family", "model_type", "of attention is cut", "of feed-forward", "tasks", "ONNX", "generates"),
+        ("family", "model_type", "is cut by", "and by", "tasks", "ONNX", "generates"),
         shown,
     )
