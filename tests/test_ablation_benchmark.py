@@ -41,8 +41,8 @@ from prunelora.models.architecture import Architecture
 from prunelora.planning.plan import Plan
 from prunelora.recipe import Recipe
 from prunelora.runfolder import Record, RunFolder
+from prunelora.running import pretrained
 from prunelora.stage_settings import FineTuneStage, PlanStage
-from prunelora.stages import pretrained
 
 GROUP_OF = {variant.name: group for group, some in GROUPS.items() for variant in some} | dict.fromkeys(
     TIGHT_GROUP, "tight"

@@ -26,8 +26,8 @@ from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
 from prunelora.pipeline import Tell
 from prunelora.runfolder import RunFolder
+from prunelora.running import pretrained, ready_to_train
 from prunelora.stage_settings import FineTuneStage, PlanStage
-from prunelora.stages import pretrained, ready_to_train
 
 PACKAGES = ("torch", "transformers", "peft", "torch-pruning")
 SAVED_ROWS = 8

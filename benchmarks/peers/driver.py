@@ -35,8 +35,8 @@ from prunelora.models.device import best_device
 from prunelora.pipeline import Tell, execute
 from prunelora.recipe import digest
 from prunelora.runfolder import RunFolder
+from prunelora.running import pretrained, ready_to_train
 from prunelora.stage_settings import FineTuneStage
-from prunelora.stages import pretrained, ready_to_train
 from prunelora.storage import replacing_file, write_json
 
 START, MODULE, CUT, ANSWERS = "start", "module.pt", "cut.json", "answers.safetensors"

@@ -34,8 +34,8 @@ from prunelora.models.anatomy import dissect
 from prunelora.planning.costs import block_macs
 from prunelora.planning.make_plan import make_plan
 from prunelora.pruning.surgery import prune_
+from prunelora.running import pretrained
 from prunelora.stage_settings import ScoreStage
-from prunelora.stages import pretrained
 
 BUDGETS = (0.5, 0.2, 0.1)
 TOKENS = 128

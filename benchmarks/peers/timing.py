@@ -24,7 +24,7 @@ from prunelora.evaluation.training_step import training_step
 from prunelora.finetuning.training import dropout_of
 from prunelora.models.device import best_device, on_device
 from prunelora.models.inputs import longest_input, random_inputs
-from prunelora.stages import pretrained
+from prunelora.running import pretrained
 
 SIZES = ((1, 128), (32, 128))
 

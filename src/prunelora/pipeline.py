@@ -26,7 +26,8 @@ from prunelora.recipe import Recipe, digest
 from prunelora.report.results import RunResults
 from prunelora.report.summary import summarise
 from prunelora.runfolder import Record, RunFolder
-from prunelora.stages import WORK, Run
+from prunelora.running import Run
+from prunelora.stages import WORK
 
 Tell = Callable[[str], None]
 

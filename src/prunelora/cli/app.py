@@ -241,7 +241,8 @@ def check(
     from prunelora.evaluation.feasibility import check as check_budget
     from prunelora.evaluation.training_cost import Training
     from prunelora.planning.make_plan import make_plan
-    from prunelora.stages import latency_settings, ready_to_train
+    from prunelora.running import ready_to_train
+    from prunelora.stages import latency_settings
 
     source = {name: settings.pop(name) for name in ("task", "data_dir", "task_type") if name in settings}
     # What is not asked for is as `run` does it by default.

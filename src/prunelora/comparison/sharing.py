@@ -20,7 +20,8 @@ from prunelora.pipeline import keys_of
 from prunelora.planning.plan import Plan
 from prunelora.recipe import Recipe
 from prunelora.runfolder import RunFolder
-from prunelora.stages import WORK, Run
+from prunelora.running import Run
+from prunelora.stages import WORK
 from prunelora.storage import replacing_file, replacing_folder
 
 WEIGHTS = ".safetensors"

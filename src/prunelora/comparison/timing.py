@@ -27,7 +27,7 @@ from prunelora.models.device import best_device, device_of, on_device
 from prunelora.models.inputs import random_inputs
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
-from prunelora.stages import pretrained, ready_to_train
+from prunelora.running import pretrained, ready_to_train
 
 SIZES = ((1, 32), (1, 128), (32, 128))
 MEMORY_ROWS, MEMORY_TOKENS = 32, 128

@@ -1,0 +1,107 @@
+"""The stages behind the merged model: what is delivered, and what is known about it."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+
+from prunelora.data.answers import labels_of
+from prunelora.data.metrics import metrics
+from prunelora.data.tokens import tokenise
+from prunelora.delivery.onnx import export
+from prunelora.errors import RecipeError
+from prunelora.evaluation.measurement import measure
+from prunelora.evaluation.quality import predict_rows
+from prunelora.models.anatomy import dissect
+from prunelora.models.family import ATTENTION_PROJECTIONS
+from prunelora.planning.plan import Plan
+from prunelora.report.writing import write_report
+from prunelora.running import Facts, Run, StageWork, ready_to_train, restore_nothing, tune
+from prunelora.stage_settings import BaselineStage, ExportStage, FineTuneStage, MeasureStage
+from prunelora.storage import replacing_file
+
+# Evaluate: answers on the reported rows -----------------------------------------------------------------------------
+
+
+def _evaluate(run: Run, name: str, _: Any) -> Facts:
+    """What metrics take, logits most often, and labels of every reported split, in the order of its rows."""
+    tensors: dict[str, torch.Tensor] = {}
+    quality = {}
+    for split, rows in run.task.reported.items():
+        tokenised = tokenise(rows, run.processor, max_length=run.recipe.task.max_length)
+        answers = predict_rows(run.model, tokenised, run.processor, problem_type=run.task.problem_type)
+        labels = labels_of(tokenised)
+        quality[split] = metrics(answers, labels, run.task.problem_type, run.task.label_names)
+        tensors |= {f"{split}.logits": torch.from_numpy(answers), f"{split}.labels": torch.from_numpy(labels)}
+    with replacing_file(run.path(name, "answers.safetensors")) as temporary:
+        save_file(tensors, temporary)
+    return {"quality": quality}
+
+
+# Export, baseline, measure, report: what is delivered and what is known about it --------------------------------------
+
+
+def _export(run: Run, name: str, settings: ExportStage) -> Facts:
+    path = export(run.model, run.path(name, "model.onnx"), tolerance=settings.tolerance)
+    return {"file": path.name, "bytes": path.stat().st_size}
+
+
+def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:
+    """Same data, seed, targets and training as the last fine-tuning; nothing cut, the same rank everywhere."""
+    tuning = next(stage for stage in reversed(run.recipe.stages) if isinstance(stage, FineTuneStage))
+    model = run.pretrained()
+    targets = tuple(run.plan.ranks) if run.plan is not None else ATTENTION_PROJECTIONS
+    plan = Plan.whole(dissect(model).lineage, rank=settings.rank, targets=targets)
+    model = ready_to_train(model, plan, tuning.model_copy(update={"trainable": "adapter"}), seed=run.recipe.seed)
+    checkpoints = run.path(name, ".baseline-checkpoints")
+    training = tune(run, model, tuning, checkpoints, run.path(name, "tensorboard-baseline"))
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return {
+        "rank": settings.rank,
+        "training": training,
+        "validation": run.quality("validation", model),
+        "test": run.quality("test", model),
+    }
+
+
+def _measure(run: Run, _: str, settings: MeasureStage) -> Facts:
+    """Quality on the test rows, which nothing before has seen; size, speed and memory beside the dense model."""
+    if isinstance(run.model, PeftModel):
+        raise RecipeError("Stage 'measure' needs a plain model: put 'merge' before it.")
+    dense = run.pretrained()
+    exported = run.folder.file("model.onnx")
+    with tempfile.TemporaryDirectory() as scratch:
+        was_exported = "export" in run.done
+        measurement = measure(
+            run.model,
+            base=dense,
+            onnx=exported if was_exported else None,
+            base_onnx=export(dense, Path(scratch) / "dense.onnx") if was_exported else None,
+            repeats=settings.repeats,
+            warmup=settings.warmup,
+        )
+    return {
+        "test": run.quality("test"),
+        "more_tests": {split: run.quality(split) for split in run.task.more_tests},
+        "test_rows": len(run.task.test),
+        "majority_rate": run.task.majority_rate,
+        "measurement": measurement.to_dict(),
+    }
+
+
+def _report(run: Run, _: str, __: Any) -> Facts:
+    return {"files": write_report(run.results(), run.folder.path)}
+
+
+DELIVERY: Mapping[str, StageWork] = {
+    "evaluate": StageWork(_evaluate, restore_nothing, lambda _: ("answers.safetensors",)),
+    "export": StageWork(_export, restore_nothing, lambda _: ("model.onnx",)),
+    "baseline": StageWork(_baseline, restore_nothing),
+    "measure": StageWork(_measure, restore_nothing),
+    "report": StageWork(_report, restore_nothing, lambda _: ("report.html", "report.md", "metrics.json", "figures")),
+}

@@ -1,0 +1,195 @@
+"""What the stages of a run hand on to each other, and how the models of a run are made and tuned."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from datasets import Dataset
+
+from prunelora.data.embedded import model_source
+from prunelora.data.task import TaskData
+from prunelora.data.tokens import calibration_batches, tokenise
+from prunelora.errors import RecipeError
+from prunelora.evaluation.quality import evaluate, predict_rows
+from prunelora.finetuning.adapter import add_adapter
+from prunelora.finetuning.distillation import TEACHER
+from prunelora.finetuning.settings import FineTuneSettings
+from prunelora.finetuning.training import finetune
+from prunelora.importance.importance import Importance
+from prunelora.models.anatomy import dissect
+from prunelora.models.device import best_device
+from prunelora.models.loading import load_pretrained
+from prunelora.planning.plan import Plan
+from prunelora.pruning.surgery import prune_
+from prunelora.recipe import Recipe
+from prunelora.report.results import RunResults
+from prunelora.runfolder import RunFolder
+from prunelora.stage_settings import FineTuneStage
+
+Facts = dict[str, Any]
+Made = TypeVar("Made")
+
+
+@dataclasses.dataclass
+class Run:
+    """What the stages hand on to each other."""
+
+    recipe: Recipe
+    folder: RunFolder
+    task: TaskData
+    processor: Any  # Tokenizer, or image processor.
+    model: Any = None
+    importance: Importance | None = None
+    plan: Plan | None = None
+    progress: bool = True
+    done: list[str] = dataclasses.field(default_factory=list)  # Stages that are up to date, in order.
+
+    def path(self, stage: str, file: str) -> Path:
+        """Where a stage puts a file: plan.json; for an earlier stage of the same kind, plan-1, plan-1.json."""
+        _, _, number = stage.partition("-")
+        name = Path(file)
+        return self.folder.file(f"{name.stem}-{number}{name.suffix}" if number else file)
+
+    def calibration(self, rows: int, batch_size: int) -> Sequence[dict[str, torch.Tensor]]:
+        """Batches of a seeded sample of training rows."""
+        return calibration_batches(
+            self.task,
+            self.processor,
+            rows=rows,
+            batch_size=batch_size,
+            seed=self.recipe.seed,
+            max_length=self.recipe.task.max_length,
+        )
+
+    def tokenised(self, split: str) -> Dataset:
+        """Tokenised rows of "train", "validation", "test", or another reported split."""
+        rows = self.task.more_tests[split] if split in self.task.more_tests else getattr(self.task, split)
+        return tokenise(rows, self.processor, max_length=self.recipe.task.max_length)
+
+    def quality(self, split: str, model: Any = None) -> dict[str, float]:
+        """Metrics of the present model, or another, on a split."""
+        return evaluate(
+            self.model if model is None else model,
+            self.tokenised(split),
+            self.processor,
+            problem_type=self.task.problem_type,
+        )
+
+    def pretrained(self) -> Any:
+        """The model everything starts from, dense, on the best device."""
+        return pretrained(self.recipe, self.task)
+
+    def results(self) -> RunResults:
+        """What has been found so far, for the report."""
+        records = [record for name in self.done if (record := self.folder.record(name)) is not None]
+        return RunResults(
+            model=self.recipe.model,
+            data=self.recipe.task.described,
+            task={
+                "problem_type": self.task.problem_type,
+                "label_names": list(self.task.label_names),
+                "rows": {name: len(getattr(self.task, name)) for name in ("train", "validation", "test")}
+                | {split: len(rows) for split, rows in self.task.more_tests.items()},
+                "majority_rate": self.task.majority_rate,
+                "majority_rates": self.task.majority_rates,
+                "metrics": list(self.task.metrics),
+                "columns": self.task.columns,
+                "notes": list(self.task.notes),
+                "fingerprint": self.task.fingerprint,
+            },
+            seed=self.recipe.seed,
+            recipe_yaml=self.recipe.to_yaml(),
+            folder=str(self.folder.path),
+            importance=self.importance,
+            plan=self.plan,
+            stages={record.stage: {"seconds": record.seconds, "facts": record.facts} for record in records},
+        )
+
+
+def pretrained(recipe: Recipe, task: TaskData) -> Any:
+    """The dense model that a recipe starts from, with a task head for the task, on the best device."""
+    model: Any = load_pretrained(
+        model_source(recipe.model),
+        label_names=task.label_names,
+        problem_type=task.problem_type,
+        seed=recipe.seed,
+        trust_remote_code=recipe.trust_remote_code,
+    )
+    model.config.name_or_path = recipe.model
+    return model.to(best_device())
+
+
+def ready_to_train(model: Any, plan: Plan | None, settings: FineTuneStage, *, seed: int) -> Any:
+    """The model as a fine-tuning trains it: every weight, or an adapter by the plan; without one, of one rank."""
+    if settings.trainable == "all":
+        return model.requires_grad_(True)
+    if plan is None:
+        # Cuts nothing, and leaves its ranks with the model, where a saved adapter finds them.
+        plan = Plan.whole(dissect(model).lineage, rank=settings.lora_rank, targets=settings.lora_targets)
+        prune_(model, plan)
+    return add_adapter(
+        model,
+        plan,
+        alpha_over_rank=settings.alpha_over_rank,
+        dropout=settings.lora_dropout,
+        train_norms=settings.train_norms,
+        train_head=settings.train_head,
+        initialisation=settings.lora_init,
+        seed=seed,
+    )
+
+
+def tune(run: Run, model: Any, settings: FineTuneSettings, checkpoints: Path, logs: Path, teacher: Any = None) -> Facts:
+    """Train a model as a fine-tuning says, on the training rows, in place; with a teacher towards its answers."""
+    train = run.tokenised("train")
+    if teacher is not None:
+        train = train.add_column(TEACHER, predict_rows(teacher, train, run.processor).tolist())
+    result = finetune(
+        model,
+        train,
+        run.tokenised("validation"),
+        tokenizer=run.processor,
+        checkpoints=checkpoints,
+        logs=logs,
+        seed=run.recipe.seed,
+        progress=run.progress,
+        main_metric=run.task.metrics[0],
+        **settings.model_dump(include=set(FineTuneSettings.model_fields)),
+    )
+    return result.to_dict()
+
+
+@dataclasses.dataclass(frozen=True)
+class StageWork:
+    """How a stage is carried out.
+
+    Attributes:
+        run: Does the work on the run, leaves files, and returns facts for the report.
+        restore: Brings the run to the state after the stage, from its files.
+        files: What it leaves in the run folder, by its plain names; depends on its settings.
+        model_only: Whether `restore` changes nothing but the model.
+        whole_model: Whether `restore` brings a model that does not depend on the one before.
+    """
+
+    run: Callable[[Run, str, Any], Facts]
+    restore: Callable[[Run, str, Any], None]
+    files: Callable[[Any], tuple[str, ...]] = lambda _: ()
+    model_only: bool = False
+    whole_model: bool = False
+
+
+def made(value: Made | None, kind: str) -> Made:
+    """What an earlier stage made.
+
+    Raises:
+        RecipeError: If it did not run.
+    """
+    if value is None:
+        raise RecipeError(f"Nothing to go on from: the stage {kind!r} has not run. Put it before this one.")
+    return value
+
+
+def restore_nothing(_: Run, __: str, ___: Any) -> None:
+    """Restore nothing: no later stage reads what this one left."""
