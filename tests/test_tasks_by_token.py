@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 from small_run import FILLER, make_data, make_model
-from tiny import largest_difference, logits, tiny_config
+from tiny import largest_difference, logits, stir, tiny_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prunelora as pl
@@ -119,10 +119,7 @@ def test_an_adapter_finds_its_model_again(kind, encoder, decoder, tmp_path):
     model.config.name_or_path = str(source)
     plan = pl.make_plan(pl.score(model, criterion="magnitude"), keep_macs=0.5)
     tuned = pl.add_adapter(pl.prune_(model, plan), plan)
-    with torch.no_grad():
-        for name, parameter in tuned.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
+    stir(tuned)
     tuned.eval()
     batch = {"input_ids": torch.randint(3, 40, (2, 7)), "attention_mask": torch.ones(2, 7, dtype=torch.long)}
     pl.save(tuned, tmp_path / "adapter")

@@ -245,3 +245,11 @@ def random_plan(model, *, seed: int = 0, empty: bool = True, ranks: bool = True)
 
 def largest_difference(first: torch.Tensor, second: torch.Tensor) -> float:
     return float((first - second).abs().max())
+
+
+def stir(peft_model) -> None:
+    """Move LoRA away from where it begins, at no effect."""
+    with torch.no_grad():
+        for name, parameter in peft_model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)

@@ -14,7 +14,7 @@ from prunelora.data.tokens import calibration_batches, tokenise
 from prunelora.errors import RecipeError
 from prunelora.evaluation.quality import evaluate, predict_rows
 from prunelora.finetuning.adapter import add_adapter
-from prunelora.finetuning.distillation import TEACHER
+from prunelora.finetuning.distillation import TEACHER, check_task
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.finetuning.training import finetune
 from prunelora.importance.importance import Importance
@@ -145,6 +145,7 @@ def tune(run: Run, model: Any, settings: FineTuneSettings, checkpoints: Path, lo
     """Train a model as a fine-tuning says, on the training rows, in place; with a teacher towards its answers."""
     train = run.tokenised("train")
     if teacher is not None:
+        check_task(train, run.task.problem_type)
         train = train.add_column(TEACHER, predict_rows(teacher, train, run.processor).tolist())
     result = finetune(
         model,

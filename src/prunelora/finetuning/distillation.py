@@ -14,21 +14,30 @@ from prunelora.models.problem_types import SINGLE_LABEL
 TEACHER = "teacher_logits"
 
 
+def check_task(train: Dataset, problem_type: str) -> None:
+    """Hold a task to be one whose answers can be distilled; a run asks before its teacher answers every row.
+
+    Raises:
+        DataError: If the rows are images, or the task is no single-label classification.
+    """
+    if holds_images(train):
+        raise DataError("distillation is for texts; these rows are images. Set distillation=0.")
+    if problem_type != SINGLE_LABEL:
+        raise DataError(f"distillation is for one label a row; this task is {problem_type}. Set distillation=0.")
+
+
 def check_teacher(train: Dataset, problem_type: str) -> None:
     """Hold the training rows to have a teacher's answers, of a kind that can be distilled.
 
     Raises:
-        DataError: If they have none, or the task is no single-label classification.
+        DataError: If they have none, or `check_task` says so.
     """
     if TEACHER not in train.column_names:
         raise DataError(
             f"distillation needs a teacher's logits for every training row: a column {TEACHER!r}, found "
             f"{', '.join(train.column_names)}. Add it, or set distillation=0."
         )
-    if holds_images(train):
-        raise DataError("distillation is for texts; these rows are images. Set distillation=0.")
-    if problem_type != SINGLE_LABEL:
-        raise DataError(f"distillation is for one label a row; this task is {problem_type}. Set distillation=0.")
+    check_task(train, problem_type)
 
 
 class DistillingTrainer(Trainer):
