@@ -1,6 +1,7 @@
 """Train what is missing, and make the page.
 
-python -m benchmarks.ablation [--tasks sst2,rte] [--groups bases,repair] [--seeds 0,1,2] [--page-only]
+python -m benchmarks.ablation [--tasks sst2,rte] [--groups bases,repair] [--variants tune-first] [--seeds 0,1,2]
+python -m benchmarks.ablation --page-only
 
 Every variant of variants.py is trained on two tasks with seed 0. On all tasks with all seeds come the references, both
 ways to walk, and those variants that came out best on the validation rows; the same are trained at a smaller share of
@@ -14,10 +15,10 @@ again, also where its run folder is gone. A variant that is changed in variants.
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.ablation.variants import GROUPS, SEEDS, TASKS, Variant
+from benchmarks.ablation.variants import EVERYTHING, GROUPS, SEEDS, TASKS, Variant
 from benchmarks.tasks import GLUE, NO_GLUE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,12 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description="The ablation.")
     parser.add_argument("--tasks", default=",".join(TASKS), help="tasks, joined by commas")
     parser.add_argument("--groups", default=",".join(ALL_GROUPS), help="groups of variants, joined by commas")
+    parser.add_argument("--variants", help="variants, joined by commas; all of the groups if not given")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="seeds, joined by commas")
     parser.add_argument("--every-seed", action="store_true", help="all variants with all seeds, not the best alone")
     parser.add_argument("--page-only", action="store_true", help="only make the page from the results")
     asked = parser.parse_args(arguments)
     tasks, groups, seeds = asked.tasks.split(","), asked.groups.split(","), asked.seeds.split(",")
-    for given, known in ((tasks, TASKS), (groups, ALL_GROUPS), (seeds, tuple(map(str, SEEDS)))):
+    names = asked.variants.split(",") if asked.variants else list(EVERYTHING)
+    for given, known in ((tasks, TASKS), (groups, ALL_GROUPS), (names, EVERYTHING), (seeds, tuple(map(str, SEEDS)))):
         unknown = [one for one in given if one not in known]
         if unknown:
             parser.error(f"{unknown[0]} is not known; there are {', '.join(known)}")
@@ -45,14 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not GLUE.is_dir():
             print(NO_GLUE, file=sys.stderr)
             return 1
-        _run(tasks, groups, [int(seed) for seed in seeds], every_seed=asked.every_seed)
+        _run(tasks, groups, [int(seed) for seed in seeds], every_seed=asked.every_seed, names=names)
     from benchmarks.ablation.page import write_page
 
     print(write_page(RESULTS, PAGE))
     return 0
 
 
-def _run(tasks: Sequence[str], groups: Sequence[str], seeds: Sequence[int], *, every_seed: bool) -> None:
+def _run(
+    tasks: Sequence[str], groups: Sequence[str], seeds: Sequence[int], *, every_seed: bool, names: Collection[str]
+) -> None:
     from benchmarks.ablation.results import finalists, read_all
     from benchmarks.ablation.running import Places, run_group
 
@@ -62,7 +67,8 @@ def _run(tasks: Sequence[str], groups: Sequence[str], seeds: Sequence[int], *, e
     places = Places(data=GLUE, runs=RUNS, results=RESULTS, glue=GLUE_RESULTS)
     for seed, group, task, variants in schedule(tasks, groups, seeds, best, every_seed=every_seed):
         title = f"{task}, {group}, seed {seed}"
-        run_group(places, task, group, variants, seed, lambda line, title=title: print(f"{title}: {line}", flush=True))
+        some = [variant for variant in variants if variant.name in names]
+        run_group(places, task, group, some, seed, lambda line, title=title: print(f"{title}: {line}", flush=True))
 
 
 def schedule(

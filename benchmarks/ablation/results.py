@@ -28,6 +28,7 @@ from prunelora.storage import write_json
 
 METRIC = "accuracy"
 FINALISTS = 1  # Of each way to walk, beside the way itself.
+EVERY_TASK = ("splits",)  # Screened on all tasks: how long a model must have learnt before the cut is the task's matter.
 
 
 class Facts(BaseModel):
@@ -266,17 +267,21 @@ def tested(row: Row) -> float:
 def finalists(found: Found) -> list[Variant]:
     """The best variants of each way to walk: by accuracy on the validation rows of the screening, mean over its tasks.
 
-    Of equals the one with the smaller loss. Only those that were trained on all tasks of the screening count.
+    Of equals the one with the smaller loss. Only those that were trained on all tasks of the screening count, and that
+    came out above the way itself there.
     """
+
+    def merit(variant: Variant) -> tuple[float, float] | None:
+        rows = [row for task in SCREENING_TASKS if (row := found.row(variant, task, SCREENING_SEED)) is not None]
+        if len(rows) < len(SCREENING_TASKS):
+            return None
+        return statistics.fmean(map(accuracy, rows)), -statistics.fmean(map(loss, rows))
+
     chosen = []
     for walk in WALKS:
-        merits: dict[str, tuple[float, float]] = {}
-        for variant in VARIANTS.values():
-            if not variant.may_win or variant.against != walk:
-                continue
-            rows = [row for task in SCREENING_TASKS if (row := found.row(variant, task, SCREENING_SEED)) is not None]
-            if len(rows) == len(SCREENING_TASKS):
-                merits[variant.name] = statistics.fmean(map(accuracy, rows)), -statistics.fmean(map(loss, rows))
+        own = merit(VARIANTS[walk])
+        of_walk = (one for one in VARIANTS.values() if one.may_win and one.against == walk)
+        merits = {one.name: value for one in of_walk if (value := merit(one)) is not None and own and value > own}
         chosen += sorted(merits, key=lambda name: merits[name], reverse=True)[:FINALISTS]
     return [VARIANTS[name] for name in chosen]
 
@@ -286,6 +291,7 @@ def members(group: str, best: Sequence[Variant], *, task: str, seed: int) -> lis
     if group == "tight":
         tight = [TIGHT_GROUP[f"{variant.name}@{TIGHT:g}"] for variant in (*GROUPS["bases"], *best)]
         return [*tight, TIGHT_GROUP[f"tune-first@{LOWEST:g}"]]
-    if group in ("references", "bases") or (seed == SCREENING_SEED and task in SCREENING_TASKS):
+    screened = seed == SCREENING_SEED and (task in SCREENING_TASKS or group in EVERY_TASK)
+    if group in ("references", "bases") or screened:
         return list(GROUPS[group])
     return [variant for variant in GROUPS[group] if variant in best]

@@ -135,6 +135,8 @@ def _of(walk: str, name: str, question: str, **options: Any) -> Variant:
 
 
 RAW = {"plan.normalise": "none"}
+# Scores of heads and neurons one by one, made comparable by cost; as tune-first was before it had the surgeon's.
+GRADIENT = {"score.criterion": "gradient", "plan.balance": "cost"}
 ALL_LINEAR = "query,key,value,output,up,down"
 ATTENTION = "query,key,value,output"
 
@@ -187,7 +189,7 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         _of("cut-first", "no-repair", "Does repair help before all of the tuning?",
             changes={"prune.repair": False}),
         _of("tune-first", "no-repair", "Does repair help where the last third of the tuning follows?",
-            changes={"prune.repair": False}),
+            changes={"prune.repair": False, **GRADIENT}, against="tune-first-gradient"),
     ),
     "scores": (
         _of("cut-first", "raw", "Is it worth taking a layer's norm out of its scores (the paper's equation 2)?",
@@ -198,12 +200,16 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
             changes={"plan.balance": "none", **RAW}, against="cut-first-raw"),
         _of("cut-first", "equal", "Is half of the heads and half of the neurons, by scores as they are, better?",
             changes={"plan.keep_heads": 0.5, "plan.keep_ffn": 0.5, **RAW}, against="cut-first-raw"),
-        _of("tune-first", "normalise", "Is it worth taking a layer's norm out of its scores (the paper's equation 2)?",
-            changes={"plan.normalise": "paper"}),
-        _of("tune-first", "fisher", "Are squared gradients the better scores?", changes={"score.criterion": "fisher"}),
+        _of("tune-first", "gradient", "Is scoring heads and neurons one by one, by absolute gradients, as good?",
+            changes=GRADIENT),
+        _of("tune-first", "fisher", "Is scoring them one by one, by squared gradients, as good?",
+            changes={**GRADIENT, "score.criterion": "fisher"}),
+        _of("tune-first", "normalise", "Is it worth taking a layer's norm out of gradients (the paper's equation 2)?",
+            changes={**GRADIENT, "plan.normalise": "paper"}, against="tune-first-gradient"),
         _of("tune-first", "magnitude", "Is the size of the weights enough to choose by?",
-            changes={"score.criterion": "magnitude"}),
-        _of("tune-first", "random", "What are scores worth at all?", changes={"score.criterion": "random"}),
+            changes={**GRADIENT, "score.criterion": "magnitude"}, against="tune-first-gradient"),
+        _of("tune-first", "random", "What are scores worth at all?",
+            changes={**GRADIENT, "score.criterion": "random"}, against="tune-first-gradient"),
     ),
     "adapter": (
         _of("cut-first", "attention", "Is LoRA on the matrices of attention enough?",
@@ -220,9 +226,9 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         _of("cut-first", "norms-frozen", "Do LayerNorms have to be trained?", changes={"finetune.train_norms": False}),
     ),
     "splits": (
-        _of("tune-first", "split-1-2", "Is a third of the epochs before the cut and two thirds after it better?",
-            changes={"finetune-1.epochs": 1.0, "finetune.epochs": 2.0}),
-        _of("tune-first", "split-even", "Is half of the epochs on either side of the cut better?",
+        _of("tune-first", "split-quarter", "Is a quarter of the epochs before the cut enough?",
+            changes={"finetune-1.epochs": 0.75, "finetune.epochs": 2.25}),
+        _of("tune-first", "split-even", "Is half of them enough?",
             changes={"finetune-1.epochs": 1.5, "finetune.epochs": 1.5}),
     ),
     "rest": (

@@ -48,9 +48,7 @@ class Run:
 
     def path(self, stage: str, file: str) -> Path:
         """Where a stage puts a file: plan.json; for an earlier stage of the same kind, plan-1, plan-1.json."""
-        _, _, number = stage.partition("-")
-        name = Path(file)
-        return self.folder.file(f"{name.stem}-{number}{name.suffix}" if number else file)
+        return self.folder.file(stage_file(stage, file))
 
     def calibration(self, rows: int, batch_size: int) -> Sequence[dict[str, torch.Tensor]]:
         """Batches of a seeded sample of training rows."""
@@ -106,6 +104,13 @@ class Run:
             plan=self.plan,
             stages={record.stage: {"seconds": record.seconds, "facts": record.facts} for record in records},
         )
+
+
+def stage_file(stage: str, file: str) -> str:
+    """What a stage calls a file: plan.json; an earlier stage of the same kind, plan-1, calls it plan-1.json."""
+    _, _, number = stage.partition("-")
+    name = Path(file)
+    return f"{name.stem}-{number}{name.suffix}" if number else file
 
 
 def pretrained(recipe: Recipe, task: TaskData) -> Any:

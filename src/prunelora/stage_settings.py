@@ -56,8 +56,10 @@ class ScoreStage(_Stage):
     """Score heads and neurons on training rows."""
 
     stage: Literal["score"] = "score"
-    criterion: Literal["gradient", "fisher", "magnitude", "random"] = Field(
-        "gradient", description="What makes a head or neuron important; gradient is the paper's."
+    criterion: Literal["gradient", "fisher", "surgeon", "magnitude", "random"] = Field(
+        "gradient",
+        description="What makes a head or neuron important; gradient is the paper's, surgeon knows what can stand in "
+        "for what (plan with normalise: none).",
     )
     rows: int = Field(1024, ge=1, description="Training rows to score on; 500 to 2,000 are usually enough.")
     batch_size: int = Field(32, ge=1, description="Rows a backward pass; it changes time and memory, not the scores.")

@@ -8,6 +8,7 @@ from transformers import BertModel, ConvBertConfig, ConvBertForSequenceClassific
 
 import prunelora as pl
 from prunelora.errors import ScoreError, UnsupportedModelError
+from prunelora.importance.elimination import costs_of_leaving_out
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
 from prunelora.models.gates import multiplied
@@ -65,15 +66,23 @@ def test_scores_equal_finite_differences(family, attention, problem_type):
             assert found[layer][unit] == pytest.approx(total / tokens, rel=relative, abs=1e-9 if exact else 1e-4)
 
 
-def test_scores_do_not_depend_on_batch_size(family, attention):
+def close(found: pl.Importance, wanted: pl.Importance) -> None:
+    # What is solved anew turn after turn has larger rounding errors than a sum.
+    surgeon = wanted.provenance["criterion"] == "surgeon"
+    np.testing.assert_allclose(flat(found), flat(wanted), rtol=1e-5 if surgeon else 1e-9, atol=1e-12 if surgeon else 0)
+
+
+@pytest.mark.parametrize("criterion", ["gradient", "surgeon"])
+def test_scores_do_not_depend_on_batch_size(family, attention, criterion):
     model, batch = tiny_model(family, attention=attention), tiny_batch(7, family=family)
-    whole = flat(pl.score(model, [batch]))
-    assert whole.min() > 0
+    whole = pl.score(model, [batch], criterion=criterion)
+    assert flat(whole).min() > 0
     for size in (1, 2, 3):
-        np.testing.assert_allclose(flat(pl.score(model, split(batch, size))), whole, rtol=1e-9)
+        close(pl.score(model, split(batch, size), criterion=criterion), whole)
 
 
-def test_scores_do_not_depend_on_padding(family):
+@pytest.mark.parametrize("criterion", ["gradient", "surgeon"])
+def test_scores_do_not_depend_on_padding(family, criterion):
     if FAMILIES[family].images:
         pytest.skip("images are of one size")
     model, batch = tiny_model(family), tiny_batch(4, family=family)
@@ -82,17 +91,19 @@ def test_scores_do_not_depend_on_padding(family):
         "attention_mask": torch.nn.functional.pad(batch["attention_mask"], (0, 6)),
         "labels": batch["labels"],
     }
-    np.testing.assert_allclose(flat(pl.score(model, [wider])), flat(pl.score(model, [batch])), rtol=1e-9)
+    close(pl.score(model, [wider], criterion=criterion), pl.score(model, [batch], criterion=criterion))
 
 
-def test_scores_do_not_depend_on_order(family):
+@pytest.mark.parametrize("criterion", ["gradient", "surgeon"])
+def test_scores_do_not_depend_on_order(family, criterion):
     model, rows = tiny_model(family), split(tiny_batch(6, family=family), 1)
-    np.testing.assert_allclose(flat(pl.score(model, rows[::-1])), flat(pl.score(model, rows)), rtol=1e-9)
+    close(pl.score(model, rows[::-1], criterion=criterion), pl.score(model, rows, criterion=criterion))
 
 
-def test_permuting_heads_permutes_scores():
+@pytest.mark.parametrize("criterion", ["gradient", "surgeon"])
+def test_permuting_heads_permutes_scores(criterion):
     model, batch = tiny_model(), tiny_batch()
-    before = pl.score(model, [batch])
+    before = pl.score(model, [batch], criterion=criterion)
     order = [2, 0, 3, 1]
     rows = torch.cat([torch.arange(6) + 6 * head for head in order])
     block = dissect(model).blocks[1]
@@ -102,9 +113,10 @@ def test_permuting_heads_permutes_scores():
             part.weight.copy_(part.weight[rows])
             part.bias.copy_(part.bias[rows])
         block.part("output").weight.copy_(block.part("output").weight[:, rows])
-    after = pl.score(model, [batch])
-    np.testing.assert_allclose(after.heads[1], before.heads[1][order], rtol=1e-9)
-    np.testing.assert_allclose(after.heads[0], before.heads[0], rtol=1e-9)
+    after = pl.score(model, [batch], criterion=criterion)
+    rounding = 1e-9 if criterion == "gradient" else 1e-6
+    np.testing.assert_allclose(after.heads[1], before.heads[1][order], rtol=rounding)
+    np.testing.assert_allclose(after.heads[0], before.heads[0], rtol=rounding)
 
 
 def test_summing_gradients_without_zeroing_them_gives_other_scores():
@@ -132,6 +144,54 @@ def test_fisher_is_the_mean_of_squares():
     tokens = sum(int(row["attention_mask"].sum()) for row in rows)
     squares = sum((flat(pl.score(model, [row])) * int(row["attention_mask"].sum())) ** 2 for row in rows)
     np.testing.assert_allclose(flat(pl.score(model, rows, criterion="fisher")), squares / tokens, rtol=1e-9)
+
+
+def test_surgeon_scores_are_costs_by_moments_of_inputs_and_gradients():
+    model, rows = tiny_model(), split(tiny_batch(4), 1)
+    layer = model.bert.encoder.layer[1]
+    for kind, projection, width in (("heads", layer.attention.output.dense, 6), ("ffn", layer.output.dense, 1)):
+        inputs, gradients = [], []
+        for row in rows:
+            seen = {}
+
+            def keep(_, args, output, seen=seen):
+                seen["inputs"], seen["output"] = args[0][0], output
+                output.retain_grad()
+
+            handle = projection.register_forward_hook(keep)
+            model(**row).loss.backward()
+            handle.remove()
+            inputs.append(seen["inputs"].detach())
+            gradients.append(seen["output"].grad[0])
+        x, g = torch.cat(inputs), torch.cat(gradients)
+        weights = (g**2).sum(1) / (g**2).sum()
+        centred = x - (weights[:, None] * x).sum(0)
+        moments = (weights[:, None] * centred).T @ centred
+        wanted = costs_of_leaving_out(projection.weight.detach(), moments, g.T @ g, width=width) / (2 * len(rows))
+        found = getattr(pl.score(model, rows, criterion="surgeon"), kind)[1]
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_surgeon_knows_that_one_of_two_neurons_can_stand_in_for_the_other():
+    model, rows = tiny_model(), split(tiny_batch(16), 4)
+    block = dissect(model).blocks[1]
+    with torch.no_grad():
+        for name in ("weight", "bias"):
+            getattr(block.part("up"), name)[1] = getattr(block.part("up"), name)[0]
+        block.part("down").weight[:, 1] = block.part("down").weight[:, 0]
+    alone, together = (pl.score(model, rows, criterion=name).ffn[1] for name in ("gradient", "surgeon"))
+    assert alone[0] == pytest.approx(alone[1])
+    assert together[:2].min() < 0.01 * np.median(together) < together[:2].max()
+
+
+def test_surgeon_leaves_out_projections_that_have_nothing_to_cut():
+    model = tiny_model()
+    plan = random_plan(model)
+    pl.prune_(model, plan)
+    found = pl.score(model, [tiny_batch()], criterion="surgeon")
+    assert [len(scores) for scores in found.heads] == [len(ids) for ids in plan.heads]
+    assert [len(scores) for scores in found.ffn] == [len(ids) for ids in plan.neurons]
+    assert 0 in [len(scores) for scores in found.heads] + [len(scores) for scores in found.ffn]
 
 
 def test_magnitude_is_the_norm_of_what_surgery_removes():
@@ -265,11 +325,12 @@ def test_a_loss_that_is_nan_is_an_error():
         pl.score(model, [tiny_batch()])
 
 
-def test_gates_that_never_ran_are_an_error():
+@pytest.mark.parametrize("criterion", ["gradient", "surgeon"])
+def test_projections_that_never_ran_are_an_error(criterion):
     model = tiny_model()
     model.bert.encoder.layer[1].forward = lambda hidden_states, *args, **kwargs: hidden_states
     with pytest.raises(ScoreError, match=r"without passing through bert\.encoder\.layer\.1\.attention\.output\.dense"):
-        pl.score(model, [tiny_batch()])
+        pl.score(model, [tiny_batch()], criterion=criterion)
 
 
 def test_a_model_without_a_loss_is_an_error():
@@ -281,7 +342,7 @@ def test_a_model_without_a_loss_is_an_error():
 
 def test_an_unknown_criterion_lists_the_known_ones():
     with pytest.raises(
-        ScoreError, match=r"criterion='taylor' is unknown\. Use one of: gradient, fisher, magnitude, random"
+        ScoreError, match=r"criterion='taylor' is unknown\. Use one of: gradient, fisher, surgeon, magnitude, random"
     ):
         pl.score(tiny_model(), [tiny_batch()], criterion="taylor")
 

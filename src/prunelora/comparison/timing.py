@@ -4,7 +4,7 @@ Apart from the trainings, on identical batches, so that whatever else the machin
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +20,15 @@ from prunelora.delivery.checkpoints import load
 from prunelora.delivery.processors import load_processor
 from prunelora.evaluation.latency import Timing, interleaved, ratio
 from prunelora.evaluation.measurement import sizes_for, synchronise
-from prunelora.evaluation.memory import inference_memory, training_memory
+from prunelora.evaluation.memory import TrainingMemory, inference_memory, training_memory
 from prunelora.evaluation.training_step import random_batch, training_step
 from prunelora.finetuning.training import dropout_of
 from prunelora.models.device import best_device, device_of, on_device
 from prunelora.models.inputs import random_inputs
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
-from prunelora.running import pretrained, ready_to_train
+from prunelora.running import pretrained, ready_to_train, stage_file
+from prunelora.stage_settings import FineTuneStage, PlanStage
 
 SIZES = ((1, 32), (1, 128), (32, 128))
 MEMORY_ROWS, MEMORY_TOKENS = 32, 128
@@ -67,36 +68,54 @@ class MethodTiming:
     latencies: tuple[LatencyFacts, ...]
 
 
-def as_trained(cell: Cell, task: TaskData) -> nn.Module:
-    """The model as it goes into the cell's last fine-tuning: cut, with its adapter, and with what is trained set so.
+def tunings_of(cell: Cell) -> Iterator[tuple[FineTuneStage, Plan | None]]:
+    """Every fine-tuning of a finished cell, with the plan that the model is cut by when it begins; None while dense."""
+    plan = None
+    for name, stage in zip(cell.recipe.names, cell.recipe.stages, strict=True):
+        if isinstance(stage, PlanStage):
+            plan = Plan.load(cell.folder / stage_file(name, "plan.json"))
+        elif isinstance(stage, FineTuneStage):
+            yield stage, plan
+
+
+def as_trained(cell: Cell, task: TaskData, tuning: FineTuneStage, plan: Plan | None) -> nn.Module:
+    """The model as it goes into a fine-tuning of the cell: cut, with its adapter, and with what is trained set so.
 
     Weights are the pretrained ones, which time and memory do not depend on.
     """
-    recipe = cell.recipe
-    model = pretrained(recipe, task)
-    planned = any(stage.stage == "plan" for stage in recipe.stages)
-    plan = Plan.load(cell.folder / "plan.json") if planned else None
+    model = pretrained(cell.recipe, task)
     if plan is not None:
         prune_(model, plan)
-    return ready_to_train(model, plan, cell.method.tuning, seed=recipe.seed)
+    return ready_to_train(model, plan, tuning, seed=cell.recipe.seed)
 
 
 def measure_memory(cell: Cell, task: TaskData) -> MemoryFacts:
-    """Count the memory of a training step and of a forward pass of 32 rows of 128 tokens."""
-    trained = as_trained(cell, task)
-    batch = random_batch(trained, rows=MEMORY_ROWS, tokens=MEMORY_TOKENS)
-    with dropout_of(trained, cell.method.tuning.dropout):
-        training = training_memory(trained, batch)
-        peak = _device_peak(trained, batch, cell)
+    """Count the memory of a training step, and of a forward pass of 32 rows of 128 tokens.
+
+    The step is one of the fine-tuning that needs the most, of as many rows as it has in a step, of 128 tokens each: a
+    model that is tuned before it is cut needs the dense model's memory once.
+    """
+    largest = max((_step_memory(cell, task, *one) for one in tunings_of(cell)), key=lambda found: found[0].total)
+    training, device_peak = largest
     merged = load(cell.folder / "model").to(best_device())
     return MemoryFacts(
         weights=training.weights_bytes,
         gradients=training.gradients_bytes,
         optimizer=training.optimizer_bytes,
         saved=training.saved_bytes,
-        device_peak=peak,
-        inference=inference_memory(merged, batch),
+        device_peak=device_peak,
+        inference=inference_memory(merged, random_batch(merged, rows=MEMORY_ROWS, tokens=MEMORY_TOKENS)),
     )
+
+
+def _step_memory(
+    cell: Cell, task: TaskData, tuning: FineTuneStage, plan: Plan | None
+) -> tuple[TrainingMemory, int | None]:
+    """Of a step of one fine-tuning, counted, and the device's own peak in it."""
+    trained = as_trained(cell, task, tuning, plan)
+    batch = random_batch(trained, rows=tuning.batch_size, tokens=MEMORY_TOKENS)
+    with dropout_of(trained, tuning.dropout):
+        return training_memory(trained, batch), _device_peak(trained, batch, tuning)
 
 
 def time_methods(
@@ -132,7 +151,7 @@ def _time_steps(cells: Mapping[str, Cell], task: TaskData, settings: TimingSetti
         batch_size=first.method.tuning.batch_size,
         max_length=first.recipe.task.max_length,
     )
-    models = {name: as_trained(cell, task) for name, cell in cells.items()}
+    models = {name: as_trained(cell, task, *list(tunings_of(cell))[-1]) for name, cell in cells.items()}
     calls = {name: training_step(models[name], batches, cells[name].method.tuning) for name in cells}
     with contextlib.ExitStack() as stack:
         for name, cell in cells.items():
@@ -174,11 +193,11 @@ def _forward(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Callable[[
     return lambda: model(**ready)
 
 
-def _device_peak(model: nn.Module, batch: Mapping[str, Any], cell: Cell) -> int | None:
+def _device_peak(model: nn.Module, batch: Mapping[str, Any], tuning: FineTuneStage) -> int | None:
     device = device_of(model)
     if device.type != "cuda":
         return None
-    step = training_step(model, [batch], cell.method.tuning)
+    step = training_step(model, [batch], tuning)
     step()  # Allocates the optimiser's state.
     torch.cuda.reset_peak_memory_stats(device)
     step()

@@ -1,7 +1,7 @@
 """Criteria: what makes a head or a neuron important. One small object each.
 
 A gradient criterion turns the per-example gradient of a gate into a contribution, which is summed over examples. A
-weight criterion needs no data.
+curvature criterion asks what the loss loses when units go one after another. A weight criterion needs no data.
 """
 
 from collections.abc import Callable
@@ -27,6 +27,19 @@ class GradientCriterion:
     name: str
     source: str
     contribution: Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class CurvatureCriterion:
+    """Scores are costs of leaving units out, those that stay being solved anew: see `curvature`.
+
+    Attributes:
+        name: What `criterion=` is given.
+        source: Where it comes from.
+    """
+
+    name: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -71,13 +84,14 @@ def _random(block: Block, generator: torch.Generator) -> tuple[torch.Tensor, tor
     )
 
 
-Criterion = GradientCriterion | WeightCriterion
+Criterion = GradientCriterion | CurvatureCriterion | WeightCriterion
 
 CRITERIA: dict[str, Criterion] = {
     criterion.name: criterion
     for criterion in (
         GradientCriterion("gradient", "Michel et al. 2019, I_h; eq. 1 of Wang et al. 2023", torch.abs),
         GradientCriterion("fisher", "diagonal empirical Fisher information of the gates", torch.square),
+        CurvatureCriterion("surgeon", "structured optimal brain surgeon: van der Ouderaa et al. 2024"),
         WeightCriterion("magnitude", "Frobenius norm of the weights a unit owns", _magnitude),
         WeightCriterion("random", "uniform numbers from `seed`, as a control", _random),
     )

@@ -8,19 +8,15 @@ import torch
 from torch import nn
 
 from prunelora.errors import ScoreError
-from prunelora.importance.criteria import GradientCriterion, find_criterion
+from prunelora.importance.criteria import GradientCriterion, WeightCriterion, find_criterion
+from prunelora.importance.curvature import Curvature
 from prunelora.importance.importance import Importance
+from prunelora.importance.losses import Batch, count_examples, count_tokens, summed_loss
 from prunelora.importance.warmup import head_restored, warm_up_
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.device import on_device
 from prunelora.models.gates import gated
-from prunelora.models.problem_types import CAUSAL_LM, problem_type_of
 from prunelora.models.state import left_as_found
-
-Batch = Mapping[str, Any]
-
-# What a model takes its loss from. Of a span the mean of both ends' losses is taken, each the mean over rows.
-_TARGETS = ("labels", "start_positions")
 
 
 def score(
@@ -42,6 +38,11 @@ def score(
     (B, H_l) and (B, F_l), and the loss is summed over the batch, so one backward pass gives every example's own
     gradient: the absolute value is taken before anything is added up, and batch size, padding and order change nothing.
 
+    With "surgeon" it is what leaving the unit out adds to the mean loss, as far as gradients tell, when the output and
+    down projections of what stays are solved anew, as repair does: units that can stand in for each other are not all
+    cut, nor all kept. Units go one after another, the cheapest of a layer first; see `curvature` and `elimination`.
+    These scores are compared as they are: plan with `normalise="none"`.
+
     The model is used in eval mode with every weight frozen and is left as it was found. One pass costs about a forward
     and a backward pass without weight gradients.
 
@@ -51,7 +52,7 @@ def score(
         batches: Dicts as `model(**batch)` takes them, with `labels`, or the positions of a span that answers, every
             one of them within the row; training rows only. 500 to 2,000 are usually
             enough. Not needed by "magnitude" and "random".
-        criterion: "gradient", "fisher" (squares in place of absolute values), "magnitude" or "random".
+        criterion: "gradient", "fisher" (squares in place of absolute values), "surgeon", "magnitude" or "random".
         warmup_steps: Train the task head alone on frozen features for so many steps first, and put it back afterwards:
             a head that was just initialised gives noisy gradients. `batches` must then be a list.
         seed: For "random", and for the order of the warm-up.
@@ -66,7 +67,7 @@ def score(
     anatomy = dissect(model)
     chosen = find_criterion(criterion)
     provenance: dict[str, Any] = {"criterion": criterion}
-    if not isinstance(chosen, GradientCriterion):
+    if isinstance(chosen, WeightCriterion):
         generator = torch.Generator().manual_seed(seed)
         pairs = [chosen.scores(block, generator) for block in anatomy.blocks]
         if criterion == "random":
@@ -85,18 +86,13 @@ def score(
             provenance["warmup_steps"] = warmup_steps
         model.eval()
         model.requires_grad_(False)
-        totals = _Totals(anatomy, chosen)
+        totals = _Totals(anatomy, chosen) if isinstance(chosen, GradientCriterion) else Curvature(anatomy)
         for number, batch in enumerate(batches):
             totals.add(number, batch)
         if not totals.num_examples:
             raise ScoreError("No batch to score with: `batches` was empty, or was an iterator that is used up.")
     provenance |= {"num_examples": totals.num_examples, "num_tokens": totals.num_tokens}
-    return _importance(
-        anatomy,
-        [total / totals.num_tokens for total in totals.heads],
-        [total / totals.num_tokens for total in totals.neurons],
-        provenance,
-    )
+    return _importance(anatomy, *totals.scores(), provenance)
 
 
 def _importance(
@@ -148,13 +144,8 @@ class _Totals:
 
     def add(self, number: int, batch: Batch) -> None:
         """Run one batch forward and backward and add its examples."""
-        if all(batch.get(name) is None for name in _TARGETS):
-            raise ScoreError(
-                f"Batch {number} has no labels: its keys are {sorted(batch)}. Scores are gradients of the task's loss, "
-                "so every batch needs `labels` (for question answering `start_positions` and `end_positions`)."
-            )
+        examples = count_examples(batch, number)
         batch = on_device(batch, self.anatomy.model)
-        examples = _count_examples(batch)
         gates: dict[tuple[int, bool], torch.Tensor] = {}
         lengths: set[int] = set()
 
@@ -176,7 +167,7 @@ class _Totals:
                 lambda layer, inputs: gate(layer, inputs, blocks[layer].num_neurons, False),
             ),
         ):
-            loss = _summed_loss(self.anatomy.model, batch, number, examples)
+            loss = summed_loss(self.anatomy.model, batch, number)
             self._check_that_gates_ran(gates)
             gradients = torch.autograd.grad(loss, list(gates.values()))
         for (layer, of_heads), gradient in zip(gates, gradients, strict=True):
@@ -184,7 +175,12 @@ class _Totals:
             # On the CPU, since not every device has float64.
             total += self.criterion.contribution(gradient.cpu().double()).sum(dim=0)
         self.num_examples += examples
-        self.num_tokens += _count_tokens(batch, max(lengths))
+        self.num_tokens += count_tokens(batch, examples, max(lengths))
+
+    def scores(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Means over the tokens, of heads (H_l,) and of neurons (F_l,)."""
+        heads, neurons = ([total / self.num_tokens for total in kind] for kind in (self.heads, self.neurons))
+        return heads, neurons
 
     def _check_that_gates_ran(self, gates: Mapping[tuple[int, bool], torch.Tensor]) -> None:
         silent = [
@@ -199,40 +195,3 @@ class _Totals:
                 f"{f' and {len(silent) - 3} more' if len(silent) > 3 else ''}. Gates there would score nothing: "
                 "does the model's forward skip these layers?"
             )
-
-
-def _summed_loss(model: nn.Module, batch: Batch, number: int, examples: int) -> torch.Tensor:
-    """Loss summed over the examples: the model gives the mean over those it counts."""
-    loss = getattr(model(**batch), "loss", None)
-    if loss is None:
-        raise ScoreError(
-            f"{type(model).__name__} returned no loss for batch {number}. Scores need a model with a task head, "
-            "such as AutoModelForSequenceClassification."
-        )
-    if not torch.isfinite(loss).all():
-        raise ScoreError(
-            f"The loss of batch {number} is {loss.item()}. Check its rows and labels, and the model's dtype "
-            f"({next(model.parameters()).dtype}): float16 overflows where bfloat16 and float32 do not."
-        )
-    return loss * _count_losses(model, batch, examples)
-
-
-def _count_examples(batch: Batch) -> int:
-    return len(next(batch[name] for name in _TARGETS if batch.get(name) is not None))
-
-
-def _count_losses(model: nn.Module, batch: Batch, examples: int) -> int:
-    """How many losses the model took the mean over: one a row, or one a token that has a label."""
-    labels = batch.get("labels")
-    if labels is None or labels.dtype != torch.long:
-        return examples
-    if labels.dim() > 1 and problem_type_of(model) == CAUSAL_LM:
-        labels = labels[:, 1:]  # A token is told from those before it, so the first one has no loss.
-    return int((labels != -100).sum())
-
-
-def _count_tokens(batch: Batch, length: int) -> int:
-    """Real tokens of a batch; padding does not count. Of images, which have none, `length` patches and tokens each."""
-    if batch.get("attention_mask") is not None:
-        return int(batch["attention_mask"].sum())
-    return _count_examples(batch) * length

@@ -1,0 +1,148 @@
+"""Curvature of the loss by output and down projections: what a change of one costs, as far as gradients tell.
+
+For a projection that reads x (K,) and gives y (D,), with the gradient g (D,) of an example's loss by y, over all tokens
+and examples (empirical Fisher information in Kronecker factors, Martens and Grosse 2015; for cutting with what stays
+solved anew: van der Ouderaa et al. 2024, "The LLM Surgeon")::
+
+    H = sum |g|^2 (x - m)(x - m)^T / sum |g|^2,    m = sum |g|^2 x / sum |g|^2
+    G = sum g g^T
+    mean loss goes up by about    1/2 tr(dW^T G dW H) / number of examples
+
+A token that the loss does not depend on counts for nothing, padding included. The mean m is left out because a bias
+makes up for it.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from prunelora.errors import ScoreError
+from prunelora.importance.elimination import costs_of_leaving_out
+from prunelora.importance.losses import count_examples, count_tokens, summed_loss
+from prunelora.models.anatomy import Anatomy
+from prunelora.models.block import Block
+from prunelora.models.device import on_device
+
+
+class Curvature:
+    """Sums of H and G of every output and down projection, in float64 on the CPU: not every device has float64."""
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self.anatomy = anatomy
+        self.heads = [_Moments(block, "output") if block.num_heads else None for block in anatomy.blocks]
+        self.neurons = [_Moments(block, "down") if block.num_neurons else None for block in anatomy.blocks]
+        self.num_examples = 0
+        self.num_tokens = 0
+
+    def add(self, number: int, batch: Mapping[str, Any]) -> None:
+        """Run one batch forward and backward and add its tokens."""
+        model = self.anatomy.model
+        batch = on_device(batch, model)
+        examples = count_examples(batch, number)
+        # Every weight is frozen; this alone makes gradients flow, back to the first projection.
+        anchor = torch.zeros((), device=next(model.parameters()).device, requires_grad=True)
+        with torch.enable_grad(), contextlib.ExitStack() as stack:
+            taps = [stack.enter_context(_tapped(one, anchor)) for one in (*self.heads, *self.neurons) if one]
+            loss = summed_loss(model, batch, number)
+            silent = [tap.moments.full_name for tap in taps if tap.length is None]
+            if silent or not taps:
+                raise ScoreError(
+                    f"The model ran without passing through {silent[0] if silent else 'any head or neuron'}: its "
+                    "curvature there is not known. Does the model's forward skip layers?"
+                )
+            torch.autograd.grad(loss, anchor)
+        self.num_examples += examples
+        self.num_tokens += count_tokens(batch, examples, max(tap.length or 0 for tap in taps))
+
+    def scores(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """What leaving out each head (H_l,) and each neuron (F_l,) adds to the mean loss when its turn comes."""
+        heads, neurons = (
+            [
+                torch.zeros(0, dtype=torch.float64) if one is None else one.costs() / (2 * self.num_examples)
+                for one in kind
+            ]
+            for kind in (self.heads, self.neurons)
+        )
+        return heads, neurons
+
+
+class _Moments:
+    """Sums over tokens for one projection: |g|^2, |g|^2 x, |g|^2 x x^T and g g^T."""
+
+    def __init__(self, block: Block, name: str) -> None:
+        matrix = block.matrix(name)
+        self.module = block.part(name)
+        self.full_name = block.full_name(name)
+        self.weight = matrix.weight
+        self.width = matrix.in_features // (block.num_heads if name == "output" else block.num_neurons)
+        self.total = 0.0
+        self.x = torch.zeros(matrix.in_features, dtype=torch.float64)
+        self.xx = torch.zeros(matrix.in_features, matrix.in_features, dtype=torch.float64)
+        self.gg = torch.zeros(matrix.out_features, matrix.out_features, dtype=torch.float64)
+
+    def add(self, inputs: torch.Tensor, gradients: torch.Tensor) -> None:
+        """Add a batch: x (B, T, K) and g (B, T, D)."""
+        wide = torch.promote_types(inputs.dtype, torch.float32)
+        x, g = inputs.to(wide).flatten(0, -2), gradients.to(wide).flatten(0, -2)
+        weights = g.square().sum(1)
+        there = weights > 0
+        x, g, weights = x[there], g[there], weights[there]
+        weighted = x * weights[:, None]
+        self.total += float(weights.sum())
+        self.x += weighted.sum(0).cpu()
+        self.xx += (weighted.T @ x).cpu()
+        self.gg += (g.T @ g).cpu()
+
+    def costs(self) -> torch.Tensor:
+        """Of leaving each unit out when its turn comes, (U,)."""
+        if not self.total:
+            return torch.zeros(len(self.x) // self.width, dtype=torch.float64)
+        mean = self.x / self.total
+        inputs = self.xx / self.total - torch.outer(mean, mean)
+        weight = self.weight.detach().cpu().double()
+        return torch.from_numpy(costs_of_leaving_out(weight, inputs, self.gg, width=self.width))
+
+
+class _Tap:
+    """Listens to one projection for one batch."""
+
+    def __init__(self, moments: _Moments) -> None:
+        self.moments = moments
+        self.length: int | None = None
+
+
+class _Listen(torch.autograd.Function):
+    """Gives its input back, and hands the gradient of it on to whom it may concern."""
+
+    @staticmethod
+    def forward(ctx: Any, output: torch.Tensor, anchor: torch.Tensor, inputs: torch.Tensor, hand: Any) -> torch.Tensor:
+        ctx.save_for_backward(inputs)
+        ctx.hand = hand
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        (inputs,) = ctx.saved_tensors
+        (gradient,) = gradients
+        ctx.hand(inputs, gradient)
+        return gradient, gradient.new_zeros(()), None, None
+
+
+@contextlib.contextmanager
+def _tapped(moments: _Moments, anchor: torch.Tensor) -> Iterator[_Tap]:
+    tap = _Tap(moments)
+    hand: Callable[[torch.Tensor, torch.Tensor], None] = moments.add
+
+    def hook(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        tap.length = output.shape[1]
+        listened: torch.Tensor = _Listen.apply(output, anchor, args[0].detach(), hand)
+        return listened
+
+    handle = moments.module.register_forward_hook(hook)
+    try:
+        yield tap
+    finally:
+        handle.remove()

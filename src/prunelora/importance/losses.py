@@ -1,0 +1,71 @@
+"""The loss that scores are gradients of: summed over the examples of a batch, and over how many it was a mean."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from prunelora.errors import ScoreError
+from prunelora.models.problem_types import CAUSAL_LM, problem_type_of
+
+Batch = Mapping[str, Any]
+
+# What a model takes its loss from. Of a span the mean of both ends' losses is taken, each the mean over rows.
+_TARGETS = ("labels", "start_positions")
+
+
+def count_examples(batch: Batch, number: int) -> int:
+    """Rows of a batch, B.
+
+    Args:
+        batch: As `model(**batch)` takes it.
+        number: Of the batch, for the message.
+
+    Raises:
+        ScoreError: If it has no labels.
+    """
+    for name in _TARGETS:
+        if batch.get(name) is not None:
+            return len(batch[name])
+    raise ScoreError(
+        f"Batch {number} has no labels: its keys are {sorted(batch)}. Scores are gradients of the task's loss, "
+        "so every batch needs `labels` (for question answering `start_positions` and `end_positions`)."
+    )
+
+
+def summed_loss(model: nn.Module, batch: Batch, number: int) -> torch.Tensor:
+    """Loss summed over the examples: the model gives the mean over those it counts.
+
+    Raises:
+        ScoreError: If there is none, or it is not finite.
+    """
+    loss = getattr(model(**batch), "loss", None)
+    if loss is None:
+        raise ScoreError(
+            f"{type(model).__name__} returned no loss for batch {number}. Scores need a model with a task head, "
+            "such as AutoModelForSequenceClassification."
+        )
+    if not torch.isfinite(loss).all():
+        raise ScoreError(
+            f"The loss of batch {number} is {loss.item()}. Check its rows and labels, and the model's dtype "
+            f"({next(model.parameters()).dtype}): float16 overflows where bfloat16 and float32 do not."
+        )
+    return loss * _count_losses(model, batch, count_examples(batch, number))
+
+
+def count_tokens(batch: Batch, examples: int, length: int) -> int:
+    """Real tokens of a batch; padding does not count. Of images, which have none, `length` patches and tokens each."""
+    if batch.get("attention_mask") is not None:
+        return int(batch["attention_mask"].sum())
+    return examples * length
+
+
+def _count_losses(model: nn.Module, batch: Batch, examples: int) -> int:
+    """How many losses the model took the mean over: one a row, or one a token that has a label."""
+    labels = batch.get("labels")
+    if labels is None or labels.dtype != torch.long:
+        return examples
+    if labels.dim() > 1 and problem_type_of(model) == CAUSAL_LM:
+        labels = labels[:, 1:]  # A token is told from those before it, so the first one has no loss.
+    return int((labels != -100).sum())
