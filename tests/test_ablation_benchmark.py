@@ -137,7 +137,7 @@ def test_every_variant_trains_for_as_long(task):
 def test_every_variant_is_another_one_and_answers_a_question():
     stages = Counter(str(variant.resolved.stages) for variant in EVERYTHING.values())
     assert max(stages.values()) == 1
-    assert sum(map(len, GROUPS.values())) == len(VARIANTS) == 28
+    assert sum(map(len, GROUPS.values())) == len(VARIANTS) == 29
     for variant in VARIANTS.values():
         assert variant.question.endswith("?")
         assert variant.question.count(". ") == 0
@@ -189,16 +189,17 @@ def test_one_seed_of_everything_comes_before_the_next():
         "scores": ["cut-first-fisher"],
         "tight": ["cut-first@0.35", "tune-first@0.35", "cut-first-fisher@0.35", "tune-first@0.2"],
     }
-    for place in ((1, "rte"), (1, "sst2"), (0, "rte")):
+    splits = {"splits": ["tune-first-split-quarter", "tune-first-split-even"]}
+    for place, more in (((1, "rte"), {}), ((1, "sst2"), {}), ((0, "rte"), splits)):
         found = {group: [one.name for one in some] for seed, group, task, some in order if (seed, task) == place}
-        assert found == later, place
+        assert found == later | more, place
 
 
 def test_what_a_group_stands_against_is_trained_before_it():
-    order = list(runner.schedule(["rte"], ["splits"], [0], list))
-    assert [group for _, group, *_ in order] == ["bases"]  # Splits are tried on the tasks of the screening.
-    order = list(runner.schedule(["sst2"], ["splits"], [0], list))
-    assert [group for _, group, *_ in order] == ["bases", "splits"]
+    order = list(runner.schedule(["rte"], ["adapter"], [0], list))
+    assert [group for _, group, *_ in order] == ["bases"]  # Adapters are tried on the tasks of the screening.
+    order = list(runner.schedule(["sst2"], ["adapter"], [0], list))
+    assert [group for _, group, *_ in order] == ["bases", "adapter"]
     assert [group for _, group, *_ in runner.schedule(["rte"], ["references"], [0], list)] == ["references"]
 
 
@@ -256,6 +257,11 @@ def test_the_best_of_each_way_to_walk_go_on(tmp_path):
     assert not {"cut-first-every-weight", "full", *WALKS} & set(chosen)
     assert [one.name for one in members("repair", finalists(found), task="sst2", seed=1)] == []
     assert [one.name for one in members("scores", finalists(found), task="rte", seed=0)] == ["tune-first-fisher"]
+
+
+def test_nobody_goes_on_who_is_not_above_the_way_itself(tmp_path):
+    found = save(tmp_path, screening(cut_first=0.9, tune_first=0.9, cut_first_fisher=0.89, tune_first_fisher=0.9001))
+    assert [variant.name for variant in finalists(found)] == ["tune-first-fisher"]
 
 
 @pytest.mark.parametrize(("missing", "counts"), [("mrpc", False), ("rte", True)])
@@ -431,12 +437,13 @@ def test_what_ends_in_an_error_is_written_down_and_the_rest_goes_on(places, monk
     save(places.results, [row for name in ("lora-all", *WALKS) for row in all_trials(name, "rte")])
     fake = FakeComparison(monkeypatch, failing=["cut-first-equal"])
     run_group(places, "rte", "scores", list(GROUPS["scores"]), 0, print)
-    assert [len(names) for names, *_ in fake.calls] == [8, *[1] * 8]
+    number = len(GROUPS["scores"])
+    assert [len(names) for names, *_ in fake.calls] == [number, *[1] * number]
     found = read_all(places.results)
     assert [(one.variant, one.seed, one.message) for one in found.failures] == [
         ("cut-first-equal", 0, "keep_macs=0.5 cannot be met")
     ]
-    assert sum(method in {one.name for one in GROUPS["scores"]} for method, *_ in found.rows) == 7
+    assert sum(method in {one.name for one in GROUPS["scores"]} for method, *_ in found.rows) == number - 1
     assert "Cut-first-equal on rte, seed 0, ended in an error: keep\\_macs=0.5 cannot" in page.page_text(found)
     fake.failing = ()
     run_group(places, "rte", "scores", list(GROUPS["scores"]), 0, print)
@@ -516,10 +523,8 @@ def two_tasks(tmp_path):
     """Repair is worth 1 point on one task and 3 on the other, on the validation rows."""
     rows = [*all_trials("lora-all", "rte", seconds=200.0, memory=2_000), *all_trials("lora-all", "mrpc", seconds=200.0)]
     for task, gain, seeds in (("rte", 0.01, (0, 1)), ("mrpc", 0.03, (0, 1))):
-        rows += [
-            *all_trials("tune-first", task, accuracy=0.85, loss=0.4),
-            made_up("tune-first", task, 1, accuracy=0.86),
-        ]
+        for name in ("tune-first", "tune-first-gradient"):
+            rows += [*all_trials(name, task, accuracy=0.85, loss=0.4), made_up(name, task, 1, accuracy=0.86)]
         rows += [
             made_up("tune-first-no-repair", task, seed, accuracy=0.85 + 0.01 * seed - gain, loss=0.45, test=0.85,
                     cut=CutFacts(before=0.86, cut=0.6, repaired=None))
@@ -531,7 +536,7 @@ def two_tasks(tmp_path):
 def test_differences_are_paired_by_task_and_seed(two_tasks):
     repair = table_of(page.page_text(two_tasks), "Repair")
     against, points, loss, reported, rests_on, missing = repair["tune-first-no-repair"]
-    assert against == "tune-first"
+    assert against == "tune-first-gradient"
     # -1, -1, -3, -3: mean -2, standard deviation 1.155, over the root of 4.
     assert points.replace("\N{MINUS SIGN}", "-") == "-2.00 \N{PLUS-MINUS SIGN} 0.58"
     assert loss == "+0.050 \N{PLUS-MINUS SIGN} 0.000"
@@ -589,7 +594,7 @@ def test_accuracies_and_learning_rates_are_shown_by_task(two_tasks):
 
 
 def test_a_complete_screening_names_who_goes_on(tmp_path):
-    found = save(tmp_path, screening(tune_first_fisher=0.9))
+    found = save(tmp_path, screening(tune_first_fisher=0.9, cut_first_fisher=0.9))
     text = page.page_text(found)
     assert "tune-first-fisher" in text.split("The first seed of sst2 and mrpc screens")[1].splitlines()[0]
     missing = table_of(text, "Scores and what is kept")["tune-first-fisher"][-1]

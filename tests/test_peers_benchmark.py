@@ -178,7 +178,9 @@ def test_variants_differ_from_their_recipe_in_the_cut_alone(tmp_path):
         for criterion in ("random", "magnitude"):
             found = recipes[f"{criterion}-{walk}"]
             assert found != recipes[walk]
-            assert found.with_settings({"score.criterion": "gradient"}) == recipes[walk]
+            stages = {stage.stage: stage for stage in recipes[walk].stages}
+            own = {"score.criterion": stages["score"].criterion, "plan.balance": stages["plan"].balance}
+            assert found.with_settings(own) == recipes[walk]
 
 
 def test_all_train_for_as_long(tmp_path):

@@ -82,7 +82,7 @@ def page_of(found: Found, cuts: Sequence[Cuts] = ()) -> Page:
 
 def _sections(found: Found, best: Sequence[Variant], cuts: Sequence[Cuts]) -> Iterator[Section]:
     tasks = ", ".join(f"{name} ({_length(task)})" for name, task in TASKS.items())
-    names = ", ".join(variant.name for variant in best) or "not known yet"
+    names = ", ".join(variant.name for variant in best) or "none so far"
     cut_rows = ", ".join(f"{count:,}" for count in sorted({one.rows for one in cuts})) or NONE
     yield Section(
         "How to read it",
@@ -98,9 +98,10 @@ def _sections(found: Found, best: Sequence[Variant], cuts: Sequence[Cuts]) -> It
             "References and cut-first try two learning rates on the first seed of each task; a variant takes the "
             "multiple that was chosen for its way to walk, so that one thing is changed. Tune-first takes that of "
             "lora-all: it begins as lora-all does.",
-            f"The first seed of {' and '.join(SCREENING_TASKS)} screens all variants. The best of each way "
-            f"to walk go on to all tasks and seeds and to {TIGHT:g} of the MACs: {names}. They were taken for being "
-            "high on the screening, so a part of their lead there is luck, which the other seeds and tasks take out. "
+            f"The first seed of {' and '.join(SCREENING_TASKS)} screens all variants. The best of each way to walk, "
+            f"where it is above the way itself, goes on to all tasks and seeds and to {TIGHT:g} of the MACs: {names}. "
+            "It was taken for being high on the screening, so a part of its lead there is luck, which the other seeds "
+            "and tasks take out. How to split the epochs is screened on all tasks. "
             f"Tune-first goes down to {LOWEST:g} of the MACs too.",
             "The rows of full and lora are those of the GLUE benchmark, which trained them under the same settings.",
         ),

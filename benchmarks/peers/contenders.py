@@ -41,11 +41,16 @@ class Contender:
 def _walks() -> tuple[Contender, ...]:
     walks = []
     for walk in ("cut-first", "tune-first"):
+        # Neither knows what a head is worth beside a neuron: both are made worth the same for their cost on average.
+        by_cost = {"plan.balance": "cost"}
         walks += [
             Contender(walk, f"{walk}, as it comes with prunelora", walk),
-            Contender(f"random-{walk}", f"{walk}, cut at random", walk, {"score.criterion": "random"}),
+            Contender(f"random-{walk}", f"{walk}, cut at random", walk, {"score.criterion": "random", **by_cost}),
             Contender(
-                f"magnitude-{walk}", f"{walk}, cut by the size of the weights", walk, {"score.criterion": "magnitude"}
+                f"magnitude-{walk}",
+                f"{walk}, cut by the size of the weights",
+                walk,
+                {"score.criterion": "magnitude", **by_cost},
             ),
             Contender(
                 f"torch-pruning-{walk}",

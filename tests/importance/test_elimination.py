@@ -80,6 +80,15 @@ def test_of_two_that_do_the_same_one_goes_for_nothing_and_the_other_counts():
     assert max(found[0], found[5]) == pytest.approx(alone[0], rel=0.1)
 
 
+def test_moments_that_rounding_left_with_negative_eigenvalues_are_damped_more():
+    weight, inputs, errors = random_problem(columns=6)
+    values, vectors = torch.linalg.eigh(inputs)
+    values[0] = -0.05 * values.mean()
+    found = costs_of_leaving_out(weight, vectors @ torch.diag(values) @ vectors.T, errors)
+    assert np.isfinite(found).all()
+    assert (found > 0).all()
+
+
 def test_what_nothing_depends_on_costs_nothing():
     weight, inputs, errors = random_problem(columns=6)
     np.testing.assert_array_equal(costs_of_leaving_out(weight, inputs, 0 * errors), np.zeros(6))

@@ -181,7 +181,7 @@ def test_surgeon_knows_that_one_of_two_neurons_can_stand_in_for_the_other():
         block.part("down").weight[:, 1] = block.part("down").weight[:, 0]
     alone, together = (pl.score(model, rows, criterion=name).ffn[1] for name in ("gradient", "surgeon"))
     assert alone[0] == pytest.approx(alone[1])
-    assert together[:2].min() < 0.01 * np.median(together) < together[:2].max()
+    assert together[:2].min() < 0.1 * together[:2].max()
 
 
 def test_surgeon_leaves_out_projections_that_have_nothing_to_cut():

@@ -124,6 +124,14 @@ def test_an_option_without_meaning_is_an_error(options, message):
         pl.make_plan(importance_of(np.random.default_rng(0).random((3, 4))), **options)
 
 
+def test_scores_in_units_of_the_loss_are_not_normalised():
+    scores = importance_of(np.random.default_rng(0).random((3, 4)))
+    scores.provenance["criterion"] = "surgeon"
+    with pytest.raises(PlanError, match=r"normalise='paper' makes layers worth the same.* Use normalise='none'"):
+        pl.make_plan(scores, keep_macs=0.5)
+    assert pl.make_plan(scores, keep_macs=0.5, normalise="none", balance="none").architecture.total_heads < 12
+
+
 def test_ranks_are_high_in_the_most_important_blocks():
     heads = np.array([[0.1, 0.1], [0.9, 0.9], [0.2, 0.2], [0.5, 0.4], [0.0, 0.1], [0.8, 0.1]])
     plan = pl.make_plan(importance_of(heads), keep_heads=11, normalise="none")

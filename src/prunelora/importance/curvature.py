@@ -70,7 +70,7 @@ class Curvature:
 
 
 class _Moments:
-    """Sums over tokens for one projection: |g|^2, |g|^2 x, |g|^2 x x^T and g g^T."""
+    """Sums over tokens for one projection: |g|^2, |g|^2 x, |g|^2 x x^T and g g^T, with x from an origin of its own."""
 
     def __init__(self, block: Block, name: str) -> None:
         matrix = block.matrix(name)
@@ -78,6 +78,7 @@ class _Moments:
         self.full_name = block.full_name(name)
         self.weight = matrix.weight
         self.width = matrix.in_features // (block.num_heads if name == "output" else block.num_neurons)
+        self.origin: torch.Tensor | None = None
         self.total = 0.0
         self.x = torch.zeros(matrix.in_features, dtype=torch.float64)
         self.xx = torch.zeros(matrix.in_features, matrix.in_features, dtype=torch.float64)
@@ -90,6 +91,10 @@ class _Moments:
         weights = g.square().sum(1)
         there = weights > 0
         x, g, weights = x[there], g[there], weights[there]
+        if self.origin is None and len(x):
+            # Any will do: H is taken about the mean. Far from it the squares would drown what differs.
+            self.origin = x.mean(0)
+        x = x - self.origin if self.origin is not None else x
         weighted = x * weights[:, None]
         self.total += float(weights.sum())
         self.x += weighted.sum(0).cpu()

@@ -43,63 +43,72 @@ def costs_of_leaving_out(
     scale = float(inputs.diagonal().mean()) if groups else 0.0
     if not scale or not errors.any():
         return costs
-    damped = inputs.double() + DAMPING * scale * torch.eye(len(inputs), dtype=torch.float64)
-    left = _Left(
-        weight.double(), errors.double() @ weight.double(), torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    )
-    ids = torch.arange(groups)
+    left = _Left(weight.double().T @ errors.double() @ weight.double(), _damped_inverse(inputs.double(), scale))
     together = max(1, groups // STEPS)
-    highest = 0.0
-    while len(ids):
-        number = min(together, len(ids))
-        candidates = left.costs(width).argsort()[: CANDIDATES * number]
-        some, names = left.only(candidates, width), candidates
+    highest, number_left = 0.0, groups
+    while number_left:
+        number = min(together, number_left)
+        candidates = left.costs(width).argsort()[: min(CANDIDATES * number, number_left)]
+        some, gone = left.only(candidates, width), []
         for _ in range(number):
             now = some.costs(width)
             cheapest = int(now.argmin())
             # Never the same score twice: ties would be broken by position, not by turn.
             highest = max(float(now[cheapest]), float(np.nextafter(highest, np.inf)))
-            costs[ids[names[cheapest]]] = highest
-            others = torch.arange(len(names)) != cheapest
-            some, names = some.without(~others, width), names[others]
-        gone = torch.zeros(len(ids), dtype=torch.bool)
-        gone[candidates] = True
-        gone[names] = False
-        left, ids = left.without(gone, width), ids[~gone]
+            costs[candidates[cheapest]] = highest
+            some.take_out(torch.tensor([cheapest]), width)
+            gone.append(cheapest)
+        left.take_out(candidates[gone], width)
+        number_left -= number
     return costs
 
 
-class _Left:
-    """What is left of the matrix: W, G W, and H^-1, for the columns that are still there."""
+def _damped_inverse(inputs: torch.Tensor, scale: float) -> torch.Tensor:
+    """H^-1, with more damping where rounding left H with negative eigenvalues."""
+    damping = DAMPING * scale
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(inputs + damping * torch.eye(len(inputs), dtype=torch.float64))
+        if not failed:
+            return torch.cholesky_inverse(factor)
+        damping *= 10
 
-    def __init__(self, weight: torch.Tensor, weighed: torch.Tensor, inverse: torch.Tensor) -> None:
-        self.weight = weight
-        self.weighed = weighed
+
+class _Left:
+    """What is left: W^T G W of the present values of W's columns, and H^-1 of their inputs, both (K, K)."""
+
+    def __init__(self, squares: torch.Tensor, inverse: torch.Tensor) -> None:
+        self.squares = squares
         self.inverse = inverse
+        self.there = torch.ones(len(inverse), dtype=torch.bool)
 
     def costs(self, width: int) -> torch.Tensor:
-        """Of leaving each group out now (U,)."""
-        groups = self.weight.shape[1] // width
-        own = self.inverse.reshape(groups, width, groups, width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-        squares = torch.einsum("duv,duw->uvw", *(one.reshape(-1, groups, width) for one in (self.weight, self.weighed)))
-        # A group that hardly anything but itself can stand in for has next to nothing in H^-1: no 0 / 0.
-        return torch.linalg.solve(own, squares).diagonal(dim1=1, dim2=2).sum(1).clamp_min(0)
+        """Of leaving each group out now (U,); infinite where it is out already."""
+        groups = len(self.inverse) // width
+        there = self.there.reshape(groups, width)[:, 0]
+        inverses, squares = (
+            one.reshape(groups, width, groups, width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)[there]
+            for one in (self.inverse, self.squares)
+        )
+        solved = squares / inverses if width == 1 else torch.linalg.solve(inverses, squares)
+        costs = torch.full((groups,), torch.inf, dtype=torch.float64)
+        costs[there] = solved.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0)
+        return costs
 
     def only(self, groups: torch.Tensor, width: int) -> "_Left":
         """The same problem for some groups, while all others stay."""
         some = _columns(groups, width)
-        return _Left(self.weight[:, some], self.weighed[:, some], self.inverse[some][:, some])
+        return _Left(self.squares[some][:, some], self.inverse[some][:, some])
 
-    def without(self, gone: torch.Tensor, width: int) -> "_Left":
-        """The others solved anew, where `gone` (U,) is false."""
-        out, stay = (_columns(mask.nonzero()[:, 0], width) for mask in (gone, ~gone))
-        across = self.inverse[out][:, stay]
-        solved = torch.linalg.solve(self.inverse[out][:, out], across)
-        return _Left(
-            self.weight[:, stay] - self.weight[:, out] @ solved,
-            self.weighed[:, stay] - self.weighed[:, out] @ solved,
-            self.inverse[stay][:, stay] - across.T @ solved,
-        )
+    def take_out(self, groups: torch.Tensor, width: int) -> None:
+        """Solve the others anew; rows and columns of those that are out are 0 then."""
+        out = _columns(groups, width)
+        across = self.inverse[out]
+        # The present values of the others become W - W[:, out] taken.
+        taken = torch.linalg.solve(across[:, out], across)
+        half = self.squares[out] - 0.5 * self.squares[out][:, out] @ taken
+        self.squares.addmm_(torch.cat((half, taken)).T, torch.cat((taken, half)), alpha=-1)
+        self.inverse.addmm_(across.T, taken, alpha=-1)
+        self.there[out] = False
 
 
 def _columns(groups: torch.Tensor, width: int) -> torch.Tensor:

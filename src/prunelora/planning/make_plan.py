@@ -98,6 +98,12 @@ def make_plan(
         "speedup": speedup,
     }
     kind = budgets.only_one(given)
+    if importance.provenance.get("criterion") == "surgeon" and normalise != "none":
+        raise PlanError(
+            f"normalise={normalise!r} makes layers worth the same, but scores of 'surgeon' are in units of the loss and "
+            "are compared as they are. Use normalise='none' and balance='none' (in a recipe settings of the stage plan), "
+            "or score by another criterion."
+        )
     scores = normalised(importance.heads, normalise), normalised(importance.ffn, normalise)
     facts: dict[str, Any] = {}
     if kind is None or kind == "counts":
