@@ -150,6 +150,21 @@ def test_what_is_counted_is_the_models_own(finished):
     assert [(one.batch_size, one.tokens) for one in pruned.latencies] == [(1, 32)]
 
 
+def test_a_model_that_is_tuned_before_the_cut_needs_the_dense_models_memory_once(base, tmp_path):
+    changes = TUNING | {"finetune-1.batch_size": 16, "rows": 32, "lora_targets": "query,key,value,output,up,down"}
+    dense, pruned = run(
+        base, tmp_path / "whole", methods=["lora", "tune-first"], changes=changes, seeds=(0,), factors=(1,)
+    )[0].methods
+    assert pruned.heads[0] < dense.heads[0]
+    assert pruned.memory.training == dense.memory.training
+    assert pruned.memory.inference < dense.memory.inference
+    halves = changes | {"finetune-1.batch_size": 2, "finetune-1.accumulation_steps": 8}
+    small = run(base, tmp_path / "halves", methods=["tune-first"], changes=halves, seeds=(0,), factors=(1,))[0].methods[
+        0
+    ]
+    assert small.memory.saved < pruned.memory.saved
+
+
 def test_pairs_are_of_the_answers_on_the_reported_rows(finished):
     results, _ = finished
     assert [(pair.first, pair.second) for pair in results.pairs] == [

@@ -122,9 +122,10 @@ def _sections(results: ComparisonResults, figures: frozenset[str]) -> list[Secti
         Section(
             "Memory",
             (
-                "A training step of 32 rows of 128 tokens: weights, gradients of what is trained, two numbers of the "
-                "optimiser for each of them (12 bytes a trained parameter), and what is saved between the step's two "
-                "halves. Inference: weights and the most that is alive at once in a forward pass of such rows.",
+                "A training step, its rows of 128 tokens, in the fine-tuning that needs most: weights, gradients of "
+                "what is trained, two numbers of the optimiser for each of them (12 bytes a trained parameter), and "
+                "what is saved between the step's two halves. Inference: weights and the most that is alive at once "
+                "in a forward pass of 32 rows of 128 tokens.",
             ),
             table=memory_table(results),
         ),
@@ -211,7 +212,7 @@ def _points(results: ComparisonResults) -> list[Section]:
         times = "Time: of a forward pass, measured, over the dense model's."
     text = (
         f"{times} Budget: the fraction of the dense model's MACs that the plan may keep; MACs are counted for 128 "
-        "tokens. Training memory: of a step of 32 rows of 128 tokens.",
+        "tokens. Training memory: of a step, its rows of 128 tokens, in the fine-tuning that needs most.",
         "Below, what to type for the model of every row, from the folder in which the comparison was started. It is "
         f"the model of seed {results.seeds[0]}; the quality said is the mean over the seeds.",
     )
@@ -226,8 +227,8 @@ def _main_text(results: ComparisonResults) -> tuple[str, ...]:
         f"{sentence(metric_title(results.main_metric))}: {spread}. The first row is what always answering the most "
         "frequent class of the training rows gets.",
         "Training step: time over that of full fine-tuning. Training memory: weights, gradients, optimiser and what "
-        "is saved for the backward pass, for 32 rows of 128 tokens."
-        + (f" Inference: time over the dense model's, at batch {size[0]}, {size[1]} tokens." if size else ""),
+        "is saved for the backward pass of a step, its rows of 128 tokens; of several fine-tunings the one that needs "
+        "most." + (f" Inference: time over the dense model's, at batch {size[0]}, {size[1]} tokens." if size else ""),
     ]
     if results.method("full") is None:
         lines.append("Full fine-tuning is not among the methods, so no time stands over its own.")

@@ -95,7 +95,8 @@ class MemoryFacts(_Facts):
         weights: All parameters.
         gradients: Of the trained ones.
         optimizer: Two numbers (AdamW) for each trained one.
-        saved: What autograd keeps from the forward for the backward pass of one step of 32 rows of 128 tokens.
+        saved: What autograd keeps from the forward for the backward pass of one step, whose rows have 128 tokens. Of
+            several fine-tunings all four are those of the one that needs the most.
         device_peak: What the device's own counter says of such a step; None where there is none.
         inference: Weights and the largest sum of activations alive at once in a forward pass of 32 rows of 128 tokens.
     """

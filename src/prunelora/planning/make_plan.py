@@ -100,9 +100,9 @@ def make_plan(
     kind = budgets.only_one(given)
     if importance.provenance.get("criterion") == "surgeon" and normalise != "none":
         raise PlanError(
-            f"normalise={normalise!r} makes layers worth the same, but scores of 'surgeon' are in units of the loss and "
-            "are compared as they are. Use normalise='none' and balance='none' (in a recipe settings of the stage plan), "
-            "or score by another criterion."
+            f"normalise={normalise!r} makes layers worth the same, but scores of 'surgeon' are in units of the loss "
+            "and are compared as they are. Use normalise='none' and balance='none' (in a recipe settings of the stage "
+            "plan), or score by another criterion."
         )
     scores = normalised(importance.heads, normalise), normalised(importance.ffn, normalise)
     facts: dict[str, Any] = {}
