@@ -3,6 +3,7 @@
 import gc
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from prunelora.evaluation.latency_model import LatencyModel
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.importance.warmup import warm_up_
 from prunelora.models.loading import load_pretrained
-from prunelora.pipeline import execute
+from prunelora.pipeline import PAIRS, execute
 from prunelora.recipe import Recipe, read_recipe
 
 PAPER = ["warmup", "score", "plan", "prune", "finetune", "merge"]
@@ -231,6 +232,22 @@ def test_stages_can_be_repeated_tune_first(inputs, tmp_path):
     assert pl.load(outcome.folder / "model-1").prunelora_plan.keeps_everything
     assert outcome.load().prunelora_plan.architecture.total_heads == 6
     assert execute(recipe, tmp_path / "run", progress=False).ran == ()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "pair", "is_told"),
+    [(PAPER, "second", True), (PAPER, None, False), (["finetune", "merge", *PAPER[1:]], "second", False)],
+)
+def test_who_cuts_before_tuning_is_told_what_pairs_want(inputs, tmp_path, kinds, pair, is_told):
+    lines = Path(inputs["data"]).read_text(encoding="utf-8").splitlines()[1:]
+    rows = [line.rsplit(",", 1) for line in lines]
+    data = tmp_path / "pairs.csv"
+    data.write_text("first,second,label\n" + "".join(f"{text},{text},{label}\n" for text, label in rows))
+    changes = {"task.data": str(data), "task.text": "first", "task.text_pair": pair}
+    recipe = recipe_of(inputs, kinds).with_settings(changes)
+    told: list[str] = []
+    execute(recipe, tmp_path / "run", until=recipe.names[0], tell=told.append, progress=False)
+    assert (PAIRS in told) == is_told
 
 
 def test_full_fine_tuning_is_a_recipe_too(inputs, tmp_path):

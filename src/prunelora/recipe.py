@@ -61,6 +61,12 @@ class Recipe(BaseModel):
             names.append(kind if not left[kind] else f"{kind}-{seen[kind]}")
         return names
 
+    @property
+    def cuts_untuned(self) -> bool:
+        """Whether the first cut is made before any fine-tuning."""
+        kinds = [stage.stage for stage in self.stages]
+        return "prune" in kinds and "finetune" not in kinds[: kinds.index("prune")]
+
     def check(self) -> None:
         """Hold the order of the stages to what each needs.
 
