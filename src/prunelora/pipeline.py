@@ -34,8 +34,8 @@ Tell = Callable[[str], None]
 # What was measured of it is in docs/ablation.md.
 PAIRS = (
     "note: these are pairs of texts. A pretrained model may not have learnt yet what compares two texts, and what has "
-    "not been learnt is not kept. Where much is cut, --recipe tune-first, which tunes before it cuts, gives better models "
-    "of pairs"
+    "not been learnt is not kept. Where much is cut, --recipe tune-first, which tunes before it cuts, gives better "
+    "models of pairs"
 )
 
 
