@@ -28,7 +28,7 @@ from prunelora.models.device import on_device
 
 
 class Curvature:
-    """Sums of H and G of every output and down projection, in float64 on the CPU: not every device has float64."""
+    """Sums of H and G of every output and down projection: a matrix (K, K) and one (D, D) for each."""
 
     def __init__(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
@@ -80,14 +80,19 @@ class _Moments:
         self.width = matrix.in_features // (block.num_heads if name == "output" else block.num_neurons)
         self.origin: torch.Tensor | None = None
         self.total = 0.0
-        self.x = torch.zeros(matrix.in_features, dtype=torch.float64)
-        self.xx = torch.zeros(matrix.in_features, matrix.in_features, dtype=torch.float64)
-        self.gg = torch.zeros(matrix.out_features, matrix.out_features, dtype=torch.float64)
+        like: dict[str, Any] = {"dtype": self.dtype, "device": matrix.weight.device}
+        self.x = torch.zeros(matrix.in_features, **like)
+        self.xx = torch.zeros(matrix.in_features, matrix.in_features, **like)
+        self.gg = torch.zeros(matrix.out_features, matrix.out_features, **like)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the sums: not float64 for a float32 model, since the matrices of all layers are kept at once."""
+        return torch.promote_types(self.weight.dtype, torch.float32)
 
     def add(self, inputs: torch.Tensor, gradients: torch.Tensor) -> None:
         """Add a batch: x (B, T, K) and g (B, T, D)."""
-        wide = torch.promote_types(inputs.dtype, torch.float32)
-        x, g = inputs.to(wide).flatten(0, -2), gradients.to(wide).flatten(0, -2)
+        x, g = inputs.to(self.dtype).flatten(0, -2), gradients.to(self.dtype).flatten(0, -2)
         weights = g.square().sum(1)
         there = weights > 0
         x, g, weights = x[there], g[there], weights[there]
@@ -97,18 +102,18 @@ class _Moments:
         x = x - self.origin if self.origin is not None else x
         weighted = x * weights[:, None]
         self.total += float(weights.sum())
-        self.x += weighted.sum(0).cpu()
-        self.xx += (weighted.T @ x).cpu()
-        self.gg += (g.T @ g).cpu()
+        self.x += weighted.sum(0)
+        self.xx.addmm_(weighted.T, x)
+        self.gg.addmm_(g.T, g)
 
     def costs(self) -> torch.Tensor:
         """Of leaving each unit out when its turn comes, (U,)."""
         if not self.total:
             return torch.zeros(len(self.x) // self.width, dtype=torch.float64)
-        mean = self.x / self.total
-        inputs = self.xx / self.total - torch.outer(mean, mean)
-        weight = self.weight.detach().cpu().double()
-        return torch.from_numpy(costs_of_leaving_out(weight, inputs, self.gg, width=self.width))
+        x, xx, gg, weight = (one.detach().cpu().double() for one in (self.x, self.xx, self.gg, self.weight))
+        mean = x / self.total
+        inputs = xx / self.total - torch.outer(mean, mean)
+        return torch.from_numpy(costs_of_leaving_out(weight, inputs, gg, width=self.width))
 
 
 class _Tap:
