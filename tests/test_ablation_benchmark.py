@@ -211,7 +211,7 @@ def test_all_variants_get_every_seed_where_that_is_asked_for():
 
 
 def test_names_that_are_not_known_are_refused(capsys):
-    for arguments in (["--tasks", "sst3"], ["--groups", "repairs"], ["--seeds", "7"]):
+    for arguments in (["--tasks", "sst3"], ["--groups", "repairs"], ["--variants", "tune-last"], ["--seeds", "7"]):
         with pytest.raises(SystemExit):
             runner.main(arguments)
         assert f"{arguments[1]} is not known; there are " in capsys.readouterr().err

@@ -135,7 +135,7 @@ def _of(walk: str, name: str, question: str, **options: Any) -> Variant:
 
 
 RAW = {"plan.normalise": "none"}
-# Scores of heads and neurons one by one, made comparable by cost; as tune-first was before it had the surgeon's.
+# Scores of heads and neurons one by one, made comparable by what they cost.
 GRADIENT = {"score.criterion": "gradient", "plan.balance": "cost"}
 ALL_LINEAR = "query,key,value,output,up,down"
 ATTENTION = "query,key,value,output"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from prunelora.errors import ScoreError
 from prunelora.importance import elimination
 from prunelora.importance.elimination import DAMPING, costs_of_leaving_out
 
@@ -93,7 +94,17 @@ def test_what_nothing_depends_on_costs_nothing():
     weight, inputs, errors = random_problem(columns=6)
     np.testing.assert_array_equal(costs_of_leaving_out(weight, inputs, 0 * errors), np.zeros(6))
     np.testing.assert_array_equal(costs_of_leaving_out(weight, 0 * inputs, errors), np.zeros(6))
+    # Rounding can leave what does not differ with variances below 0.
+    np.testing.assert_array_equal(costs_of_leaving_out(weight, -1e-12 * inputs, errors), np.zeros(6))
     assert costs_of_leaving_out(weight[:, :0], inputs[:0, :0], errors).shape == (0,)
+
+
+@pytest.mark.parametrize("broken", ["inputs", "errors"])
+def test_moments_that_are_not_finite_are_an_error(broken):
+    weight, inputs, errors = random_problem(columns=6)
+    {"inputs": inputs, "errors": errors}[broken][0, 0] = torch.inf
+    with pytest.raises(ScoreError, match="not finite"):
+        costs_of_leaving_out(weight, inputs, errors)
 
 
 def test_scores_rise_from_turn_to_turn():

@@ -13,15 +13,15 @@ makes up for it.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from prunelora.errors import ScoreError
 from prunelora.importance.elimination import costs_of_leaving_out
-from prunelora.importance.losses import count_examples, count_tokens, summed_loss
+from prunelora.importance.losses import check_that_all_ran, count_examples, count_tokens, summed_loss
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.block import Block
 from prunelora.models.device import on_device
@@ -47,15 +47,10 @@ class Curvature:
         with torch.enable_grad(), contextlib.ExitStack() as stack:
             taps = [stack.enter_context(_tapped(one, anchor)) for one in (*self.heads, *self.neurons) if one]
             loss = summed_loss(model, batch, number)
-            silent = [tap.moments.full_name for tap in taps if tap.length is None]
-            if silent or not taps:
-                raise ScoreError(
-                    f"The model ran without passing through {silent[0] if silent else 'any head or neuron'}: its "
-                    "curvature there is not known. Does the model's forward skip layers?"
-                )
+            check_that_all_ran([tap.name for tap in taps if not tap.length], any_ran=bool(taps))
             torch.autograd.grad(loss, anchor)
         self.num_examples += examples
-        self.num_tokens += count_tokens(batch, examples, max(tap.length or 0 for tap in taps))
+        self.num_tokens += count_tokens(batch, examples, max(tap.length for tap in taps))
 
     def scores(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """What leaving out each head (H_l,) and each neuron (F_l,) adds to the mean loss when its turn comes."""
@@ -116,39 +111,45 @@ class _Moments:
         return torch.from_numpy(costs_of_leaving_out(weight, inputs, gg, width=self.width))
 
 
+@dataclass
 class _Tap:
-    """Listens to one projection for one batch."""
+    """Listens to one projection for one batch.
 
-    def __init__(self, moments: _Moments) -> None:
-        self.moments = moments
-        self.length: int | None = None
+    Attributes:
+        name: Of the projection within the whole model.
+        length: T of what passed through it; 0 while nothing has.
+    """
+
+    name: str
+    length: int = 0
 
 
 class _Listen(torch.autograd.Function):
-    """Gives its input back, and hands the gradient of it on to whom it may concern."""
+    """Gives its input back; its gradient goes into the moments too."""
 
     @staticmethod
-    def forward(ctx: Any, output: torch.Tensor, anchor: torch.Tensor, inputs: torch.Tensor, hand: Any) -> torch.Tensor:
+    def forward(
+        ctx: Any, output: torch.Tensor, anchor: torch.Tensor, inputs: torch.Tensor, moments: _Moments
+    ) -> torch.Tensor:
         ctx.save_for_backward(inputs)
-        ctx.hand = hand
+        ctx.moments = moments
         return output.view_as(output)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         (inputs,) = ctx.saved_tensors
         (gradient,) = gradients
-        ctx.hand(inputs, gradient)
+        ctx.moments.add(inputs, gradient)
         return gradient, gradient.new_zeros(()), None, None
 
 
 @contextlib.contextmanager
 def _tapped(moments: _Moments, anchor: torch.Tensor) -> Iterator[_Tap]:
-    tap = _Tap(moments)
-    hand: Callable[[torch.Tensor, torch.Tensor], None] = moments.add
+    tap = _Tap(moments.full_name)
 
     def hook(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         tap.length = output.shape[1]
-        listened: torch.Tensor = _Listen.apply(output, anchor, args[0].detach(), hand)
+        listened: torch.Tensor = _Listen.apply(output, anchor, args[0].detach(), moments)
         return listened
 
     handle = moments.module.register_forward_hook(hook)

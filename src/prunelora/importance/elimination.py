@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from prunelora.errors import ScoreError
+
 # Added to the diagonal of H, times its mean: moments of few rows are not to be trusted to the last digit.
 DAMPING = 0.01
 # Groups are taken out in so many steps or fewer, where there are more: within a step the next one is looked for among
@@ -37,11 +39,16 @@ def costs_of_leaving_out(
     Returns:
         (K / width,) what each group cost when its turn came, or what an earlier one had cost if that was more: a group
         that went later has the higher score, so that the best n of them are those that were left when n were.
+
+    Raises:
+        ScoreError: If a moment is not finite.
     """
     groups = weight.shape[1] // width
     costs = np.zeros(groups)
     scale = float(inputs.diagonal().mean()) if groups else 0.0
-    if not scale or not errors.any():
+    if not (inputs.isfinite().all() and errors.isfinite().all()):
+        raise ScoreError("Moments of inputs or gradients are not finite: they overflow. Score by gradient or fisher.")
+    if scale <= 0 or not errors.any():
         return costs
     left = _Left(weight.double().T @ errors.double() @ weight.double(), _damped_inverse(inputs.double(), scale))
     together = max(1, groups // STEPS)

@@ -1,6 +1,6 @@
 """The loss that scores are gradients of: summed over the examples of a batch, and over how many it was a mean."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,6 +52,24 @@ def summed_loss(model: nn.Module, batch: Batch, number: int) -> torch.Tensor:
             f"({next(model.parameters()).dtype}): float16 overflows where bfloat16 and float32 do not."
         )
     return loss * _count_losses(model, batch, count_examples(batch, number))
+
+
+def check_that_all_ran(silent: Sequence[str], *, any_ran: bool) -> None:
+    """Hold the model to have passed through every projection that is scored.
+
+    Args:
+        silent: Names of those that it did not pass through.
+        any_ran: Whether it passed through any.
+
+    Raises:
+        ScoreError: Naming them.
+    """
+    if silent or not any_ran:
+        raise ScoreError(
+            f"The model ran without passing through {', '.join(silent[:3]) or 'any head or neuron'}"
+            f"{f' and {len(silent) - 3} more' if len(silent) > 3 else ''}. Gates there would score nothing: "
+            "does the model's forward skip these layers?"
+        )
 
 
 def count_tokens(batch: Batch, examples: int, length: int) -> int:

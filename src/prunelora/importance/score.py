@@ -11,7 +11,7 @@ from prunelora.errors import ScoreError
 from prunelora.importance.criteria import GradientCriterion, WeightCriterion, find_criterion
 from prunelora.importance.curvature import Curvature
 from prunelora.importance.importance import Importance
-from prunelora.importance.losses import Batch, count_examples, count_tokens, summed_loss
+from prunelora.importance.losses import Batch, check_that_all_ran, count_examples, count_tokens, summed_loss
 from prunelora.importance.warmup import head_restored, warm_up_
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.device import on_device
@@ -189,9 +189,4 @@ class _Totals:
             for name, units, of_heads in (("output", block.num_heads, True), ("down", block.num_neurons, False))
             if units and (block.index, of_heads) not in gates
         ]
-        if silent or not gates:
-            raise ScoreError(
-                f"The model ran without passing through {', '.join(silent[:3]) or 'any head or neuron'}"
-                f"{f' and {len(silent) - 3} more' if len(silent) > 3 else ''}. Gates there would score nothing: "
-                "does the model's forward skip these layers?"
-            )
+        check_that_all_ran(silent, any_ran=bool(gates))
