@@ -290,8 +290,8 @@ def finalists(found: Found) -> list[Variant]:
 def members(group: str, best: Sequence[Variant], *, task: str, seed: int) -> list[Variant]:
     """Variants of a group that are trained on a task with a seed: all in the screening, then what came out best."""
     if group == "tight":
-        tight = [TIGHT_GROUP[f"{variant.name}@{TIGHT:g}"] for variant in (*GROUPS["bases"], *best)]
-        return [*tight, TIGHT_GROUP[f"tune-first@{LOWEST:g}"]]
+        names = [f"{variant.name}@{budget:g}" for budget in (TIGHT, LOWEST) for variant in (*GROUPS["bases"], *best)]
+        return [TIGHT_GROUP[name] for name in names if name in TIGHT_GROUP]
     screened = seed == SCREENING_SEED and (task in SCREENING_TASKS or group in EVERY_TASK)
     if group in ("references", "bases") or screened:
         return list(GROUPS[group])

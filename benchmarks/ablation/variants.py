@@ -139,6 +139,7 @@ RAW = {"plan.normalise": "none"}
 GRADIENT = {"score.criterion": "gradient", "plan.balance": "cost"}
 ALL_LINEAR = "query,key,value,output,up,down"
 ATTENTION = "query,key,value,output"
+NOT_DOWN = "query,key,value,output,up"
 
 # In the order of work: what decides the defaults first.
 GROUPS: dict[str, tuple[Variant, ...]] = {
@@ -214,6 +215,9 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
     "adapter": (
         _of("cut-first", "attention", "Is LoRA on the matrices of attention enough?",
             changes={"plan.targets": ATTENTION}),
+        # The input of a down projection is the widest there is, and LoRA alone needs it kept for the backward pass.
+        _of("cut-first", "no-down", "Is LoRA needed on the down projections, whose inputs cost the most memory?",
+            changes={"plan.targets": NOT_DOWN}),
         # The scale alpha / r falls with the square root of the rank (rank-stabilised LoRA, Kalajdzievski 2023).
         _of("cut-first", "rank-16", "Does twice the rank help?",
             changes={"plan.rank_high": 16, "plan.rank_low": 16, "finetune.alpha_over_rank": 1.41}),
@@ -256,6 +260,9 @@ TITLES = {
 VARIANTS = {variant.name: variant for group in GROUPS.values() for variant in group}
 TIGHT_GROUP = {
     variant.name: variant
-    for variant in (*(one.at(TIGHT) for one in VARIANTS.values() if one.may_win), VARIANTS["tune-first"].at(LOWEST))
+    for variant in (
+        *(one.at(TIGHT) for one in VARIANTS.values() if one.may_win),
+        *(VARIANTS[name].at(LOWEST) for name in ("tune-first", "tune-first-split-quarter")),
+    )
 }
 EVERYTHING = VARIANTS | TIGHT_GROUP

@@ -12,7 +12,9 @@ import prunelora as pl
 from prunelora.errors import PlanError, UnsupportedModelError
 from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
-from prunelora.pruning.layerwise import layer_calls, layers_of, run_layer, run_up_to, run_with_parts
+from prunelora.pruning.calls import layer_calls
+from prunelora.pruning.layers import layers_of
+from prunelora.pruning.layerwise import run_layer, run_up_to, run_with_parts
 from prunelora.pruning.repair import DAMPINGS, HELD_OUT_EVERY, repair_, repaired_weights
 
 ENCODER_DECODERS = ("bart", "mbart", "t5")
@@ -37,7 +39,7 @@ def test_blocks_run_one_by_one_give_what_the_model_gives(family):
     anatomy = dissect(model)
     inputs = {name: value for name, value in BATCH.items() if name != "labels"}
     with torch.no_grad():
-        calls = layer_calls(anatomy, BATCH)
+        (calls,) = layer_calls(anatomy, [BATCH])
         hidden = calls[0].start
         for layer, call in zip(layers_of(anatomy), calls, strict=True):
             hidden = run_layer(layer, call, hidden)
@@ -68,7 +70,7 @@ def test_the_solution_is_that_of_a_least_squares_solver(name):
     model = tiny_model()
     heads = tuple(tuple(range(HEADS - 1)) for _ in range(LAYERS))
     pruned = cut(model, heads=heads, neurons=without_neurons(3))
-    block, call = dissect(pruned).blocks[0], layer_calls(dissect(model), BATCH)[0]
+    block, ((call, *_),) = dissect(pruned).blocks[0], layer_calls(dissect(model), [BATCH])
     number = ("output", "down").index(name)
     old = block.part(name).weight.detach().clone()
     damping = {found.name: found.damping for found in repair_(pruned, model, [BATCH]).projections}[
@@ -96,11 +98,12 @@ def test_what_repair_wants_is_what_goes_on_behind_a_projection(family):
     batch = tiny_batch(40, 12, family=family)
     if anatomy.family.repeated:
         with pytest.raises(UnsupportedModelError, match=r"were called 6 times.*--no-repair"):
-            layer_calls(anatomy, batch)
+            list(layer_calls(anatomy, [batch]))
         return
     parts_in_all, behind = 0, None
     with torch.no_grad():
-        for layer, call in zip(layers_of(anatomy), layer_calls(anatomy, batch), strict=True):
+        (calls,) = layer_calls(anatomy, [batch])
+        for layer, call in zip(layers_of(anatomy), calls, strict=True):
             hidden = behind if call.start is None else call.start
             behind, parts = run_with_parts(layer, call, hidden)
             norms = [norm for block in layer.blocks for norm in block.family.norms]
@@ -134,7 +137,7 @@ def test_no_projection_gets_worse_on_rows_it_has_not_seen(family):
 def test_a_decoders_layers_attend_to_what_the_cut_encoder_gives(family):
     model, batch = tiny_model(family), tiny_batch(12, family=family)
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model))
-    ours, calls = dissect(pruned), layer_calls(dissect(model), batch)
+    ours, (calls,) = dissect(pruned), layer_calls(dissect(model), [batch])
     with torch.no_grad(), last_layer_heard(pruned) as expected:
         pruned(**batch)
         memory = pruned.base_model.encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state
@@ -194,7 +197,7 @@ def test_a_layer_with_nothing_left_gives_the_mean():
     model = tiny_model()
     lineage = dissect(model).lineage
     pruned = cut(model, heads=((), *lineage.heads[1:]))
-    call, layer = layer_calls(dissect(model), BATCH)[0], layers_of(dissect(model))[0]
+    ((call, *_),), layer = layer_calls(dissect(model), [BATCH]), layers_of(dissect(model))[0]
     with torch.no_grad():
         outputs = run_up_to(layer, 0, call, call.start).output[call.real]
     repair_(pruned, model, [BATCH])

@@ -23,6 +23,8 @@ DAMPING = 0.01
 STEPS = 96
 # How many times as many are looked at within a step as are taken out.
 CANDIDATES = 4
+# The matrices are made smaller once this share of their groups, or less, is left: every step costs their size squared.
+SHRINK_AT = 0.75
 
 
 def costs_of_leaving_out(
@@ -53,6 +55,7 @@ def costs_of_leaving_out(
     left = _Left(weight.double().T @ errors.double() @ weight.double(), _damped_inverse(inputs.double(), scale))
     together = max(1, groups // STEPS)
     highest, number_left = 0.0, groups
+    index = torch.arange(groups)  # Of the groups that `left` has rows and columns of.
     while number_left:
         number = min(together, number_left)
         candidates = left.costs(width).argsort()[: min(CANDIDATES * number, number_left)]
@@ -62,11 +65,14 @@ def costs_of_leaving_out(
             cheapest = int(now.argmin())
             # Never the same score twice: ties would be broken by position, not by turn.
             highest = max(float(now[cheapest]), float(np.nextafter(highest, np.inf)))
-            costs[candidates[cheapest]] = highest
+            costs[index[candidates[cheapest]]] = highest
             some.take_out(torch.tensor([cheapest]), width)
             gone.append(cheapest)
         left.take_out(candidates[gone], width)
         number_left -= number
+        if number_left <= SHRINK_AT * len(index):
+            there = left.groups(width)
+            index, left = index[there], left.only(there, width)
     return costs
 
 
@@ -88,10 +94,14 @@ class _Left:
         self.inverse = inverse
         self.there = torch.ones(len(inverse), dtype=torch.bool)
 
+    def groups(self, width: int) -> torch.Tensor:
+        """Those that are still there."""
+        return self.there[::width].nonzero().flatten()
+
     def costs(self, width: int) -> torch.Tensor:
         """Of leaving each group out now (U,); infinite where it is out already."""
         groups = len(self.inverse) // width
-        there = self.there.reshape(groups, width)[:, 0]
+        there = self.there[::width]
         inverses, squares = (
             one.reshape(groups, width, groups, width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)[there]
             for one in (self.inverse, self.squares)

@@ -34,16 +34,9 @@ from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.empty import BiasOnly
 from prunelora.models.matrices import widths
 from prunelora.models.state import left_as_found
-from prunelora.pruning.layerwise import (
-    Call,
-    Layer,
-    Projection,
-    layer_calls,
-    layers_of,
-    run_layer,
-    run_up_to,
-    run_with_parts,
-)
+from prunelora.pruning.calls import Call, layer_calls
+from prunelora.pruning.layers import Layer, Projection, layers_of
+from prunelora.pruning.layerwise import run_layer, run_up_to, run_with_parts
 
 Batch = Mapping[str, Any]
 
@@ -119,7 +112,7 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch]) -> Rep
     with left_as_found(model), left_as_found(dense), torch.no_grad():
         model.eval()
         dense.eval()
-        calls = [layer_calls(original, batch) for batch in batches]
+        calls = list(layer_calls(original, batches))
         rows = sum(len(one[0].real) for one in calls)
         if rows < HELD_OUT_EVERY:
             raise PlanError(f"Repair needs calibration rows, found {rows}. Pass a few hundred training rows.")

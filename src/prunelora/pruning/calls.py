@@ -1,0 +1,167 @@
+"""What the layers of a model are called with: masks, positions, and which tokens are no padding."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import nn
+
+from prunelora.errors import UnsupportedModelError
+from prunelora.models.anatomy import Anatomy
+from prunelora.models.device import on_device
+from prunelora.pruning.layers import Layer, layers_of
+
+HIDDEN = "hidden_states"
+
+
+@dataclass(frozen=True)
+class Call:
+    """How one batch goes through one layer.
+
+    Attributes:
+        start: What the layer reads (B, T, D) where it is the first of the model, or of its decoder; None elsewhere.
+        real: Which tokens are no padding, (B, T), bool.
+        args: Further positional arguments: masks, position tables.
+        kwargs: Keyword arguments.
+    """
+
+    start: torch.Tensor | None
+    real: torch.Tensor
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def layer_calls(anatomy: Anatomy, batches: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Call, ...]]:
+    """Note what every layer is called with, batch by batch.
+
+    Masks and positions seldom depend on what the layers compute. Where the first batch shows that they do not, the
+    layers are not run for the others: each gives back what it reads.
+
+    An encoder-decoder needs to know what its decoder reads: the batch says it, or its labels, or the model makes it of
+    what the encoder reads.
+
+    Raises:
+        UnsupportedModelError: If a layer is not called once, with the hidden states first.
+    """
+    layers = layers_of(anatomy)
+    skipping: bool | None = None
+    lengths: list[int | None] = []
+    for batch in batches:
+        inputs = dict(on_device(batch, anatomy.model))
+        if skipping:
+            with _skipped(layers, lengths):
+                calls = _noted_calls(anatomy, layers, inputs)
+        else:
+            with _tuples_of(layers) as found:
+                calls = _noted_calls(anatomy, layers, inputs)
+            if skipping is None:
+                lengths = found
+                with _skipped(layers, lengths):
+                    skipping = _equal(calls, _noted_calls(anatomy, layers, inputs))
+        yield calls
+
+
+def _noted_calls(anatomy: Anatomy, layers: Sequence[Layer], inputs: Mapping[str, Any]) -> tuple[Call, ...]:
+    """Run a batch through the model once."""
+    first = {id(next(stack).module) for _, stack in groupby(layers, key=lambda layer: layer.blocks[0].family.blocks)}
+    seen: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        rest = {name: value for name, value in kwargs.items() if name != HIDDEN}
+        # Only a first layer's is kept: the others' would fill the memory, and are made again on the way.
+        hidden = (args[0] if args else kwargs.get(HIDDEN)) if id(module) in first else None
+        seen.append((hidden, tuple(args[1:]), rest))
+
+    handles = [layer.module.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
+    try:
+        if anatomy.family.encoder_decoder:
+            anatomy.model(**inputs, use_cache=False)
+        else:
+            # A cache of keys and values would grow every time that a layer is run again.
+            uncached = {"use_cache": False} if anatomy.family.decoder else {}
+            anatomy.base(**{name: value for name, value in inputs.items() if name != "labels"}, **uncached)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(seen) != len(layers) or not isinstance(seen[0][0], torch.Tensor):
+        raise UnsupportedModelError(
+            f"{type(anatomy.model).__name__}: its {len(layers)} blocks were called {len(seen)} times; they can "
+            "be run one by one only where each is called once, with the hidden states first. Cut it without repair "
+            "(--no-repair, or repair: false in the recipe)."
+        )
+    calls: list[Call] = []
+    for layer, (hidden, args, kwargs) in zip(layers, seen, strict=True):
+        real = calls[-1].real if hidden is None else _real_tokens(layer, inputs, hidden)
+        calls.append(Call(hidden, real, args, kwargs))
+    return tuple(calls)
+
+
+@contextmanager
+def _tuples_of(layers: Sequence[Layer]) -> Iterator[list[int | None]]:
+    """How long the tuple is that each layer gives, in the order they run; None where it gives a tensor."""
+    lengths: list[int | None] = []
+
+    def note(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        lengths.append(len(output) if isinstance(output, tuple) else None)
+
+    handles = [layer.module.register_forward_hook(note) for layer in layers]
+    try:
+        yield lengths
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _skipped(layers: Sequence[Layer], lengths: Sequence[int | None]) -> Iterator[None]:
+    """Every layer gives back what it reads, and None for all else that it gives."""
+
+    def through(length: int | None) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            hidden = args[0] if args else kwargs[HIDDEN]
+            return hidden if length is None else (hidden, *[None] * (length - 1))
+
+        return forward
+
+    own = [vars(layer.module).get("forward") for layer in layers]
+    try:
+        for layer, length in zip(layers, lengths, strict=True):
+            layer.module.forward = through(length)
+        yield
+    finally:
+        for layer, before in zip(layers, own, strict=True):
+            vars(layer.module).pop("forward", None)
+            if before is not None:
+                layer.module.forward = before
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two calls, or parts of them, say the same; what cannot be told does not."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Call):
+        return _equal(vars(one), vars(other))
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, tuple | list):
+        return len(one) == len(other) and all(_equal(*pair) for pair in zip(one, other, strict=True))
+    return one is other or (isinstance(one, bool | int | float | str) and one == other)
+
+
+def _real_tokens(layer: Layer, inputs: Mapping[str, Any], hidden: torch.Tensor) -> torch.Tensor:
+    """Which of a stack's tokens are no padding, (B, T)."""
+    mask = inputs.get("attention_mask")
+    if len(layer.blocks) > 1:  # A decoder that attends to an encoder.
+        labels = inputs.get("labels")
+        if inputs.get("decoder_attention_mask") is not None:
+            mask = inputs["decoder_attention_mask"]
+        elif labels is not None and labels.dtype == torch.long and labels.shape == hidden.shape[:2]:
+            mask = labels != -100  # Words that the decoder is to give, one for each that it reads.
+        elif mask is not None and mask.shape != hidden.shape[:2]:
+            mask = None
+    return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device) if mask is None else mask.bool()
