@@ -140,6 +140,16 @@ def tune_twice() -> Recipe:
     return read_recipe({"stages": kinds}, source="test")
 
 
+@pytest.mark.parametrize(("asked", "rows"), [(8, (4, 8)), ("64", (32, 64)), (3, (2, 3)), (1, (1, 1))])
+def test_rows_a_step_are_scaled_in_the_recipes_own_proportion(asked, rows):
+    """The dense model in smaller steps, whose gradients are averaged: it takes more memory a row."""
+    recipe = tune_twice().with_settings({"finetune-1.batch_size": 16, "finetune.batch_size": 32})
+    first, _, last, _ = recipe.with_options({"batch_size": asked}).stages
+    assert (first.batch_size, last.batch_size) == rows
+    with pytest.raises(RecipeError, match=r"finetune.*batch_size"):
+        recipe.with_options({"batch_size": 0})
+
+
 def test_options_of_fine_tuning_are_for_every_fine_tuning():
     """Epochs are shared out and learning rates scaled in the recipe's own proportion; the rest is the same for all."""
     recipe = tune_twice().with_options({"epochs": "6", "learning_rate": 1e-3, "batch_size": 8, "seed": 3})

@@ -7,6 +7,7 @@ prune, fine-tune, merge; then export, measure, report.
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,7 +120,8 @@ class Recipe(BaseModel):
 
         A name that several stages have means the stage it matters most for: "batch_size" is fine-tuning's, "rows"
         scoring's. Where the recipe fine-tunes more than once, an option of fine-tuning is for all of them: "epochs" are
-        shared out, and "learning_rate" is scaled, in the recipe's own proportion; any other is the same for each.
+        shared out, and "learning_rate" and "batch_size" are scaled, in the recipe's own proportion; any other is the
+        same for each.
 
         Raises:
             RecipeError: If no stage of the recipe has such a setting, or the value is not one it can have.
@@ -137,11 +139,15 @@ class Recipe(BaseModel):
         if len(tunings) < 2 or key.partition(".")[0] not in tunings:
             return {key: value}
         number = _as_number(value)
-        if option not in ("epochs", "learning_rate") or number is None:
+        if option not in ("epochs", "learning_rate", "batch_size") or number is None:
             return {f"{name}.{option}": value for name in tunings}
         own = {name: float(getattr(stage, option)) for name, stage in tunings.items()}
         whole = sum(own.values()) if option == "epochs" else own[key.partition(".")[0]]
-        return {f"{name}.{option}": float(f"{number * one / whole:.6g}") for name, one in own.items()}
+        scaled = {name: float(f"{number * one / whole:.6g}") for name, one in own.items()}
+        if option == "batch_size":
+            # Whole rows; what was typed stays as it was typed.
+            return {f"{name}.{option}": math.ceil(one) for name, one in scaled.items()} | {key: value}
+        return {f"{name}.{option}": one for name, one in scaled.items()}
 
     def has_option(self, option: str) -> bool:
         """Whether `with_options` knows an option."""

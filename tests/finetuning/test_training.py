@@ -160,6 +160,20 @@ def test_gradient_accumulation_and_checkpointing_train_too(tokenizer):
     assert any(not torch.equal(value, before[name]) for name, value in weights(model).items())
 
 
+def test_halves_of_a_batch_give_what_it_gives_as_a_whole(tokenizer):
+    """The same rows an update, in half of the memory. Clipping shows a sum that should have been a mean."""
+    found = []
+    for options in ({"batch_size": 32}, {"batch_size": 16, "accumulation_steps": 2}):
+        model = peft_model()
+        result = tune(model, tokenizer, dropout=0.0, group_by_length=False, max_grad_norm=0.5, **options)
+        norms = [entry["grad_norm"] for entry in result.history if "grad_norm" in entry]
+        found.append((result.steps, torch.tensor(norms), weights(model)))
+    (steps, norms, whole), (same_steps, same_norms, halves) = found
+    assert steps == same_steps == 2 * ROWS // 32
+    assert torch.allclose(norms, same_norms, rtol=1e-3)
+    assert all(torch.allclose(value, halves[name], atol=1e-5) for name, value in whole.items())
+
+
 def test_all_weights_can_be_trained_without_an_adapter(tokenizer):
     model = tiny_model(dtype=torch.float32, num_labels=2)
     batch = tiny_batch(num_labels=2)

@@ -147,6 +147,9 @@ def finetune(
         preprocess_logits_for_metrics=lambda output, labels: answers_of(_logits(output), labels, problem_type),
         callbacks=[clock, *_chosen_callbacks(settings, Path(logs))],
     )
+    # Else it takes every model that takes further arguments for one that divides by the rows of all accumulated steps.
+    # Classifiers do not: their gradients would be added up where a mean is meant.
+    trainer.model_accepts_loss_kwargs = False
     # The Trainer's own ways of showing progress print a dict at every log.
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
