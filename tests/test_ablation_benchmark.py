@@ -137,7 +137,7 @@ def test_every_variant_trains_for_as_long(task):
 def test_every_variant_is_another_one_and_answers_a_question():
     stages = Counter(str(variant.resolved.stages) for variant in EVERYTHING.values())
     assert max(stages.values()) == 1
-    assert sum(map(len, GROUPS.values())) == len(VARIANTS) == 29
+    assert sum(map(len, GROUPS.values())) == len(VARIANTS) == 31
     for variant in VARIANTS.values():
         assert variant.question.endswith("?")
         assert variant.question.count(". ") == 0
@@ -189,7 +189,7 @@ def test_one_seed_of_everything_comes_before_the_next():
         "scores": ["cut-first-fisher"],
         "tight": ["cut-first@0.35", "tune-first@0.35", "cut-first-fisher@0.35", "tune-first@0.2"],
     }
-    splits = {"splits": ["tune-first-split-quarter", "tune-first-split-even"]}
+    splits = {"splits": ["tune-first-split-quarter", "tune-first-split-even", "tune-first-half-rate"]}
     for place, more in (((1, "rte"), {}), ((1, "sst2"), {}), ((0, "rte"), splits)):
         found = {group: [one.name for one in some] for seed, group, task, some in order if (seed, task) == place}
         assert found == later | more, place
@@ -257,6 +257,16 @@ def test_the_best_of_each_way_to_walk_go_on(tmp_path):
     assert not {"cut-first-every-weight", "full", *WALKS} & set(chosen)
     assert [one.name for one in members("repair", finalists(found), task="sst2", seed=1)] == []
     assert [one.name for one in members("scores", finalists(found), task="rte", seed=0)] == ["tune-first-fisher"]
+
+
+def test_who_was_ahead_by_luck_falls_back_with_the_next_seed(tmp_path):
+    rows = screening(tune_first_fisher=0.9, tune_first_gradient=0.89)
+    assert [one.name for one in finalists(save(tmp_path / "first", rows))] == ["tune-first-fisher"]
+    # Without its counterpart, which is missing, a training says nothing.
+    rows.append(made_up("tune-first-fisher", "mrpc", 1, accuracy=0.5))
+    assert [one.name for one in finalists(save(tmp_path / "alone", rows))] == ["tune-first-fisher"]
+    rows.append(made_up("tune-first", "mrpc", 1, accuracy=0.7))
+    assert [one.name for one in finalists(save(tmp_path / "both", rows))] == ["tune-first-gradient"]
 
 
 def test_nobody_goes_on_who_is_not_above_the_way_itself(tmp_path):
@@ -581,7 +591,7 @@ def test_the_cut_and_the_costs_are_shown(two_tasks):
 def test_a_cut_that_is_that_of_the_base_is_shown_once():
     alike = {name for name, one in VARIANTS.items() if one.against in WALKS and not page._cuts_otherwise(one)}
     adapters = {one.name for one in GROUPS["adapter"]}
-    assert alike == adapters | {"cut-first-every-weight", "tune-first-distilled"}
+    assert alike == adapters | {"cut-first-every-weight", "tune-first-distilled", "tune-first-half-rate"}
 
 
 def test_accuracies_and_learning_rates_are_shown_by_task(two_tasks):

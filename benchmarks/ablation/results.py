@@ -266,24 +266,24 @@ def tested(row: Row) -> float:
 
 
 def finalists(found: Found) -> list[Variant]:
-    """The best variants of each way to walk: by accuracy on the validation rows of the screening, mean over its tasks.
+    """The best variants of each way to walk: by how far they are above the way itself on the validation rows.
 
-    Of equals the one with the smaller loss. Only those that were trained on all tasks of the screening count, and that
-    came out above the way itself there.
+    Mean over the tasks of the screening, over all seeds that both were trained with: who was ahead by luck with the
+    first falls back with the others. Of equals the one with the smaller loss. Only those count that were trained on
+    all tasks of the screening with the first seed.
     """
 
-    def merit(variant: Variant) -> tuple[float, float] | None:
-        rows = [row for task in SCREENING_TASKS if (row := found.row(variant, task, SCREENING_SEED)) is not None]
-        if len(rows) < len(SCREENING_TASKS):
-            return None
-        return statistics.fmean(map(accuracy, rows)), -statistics.fmean(map(loss, rows))
+    def lead(variant: Variant, value: Callable[[Row], float]) -> float:
+        pairs = [pair for pair in found.against(variant, value).pairs if pair[0] in SCREENING_TASKS]
+        screened = {task for task, seed, _ in pairs if seed == SCREENING_SEED}
+        return Difference(tuple(pairs)).mean if screened == set(SCREENING_TASKS) else -math.inf
 
     chosen = []
     for walk in WALKS:
-        own = merit(VARIANTS[walk])
-        of_walk = (one for one in VARIANTS.values() if one.may_win and one.against == walk)
-        merits = {one.name: value for one in of_walk if (value := merit(one)) is not None and own and value > own}
-        chosen += sorted(merits, key=lambda name: merits[name], reverse=True)[:FINALISTS]
+        leads = {one.name: lead(one, accuracy) for one in VARIANTS.values() if one.may_win and one.against == walk}
+        ahead = [name for name, value in leads.items() if value > 0]
+        ahead.sort(key=lambda name: (-leads[name], lead(VARIANTS[name], loss)))
+        chosen += ahead[:FINALISTS]
     return [VARIANTS[name] for name in chosen]
 
 

@@ -234,6 +234,8 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
             changes={"finetune-1.epochs": 0.75, "finetune.epochs": 2.25}),
         _of("tune-first", "split-even", "Is half of them enough?",
             changes={"finetune-1.epochs": 1.5, "finetune.epochs": 1.5}),
+        _of("tune-first", "half-rate", "Is half of the learning rate better after the cut?",
+            changes={"finetune.learning_rate": 1e-3}),
     ),
     "rest": (
         _of("cut-first", "no-warmup", "Does a trained task head give better scores?", recipe="cut-first-no-warmup"),
@@ -252,7 +254,7 @@ TITLES = {
     "repair": "Repair",
     "scores": "Scores and what is kept",
     "adapter": "The adapter",
-    "splits": "Epochs before and after the cut",
+    "splits": "Before and after the cut",
     "rest": "Warm-up, rounds, distillation, every weight",
     "tight": f"At {TIGHT:g} and {LOWEST:g} of the MACs",
 }
