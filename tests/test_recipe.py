@@ -10,6 +10,11 @@ from prunelora.stage_settings import BUDGETS, STAGE_KINDS
 TUNE_FIRST = ("warmup", "score", "plan", "finetune", "merge", "score", "plan", "prune", "finetune", "merge", "measure")
 
 
+def stages_of(recipe):
+    """By name."""
+    return dict(zip(recipe.names, recipe.stages, strict=True))
+
+
 def test_the_resolved_recipe_round_trips(tmp_path):
     recipe = Recipe(seed=3).with_settings({"plan.keep_heads": "0.25", "task.data": "reviews.csv"}).with_baseline()
     recipe.save(tmp_path / "recipe.yaml")
@@ -24,8 +29,14 @@ def test_stages_can_be_repeated_and_the_last_has_the_plain_name():
     ]  # fmt: skip
 
 
-def test_the_default_is_the_papers_order():
-    assert Recipe().names[:6] == ["warmup", "score", "plan", "prune", "finetune", "merge"]
+def test_two_ways_to_walk_are_packaged_and_the_default_tunes_first():
+    assert Recipe().names[:7] == ["finetune-1", "merge-1", "score", "plan", "prune", "finetune", "merge"]
+    paper = load_recipe("cut-first").names
+    assert paper[:6] == ["warmup", "score", "plan", "prune", "finetune", "merge"]
+    assert Recipe().names[7:] == paper[6:]
+    before, after = (stages_of(Recipe())[name] for name in ("finetune-1", "finetune"))
+    # The same rows an update, whatever a step holds.
+    assert before.batch_size * before.accumulation_steps == after.batch_size * after.accumulation_steps
 
 
 @pytest.mark.parametrize(
@@ -52,7 +63,7 @@ def test_full_fine_tuning_needs_no_plan():
     ("changes", "message"),
     [
         ({"plan.keep_head": "3"}, "plan.keep_head: no such setting. plan has: keep_heads, keep_ffn"),
-        ({"cut.keep_heads": "3"}, "the recipe has no stage 'cut'. It has: warmup"),
+        ({"cut.keep_heads": "3"}, "the recipe has no stage 'cut'. It has: finetune-1"),
         ({"finetune.epochs": "none"}, "finetune.epochs"),
         ({"finetune.epochs": "0"}, "greater than 0"),
         ({"plan.targets": "query,gate"}, "targets"),
@@ -68,7 +79,7 @@ def test_a_setting_that_is_not_one_is_an_error(changes, message):
 
 @pytest.mark.parametrize(("typed", "read"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("100", 100)])
 def test_a_typed_count_is_not_a_fraction(typed, read):
-    stage = Recipe().with_settings({"plan.keep_heads": typed}).stages[2]
+    stage = stages_of(Recipe().with_settings({"plan.keep_heads": typed}))["plan"]
     assert stage.keep_heads == read
     assert type(stage.keep_heads) is type(read)
 
@@ -77,10 +88,11 @@ def test_typed_values_are_read_as_their_kind():
     recipe = Recipe().with_settings(
         {"finetune.learning_rate": "1e-3", "plan.targets": "query,up", "task.text": "1", "finetune.patience": "2"}
     )
-    assert recipe.stages[4].learning_rate == 1e-3
-    assert recipe.stages[2].targets == ("query", "up")
+    stages = stages_of(recipe)
+    assert stages["finetune"].learning_rate == 1e-3
+    assert stages["plan"].targets == ("query", "up")
     assert recipe.task.text == "1"
-    assert recipe.stages[4].patience == 2
+    assert stages["finetune"].patience == 2
 
 
 def test_unknown_keys_and_unreadable_files_are_errors(tmp_path):
@@ -121,7 +133,7 @@ def test_a_plan_without_a_budget_says_the_one_it_takes():
     ],
 )
 def test_a_budget_takes_the_place_of_one_of_another_kind(changes, left):
-    stage = Recipe().with_settings(changes).stages[2]
+    stage = stages_of(Recipe().with_settings(changes))["plan"]
     assert {name: getattr(stage, name) for name in BUDGETS if getattr(stage, name) is not None} == left
 
 
@@ -170,7 +182,7 @@ def test_packaged_recipes_can_be_run_by_their_names(name):
 
 
 def test_the_default_recipe_is_a_packaged_one():
-    assert Recipe().stages == load_recipe("cut-first").stages
+    assert Recipe().stages == load_recipe("tune-first").stages
     with pytest.raises(
         RecipeError, match=r"tune-last: no file, and no packaged recipe. The packaged ones are: cut-first"
     ):

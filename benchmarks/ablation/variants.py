@@ -236,6 +236,8 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
             changes={"finetune-1.epochs": 1.5, "finetune.epochs": 1.5}),
         _of("tune-first", "half-rate", "Is half of the learning rate better after the cut?",
             changes={"finetune.learning_rate": 1e-3}),
+        _of("tune-first", "one-schedule", "Is it better to let the learning rate fall after the cut alone?",
+            changes={"finetune-1.schedule": "constant_with_warmup"}),
     ),
     "rest": (
         _of("cut-first", "no-warmup", "Does a trained task head give better scores?", recipe="cut-first-no-warmup"),

@@ -52,8 +52,12 @@ def _export(run: Run, name: str, settings: ExportStage) -> Facts:
 
 
 def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:
-    """Same data, seed, targets and training as the last fine-tuning; nothing cut, the same rank everywhere."""
-    tuning = next(stage for stage in reversed(run.recipe.stages) if isinstance(stage, FineTuneStage))
+    """Same data, seed, targets and training as the last fine-tuning, for as long as all of them together.
+
+    Nothing cut, the same rank everywhere.
+    """
+    tunings = [stage for stage in run.recipe.stages if isinstance(stage, FineTuneStage)]
+    tuning = tunings[-1].model_copy(update={"epochs": sum(stage.epochs for stage in tunings)})
     model = run.pretrained()
     targets = tuple(run.plan.ranks) if run.plan is not None else ATTENTION_PROJECTIONS
     plan = Plan.whole(dissect(model).lineage, rank=settings.rank, targets=targets)

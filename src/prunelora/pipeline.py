@@ -92,7 +92,7 @@ def compress(
         task: A task of GLUE by name, in place of `data`; with data_dir="..." from files.
         out: Run folder. A run that was stopped there goes on; a stage that is done under the same settings is not
             repeated.
-        recipe: The stages and their settings; the paper's order if not given.
+        recipe: The stages and their settings; the packaged tune-first if not given.
         baseline: Also fine-tune the dense model with plain LoRA, to see what pruning cost.
         tell: Called with a line for every stage.
         progress: Show progress bars.

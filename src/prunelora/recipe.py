@@ -1,8 +1,9 @@
 """A recipe: the one readable file that determines a run. Model, data, seed, and a list of stages.
 
 Stages can be ordered and repeated freely, within reason: `check` says what a stage needs before it. Recipes that come
-with the package lie in `recipes/`; the default, cut-first, has the paper's order: warm up the task head, score, plan,
-prune, fine-tune, merge; then export, measure, report.
+with the package lie in `recipes/`. The default, tune-first, tunes the dense model, cuts what the tuned model does not
+need, and tunes again; cut-first has the paper's order: warm up the task head, score, plan, prune, fine-tune, merge.
+Both then export, measure and report.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ FORMAT: Final = "prunelora-recipe-1"
 
 _PACKAGED = Path(__file__).parent / "recipes"
 
-DEFAULT = "cut-first"
+DEFAULT = "tune-first"
 
 
 def _default_stages() -> tuple[Any, ...]:

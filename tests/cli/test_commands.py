@@ -20,7 +20,7 @@ from prunelora.models.family import PROJECTIONS
 from prunelora.models.loading import load_pretrained
 from prunelora.planning.plan import Plan
 
-SMALL = ["--epochs", "1", "--rows", "32", "--steps", "4", "--set", "warmup.rows=32", "--learning-rate", "5e-3"]
+SMALL = ["--epochs", "1.5", "--rows", "32", "--learning-rate", "5e-3"]
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,9 @@ def inputs(tmp_path_factory, minilm_path):
 
 def test_stage_commands_do_one_stage_each_and_equal_the_whole_run(prunelora, inputs, tmp_path):
     one, whole = str(tmp_path / "one"), str(tmp_path / "whole")
-    code, out, err = prunelora(
-        "score", one, *inputs, "--rows", "32", "--set", "warmup.steps=4", "--set", "warmup.rows=32", "--json"
-    )
+    code, out, err = prunelora("score", one, *inputs, "--rows", "32", "--set", "finetune-1.epochs=1", "--json")
     assert code == 0, err
-    assert json.loads(out)["ran"] == ["warmup", "score"]
+    assert json.loads(out)["ran"] == ["finetune-1", "merge-1", "score"]
     code, out, _ = prunelora("plan", one, "--keep-heads", "0.25", "--json")
     assert json.loads(out)["ran"] == ["plan"]
     code, out, _ = prunelora("prune", one, "--json")
@@ -52,9 +50,7 @@ def test_stage_commands_do_one_stage_each_and_equal_the_whole_run(prunelora, inp
         "--set",
         "score.rows=32",
         "--set",
-        "warmup.steps=4",
-        "--set",
-        "warmup.rows=32",
+        "finetune-1.epochs=1",
         "--set",
         "plan.keep_heads=0.25",
         "--set",
@@ -72,7 +68,7 @@ def test_stage_commands_do_one_stage_each_and_equal_the_whole_run(prunelora, inp
 def test_killed_outright_the_same_command_goes_on(inputs, tmp_path):
     """kill -9 while it fine-tunes; afterwards scoring and planning are not repeated, and the result is there."""
     command = [sys.executable, "-m", "prunelora.cli.main", "merge", str(tmp_path / "run"), *inputs,
-               "--set", "score.rows=32", "--set", "warmup.steps=4", "--set", "finetune.epochs=200"]  # fmt: skip
+               "--set", "score.rows=32", "--set", "finetune-1.epochs=1", "--set", "finetune.epochs=200"]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     checkpoints = tmp_path / "run" / ".checkpoints"
@@ -110,7 +106,7 @@ def test_interrupted_it_says_that_the_same_command_goes_on(prunelora, monkeypatc
 
     monkeypatch.setitem(stages.WORK, "plan", stages.StageWork(interrupted, work.restore, work.files))
     code, out, err = prunelora(
-        "plan", str(tmp_path / "run"), *inputs, "--set", "score.rows=32", "--set", "warmup.steps=4"
+        "plan", str(tmp_path / "run"), *inputs, "--set", "score.rows=32", "--set", "finetune-1.epochs=1"
     )
     assert code == 130
     assert "The same command goes on where it stopped" in err
@@ -124,9 +120,10 @@ def test_dry_run_prints_the_stages_and_writes_nothing(prunelora, inputs, tmp_pat
     assert code == 0
     work = json.loads(out)["stages"]
     assert [one["stage"] for one in work] == [
-        "warmup", "score", "plan", "prune", "finetune", "merge", "export", "baseline", "measure", "report",
+        "finetune-1", "merge-1", "score", "plan", "prune", "finetune", "merge",
+        "export", "baseline", "measure", "report",
     ]  # fmt: skip
-    assert work[2]["settings"]["keep_heads"] == 0.3
+    assert work[3]["settings"]["keep_heads"] == 0.3
     assert not (tmp_path / "run").exists()
     code, out, _ = prunelora("run", "--dry-run")
     assert "model minilm, data rotten-tomatoes" in out
@@ -164,7 +161,12 @@ def test_check_tells_sizes_speed_and_training_before_any_work(prunelora, inputs,
     model = load_pretrained(inputs[1], label_names=("bad", "good"), problem_type="single_label_classification")
     everywhere = Plan.whole(dissect(model).lineage, rank=8, targets=PROJECTIONS)
     trained = trainable_parameters(pl.add_adapter(model, everywhere))
-    assert found["training"]["ways"]["lora"]["gradients_bytes"] == 4 * sum(trained.values())
+    dense = found["training"]["ways"]["lora"]
+    assert dense["gradients_bytes"] == 4 * sum(trained.values())
+    # Before the cut the default recipe takes smaller steps: half of what a step keeps for its backward pass.
+    rows, memory = found["training"]["before_the_cut"]
+    assert (rows, found["training"]["rows"]) == (16, 32)
+    assert memory == pytest.approx(dense["memory_bytes"] - dense["saved_bytes"] / 2, rel=0.05)
 
 
 def test_check_measures_only_what_it_is_let(prunelora, inputs, latency_asked):

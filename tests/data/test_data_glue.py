@@ -549,6 +549,10 @@ def test_run_takes_a_task_in_place_of_data(prunelora, tmp_path):
     assert (task["task"], task["data_dir"], task["data"]) == ("sst2", "glue", None)
 
 
+def plan_of(work):
+    return next(one["settings"] for one in work["stages"] if one["stage"] == "plan")
+
+
 def test_a_run_begun_with_one_task_starts_anew_with_another(prunelora, tmp_path):
     from prunelora.runfolder import RunFolder
 
@@ -556,11 +560,11 @@ def test_a_run_begun_with_one_task_starts_anew_with_another(prunelora, tmp_path)
     begun.write_recipe(Recipe().with_settings({"task.data": "reviews.csv", "plan.keep_heads": "0.25"}))
     code, out, err = prunelora("run", "--model", "m", "--task", "rte", "--out", str(tmp_path), "--dry-run", "--json")
     assert code == 0, err
-    settings = json.loads(out)["stages"][2]["settings"]
+    settings = plan_of(json.loads(out))
     assert (settings["keep_macs"], settings["keep_heads"]) == (0.5, None)
     code, out, err = prunelora("run", "--task", "rte", "--out", str(tmp_path), "--dry-run", "--json")
     assert code == 0, err
-    assert json.loads(out)["stages"][2]["settings"]["keep_heads"] == 0.25
+    assert plan_of(json.loads(out))["keep_heads"] == 0.25
     assert json.loads(out)["task"]["task"] == "rte"
 
 
@@ -601,7 +605,7 @@ def test_compress_takes_a_task_in_place_of_data(monkeypatch):
     assert asked[0].task == asked[1].task == DataSettings(task="rte", data_dir="glue")
     assert asked[2].task == DataSettings(data="x.csv")
     assert asked[0].model == "minilm"
-    assert asked[0].stages[2].keep_heads == 3
+    assert next(stage for stage in asked[0].stages if stage.stage == "plan").keep_heads == 3
 
 
 def test_check_looks_at_every_reported_split(tmp_path, minilm_path):

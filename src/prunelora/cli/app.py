@@ -235,6 +235,7 @@ def check(
     settings: dict[str, Any],
 ) -> None:
     """What can this model, data and budget give? Sizes, ceilings, latency and training, before any work."""
+    import dataclasses
     import inspect
     from functools import partial
 
@@ -254,15 +255,17 @@ def check(
         first = error.errors()[0]
         option = f"--{first['loc'][0]}".replace("_", "-")
         raise RecipeError(f"{option} {first['input']}: {first['msg']}.") from error
-    tuning = next(stage for stage in reversed(stages) if isinstance(stage, FineTuneStage))
-    tuning = tuning.model_copy(update={"lora_targets": plan.targets, "lora_rank": plan.rank_high})
+    adapted = {"lora_targets": plan.targets, "lora_rank": plan.rank_high}
+    tunings = [stage.model_copy(update=adapted) for stage in stages if isinstance(stage, FineTuneStage)]
+    *before, last = [Training(one, partial(ready_to_train, settings=one, seed=0)) for one in tunings]
+    usual_training = dataclasses.replace(last, before=before[0] if before else None)
     known = inspect.signature(make_plan).parameters
     found = check_budget(
         model,
         data=data,
         **source,
         latency=latency_settings(plan) if latency or plan.needs_latency else None,
-        training=Training(tuning, partial(ready_to_train, settings=tuning, seed=0)) if training else None,
+        training=usual_training if training else None,
         tell=terminal.tell,
         **{name: value for name, value in plan.model_dump().items() if name in known},
     )

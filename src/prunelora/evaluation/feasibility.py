@@ -53,6 +53,7 @@ class TrainingOutlook:
         step_tokens: Length of those whose steps are timed: the data's median where there is data.
         steps_per_epoch: Of the data; None if none was given.
         ways: Costs by "full", "lora" (both of the dense model) and "prune-lora" (after the cut).
+        before_the_cut: Rows a step, and bytes of one, of the dense model's LoRA before the cut; None without one.
     """
 
     rows: int
@@ -60,6 +61,7 @@ class TrainingOutlook:
     step_tokens: int
     steps_per_epoch: int | None
     ways: dict[str, TrainingCost]
+    before_the_cut: tuple[int, int] | None = None
 
     def epoch_minutes(self, way: str) -> float | None:
         """Minutes of an epoch, evaluation left out."""
@@ -85,6 +87,9 @@ class TrainingOutlook:
                 *(f"{cost.step.median_ms:,.0f} ms" for cost in costs),
             ),
         ]
+        if self.before_the_cut is not None:
+            rows, memory = self.before_the_cut
+            lines.insert(2, _row(f"the same of the tuning before the cut, {rows} rows", "", f"{memory / 1e6:,.0f} MB"))
         if self.steps_per_epoch is not None:
             minutes = (f"{self.epoch_minutes(name):,.1f} min" for name in self.ways)
             lines.append(_row(f"an epoch of {self.steps_per_epoch:,} such steps", *minutes))
@@ -325,13 +330,17 @@ def _training(
         if facts["median_tokens"]:
             step_tokens = min(round(facts["median_tokens"]), longest)
         steps = math.ceil(facts["rows"]["train"] / rows)
+    before = None
+    if training.before is not None:
+        memory = training.before.memory(copy.deepcopy(dense), None, tokens=tokens)
+        before = training.before.settings.batch_size, memory.total
     models = {
         "lora": training.ready(copy.deepcopy(dense), None),
         "prune-lora": training.ready(prune_(copy.deepcopy(dense), plan), plan),
         "full": dense.requires_grad_(True),
     }
     costs = training_costs(models, training.settings, tokens=tokens, step_tokens=step_tokens)
-    return TrainingOutlook(rows, tokens, step_tokens, steps, {name: costs[name] for name in _WAYS})
+    return TrainingOutlook(rows, tokens, step_tokens, steps, {name: costs[name] for name in _WAYS}, before)
 
 
 def _source(data: str | None, task: str | None, data_dir: str | None, task_type: TaskType) -> DataSettings:

@@ -28,10 +28,18 @@ class Training:
     Attributes:
         settings: Of the fine-tuning.
         ready: Makes a model, cut by a plan or dense (None), ready for it: adds the adapter, says what is trained.
+        before: How the dense model is trained before it is cut; None where it is not.
     """
 
     settings: FineTuneSettings
     ready: Callable[[Any, Plan | None], Any]
+    before: "Training | None" = None
+
+    def memory(self, model: nn.Module, plan: Plan | None, *, tokens: int) -> TrainingMemory:
+        """Of a step on a model that is not ready yet, of as many rows as a step has, each of `tokens` tokens."""
+        trained = self.ready(model, plan)
+        with dropout_of(trained, self.settings.dropout):
+            return training_memory(trained, random_batch(trained, rows=self.settings.batch_size, tokens=tokens))
 
 
 @dataclass(frozen=True)
