@@ -43,7 +43,7 @@ $(BENCH_STAMP): $(SETUP_STAMP)
 	@touch $@
 
 demo: $(SETUP_STAMP) ## the embedded example: tune, score, cut, tune again, export, measure, report; into runs/demo
-	$(BIN)/prunelora run --keep-macs 0.5 --epochs 2 --out $(RUN)
+	$(BIN)/prunelora run --keep-macs 0.5 --epochs 1 --out $(RUN)
 	@echo "Report: $(CURDIR)/$(RUN)/report.html"
 
 # A file of tests stays in one process: its tests share what is slow to make.
