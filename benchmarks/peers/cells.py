@@ -5,18 +5,15 @@ from typing import Any
 
 from benchmarks.peers.benchmark import Benchmark
 from benchmarks.peers.contenders import TORCH_PRUNING, Contender
-from benchmarks.peers.driver import load_module, walk
+from benchmarks.peers.driver import load_walked, rows_of, walk
 from benchmarks.peers.facts import PeerCell, cell_file, save_facts
 from benchmarks.peers.saving import try_saving
 from benchmarks.peers.walks import CUT_STAGES, adapter_plan
 from prunelora.comparison.cells import Cell, run_cell
 from prunelora.comparison.results import MemoryFacts
-from prunelora.comparison.timing import MEMORY_ROWS, MEMORY_TOKENS
-from prunelora.data.embedded import model_source
+from prunelora.comparison.timing import MEMORY_TOKENS
 from prunelora.data.task import TaskData
-from prunelora.data.tokens import calibration_batches
 from prunelora.delivery.checkpoints import load
-from prunelora.delivery.processors import load_tokenizer
 from prunelora.evaluation.counting import macs, parameters
 from prunelora.evaluation.measurement import MACS_TOKENS
 from prunelora.evaluation.memory import inference_memory, training_memory
@@ -30,7 +27,6 @@ from prunelora.running import pretrained, ready_to_train
 from prunelora.stage_settings import FineTuneStage, PlanStage
 
 PACKAGES = ("torch", "transformers", "peft", "torch-pruning")
-SAVED_ROWS = 8
 
 
 def run_contender(
@@ -65,7 +61,7 @@ def run_contender(
         neurons=architecture.num_neurons,
         after_cut=after_cut,
         cut=cut,
-        saving=try_saving(model, _rows(cell, task), dense=lambda: pretrained(cell.recipe, task), history=history),
+        saving=try_saving(model, rows_of(cell, task), dense=lambda: pretrained(cell.recipe, task), history=history),
         # Last: it puts an adapter into the model.
         memory=memory_of(cell, model, task, by_another=contender.cut_by == TORCH_PRUNING),
         versions=versions(),
@@ -74,9 +70,9 @@ def run_contender(
     return found
 
 
-def load_plain(cell: Cell, contender: Contender) -> Any:
+def load_plain(cell: Cell, contender: Contender, task: TaskData) -> Any:
     """The trained model of a finished cell, in eval mode."""
-    return load_module(cell.folder) if contender.cut_by == TORCH_PRUNING else load_own(cell)
+    return load_walked(cell, task) if contender.cut_by == TORCH_PRUNING else load_own(cell)
 
 
 def load_own(cell: Cell) -> Any:
@@ -95,7 +91,7 @@ def as_tuned(cell: Cell, model: Any, stage: FineTuneStage, *, by_another: bool) 
 
 
 def memory_of(cell: Cell, model: Any, task: TaskData, *, by_another: bool) -> dict[str, MemoryFacts]:
-    """Memory of a training step in every fine-tuning: of the dense model before the cut, of the small one after it."""
+    """Memory of a training step in every fine-tuning, of its own rows: of the dense model, then of the small one."""
     found = {}
     kinds = [stage.stage for stage in cell.recipe.stages]
     cut_at = max((index for index, kind in enumerate(kinds) if kind in CUT_STAGES), default=-1)
@@ -106,7 +102,7 @@ def memory_of(cell: Cell, model: Any, task: TaskData, *, by_another: bool) -> di
             trained = ready_to_train(pretrained(cell.recipe, task), None, stage, seed=cell.seed)
         else:
             trained = as_tuned(cell, model, stage, by_another=by_another)
-        batch = random_batch(trained, rows=MEMORY_ROWS, tokens=MEMORY_TOKENS)
+        batch = random_batch(trained, rows=stage.batch_size, tokens=MEMORY_TOKENS)
         with dropout_of(trained, stage.dropout):
             step = training_memory(trained, batch)
         found[name] = MemoryFacts(
@@ -129,9 +125,3 @@ def versions() -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = None
     return found
-
-
-def _rows(cell: Cell, task: TaskData) -> dict[str, Any]:
-    tokenizer = load_tokenizer(model_source(cell.recipe.model))
-    length = cell.recipe.task.max_length
-    return calibration_batches(task, tokenizer, rows=SAVED_ROWS, batch_size=SAVED_ROWS, max_length=length)[0]

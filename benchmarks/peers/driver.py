@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from benchmarks.peers.torch_pruning_cut import History, cut_with_torch_pruning
+from benchmarks.peers.torch_pruning_cut import History, cut_with_torch_pruning, replay_
 from benchmarks.peers.walks import adapter_plan, as_recipe, cut_settings, split
 from prunelora import __version__
 from prunelora.comparison.cells import FACTS, Cell
@@ -39,7 +39,7 @@ from prunelora.running import pretrained, ready_to_train
 from prunelora.stage_settings import FineTuneStage
 from prunelora.storage import replacing_file, write_json
 
-START, MODULE, CUT, ANSWERS = "start", "module.pt", "cut.json", "answers.safetensors"
+START, WEIGHTS, CUT, ANSWERS = "start", "model.safetensors", "cut.json", "answers.safetensors"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def walk(cell: Cell, task: TaskData, *, share_with: Sequence[Path] = (), tell: T
     Raises:
         RecipeError: If the recipe has something after its cut that this driver cannot do.
     """
-    done = finished(cell)
+    done = finished(cell, task)
     if done is not None:
         return done
     before, after = split(cell.recipe)
@@ -115,21 +115,31 @@ def walk(cell: Cell, task: TaskData, *, share_with: Sequence[Path] = (), tell: T
     return Walked(work.model, facts, work.cut_facts, work.after_cut, work.history)
 
 
-def finished(cell: Cell) -> Walked | None:
+def finished(cell: Cell, task: TaskData) -> Walked | None:
     """A walk that is done under the same recipe."""
     try:
         facts = CellFacts.model_validate(json.loads((cell.folder / FACTS).read_text(encoding="utf-8")))
         kept = json.loads((cell.folder / CUT).read_text(encoding="utf-8"))
     except (OSError, ValueError, ValidationError):
         return None
-    if facts.recipe != as_recipe(cell.recipe) or not (cell.folder / MODULE).exists():
+    if facts.recipe != as_recipe(cell.recipe) or not (cell.folder / WEIGHTS).exists():
         return None
-    return Walked(load_module(cell.folder), facts, kept["cut"], kept["after_cut"], kept["history"])
+    return Walked(load_walked(cell, task), facts, kept["cut"], kept["after_cut"], kept["history"])
 
 
-def load_module(folder: Path) -> Any:
-    """The whole module as `walk` left it: no other way that Torch-Pruning offers loads it without its pruner."""
-    return torch.load(folder / MODULE, weights_only=False).to(best_device()).eval()
+def load_walked(cell: Cell, task: TaskData) -> Any:
+    """The model as `walk` left it: the dense one, cut again as the pruner's history says, with the weights."""
+    history = json.loads((cell.folder / CUT).read_text(encoding="utf-8"))["history"]
+    model = replay_(pretrained(cell.recipe, task), history, rows_of(cell, task))
+    model.load_state_dict(load_file(cell.folder / WEIGHTS))
+    return model.to(best_device()).eval()
+
+
+def rows_of(cell: Cell, task: TaskData, *, rows: int = 8) -> dict[str, Any]:
+    """A batch of a few training rows, to run the model on."""
+    tokenizer = load_tokenizer(model_source(cell.recipe.model))
+    length = cell.recipe.task.max_length
+    return calibration_batches(task, tokenizer, rows=rows, batch_size=rows, max_length=length)[0]
 
 
 class _Work:
@@ -202,8 +212,8 @@ class _Work:
         return quality
 
     def keep(self) -> None:
-        with replacing_file(self.cell.folder / MODULE) as temporary:
-            torch.save(self.model, temporary)
+        with replacing_file(self.cell.folder / WEIGHTS) as temporary:
+            save_file({name: one.cpu().contiguous() for name, one in self.model.state_dict().items()}, temporary)
         content = {"cut": self.cut_facts, "after_cut": self.after_cut, "history": self.history}
         write_json(self.cell.folder / CUT, content)
 

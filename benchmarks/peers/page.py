@@ -124,9 +124,9 @@ def _sections(found: Found) -> Iterable[Section]:
             "of the model on the validation rows; for Torch-Pruning the gradients, the search for the ratio, and the "
             "cut. Training: wall time of all stages up to the merged model, beside LoRA's on the same task and seed, "
             "as recorded on a machine that may have done other things meanwhile; variants of tune-first share the "
-            "training before the cut, whose time counts for each. Memory: of a training step of 32 rows of 128 tokens, "
-            "in the fine-tuning that takes most, beside LoRA's. A forward pass and a step of the last fine-tuning: "
-            "timed in turn with all others in one run.",
+            "training before the cut, whose time counts for each. Memory: of a training step of as many rows as the "
+            "recipe has in one, of 128 tokens each, in the fine-tuning that takes most, beside LoRA's. A forward pass "
+            "and a step of the last fine-tuning: timed in turn with all others in one run.",
         ),
         table=cost_table(found),
     )

@@ -36,7 +36,7 @@ def time_contenders(
     settings = settings or TimingSettings()
     sizes = models_of(benchmark, name, seed)
     cells = {one: benchmark.cell(name, CONTENDERS[one], seed) for one in sizes}
-    models = {one: load_plain(cell, CONTENDERS[one]) for one, cell in cells.items()}
+    models = {one: load_plain(cell, CONTENDERS[one], task) for one, cell in cells.items()}
     latencies = _forward_times(models | {DENSE: pretrained(next(iter(cells.values())).recipe, task)}, settings)
     steps = _step_times(models, cells, task, settings)  # Afterwards: it puts adapters into the models.
     found = PeerTiming(

@@ -3,7 +3,6 @@
 Nothing heavy is imported here: `--help` answers at once. A command imports what it needs when it runs.
 """
 
-import os
 import sys
 import warnings
 from typing import Any
@@ -23,9 +22,6 @@ def main() -> None:
     """Run the command line; known errors end it with a message, not with a traceback."""
     from prunelora.cli.terminal import complain
 
-    # Read when torch is loaded. OpenMP's threads spin while they wait for each other; where another program has one of
-    # few cores, they then mostly wait. Sleeping costs little on a quiet machine and much less on a busy one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # transformers and peft warn each other of coming renames; nobody at a terminal can do anything about it.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
