@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 ABLATION = ROOT / "runs" / "ablation"
+GLUE_RUNS = ROOT / "runs" / "glue"
 RESULTS = Path(__file__).resolve().parent / "results"
 SEEDS = (0, 1, 2)
 
@@ -88,7 +89,7 @@ def the_benchmark() -> "Benchmark":
         runs=ROOT / "runs" / "peers",
         results=RESULTS,
         rates=chosen_rates(),
-        donors={name: sorted(ABLATION.glob(f"{name}/*")) for name in FOUR},
+        donors={name: [*sorted(ABLATION.glob(f"{name}/*")), GLUE_RUNS / name] for name in FOUR},
     )
 
 
