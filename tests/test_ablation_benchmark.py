@@ -137,7 +137,7 @@ def test_every_variant_trains_for_as_long(task):
 def test_every_variant_is_another_one_and_answers_a_question():
     stages = Counter(str(variant.resolved.stages) for variant in EVERYTHING.values())
     assert max(stages.values()) == 1
-    assert sum(map(len, GROUPS.values())) == len(VARIANTS) == 32
+    assert sum(map(len, GROUPS.values())) == len(VARIANTS) == 33
     for variant in VARIANTS.values():
         assert variant.question.endswith("?")
         assert variant.question.count(". ") == 0
@@ -190,7 +190,7 @@ def test_one_seed_of_everything_comes_before_the_next():
         "tight": ["cut-first@0.35", "tune-first@0.35", "cut-first-fisher@0.35", "tune-first@0.2"],
     }
     shared_out = ("split-quarter", "split-even", "half-rate", "one-schedule")
-    splits = {"splits": [f"tune-first-{name}" for name in shared_out]}
+    splits = {"splits": [f"tune-first-{name}" for name in shared_out], "weights": ["tune-first-repair-by-loss"]}
     for place, more in (((1, "rte"), {}), ((1, "sst2"), {}), ((0, "rte"), splits)):
         found = {group: [one.name for one in some] for seed, group, task, some in order if (seed, task) == place}
         assert found == later | more, place

@@ -28,8 +28,8 @@ from prunelora.storage import write_json
 
 METRIC = "accuracy"
 FINALISTS = 1  # Of each way to walk, beside the way itself.
-# Screened on all tasks: how long a model must have learnt before the cut is the task's matter.
-EVERY_TASK = ("splits",)
+# Screened on all tasks: how long a model must have learnt before the cut, and which tokens matter, is the task's matter.
+EVERY_TASK = ("splits", "weights")
 
 
 class Facts(BaseModel):

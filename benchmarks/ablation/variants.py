@@ -239,6 +239,10 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         _of("tune-first", "one-schedule", "Is it better to let the learning rate fall after the cut alone?",
             changes={"finetune-1.schedule": "constant_with_warmup"}),
     ),
+    "weights": (
+        _of("tune-first", "repair-by-loss", "Should repair count tokens by how much the loss depends on them?",
+            changes={"prune.repair_weights": "loss"}),
+    ),
     "rest": (
         _of("cut-first", "no-warmup", "Does a trained task head give better scores?", recipe="cut-first-no-warmup"),
         _of("cut-first", "rounds", "Is it better to cut in two rounds?", recipe="cut-first-rounds"),
@@ -257,6 +261,7 @@ TITLES = {
     "scores": "Scores and what is kept",
     "adapter": "The adapter",
     "splits": "Before and after the cut",
+    "weights": "What repair is fitted to",
     "rest": "Warm-up, rounds, distillation, every weight",
     "tight": f"At {TIGHT:g} and {LOWEST:g} of the MACs",
 }

@@ -150,8 +150,11 @@ class PruneStage(_Stage):
     repair: bool = Field(
         True, description="Re-solve output and down projections so that blocks give what the dense ones gave."
     )
-    repair_rows: int = Field(
-        1024, ge=5, description="Training rows that repair is solved on; their labels are not used."
+    repair_rows: int = Field(1024, ge=5, description="Training rows that repair is solved on.")
+    repair_weights: Literal["equal", "loss"] = Field(
+        "equal",
+        description="How the tokens of these rows count: all alike, or by how much the loss depends on them, for which "
+        "labels are used and a backward pass is made.",
     )
     repair_batch_size: int = Field(32, ge=1, description="Rows of a forward pass of repair.")
 

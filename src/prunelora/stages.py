@@ -126,7 +126,7 @@ def _prune(run: Run, name: str, settings: PruneStage) -> Facts:
     if dense is not None:
         facts["validation_before_repair"] = run.quality("validation")
         batches = run.calibration(settings.repair_rows, settings.repair_batch_size)
-        facts["repair"] = repair_(run.model, dense, batches).to_dict()
+        facts["repair"] = repair_(run.model, dense, batches, weights=settings.repair_weights).to_dict()
         tensors = repaired_weights(run.model)
         with replacing_file(run.path(name, "repaired.safetensors")) as temporary:
             save_file(tensors, temporary)

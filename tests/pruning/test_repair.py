@@ -9,13 +9,14 @@ import torch
 from tiny import HEADS, LAYERS, NEURONS, largest_difference, logits, random_plan, split, tiny_batch, tiny_model
 
 import prunelora as pl
-from prunelora.errors import PlanError, UnsupportedModelError
+from prunelora.errors import PlanError, ScoreError, UnsupportedModelError
 from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
 from prunelora.pruning.calls import layer_calls
 from prunelora.pruning.layers import layers_of
 from prunelora.pruning.layerwise import run_layer, run_up_to, run_with_parts
 from prunelora.pruning.repair import DAMPINGS, HELD_OUT_EVERY, repair_, repaired_weights
+from prunelora.pruning.token_weights import FLOOR, token_weights
 
 ENCODER_DECODERS = ("bart", "mbart", "t5")
 FAMILIES = ("bert", "roberta", "distilbert", "electra")
@@ -64,8 +65,28 @@ def test_what_other_neurons_can_say_is_given_back(family):
     assert all(one.error_after < 1e-4 for one in done.projections)
 
 
+def weights_by_the_loss(model, name):
+    """By the module's full name, row by row: from gradients that autograd keeps, an example's loss at a time."""
+    found = torch.zeros(BATCH["input_ids"].shape, dtype=torch.float64)
+    for row in range(len(found)):
+        kept = []
+
+        def keep(_, __, output, kept=kept):
+            output.retain_grad()
+            kept.append(output)
+
+        handle = model.get_submodule(name).register_forward_hook(keep)
+        model(**{key: value[row : row + 1] for key, value in BATCH.items()}).loss.backward()
+        handle.remove()
+        squares = kept[0].grad[0].square().sum(-1) * BATCH["attention_mask"][row]
+        found[row] = FLOOR + (1 - FLOOR) * BATCH["attention_mask"][row].sum() * squares / squares.sum()
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("weights", ["equal", "loss"])
 @pytest.mark.parametrize("name", ["output", "down"])
-def test_the_solution_is_that_of_a_least_squares_solver(name):
+def test_the_solution_is_that_of_a_least_squares_solver(name, weights):
     """An independent reference for the first block: the damping as extra rows of an ordinary problem."""
     model = tiny_model()
     heads = tuple(tuple(range(HEADS - 1)) for _ in range(LAYERS))
@@ -73,23 +94,28 @@ def test_the_solution_is_that_of_a_least_squares_solver(name):
     block, ((call, *_),) = dissect(pruned).blocks[0], layer_calls(dissect(model), [BATCH])
     number = ("output", "down").index(name)
     old = block.part(name).weight.detach().clone()
-    damping = {found.name: found.damping for found in repair_(pruned, model, [BATCH]).projections}[
-        block.full_name(name)
-    ]
+    done = repair_(pruned, model, [BATCH], weights=weights)
+    damping = {found.name: found.damping for found in done.projections}[block.full_name(name)]
     with torch.no_grad():
         # What comes before a projection is repaired when it is solved.
         part = run_up_to(layers_of(dissect(pruned))[0], number, call, call.start)
         wanted = run_up_to(layers_of(dissect(model))[0], number, call, call.start)
         x, y = part.inputs[call.real], (wanted.residual + wanted.output - part.residual)[call.real]
+    counts = torch.ones(len(x), dtype=torch.float64)
+    if weights == "loss":
+        counts = weights_by_the_loss(model, block.full_name(name))[call.real]
+        assert counts.max() > 1.5 * counts.min()
     assert damping in DAMPINGS
     assert not math.isinf(damping)
-    centred, target = x - x.mean(0), y - y.mean(0)
-    scale = float(centred.square().mean(0).mean())
-    extra = math.sqrt(damping * scale * len(x)) * torch.eye(x.shape[1], dtype=torch.float64)
-    rows, values = torch.cat([centred, extra]), torch.cat([target, extra @ old.T])
+    mean_x, mean_y = counts @ x / counts.sum(), counts @ y / counts.sum()
+    centred, target = x - mean_x, y - mean_y
+    scale = float((counts @ centred.square()).mean() / counts.sum())
+    extra = math.sqrt(damping * scale * counts.sum()) * torch.eye(x.shape[1], dtype=torch.float64)
+    roots = counts.sqrt()[:, None]
+    rows, values = torch.cat([roots * centred, extra]), torch.cat([roots * target, extra @ old.T])
     reference = torch.linalg.lstsq(rows, values).solution.T
     assert largest_difference(block.part(name).weight, reference) < 1e-8
-    assert largest_difference(block.part(name).bias, y.mean(0) - reference @ x.mean(0)) < 1e-8
+    assert largest_difference(block.part(name).bias, mean_y - reference @ mean_x) < 1e-8
 
 
 def test_what_repair_wants_is_what_goes_on_behind_a_projection(family):
@@ -123,14 +149,17 @@ def test_what_repair_wants_is_what_goes_on_behind_a_projection(family):
 OTHER_LAYOUTS = ("modernbert", "gpt2", "llama", "phi3", "vit", "dinov2", "bart", "mbart", "t5")
 
 
+@pytest.mark.parametrize("weights", ["equal", "loss"])
 @pytest.mark.parametrize("family", FAMILIES + OTHER_LAYOUTS)
-def test_no_projection_gets_worse_on_rows_it_has_not_seen(family):
+def test_no_projection_gets_worse_on_rows_it_has_not_seen(family, weights):
     model = tiny_model(family)
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model, empty=False, seed=3))
-    done = repair_(pruned, model, [tiny_batch(40, 12, family=family)])
+    done = repair_(pruned, model, [tiny_batch(40, 12, family=family)], weights=weights)
     assert len(done.projections) == sum(2 if block.family.feed_forward else 1 for block in dissect(model).blocks)
     assert all(one.error_after <= one.error_before for one in done.projections)
-    assert any(one.error_after < 0.9 * one.error_before for one in done.projections)
+    # By the loss a few tokens may count for most of it, and so few say little about others.
+    least = {"equal": 0.9, "loss": 1.0}[weights]
+    assert any(one.error_after < least * one.error_before for one in done.projections)
 
 
 @pytest.mark.parametrize("family", ENCODER_DECODERS)
@@ -204,18 +233,58 @@ def test_a_layer_with_nothing_left_gives_the_mean():
     assert largest_difference(dissect(pruned).blocks[0].part("output").bias, outputs.mean(0)) < 1e-10
 
 
-def test_batch_size_order_of_padding_and_labels_change_nothing():
+@pytest.mark.parametrize("weights", ["equal", "loss"])
+def test_batch_size_and_padding_change_nothing(weights):
     model, plan = tiny_model(), random_plan(tiny_model(), empty=False)
     whole = pl.prune_(copy.deepcopy(model), plan)
-    repair_(whole, model, [BATCH])
+    repair_(whole, model, [BATCH], weights=weights)
     parts = pl.prune_(copy.deepcopy(model), plan)
     wider = {
         name: value if name == "labels" else torch.nn.functional.pad(value, (0, 5), value=name == "input_ids")
         for name, value in BATCH.items()
     }
-    unlabelled = [{name: value for name, value in one.items() if name != "labels"} for one in split(wider, 7)]
-    repair_(parts, model, unlabelled)
+    batches = split(wider, 7)
+    if weights == "equal":  # Labels change nothing either.
+        batches = [{name: value for name, value in one.items() if name != "labels"} for one in batches]
+    repair_(parts, model, batches, weights=weights)
     assert largest_difference(logits(whole, BATCH), logits(parts, BATCH)) < 1e-8
+
+
+def test_by_the_loss_the_tokens_that_the_answer_hangs_on_are_fitted_better():
+    """The head reads the first token of the last layer alone: no other has a gradient there."""
+    model = tiny_model()
+    pruned = cut(model, neurons=without_neurons(NEURONS // 2))
+    errors = {}
+    for weights in ("equal", "loss"):
+        repaired = copy.deepcopy(pruned)
+        repair_(repaired, model, [BATCH], weights=weights)
+        inputs = {name: value for name, value in BATCH.items() if name != "labels"}
+        with torch.no_grad():
+            wanted, found = (one.base_model(**inputs).last_hidden_state for one in (model, repaired))
+        error = (found - wanted).square().sum(-1)
+        rest = error[:, 1:][inputs["attention_mask"][:, 1:].bool()]
+        errors[weights] = float(error[:, 0].mean()), float(rest.mean())
+    assert errors["loss"][0] < errors["equal"][0]
+    assert errors["loss"][1] > errors["equal"][1]
+
+
+def test_tokens_of_a_row_that_nothing_hangs_on_count_alike():
+    real = torch.tensor([[True, True, False], [True, True, True]])
+    squares = torch.tensor([[0.0, 0.0, 5.0], [3.0, 1.0, 0.0]])
+    counts = token_weights(squares, real)
+    assert counts[0].tolist() == [1.0, 1.0, 0.0]
+    expected = [FLOOR + (1 - FLOOR) * one for one in (2.25, 0.75, 0.0)]
+    assert counts[1].tolist() == pytest.approx(expected)
+
+
+def test_counting_by_the_loss_needs_labels_and_a_known_word():
+    model = tiny_model()
+    pruned = pl.prune_(copy.deepcopy(model), random_plan(model))
+    unlabelled = {name: value for name, value in BATCH.items() if name != "labels"}
+    with pytest.raises(ScoreError, match="Batch 0 has no labels"):
+        repair_(pruned, model, [unlabelled], weights="loss")
+    with pytest.raises(PlanError, match=r"repair_weights='losses' is not known. Use one of: equal, loss"):
+        repair_(pruned, model, [BATCH], weights="losses")
 
 
 def test_nothing_cut_is_nothing_changed():
@@ -253,6 +322,8 @@ def test_pruning_with_calibration_rows_is_pruning_and_repair():
     repair_(apart, model, [BATCH])
     at_once = pl.prune_(copy.deepcopy(model), plan, repair_with=[BATCH])
     assert largest_difference(logits(at_once, BATCH), logits(apart, BATCH)) == 0.0
+    weighed = pl.prune_(copy.deepcopy(model), plan, repair_with=[BATCH], repair_weights="loss")
+    assert largest_difference(logits(weighed, BATCH), logits(apart, BATCH)) > 1e-6
 
 
 def test_too_few_rows_and_another_model_are_errors():

@@ -12,16 +12,14 @@ A token that the loss does not depend on counts for nothing, padding included. T
 makes up for it.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 
 from prunelora.importance.elimination import costs_of_leaving_out
-from prunelora.importance.losses import check_that_all_ran, count_examples, count_tokens, summed_loss
+from prunelora.importance.losses import count_examples, count_tokens
+from prunelora.importance.taps import Tap, listen
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.block import Block
 from prunelora.models.device import on_device
@@ -42,15 +40,10 @@ class Curvature:
         model = self.anatomy.model
         batch = on_device(batch, model)
         examples = count_examples(batch, number)
-        # Every weight is frozen; this alone makes gradients flow, back to the first projection.
-        anchor = torch.zeros((), device=next(model.parameters()).device, requires_grad=True)
-        with torch.enable_grad(), contextlib.ExitStack() as stack:
-            taps = [stack.enter_context(_tapped(one, anchor)) for one in (*self.heads, *self.neurons) if one]
-            loss = summed_loss(model, batch, number)
-            check_that_all_ran([tap.name for tap in taps if not tap.length], any_ran=bool(taps))
-            torch.autograd.grad(loss, anchor)
+        taps = [Tap(one.full_name, one.module, one.add) for one in (*self.heads, *self.neurons) if one]
+        length = listen(model, batch, number, taps)
         self.num_examples += examples
-        self.num_tokens += count_tokens(batch, examples, max(tap.length for tap in taps))
+        self.num_tokens += count_tokens(batch, examples, length)
 
     def scores(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """What leaving out each head (H_l,) and each neuron (F_l,) adds to the mean loss when its turn comes."""
@@ -109,51 +102,3 @@ class _Moments:
         mean = x / self.total
         inputs = xx / self.total - torch.outer(mean, mean)
         return torch.from_numpy(costs_of_leaving_out(weight, inputs, gg, width=self.width))
-
-
-@dataclass
-class _Tap:
-    """Listens to one projection for one batch.
-
-    Attributes:
-        name: Of the projection within the whole model.
-        length: T of what passed through it; 0 while nothing has.
-    """
-
-    name: str
-    length: int = 0
-
-
-class _Listen(torch.autograd.Function):
-    """Gives its input back; its gradient goes into the moments too."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, output: torch.Tensor, anchor: torch.Tensor, inputs: torch.Tensor, moments: _Moments
-    ) -> torch.Tensor:
-        ctx.save_for_backward(inputs)
-        ctx.moments = moments
-        return output.view_as(output)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
-        (inputs,) = ctx.saved_tensors
-        (gradient,) = gradients
-        ctx.moments.add(inputs, gradient)
-        return gradient, gradient.new_zeros(()), None, None
-
-
-@contextlib.contextmanager
-def _tapped(moments: _Moments, anchor: torch.Tensor) -> Iterator[_Tap]:
-    tap = _Tap(moments.full_name)
-
-    def hook(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        tap.length = output.shape[1]
-        listened: torch.Tensor = _Listen.apply(output, anchor, args[0].detach(), moments)
-        return listened
-
-    handle = moments.module.register_forward_hook(hook)
-    try:
-        yield tap
-    finally:
-        handle.remove()

@@ -29,8 +29,8 @@ def count_examples(batch: Batch, number: int) -> int:
         if batch.get(name) is not None:
             return len(batch[name])
     raise ScoreError(
-        f"Batch {number} has no labels: its keys are {sorted(batch)}. Scores are gradients of the task's loss, "
-        "so every batch needs `labels` (for question answering `start_positions` and `end_positions`)."
+        f"Batch {number} has no labels: its keys are {sorted(batch)}. Gradients of the task's loss are "
+        "asked for, so every batch needs `labels` (for question answering `start_positions` and `end_positions`)."
     )
 
 
@@ -38,8 +38,9 @@ def summed_loss(model: nn.Module, batch: Batch, number: int) -> torch.Tensor:
     """Loss summed over the examples: the model gives the mean over those it counts.
 
     Raises:
-        ScoreError: If there is none, or it is not finite.
+        ScoreError: If the batch has no labels, there is no loss, or it is not finite.
     """
+    examples = count_examples(batch, number)
     loss = getattr(model(**batch), "loss", None)
     if loss is None:
         raise ScoreError(
@@ -51,7 +52,7 @@ def summed_loss(model: nn.Module, batch: Batch, number: int) -> torch.Tensor:
             f"The loss of batch {number} is {loss.item()}. Check its rows and labels, and the model's dtype "
             f"({next(model.parameters()).dtype}): float16 overflows where bfloat16 and float32 do not."
         )
-    return loss * _count_losses(model, batch, count_examples(batch, number))
+    return loss * _count_losses(model, batch, examples)
 
 
 def check_that_all_ran(silent: Sequence[str], *, any_ran: bool) -> None:

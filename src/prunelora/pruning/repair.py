@@ -4,7 +4,7 @@ A block that lost heads or neurons adds less into the residual stream. Its outpu
 projection, are the two linear maps that can make up for it without any training: each is re-solved by damped least
 squares on calibration rows, layer by layer, from the pruned model's own inputs. What is wanted is the dense model's
 residual stream behind the projection, so that every projection also corrects what the layers before it still get wrong.
-Labels are not used, unless a decoder reads them.
+Labels are not used, unless a decoder reads them or tokens are weighed by the loss.
 
 For weights W (D, K) that were W0 after the cut, inputs x (K,), the pruned model's residual stream r (D,) that the
 projection's output is added to, and the dense model's r' + y' (D,) behind the addition, over all real tokens::
@@ -13,7 +13,8 @@ projection's output is added to, and the dense model's r' + y' (D,) behind the a
     y = r' + y' - r
     W = W0 + (S_yx - W0 S_xx) (S_xx + damping * s * I)^-1,        b = mean y - W mean x
 
-with S the centred second moments. An encoder-decoder's encoder comes first; then its decoder, which attends to what the
+with S the centred second moments. The mean is over all tokens alike, or over tokens that count by how much the loss
+depends on them (`token_weights`). An encoder-decoder's encoder comes first; then its decoder, which attends to what the
 pruned encoder gives. The damping is chosen among `DAMPINGS`, for every projection, by the error on a fifth
 of the rows, which the fit has not seen; then all rows are used.
 
@@ -24,7 +25,7 @@ choosing it: least-squares reconstruction of channels (He, Zhang and Sun 2017) a
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -37,8 +38,10 @@ from prunelora.models.state import left_as_found
 from prunelora.pruning.calls import Call, layer_calls
 from prunelora.pruning.layers import Layer, Projection, layers_of
 from prunelora.pruning.layerwise import run_layer, run_up_to, run_with_parts
+from prunelora.pruning.token_weights import squared_gradients, token_weights
 
 Batch = Mapping[str, Any]
+Weights = Literal["equal", "loss"]
 
 # Infinity leaves the weights as the cut left them and corrects the bias alone.
 DAMPINGS = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, math.inf)
@@ -87,7 +90,7 @@ class Repair:
         return content
 
 
-def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch]) -> Repair:
+def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch], *, weights: Weights = "equal") -> Repair:
     """Re-solve the output and down projections of a pruned model, in place, by the dense model's outputs.
 
     Args:
@@ -96,13 +99,18 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch]) -> Rep
         batches: Dicts as `model(**batch)` takes them; labels are ignored, unless an encoder-decoder's decoder reads
             them. A few hundred training rows; more tokens than the projections are wide, or the old weights stay nearly
             as they are.
+        weights: How tokens count: "equal", or by the "loss", which takes a backward pass of the dense model and needs
+            labels in every batch.
 
     Returns:
         What was done to every projection.
 
     Raises:
         PlanError: If there is no batch, fewer than two rows, or the two models do not have the same blocks.
+        ScoreError: If tokens are to count by the loss, and a batch has no labels or its loss is not finite.
     """
+    if weights not in get_args(Weights):
+        raise PlanError(f"repair_weights={weights!r} is not known. Use one of: {', '.join(get_args(Weights))}.")
     anatomy, original = dissect(model), dissect(dense)
     if len(anatomy.blocks) != len(original.blocks):
         raise PlanError(
@@ -112,10 +120,15 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch]) -> Rep
     with left_as_found(model), left_as_found(dense), torch.no_grad():
         model.eval()
         dense.eval()
+        dense.requires_grad_(False)
+        batches = list(batches)
         calls = list(layer_calls(original, batches))
         rows = sum(len(one[0].real) for one in calls)
         if rows < HELD_OUT_EVERY:
             raise PlanError(f"Repair needs calibration rows, found {rows}. Pass a few hundred training rows.")
+        squares = None
+        if weights == "loss":
+            squares = [squared_gradients(original, batch, number) for number, batch in enumerate(batches)]
         done: list[RepairedProjection] = []
         flows: dict[int, _Flow] = {}
         for index, (layer, dense_layer) in enumerate(zip(layers_of(anatomy), layers_of(original), strict=True)):
@@ -123,7 +136,7 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch]) -> Rep
                 start = one[index].start
                 if start is not None:
                     flows[number] = _Flow(start, start, _encoded(anatomy, flows[number].ours) if index else None)
-            done += _repair_layer(layer, dense_layer, [one[index] for one in calls], list(flows.values()))
+            done += _repair_layer(layer, dense_layer, [one[index] for one in calls], list(flows.values()), squares)
     return Repair(tuple(done), rows, sum(int(one[0].real.sum()) for one in calls))
 
 
@@ -162,7 +175,11 @@ def _encoded(anatomy: Anatomy, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _repair_layer(
-    layer: Layer, original: Layer, calls: Sequence[Call], flows: Sequence[_Flow]
+    layer: Layer,
+    original: Layer,
+    calls: Sequence[Call],
+    flows: Sequence[_Flow],
+    squares: Sequence[Mapping[str, torch.Tensor]] | None,
 ) -> list[RepairedProjection]:
     """Solve all projections of one layer; the flows then are behind it."""
     wanted: list[list[torch.Tensor]] = []  # For every batch, for every projection.
@@ -174,13 +191,16 @@ def _repair_layer(
         sizes = widths(projection.module)
         moments = _Moments(*sizes), _Moments(*sizes)  # Of the rows that are fitted, and of those held out.
         row = 0
-        for flow, call, targets in zip(flows, calls, wanted, strict=True):
+        for batch, (flow, call, targets) in enumerate(zip(flows, calls, wanted, strict=True)):
             real = call.real
             part = run_up_to(layer, number, call, flow.ours, flow.memory)
             missing = part.missing_to(targets[number])
+            counts = real.to(torch.float32)
+            if squares is not None:
+                counts = token_weights(squares[batch][projection.full_name], real)
             held = (torch.arange(row, row + len(real), device=real.device) % HELD_OUT_EVERY) == HELD_OUT_EVERY - 1
             for sums, chosen in zip(moments, (real & ~held[:, None], real & held[:, None]), strict=True):
-                sums.add(part.inputs[chosen], missing[chosen])
+                sums.add(part.inputs[chosen], missing[chosen], counts[chosen])
             row += len(real)
         done.append(_solve(projection, *moments))
     for flow, call in zip(flows, calls, strict=True):
@@ -189,26 +209,30 @@ def _repair_layer(
 
 
 class _Moments:
-    """Sums over tokens of x, y, x x^T, x y^T and |y|^2, in float64 on the CPU: not every device has float64."""
+    """Sums over weighted tokens of 1, x, y, x x^T, x y^T and |y|^2.
+
+    In float64 on the CPU: not every device has float64.
+    """
 
     def __init__(self, in_features: int, out_features: int) -> None:
-        self.count = 0
+        self.count = 0.0
         self.x = torch.zeros(in_features, dtype=torch.float64)
         self.y = torch.zeros(out_features, dtype=torch.float64)
         self.xx = torch.zeros(in_features, in_features, dtype=torch.float64)
         self.xy = torch.zeros(in_features, out_features, dtype=torch.float64)
         self.yy = 0.0
 
-    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Add tokens: x (N, K), y (N, D)."""
+    def add(self, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> None:
+        """Add tokens: x (N, K), y (N, D), and what each counts (N,)."""
         wide = torch.promote_types(x.dtype, torch.float32)
-        x, y = x.to(wide), y.to(wide)
-        self.count += len(x)
-        self.x += x.sum(0).cpu()
-        self.y += y.sum(0).cpu()
-        self.xx += (x.T @ x).cpu()
-        self.xy += (x.T @ y).cpu()
-        self.yy += float((y * y).sum())
+        x, y, weights = x.to(wide), y.to(wide), weights.to(wide)
+        weighted = x * weights[:, None]
+        self.count += float(weights.sum())
+        self.x += weighted.sum(0).cpu()
+        self.y += (weights @ y).cpu()
+        self.xx += (weighted.T @ x).cpu()
+        self.xy += (weighted.T @ y).cpu()
+        self.yy += float(weights @ y.square().sum(1))
 
     def __add__(self, other: "_Moments") -> "_Moments":
         both = _Moments(len(self.x), len(self.y))

@@ -13,12 +13,18 @@ from prunelora.models.layer_config import LayerConfig
 from prunelora.models.matrices import keep_columns, keep_rows, widths
 from prunelora.models.shared_bias import HandsOn, take_own_heads
 from prunelora.planning.plan import Plan, check_within
-from prunelora.pruning.repair import repair_
+from prunelora.pruning.repair import Weights, repair_
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def prune_(model: Model, plan: Plan, *, repair_with: Iterable[Mapping[str, Any]] | None = None) -> Model:
+def prune_(
+    model: Model,
+    plan: Plan,
+    *,
+    repair_with: Iterable[Mapping[str, Any]] | None = None,
+    repair_weights: Weights = "equal",
+) -> Model:
     """Remove from `model`, in place, the heads and neurons that `plan` does not keep.
 
     Rows of W_Q, W_K, W_V with their biases and columns of W_O go with a head (paper section 3.2), a row of the up
@@ -32,6 +38,8 @@ def prune_(model: Model, plan: Plan, *, repair_with: Iterable[Mapping[str, Any]]
         repair_with: Batches of calibration rows, dicts as `model(**batch)` takes them. With them output and down
             projections are then re-solved, so that every block gives what it gave before the cut (see `repair`); the
             model is held twice in memory meanwhile.
+        repair_weights: How the tokens of these rows count: "equal", or by how much the "loss" depends on them, for
+            which every batch needs labels.
 
     Returns:
         The same model.
@@ -50,7 +58,7 @@ def prune_(model: Model, plan: Plan, *, repair_with: Iterable[Mapping[str, Any]]
         _cut_neurons(block, _positions(present.neurons[block.index], plan.neurons[block.index]))
     model.prunelora_plan = plan  # type: ignore[assignment]
     if dense is not None and repair_with is not None:
-        repair_(model, dense, repair_with)
+        repair_(model, dense, repair_with, weights=repair_weights)
     return model
 
 
