@@ -137,7 +137,7 @@ def test_every_variant_trains_for_as_long(task):
 def test_every_variant_is_another_one_and_answers_a_question():
     stages = Counter(str(variant.resolved.stages) for variant in EVERYTHING.values())
     assert max(stages.values()) == 1
-    assert sum(map(len, GROUPS.values())) == len(VARIANTS) == 33
+    assert sum(map(len, GROUPS.values())) == len(VARIANTS) == 36
     for variant in VARIANTS.values():
         assert variant.question.endswith("?")
         assert variant.question.count(". ") == 0
@@ -189,7 +189,8 @@ def test_one_seed_of_everything_comes_before_the_next():
         "scores": ["cut-first-fisher"],
         "tight": ["cut-first@0.35", "tune-first@0.35", "cut-first-fisher@0.35", "tune-first@0.2"],
     }
-    shared_out = ("split-quarter", "split-even", "half-rate", "one-schedule")
+    late = ("keep-start", "split-late", "split-late-gentle")
+    shared_out = ("split-quarter", "split-even", *late, "half-rate", "one-schedule")
     splits = {"splits": [f"tune-first-{name}" for name in shared_out], "weights": ["tune-first-repair-by-loss"]}
     for place, more in (((1, "rte"), {}), ((1, "sst2"), {}), ((0, "rte"), splits)):
         found = {group: [one.name for one in some] for seed, group, task, some in order if (seed, task) == place}
@@ -592,7 +593,9 @@ def test_the_cut_and_the_costs_are_shown(two_tasks):
 def test_a_cut_that_is_that_of_the_base_is_shown_once():
     alike = {name for name, one in VARIANTS.items() if one.against in WALKS and not page._cuts_otherwise(one)}
     adapters = {one.name for one in GROUPS["adapter"]}
-    assert alike == adapters | {"cut-first-every-weight", "tune-first-distilled", "tune-first-half-rate"}
+    assert alike == adapters | {"cut-first-every-weight", "tune-first-distilled"} | {
+        f"tune-first-{name}" for name in ("half-rate", "keep-start")
+    }
 
 
 def test_accuracies_and_learning_rates_are_shown_by_task(two_tasks):

@@ -141,6 +141,8 @@ ALL_LINEAR = "query,key,value,output,up,down"
 ATTENTION = "query,key,value,output"
 NOT_DOWN = "query,key,value,output,up"
 
+LATE = {"finetune-1.epochs": 2.7, "finetune.epochs": 0.3, "finetune.keep_start": True}
+
 # In the order of work: what decides the defaults first.
 GROUPS: dict[str, tuple[Variant, ...]] = {
     "references": (
@@ -234,6 +236,13 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
             changes={"finetune-1.epochs": 0.75, "finetune.epochs": 2.25}),
         _of("tune-first", "split-even", "Is half of them enough?",
             changes={"finetune-1.epochs": 1.5, "finetune.epochs": 1.5}),
+        # The model after repair is one of those that the last tuning chooses from.
+        _of("tune-first", "keep-start", "Should the repaired model be kept where tuning it further is no better?",
+            changes={"finetune.keep_start": True}),
+        _of("tune-first", "split-late", "Are nine tenths of the epochs before the cut better?",
+            changes=LATE),
+        _of("tune-first", "split-late-gentle", "And with a quarter of the learning rate after it?",
+            changes={**LATE, "finetune.learning_rate": 5e-4}),
         _of("tune-first", "half-rate", "Is half of the learning rate better after the cut?",
             changes={"finetune.learning_rate": 1e-3}),
         _of("tune-first", "one-schedule", "Is it better to let the learning rate fall after the cut alone?",

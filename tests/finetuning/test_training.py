@@ -1,5 +1,7 @@
 """Fine-tuning: it learns, keeps its best, follows the seed, and goes on after a kill as if nothing had happened."""
 
+import copy
+
 import pytest
 import torch
 from datasets import Dataset
@@ -158,6 +160,28 @@ def test_gradient_accumulation_and_checkpointing_train_too(tokenizer):
     result = tune(model, tokenizer, accumulation_steps=2, gradient_checkpointing=True)
     assert result.steps == 2 * ROWS // 16 // 2
     assert any(not torch.equal(value, before[name]) for name, value in weights(model).items())
+
+
+def test_the_start_is_kept_where_no_checkpoint_is_better(tokenizer):
+    model = peft_model()
+    tune(model, tokenizer, epochs=6, learning_rate=1e-2)
+    learnt, judged = weights(model), tune(copy.deepcopy(model), tokenizer, epochs=1, learning_rate=1e-9).best
+    # Steps so large that they undo what was learnt.
+    result = tune(model, tokenizer, epochs=1, learning_rate=10.0, keep_start=True)
+    assert result.best_step == 0
+    assert result.best == pytest.approx(judged)
+    assert [entry["step"] for entry in result.history if "validation_loss" in entry] == [0.0, result.steps]
+    assert all(torch.equal(value, learnt[name]) for name, value in weights(model).items())
+
+
+def test_the_start_gives_way_to_what_was_learnt(tokenizer):
+    model, results = peft_model(), []
+    models = [model, copy.deepcopy(model)]
+    for keep, model in zip((True, False), models, strict=True):
+        results.append(tune(model, tokenizer, epochs=4, learning_rate=1e-2, keep_start=keep))
+    assert results[0].best == results[1].best
+    assert results[0].best_step == results[1].best_step > 0
+    assert all(torch.equal(value, weights(models[1])[name]) for name, value in weights(models[0]).items())
 
 
 def test_halves_of_a_batch_give_what_it_gives_as_a_whole(tokenizer):

@@ -40,6 +40,11 @@ class FineTuneSettings(BaseModel):
     patience: int | None = Field(
         None, ge=1, description="Stop after so many evaluations without a better one; never if not given."
     )
+    keep_start: bool = Field(
+        False,
+        description="Evaluate the model before the first step too, and leave it as it was where no checkpoint is "
+        "better: for a model that knows the task already.",
+    )
     evaluations_per_epoch: int = Field(
         1, ge=1, description="Evaluations on the validation rows, each with a checkpoint to go on from, in an epoch."
     )

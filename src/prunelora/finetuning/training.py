@@ -39,6 +39,7 @@ from prunelora.finetuning.distillation import DistillingTrainer, check_teacher
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.models.device import best_device
 from prunelora.models.problem_types import SINGLE_LABEL, label_names_of, problem_type_of
+from prunelora.models.state import left_as_found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class TrainingResult:
     Attributes:
         history: One dict for every log and evaluation: "step", "epoch", and "loss" or "validation_..." values.
         best: Metrics on the validation rows of the checkpoint that was kept.
-        best_step: Optimiser step of that checkpoint.
+        best_step: Optimiser step of that checkpoint; 0 where the model is as it was before the first.
         steps: Optimiser steps in all.
         seconds: Wall time of training and evaluation, of this process only (not of what ran before it was resumed).
         step_ms: Median wall time of an optimiser step, evaluation left out; None if none ran in this process.
@@ -157,6 +158,7 @@ def finetune(
         trainer.add_callback(_QuietProgress)
     started = time.perf_counter()
     try:
+        start = _Start.of(model, trainer) if settings.keep_start else None
         with dropout_of(model, settings.dropout):
             trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
     finally:
@@ -174,6 +176,11 @@ def finetune(
         ),
         {},
     )
+    if start is not None:
+        history.insert(0, {"step": 0.0, "epoch": 0.0, **start.found})
+        if start.merit(start.found, chooses) > start.merit(best, chooses):
+            start.put_back_(model)
+            best, best_step = start.found, 0
     return TrainingResult(
         history=history,
         best=best,
@@ -183,6 +190,39 @@ def finetune(
         step_ms=clock.median_ms,
         trainable=trainable_parameters(model),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Start:
+    """A model before the first step.
+
+    Attributes:
+        found: Metrics on the validation rows.
+        weights: Those that are trained, by name.
+    """
+
+    found: dict[str, float]
+    weights: dict[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, model: nn.Module, trainer: Trainer) -> "_Start":
+        """Evaluate the model that a trainer is about to train, which then trains as it would have without."""
+        with left_as_found(model):
+            entry = _plain(trainer.evaluate())
+        weights = {name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad}
+        return cls({name: value for name, value in entry.items() if name.startswith("validation_")}, weights)
+
+    @staticmethod
+    def merit(found: dict[str, float], metric: str) -> tuple[float, float]:
+        """Of metrics on the validation rows: of equals those with the smaller loss are better."""
+        return found.get(f"validation_{metric}", -math.inf), -found.get("validation_loss", math.inf)
+
+    @torch.no_grad()
+    def put_back_(self, model: nn.Module) -> None:
+        """Give the model its weights again."""
+        for name, parameter in model.named_parameters():
+            if name in self.weights:
+                parameter.copy_(self.weights[name])
 
 
 def _arguments(
@@ -281,7 +321,7 @@ def _plain(entry: dict[str, Any]) -> dict[str, float]:
     return {
         names[key]: float(value)
         for key, value in entry.items()
-        if isinstance(value, int | float) and not key.endswith(("_runtime", "_per_second"))
+        if isinstance(value, int | float) and not key.endswith(("_runtime", "_per_second", "_time"))
     }
 
 
