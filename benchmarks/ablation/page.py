@@ -153,8 +153,8 @@ def _sections(found: Found, best: Sequence[Variant], cuts: Sequence[Cuts]) -> It
             f"Of {YARDSTICK}'s on the same task with the same seed, mean over tasks. Time is that of all stages up to "
             "the merged model, as recorded in training, on a machine that may have done other things meanwhile; "
             "stages that several variants begin with are done once and count for each. Memory is that of a step of the "
-            "last fine-tuning, counted tensor by tensor: what tunes the dense model first needs there what "
-            f"{YARDSTICK} needs.",
+            f"fine-tuning that needs most, counted tensor by tensor: what tunes the dense model first, in steps of as "
+            f"many rows, needs what {YARDSTICK} needs. (The packaged tune-first takes smaller steps there.)",
         ),
         table=_costs(found, best),
     )

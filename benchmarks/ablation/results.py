@@ -60,7 +60,8 @@ class Row(Facts):
         heads: Left, and of how many; None where nothing was cut.
         neurons: Likewise.
         parameters: Of the merged model.
-        training_memory: Bytes of a step of the last fine-tuning: weights, gradients, optimiser, saved for backward.
+        training_memory: Bytes of a step of the fine-tuning that needs most: weights, gradients, optimiser, saved for
+            backward.
         cut: Around the last cut; None where nothing was cut.
         cell: Method (the variant's name), learning rate, seed, metrics, steps, seconds by stage, plan, recipe, version
             and machine.

@@ -16,9 +16,9 @@ from prunelora.data.task import TaskData
 from prunelora.delivery.checkpoints import load
 from prunelora.evaluation.counting import macs, parameters
 from prunelora.evaluation.measurement import MACS_TOKENS
-from prunelora.evaluation.memory import inference_memory, training_memory
+from prunelora.evaluation.memory import inference_memory
+from prunelora.evaluation.training_cost import step_memory
 from prunelora.evaluation.training_step import random_batch
-from prunelora.finetuning.training import dropout_of
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
 from prunelora.pipeline import Tell
@@ -103,8 +103,7 @@ def memory_of(cell: Cell, model: Any, task: TaskData, *, by_another: bool) -> di
         else:
             trained = as_tuned(cell, model, stage, by_another=by_another)
         batch = random_batch(trained, rows=stage.batch_size, tokens=MEMORY_TOKENS)
-        with dropout_of(trained, stage.dropout):
-            step = training_memory(trained, batch)
+        step = step_memory(trained, stage, tokens=MEMORY_TOKENS)
         found[name] = MemoryFacts(
             weights=step.weights_bytes,
             gradients=step.gradients_bytes,

@@ -24,7 +24,7 @@ from prunelora.errors import CheckpointError, DataError, UnsupportedModelError
 from prunelora.evaluation.latency_cache import latency_model_for
 from prunelora.evaluation.latency_model import LatencySettings
 from prunelora.evaluation.outlook import Outlook, early_plan, outlook
-from prunelora.evaluation.training_cost import Training, TrainingCost, training_costs
+from prunelora.evaluation.training_cost import Training, TrainingCost, step_memory, training_costs
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.device import best_device
@@ -332,8 +332,8 @@ def _training(
         steps = math.ceil(facts["rows"]["train"] / rows)
     before = None
     if training.before is not None:
-        memory = training.before.memory(copy.deepcopy(dense), None, tokens=tokens)
-        before = training.before.settings.batch_size, memory.total
+        settings, ready = training.before.settings, training.before.ready
+        before = settings.batch_size, step_memory(ready(copy.deepcopy(dense), None), settings, tokens=tokens).total
     models = {
         "lora": training.ready(copy.deepcopy(dense), None),
         "prune-lora": training.ready(prune_(copy.deepcopy(dense), plan), plan),

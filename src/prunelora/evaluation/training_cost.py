@@ -35,12 +35,6 @@ class Training:
     ready: Callable[[Any, Plan | None], Any]
     before: "Training | None" = None
 
-    def memory(self, model: nn.Module, plan: Plan | None, *, tokens: int) -> TrainingMemory:
-        """Of a step on a model that is not ready yet, of as many rows as a step has, each of `tokens` tokens."""
-        trained = self.ready(model, plan)
-        with dropout_of(trained, self.settings.dropout):
-            return training_memory(trained, random_batch(trained, rows=self.settings.batch_size, tokens=tokens))
-
 
 @dataclass(frozen=True)
 class TrainingCost:
@@ -57,6 +51,12 @@ class TrainingCost:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"memory_bytes": self.memory.total, **asdict(self.memory), "step": self.step.to_dict()}
+
+
+def step_memory(model: nn.Module, settings: FineTuneSettings, *, tokens: int) -> TrainingMemory:
+    """Of a step on a model as it is trained, of as many random rows as a step has, each of `tokens` tokens."""
+    with dropout_of(model, settings.dropout):
+        return training_memory(model, random_batch(model, rows=settings.batch_size, tokens=tokens))
 
 
 def training_costs(
@@ -84,10 +84,7 @@ def training_costs(
         for model in models.values():
             stack.enter_context(left_as_found(model))
             stack.enter_context(dropout_of(model, settings.dropout))
-        memory = {
-            name: training_memory(model, random_batch(model, rows=settings.batch_size, tokens=tokens))
-            for name, model in models.items()
-        }
+        memory = {name: step_memory(model, settings, tokens=tokens) for name, model in models.items()}
         steps = {
             name: training_step(
                 model, [random_batch(model, rows=settings.batch_size, tokens=step_tokens or tokens)], settings

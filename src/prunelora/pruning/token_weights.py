@@ -1,8 +1,8 @@
 """How much the loss depends on what a projection gives for each token of a row.
 
-Repair fits a projection to many tokens, with fewer weights than before the cut. What a projection gives
-for one token may matter to the answer, and for another not: a classifier reads the last layer's first token alone. With
-the gradient g (D,) of a row's loss by what the dense model's projection gives for a token::
+Repair fits a projection to many tokens, with fewer weights than before the cut. What a projection gives for one token
+may matter to the answer, and for another not: a classifier reads the last layer's first token alone. With the
+gradient g (D,) of a row's loss by what the dense model's projection gives for a token::
 
     w = FLOOR + (1 - FLOOR) * n * |g|^2 / sum over the row's tokens of |g|^2,    n = real tokens of the row
 
