@@ -141,7 +141,9 @@ ALL_LINEAR = "query,key,value,output,up,down"
 ATTENTION = "query,key,value,output"
 NOT_DOWN = "query,key,value,output,up"
 
-LATE = {"finetune-1.epochs": 2.7, "finetune.epochs": 0.3, "finetune.keep_start": True}
+# The same gradients from half of the rows at a time: what is tuned dense for so long has to fit the cut model's memory.
+HALVES = {"finetune-1.batch_size": 16, "finetune-1.accumulation_steps": 2}
+LATE = {"finetune-1.epochs": 2.7, "finetune.epochs": 0.3, "finetune.keep_start": True, **HALVES}
 
 # In the order of work: what decides the defaults first.
 GROUPS: dict[str, tuple[Variant, ...]] = {
