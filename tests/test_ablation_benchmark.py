@@ -122,7 +122,7 @@ def test_every_variant_is_a_recipe_that_comparisons_take(tmp_path):
         path = running._write_recipe(tmp_path, variant, "rte", 0.5)
         (method,) = load_methods([str(path)], base=base_recipe("rte", tmp_path))
         assert (method.name, method.title) == (variant.name, variant.question)
-        assert method.tuning.learning_rate == variant.rate_at(0.5)
+        assert method.learning_rate == variant.rate_at(0.5)
         stages = [stage for stage in method.recipe.stages if stage.stage != "evaluate"]
         assert len(stages) == len(variant.resolved.stages)
 

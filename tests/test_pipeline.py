@@ -250,13 +250,16 @@ def test_who_cuts_before_tuning_is_told_what_pairs_want(inputs, tmp_path, kinds,
     assert (PAIRS in told) == is_told
 
 
-def test_the_dense_baseline_is_trained_for_as_long_as_all_fine_tunings_together(inputs, tmp_path):
+def test_the_dense_baseline_is_trained_as_the_longest_fine_tuning_for_as_long_as_all_together(inputs, tmp_path):
     kinds = ["finetune", "merge", *PAPER[1:], "baseline"]
     changes = {"finetune-1.epochs": 2, "finetune.epochs": 1, "finetune-1.batch_size": 8, "finetune.batch_size": 8}
-    results = run(inputs, tmp_path / "run", kinds, **changes).results
+    rates = {"finetune-1.learning_rate": 4e-3, "finetune.learning_rate": 1e-3}
+    results = run(inputs, tmp_path / "run", kinds, **changes, **rates).results
     steps = [results.facts(name)["steps"] for name in ("finetune-1", "finetune")]
-    assert results.facts("baseline")["training"]["steps"] == sum(steps)
+    baseline = results.facts("baseline")["training"]
+    assert baseline["steps"] == sum(steps)
     assert steps[0] == 2 * steps[1] > 0
+    assert 1e-3 < max(entry.get("learning_rate", 0) for entry in baseline["history"]) <= 4e-3
 
 
 def test_full_fine_tuning_is_a_recipe_too(inputs, tmp_path):

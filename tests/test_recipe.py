@@ -163,15 +163,25 @@ def test_rows_a_step_are_scaled_in_the_recipes_own_proportion(asked, rows):
 
 
 def test_options_of_fine_tuning_are_for_every_fine_tuning():
-    """Epochs are shared out and learning rates scaled in the recipe's own proportion; the rest is the same for all."""
+    """Epochs are shared out in the recipe's proportion; the learning rate is the longest's, the others' is scaled."""
     recipe = tune_twice().with_options({"epochs": "6", "learning_rate": 1e-3, "batch_size": 8, "seed": 3})
     first, last = recipe.stages[0], recipe.stages[2]
     assert (first.epochs, last.epochs) == (4.0, 2.0)
-    assert (first.learning_rate, last.learning_rate) == (2e-3, 1e-3)
+    assert (first.learning_rate, last.learning_rate) == (1e-3, 5e-4)
     assert first.batch_size == last.batch_size == 8
     assert recipe.seed == 3
     with pytest.raises(RecipeError, match="epochs"):
         tune_twice().with_options({"epochs": "many"})
+
+
+def test_the_main_fine_tuning_is_the_longest_and_the_last_of_equals():
+    recipe = tune_twice()
+    assert list(recipe.tunings) == ["finetune-1", "finetune"]
+    assert recipe.main_tuning == "finetune-1"
+    assert recipe.with_settings({"finetune.epochs": 2}).main_tuning == "finetune"
+    assert recipe.with_settings({"finetune.epochs": 3}).with_options({"learning_rate": 1}).tunings["finetune-1"] == (
+        recipe.tunings["finetune-1"].model_copy(update={"learning_rate": 2.0})
+    )
 
 
 @pytest.mark.parametrize("name", sorted(packaged_recipes()))

@@ -11,7 +11,7 @@ import yaml
 from benchmarks.tasks import FOUR, data_of
 from benchmarks.tasks import TASKS as ALL_TASKS
 from prunelora.recipe import Recipe, digest, load_recipe
-from prunelora.stage_settings import FineTuneStage, PlanStage
+from prunelora.stage_settings import PlanStage
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 
@@ -23,7 +23,8 @@ SCREENING_TASKS = ("sst2", "mrpc")  # What all variants are trained on; one of s
 TRIALS = (1.0, 0.5)
 GLUE_TRIALS = (1.0, 3.0)  # Those of benchmarks.glue.
 TIGHT = 0.35  # The smaller share of the MACs, for what came out best at a half.
-LOWEST = 0.2  # Smaller still, for the better way to walk.
+LOWEST = 0.2  # Smaller still, for the better way to walk,
+LOWEST_OF = ("tune-first", "tune-first-split-quarter", "tune-first-split-late-gentle")  # with several splits.
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,8 @@ class Variant:
 
     @property
     def learning_rate(self) -> float:
-        """Its own, of the last fine-tuning."""
-        return self.tunings[-1].learning_rate
-
-    @property
-    def tunings(self) -> list[FineTuneStage]:
-        """All fine-tunings, in order."""
-        return [stage for stage in self.resolved.stages if isinstance(stage, FineTuneStage)]
+        """Its own, of the longest fine-tuning."""
+        return self.resolved.tunings[self.resolved.main_tuning].learning_rate
 
     @property
     def keep_macs(self) -> float:
@@ -282,7 +278,7 @@ TIGHT_GROUP = {
     variant.name: variant
     for variant in (
         *(one.at(TIGHT) for one in VARIANTS.values() if one.may_win),
-        *(VARIANTS[name].at(LOWEST) for name in ("tune-first", "tune-first-split-quarter")),
+        *(VARIANTS[name].at(LOWEST) for name in LOWEST_OF),
     )
 }
 EVERYTHING = VARIANTS | TIGHT_GROUP

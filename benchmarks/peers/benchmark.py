@@ -49,7 +49,7 @@ class Benchmark:
         if (task, contender.recipe) in self.rates:
             own["learning_rate"] = self.rates[task, contender.recipe]
         method = replace(method, name=contender.name, title=contender.title, recipe=method.recipe.with_options(own))
-        return cell_of(method, method.tuning.learning_rate, seed, out=self.runs / task)
+        return cell_of(method, method.learning_rate, seed, out=self.runs / task)
 
     def share_with(self, task: str) -> tuple[Path, ...]:
         """Folders of comparisons whose trainings may have done the first stages of one here."""

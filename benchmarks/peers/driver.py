@@ -99,7 +99,7 @@ def walk(cell: Cell, task: TaskData, *, share_with: Sequence[Path] = (), tell: T
         seed=cell.seed,
         validation={name.removeprefix("validation_"): v for name, v in last["best"].items() if name != "step"},
         test=work.answers(),
-        best_step=last["best_step"],
+        best_step=steps - last["steps"] + last["best_step"],
         steps=steps,
         step_ms=last["step_ms"],
         seconds=work.seconds,

@@ -22,7 +22,7 @@ from prunelora.models.family import ATTENTION_PROJECTIONS
 from prunelora.planning.plan import Plan
 from prunelora.report.writing import write_report
 from prunelora.running import Facts, Run, StageWork, ready_to_train, restore_nothing, tune
-from prunelora.stage_settings import BaselineStage, ExportStage, FineTuneStage, MeasureStage
+from prunelora.stage_settings import BaselineStage, ExportStage, MeasureStage
 from prunelora.storage import replacing_file
 
 # Evaluate: answers on the reported rows -----------------------------------------------------------------------------
@@ -52,12 +52,13 @@ def _export(run: Run, name: str, settings: ExportStage) -> Facts:
 
 
 def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:
-    """Same data, seed, targets and training as the last fine-tuning, for as long as all of them together.
+    """Same data, seed, targets and training as the longest fine-tuning, for as long as all of them together.
 
     Nothing cut, the same rank everywhere.
     """
-    tunings = [stage for stage in run.recipe.stages if isinstance(stage, FineTuneStage)]
-    tuning = tunings[-1].model_copy(update={"epochs": sum(stage.epochs for stage in tunings)})
+    tunings = run.recipe.tunings
+    epochs = sum(stage.epochs for stage in tunings.values())
+    tuning = tunings[run.recipe.main_tuning].model_copy(update={"epochs": epochs})
     model = run.pretrained()
     targets = tuple(run.plan.ranks) if run.plan is not None else ATTENTION_PROJECTIONS
     plan = Plan.whole(dissect(model).lineage, rank=settings.rank, targets=targets)

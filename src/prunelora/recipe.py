@@ -64,6 +64,21 @@ class Recipe(BaseModel):
         return names
 
     @property
+    def tunings(self) -> dict[str, FineTuneStage]:
+        """All fine-tunings by name, in order."""
+        stages = zip(self.names, self.stages, strict=True)
+        return {name: stage for name, stage in stages if isinstance(stage, FineTuneStage)}
+
+    @property
+    def main_tuning(self) -> str:
+        """Name of the longest fine-tuning, the last of equals: its learning rate is what is called the recipe's.
+
+        Raises:
+            ValueError: If the recipe fine-tunes nothing.
+        """
+        return max(reversed(self.tunings.items()), key=lambda one: one[1].epochs)[0]
+
+    @property
     def cuts_untuned(self) -> bool:
         """Whether the first cut is made before any fine-tuning."""
         kinds = [stage.stage for stage in self.stages]
@@ -121,8 +136,8 @@ class Recipe(BaseModel):
 
         A name that several stages have means the stage it matters most for: "batch_size" is fine-tuning's, "rows"
         scoring's. Where the recipe fine-tunes more than once, an option of fine-tuning is for all of them: "epochs" are
-        shared out, and "learning_rate" and "batch_size" are scaled, in the recipe's own proportion; any other is the
-        same for each.
+        shared out in the recipe's own proportion; "learning_rate" is the longest's, "batch_size" the last's, and the
+        others' are scaled; any other is the same for each.
 
         Raises:
             RecipeError: If no stage of the recipe has such a setting, or the value is not one it can have.
@@ -133,17 +148,16 @@ class Recipe(BaseModel):
         return self.with_settings(changes)
 
     def _spread(self, option: str, value: Any) -> dict[str, Any]:
-        key = self.key_of(option)
-        tunings = {
-            name: stage for name, stage in zip(self.names, self.stages, strict=True) if isinstance(stage, FineTuneStage)
-        }
+        key, tunings = self.key_of(option), self.tunings
         if len(tunings) < 2 or key.partition(".")[0] not in tunings:
             return {key: value}
         number = _as_number(value)
         if option not in ("epochs", "learning_rate", "batch_size") or number is None:
             return {f"{name}.{option}": value for name in tunings}
         own = {name: float(getattr(stage, option)) for name, stage in tunings.items()}
-        whole = sum(own.values()) if option == "epochs" else own[key.partition(".")[0]]
+        # What the number typed is the value of.
+        wholes = {"epochs": sum(own.values()), "learning_rate": own[self.main_tuning], "batch_size": own["finetune"]}
+        whole = wholes[option]
         scaled = {name: float(f"{number * one / whole:.6g}") for name, one in own.items()}
         if option == "batch_size":
             # Whole rows; what was typed stays as it was typed.

@@ -109,6 +109,15 @@ def test_a_best_last_evaluation_asks_for_more_training():
     assert "finetune.epochs" not in text_of(make_results(accuracies=(0.7, 0.8, 0.75)))
 
 
+def test_only_the_longest_fine_tuning_asks_for_more_training():
+    results = make_results(accuracies=(0.7, 0.8))
+    for longest, asked in (((0.6, 0.7, 0.65), False), ((0.6, 0.65, 0.7), True)):
+        stage = {"finetune-1": {"seconds": 1.0, "facts": training(longest, {}, 1.0)}}
+        text = text_of(dataclasses.replace(results, stages={**stage, **results.stages}))
+        assert ("finetune-1.epochs" in text) == asked
+        assert "finetune.epochs" not in text
+
+
 def test_it_ends_with_where_the_files_are():
     text = text_of(make_results())
     for path in ("runs/first/report.html", 'prunelora.load("runs/first/model")', "runs/first/model.onnx"):

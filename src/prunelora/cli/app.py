@@ -247,8 +247,9 @@ def check(
 
     source = {name: settings.pop(name) for name in ("task", "data_dir", "task_type") if name in settings}
     # What is not asked for is as `run` does it by default.
-    stages = Recipe().stages
-    usual = next(stage for stage in reversed(stages) if isinstance(stage, PlanStage)).model_dump(exclude=set(BUDGETS))
+    recipe = Recipe()
+    planning = next(stage for stage in reversed(recipe.stages) if isinstance(stage, PlanStage))
+    usual = planning.model_dump(exclude=set(BUDGETS))
     try:
         plan = PlanStage.model_validate(usual | settings)
     except ValidationError as error:
@@ -256,7 +257,7 @@ def check(
         option = f"--{first['loc'][0]}".replace("_", "-")
         raise RecipeError(f"{option} {first['input']}: {first['msg']}.") from error
     adapted = {"lora_targets": plan.targets, "lora_rank": plan.rank_high}
-    tunings = [stage.model_copy(update=adapted) for stage in stages if isinstance(stage, FineTuneStage)]
+    tunings = [stage.model_copy(update=adapted) for stage in recipe.tunings.values()]
     *before, last = [Training(one, partial(ready_to_train, settings=one, seed=0)) for one in tunings]
     usual_training = dataclasses.replace(last, before=before[0] if before else None)
     known = inspect.signature(make_plan).parameters

@@ -22,7 +22,6 @@ from prunelora.models.device import best_device
 from prunelora.pipeline import execute
 from prunelora.recipe import Recipe
 from prunelora.report.results import RunResults
-from prunelora.stage_settings import FineTuneStage
 from prunelora.storage import write_json
 
 FACTS = "cell.json"
@@ -34,7 +33,7 @@ class Cell:
 
     Attributes:
         method: The method.
-        learning_rate: Of its last fine-tuning; earlier ones in proportion.
+        learning_rate: Of its longest fine-tuning; the others' in proportion.
         seed: Of the run.
         folder: Run folder: OUT/cells/METHOD/lr-RATE/seed-SEED.
     """
@@ -126,11 +125,7 @@ def portable(recipe: Recipe) -> dict[str, Any]:
 
 def _facts(cell: Cell, results: RunResults) -> CellFacts:
     recipe = cell.recipe
-    tunings = [
-        results.facts(name)
-        for name, stage in zip(recipe.names, recipe.stages, strict=True)
-        if isinstance(stage, FineTuneStage)
-    ]
+    tunings = [results.facts(name) for name in recipe.tunings]
     last = tunings[-1]
     merged = next((name for name in reversed(recipe.names) if name == "merge"), None)
     if merged is None:
@@ -141,7 +136,7 @@ def _facts(cell: Cell, results: RunResults) -> CellFacts:
         seed=cell.seed,
         validation=_plain(last["best"]),
         test={split: dict(values) for split, values in results.facts("evaluate")["quality"].items()},
-        best_step=last["best_step"],
+        best_step=sum(one["steps"] for one in tunings[:-1]) + last["best_step"],
         steps=sum(one["steps"] for one in tunings),
         step_ms=last["step_ms"],
         seconds={name: stage["seconds"] for name, stage in results.stages.items()},

@@ -10,7 +10,6 @@ from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
 from prunelora.recipe import Recipe, load_recipe
 from prunelora.runfolder import RECIPE
-from prunelora.stage_settings import FineTuneStage
 
 # Options of `prunelora run` that are always written out, where the method has them; a reader wants to see and change
 # them.
@@ -85,9 +84,11 @@ def _option(recipe: Recipe, name: str) -> str:
     if not recipe.has_option(name):
         return "null"
     if name == "epochs":  # Of all fine-tunings together.
-        epochs = sum(stage.epochs for stage in recipe.stages if isinstance(stage, FineTuneStage))
+        epochs = sum(stage.epochs for stage in recipe.tunings.values())
         return _text(float(f"{epochs:.6g}"))
     owner, _, field = recipe.key_of(name).rpartition(".")
+    if name == "learning_rate":
+        owner = recipe.main_tuning
     value = getattr(dict(zip(recipe.names, recipe.stages, strict=True))[owner], field)
     return repr(value) if name in ("keep_heads", "keep_ffn") and value is not None else _text(value)
 

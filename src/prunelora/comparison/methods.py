@@ -35,7 +35,12 @@ class Method:
     @property
     def tuning(self) -> FineTuneStage:
         """The last fine-tuning."""
-        return next(stage for stage in reversed(self.recipe.stages) if isinstance(stage, FineTuneStage))
+        return self.recipe.tunings["finetune"]
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the recipe's longest fine-tuning."""
+        return self.recipe.tunings[self.recipe.main_tuning].learning_rate
 
     @property
     def keep_macs(self) -> float | None:
@@ -45,17 +50,11 @@ class Method:
 
     def learning_rates(self, factors: Sequence[float]) -> tuple[float, ...]:
         """The recipe's own learning rate times each factor."""
-        return tuple(dict.fromkeys(float(f"{self.tuning.learning_rate * factor:.6g}") for factor in factors))
+        return tuple(dict.fromkeys(float(f"{self.learning_rate * factor:.6g}") for factor in factors))
 
     def with_learning_rate(self, learning_rate: float) -> Recipe:
-        """The recipe with every fine-tuning's learning rate changed in the proportion that the last one's is."""
-        factor = learning_rate / self.tuning.learning_rate
-        changes = {
-            f"{name}.learning_rate": float(f"{stage.learning_rate * factor:.6g}")
-            for name, stage in zip(self.recipe.names, self.recipe.stages, strict=True)
-            if isinstance(stage, FineTuneStage)
-        }
-        return self.recipe.with_settings(changes)
+        """The recipe with the longest fine-tuning's learning rate changed to this, and the others' in proportion."""
+        return self.recipe.with_options({"learning_rate": learning_rate})
 
 
 def load_methods(names: Sequence[str], *, base: Recipe, changes: Mapping[str, Any] | None = None) -> list[Method]:
@@ -94,7 +93,7 @@ def _load_method(name: str) -> Method:
             "(.yaml, .yml, .json)."
         )
     recipe = load_recipe(path)
-    if not any(isinstance(stage, FineTuneStage) for stage in recipe.stages):
+    if not recipe.tunings:
         raise RecipeError(f"{name}: the recipe has no stage 'finetune', so there is nothing to compare.")
     first = path.read_text(encoding="utf-8").splitlines()[0]
     title = first.removeprefix("#").strip() if first.startswith("#") else f"The recipe {path.name}."

@@ -19,11 +19,11 @@ class CellFacts(_Facts):
 
     Attributes:
         method: Name of the method.
-        learning_rate: Of the fine-tuning.
+        learning_rate: Of the longest fine-tuning.
         seed: Of the run.
         validation: Metrics on the rows that choose checkpoint and learning rate.
         test: Metrics on the reported rows, by split: "test"; for MNLI "matched" and "mismatched" where both are there.
-        best_step: Step of the checkpoint that was kept.
+        best_step: Step of the checkpoint that was kept, counted over all fine-tunings of the recipe.
         steps: Optimiser steps, of all fine-tunings of the recipe.
         step_ms: Median wall time of a step in training, on a machine that may have done other things meanwhile.
         seconds: Wall time by stage.

@@ -10,7 +10,6 @@ from prunelora.report.reading import (
     Pair,
     accuracy_error,
     answers_counted,
-    finetunings,
     in_units,
     kind_of,
     main_metric,
@@ -173,10 +172,15 @@ def _nothing_learnt(results: RunResults) -> Iterator[str]:
 
 
 def _not_finished(results: RunResults) -> Iterator[str]:
-    own = results.facts("finetune")
-    evaluations = [entry for entry in finetunings(results)[0] if f"validation_{main_metric(results)}" in entry]
+    """Asked of the longest fine-tuning; a short one after the cut mends what the cut broke, and teaches little more."""
+    tunings = [stage for stage in results.stages if kind_of(stage) == "finetune"]
+    if not tunings:
+        return
+    longest = max(tunings, key=lambda stage: results.facts(stage).get("steps", 0))
+    own, metric = results.facts(longest), f"validation_{main_metric(results)}"
+    evaluations = [entry for entry in own.get("history", ()) if metric in entry]
     if len(evaluations) > 1 and own.get("steps") and own.get("best_step") == own["steps"]:
-        yield "the last evaluation was the best one, so more training may help (finetune.epochs)."
+        yield f"the last evaluation was the best one, so more training may help ({longest}.epochs)."
 
 
 def _not_faster(results: RunResults) -> Iterator[str]:
