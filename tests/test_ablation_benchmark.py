@@ -19,6 +19,7 @@ from benchmarks.ablation.variants import (
     EVERYTHING,
     GROUPS,
     LOWEST,
+    PACKAGED,
     SCREENING_TASKS,
     SEEDS,
     TASKS,
@@ -39,7 +40,7 @@ from prunelora.delivery.processors import load_tokenizer
 from prunelora.errors import PlanError
 from prunelora.models.architecture import Architecture
 from prunelora.planning.plan import Plan
-from prunelora.recipe import Recipe
+from prunelora.recipe import Recipe, load_recipe
 from prunelora.runfolder import Record, RunFolder
 from prunelora.running import pretrained
 from prunelora.stage_settings import FineTuneStage, PlanStage
@@ -125,6 +126,12 @@ def test_every_variant_is_a_recipe_that_comparisons_take(tmp_path):
         assert method.learning_rate == variant.rate_at(0.5)
         stages = [stage for stage in method.recipe.stages if stage.stage != "evaluate"]
         assert len(stages) == len(variant.resolved.stages)
+
+
+@pytest.mark.parametrize(("name", "variant"), PACKAGED.items())
+def test_the_packaged_recipes_are_variants_that_were_tried(name, variant):
+    stages = [stage for stage in load_recipe(name).stages if stage.stage not in ("export", "measure", "report")]
+    assert stages == list(VARIANTS[variant].resolved.stages)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -21,6 +21,7 @@ from benchmarks.ablation.variants import (
     EVERYTHING,
     GROUPS,
     LOWEST,
+    PACKAGED,
     SCREENING_SEED,
     SCREENING_TASKS,
     SEEDS,
@@ -105,6 +106,9 @@ def _sections(found: Found, best: Sequence[Variant], cuts: Sequence[Cuts]) -> It
             "the epochs, how fast to learn after the cut, and what repair is fitted to, is screened on all tasks. "
             f"Tune-first goes down to {LOWEST:g} of the MACs too.",
             "The rows of full and lora are those of the GLUE benchmark, which trained them under the same settings.",
+            "The packaged recipes: "
+            + "; ".join(f"{name} is what is called {variant} here" for name, variant in PACKAGED.items())
+            + ".",
         ),
     )
     yield Section(
@@ -154,7 +158,8 @@ def _sections(found: Found, best: Sequence[Variant], cuts: Sequence[Cuts]) -> It
             "the merged model, as recorded in training, on a machine that may have done other things meanwhile; "
             "stages that several variants begin with are done once and count for each. Memory is that of a step of the "
             f"fine-tuning that needs most, counted tensor by tensor: what tunes the dense model first, in steps of as "
-            f"many rows, needs what {YARDSTICK} needs. (The packaged tune-first takes smaller steps there.)",
+            f"many rows, needs what {YARDSTICK} needs; the late splits, and so the packaged tune-first, take smaller "
+            "steps there.",
         ),
         table=_costs(found, best),
     )
