@@ -1,5 +1,7 @@
 """Scores: equal to their definition, independent of how rows are batched, and the model is left as it was."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from transformers import BertModel, ConvBertConfig, ConvBertForSequenceClassific
 
 import prunelora as pl
 from prunelora.errors import ScoreError, UnsupportedModelError
+from prunelora.importance import curvature
 from prunelora.importance.elimination import costs_of_leaving_out
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
@@ -153,7 +156,8 @@ def test_fisher_is_the_mean_of_squares():
     np.testing.assert_allclose(flat(pl.score(model, rows, criterion="fisher")), squares / tokens, rtol=1e-9)
 
 
-def test_surgeon_scores_are_costs_by_moments_of_inputs_and_gradients():
+def test_surgeon_scores_are_costs_by_moments_of_inputs_and_gradients(monkeypatch):
+    monkeypatch.setattr(curvature, "NEGLIGIBLE", 0.0)
     model, rows = tiny_model(), split(tiny_batch(4), 1)
     layer = model.bert.encoder.layer[1]
     for kind, projection, width in (("heads", layer.attention.output.dense, 6), ("ffn", layer.output.dense, 1)):
@@ -177,6 +181,13 @@ def test_surgeon_scores_are_costs_by_moments_of_inputs_and_gradients():
         wanted = costs_of_leaving_out(projection.weight.detach(), moments, g.T @ g, width=width) / (2 * len(rows))
         found = getattr(pl.score(model, rows, criterion="surgeon"), kind)[1]
         np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_the_lightest_tokens_of_every_example_are_left_out_of_the_surgeons_moments():
+    weights = torch.tensor([[1.0, 60.0, 0.0, 39.0], [0.0, 0.0, 0.0, 0.0], [2.0, 2.0, 2.0, 2.0], [5.1, 1.0, 95.0, 0.0]])
+    stay = [[False, True, False, True], [False] * 4, [True] * 4, [True, False, True, False]]
+    assert curvature._heaviest(weights).tolist() == stay
+    assert curvature._heaviest(torch.tensor([[1.0, math.inf], [1.0, math.nan]])).tolist() == [[False, True], [True] * 2]
 
 
 def test_surgeon_knows_that_one_of_two_neurons_can_stand_in_for_the_other():

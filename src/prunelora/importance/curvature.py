@@ -9,7 +9,8 @@ solved anew: van der Ouderaa et al. 2024, "The LLM Surgeon")::
     mean loss goes up by about    1/2 tr(dW^T G dW H) / number of examples
 
 A token that the loss does not depend on counts for nothing, padding included. The mean m is left out because a bias
-makes up for it.
+makes up for it. An example's loss depends on few of its tokens: H is that of those which hold nearly all of its |g|^2,
+since a token takes K^2 products there, and G, where it takes D^2, is that of all.
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,9 @@ from prunelora.importance.taps import Tap, listen
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.block import Block
 from prunelora.models.device import on_device
+
+# The lightest tokens of an example are left out of H, as long as they hold no more than this share of its |g|^2.
+NEGLIGIBLE = 0.05
 
 
 class Curvature:
@@ -81,9 +85,10 @@ class _Moments:
     def add(self, inputs: torch.Tensor, gradients: torch.Tensor) -> None:
         """Add a batch: x (B, T, K) and g (B, T, D)."""
         x, g = inputs.to(self.dtype).flatten(0, -2), gradients.to(self.dtype).flatten(0, -2)
+        self.gg.addmm_(g.T, g)
         weights = g.square().sum(1)
-        there = weights > 0
-        x, g, weights = x[there], g[there], weights[there]
+        there = _heaviest(weights.reshape(len(gradients), -1)).flatten()
+        x, weights = x[there], weights[there]
         if self.origin is None and len(x):
             # Any will do: H is taken about the mean. Far from it the squares would drown what differs.
             self.origin = x.mean(0)
@@ -92,7 +97,6 @@ class _Moments:
         self.total += float(weights.sum())
         self.x += weighted.sum(0)
         self.xx.addmm_(weighted.T, x)
-        self.gg.addmm_(g.T, g)
 
     def costs(self) -> torch.Tensor:
         """Of leaving each unit out when its turn comes, (U,)."""
@@ -102,3 +106,14 @@ class _Moments:
         mean = x / self.total
         inputs = xx / self.total - torch.outer(mean, mean)
         return torch.from_numpy(costs_of_leaving_out(weight, inputs, gg, width=self.width))
+
+
+def _heaviest(weights: torch.Tensor) -> torch.Tensor:
+    """Which tokens of every example stay when its lightest go (B, T): bool. Those of no weight always go.
+
+    Weights that are not finite stay: they are found, and said, where the sums are used.
+    """
+    lightest = weights.sort(dim=1)
+    share = lightest.values.cumsum(1) / weights.sum(1, keepdim=True)
+    go = (share <= NEGLIGIBLE) | (lightest.values <= 0)
+    return torch.zeros_like(go).scatter(1, lightest.indices, ~go)
