@@ -20,7 +20,7 @@ RESULTS = Path(__file__).resolve().parent / "results" / "tradeoff"
 RESULT = "comparison.json"
 COMMAND = (
     "prunelora compare --model minilm --data rotten-tomatoes --methods lora,tune-first "
-    "--keep-macs 1,0.75,0.5,0.35,0.25,0.15 --factors 1 --epochs 2"
+    "--keep-macs 1,0.75,0.5,0.35,0.25,0.15 --factors 1 --epochs 1"
 )
 
 

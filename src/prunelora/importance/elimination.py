@@ -100,15 +100,17 @@ class _Left:
 
     def costs(self, width: int) -> torch.Tensor:
         """Of leaving each group out now (U,); infinite where it is out already."""
+        if width == 1:  # The same in fewer operations: of small matrices each takes longer than its arithmetic.
+            costs = self.squares.diagonal() / self.inverse.diagonal()
+            return costs.clamp_min_(0).masked_fill_(~self.there, torch.inf)
         groups = len(self.inverse) // width
         there = self.there[::width]
         inverses, squares = (
             one.reshape(groups, width, groups, width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)[there]
             for one in (self.inverse, self.squares)
         )
-        solved = squares / inverses if width == 1 else torch.linalg.solve(inverses, squares)
         costs = torch.full((groups,), torch.inf, dtype=torch.float64)
-        costs[there] = solved.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0)
+        costs[there] = torch.linalg.solve(inverses, squares).diagonal(dim1=1, dim2=2).sum(1).clamp_min(0)
         return costs
 
     def only(self, groups: torch.Tensor, width: int) -> "_Left":
@@ -121,7 +123,7 @@ class _Left:
         out = _columns(groups, width)
         across = self.inverse[out]
         # The present values of the others become W - W[:, out] taken.
-        taken = torch.linalg.solve(across[:, out], across)
+        taken = across / across[:, out] if len(out) == 1 else torch.linalg.solve(across[:, out], across)
         half = self.squares[out] - 0.5 * self.squares[out][:, out] @ taken
         self.squares.addmm_(torch.cat((half, taken)).T, torch.cat((taken, half)), alpha=-1)
         self.inverse.addmm_(across.T, taken, alpha=-1)
