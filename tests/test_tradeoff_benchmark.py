@@ -1,0 +1,56 @@
+"""The trade-off benchmark: its report is what its results make, and its command one that the command line takes."""
+
+import json
+import shutil
+
+import pytest
+
+from benchmarks import tradeoff
+from prunelora.comparison.results import load_comparison
+from prunelora.comparison.tables import latency_at, quality_text
+from prunelora.report.reading import in_units, percent
+
+BUDGETS = [float(one) for one in tradeoff.COMMAND.split("--keep-macs ")[1].split()[0].split(",")]
+
+
+@pytest.fixture(scope="module")
+def results():
+    return load_comparison(tradeoff.RESULTS / tradeoff.RESULT)
+
+
+@pytest.mark.parametrize("name", ["report.md", "comparison.csv"])
+def test_the_committed_report_is_what_the_results_make(name, tmp_path):
+    shutil.copyfile(tradeoff.RESULTS / tradeoff.RESULT, tmp_path / tradeoff.RESULT)
+    tradeoff.write_report(tmp_path)
+    assert (tmp_path / name).read_text(encoding="utf-8") == (tradeoff.RESULTS / name).read_text(encoding="utf-8")
+    drawn, committed = (sorted(path.name for path in (at / "figures").iterdir()) for at in (tmp_path, tradeoff.RESULTS))
+    assert drawn == committed
+
+
+def test_the_results_are_those_of_the_command(results):
+    budgets = {method.keep_macs for method in results.methods if method.keep_macs is not None}
+    assert budgets == set(BUDGETS)
+    for method in results.methods:
+        assert {cell.seed for cell in results.cells if cell.method == method.name} >= {0, 1, 2}
+    epochs = {
+        round(sum(stage["epochs"] for stage in cell.recipe["stages"] if stage["stage"] == "finetune"), 6)
+        for cell in results.cells
+    }
+    assert epochs == {float(tradeoff.COMMAND.split("--epochs ")[1].split()[0])}
+
+
+def test_the_readme_shows_what_was_found(results):
+    readme = (tradeoff.ROOT / "README.md").read_text(encoding="utf-8")
+    for method in results.methods:
+        budget = "all, plain LoRA" if method.keep_macs is None else f"{method.keep_macs:g}"
+        times = (percent(latency_at(method, size).to_dense.median) for size in ((32, 128), (1, 128)))
+        quality = quality_text("accuracy", method.quality["test"]["accuracy"])
+        row = "all" if budget == "1" else budget, quality, *times, in_units(method.parameters)
+        assert f"\n| {' | '.join(row)} |\n" in readme
+
+
+def test_no_result_names_a_folder_of_the_machine():
+    content = (tradeoff.RESULTS / tradeoff.RESULT).read_text(encoding="utf-8")
+    assert json.loads(content)["methods"]
+    assert "/work/" not in content
+    assert "/tmp/" not in content
