@@ -226,9 +226,10 @@ def _main_text(results: ComparisonResults) -> tuple[str, ...]:
     lines = [
         f"{sentence(metric_title(results.main_metric))}: {spread}. The first row is what always answering the most "
         "frequent class of the training rows gets.",
-        "Training step: time over that of full fine-tuning. Training memory: weights, gradients, optimiser and what "
-        "is saved for the backward pass of a step, its rows of 128 tokens; of several fine-tunings the one that needs "
-        "most." + (f" Inference: time over the dense model's, at batch {size[0]}, {size[1]} tokens." if size else ""),
+        "Training step: time over that of full fine-tuning; of several fine-tunings the mean, each by its epochs. "
+        "Training memory: weights, gradients, optimiser and what is saved for the backward pass of a step, its rows of "
+        "128 tokens; of several fine-tunings the one that needs most."
+        + (f" Inference: time over the dense model's, at batch {size[0]}, {size[1]} tokens." if size else ""),
     ]
     if results.method("full") is None:
         lines.append("Full fine-tuning is not among the methods, so no time stands over its own.")
@@ -252,8 +253,8 @@ def _pairs_text(results: ComparisonResults) -> tuple[str, ...]:
 
 def _training_text(results: ComparisonResults) -> tuple[str, ...]:
     apart = (
-        "A step of 32 rows is timed apart from the trainings, all methods in turn on the same batches; quartiles in "
-        "parentheses."
+        "A step of 32 rows is timed apart from the trainings, all methods in turn on the same batches; of several "
+        "fine-tunings it is the mean, each by its epochs. Quartiles in parentheses."
     )
     timed = any(method.step_ms is not None for method in results.methods)
     stages = "All stages: wall time up to the merged model, mean over the seeds, as it was in training."

@@ -25,7 +25,8 @@ class CellFacts(_Facts):
         test: Metrics on the reported rows, by split: "test"; for MNLI "matched" and "mismatched" where both are there.
         best_step: Step of the checkpoint that was kept, counted over all fine-tunings of the recipe.
         steps: Optimiser steps, of all fine-tunings of the recipe.
-        step_ms: Median wall time of a step in training, on a machine that may have done other things meanwhile.
+        step_ms: Median wall time of a step of the last fine-tuning, on a machine that may have done other things
+            meanwhile.
         seconds: Wall time by stage.
         trained: Trained parameters by kind: "lora", "norms", "head", "other".
         plan_id: Of the plan it was pruned by; None if nothing was cut.
@@ -131,7 +132,8 @@ class MethodFacts(_Facts):
         heads: Heads left, and of how many.
         neurons: Neurons left, and of how many.
         memory: Of a training step and of inference.
-        step_ms: Median time of one training step of 32 rows, timed apart from the trainings; None if not timed.
+        step_ms: Median time of one training step of 32 rows, timed apart from the trainings, of several fine-tunings
+            the mean by their epochs; None if not timed.
         step_to_full: The same over full fine-tuning's, within each round; None without it or if not timed.
         train_seconds: Wall time of all stages up to the merged model, mean over seeds, as recorded in training.
         latencies: Inference; empty if not timed.

@@ -18,7 +18,7 @@ from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches
 from prunelora.delivery.checkpoints import load
 from prunelora.delivery.processors import load_processor
-from prunelora.evaluation.latency import Timing, interleaved, ratio
+from prunelora.evaluation.latency import Timing, interleaved, ratio, weighted_mean
 from prunelora.evaluation.measurement import sizes_for, synchronise
 from prunelora.evaluation.memory import TrainingMemory, inference_memory, training_memory
 from prunelora.evaluation.training_step import random_batch, training_step
@@ -27,6 +27,7 @@ from prunelora.models.device import best_device, device_of, on_device
 from prunelora.models.inputs import random_inputs
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
+from prunelora.recipe import digest
 from prunelora.running import pretrained, ready_to_train, stage_file
 from prunelora.stage_settings import FineTuneStage, PlanStage
 
@@ -58,7 +59,7 @@ class MethodTiming:
     """What was timed of a method.
 
     Attributes:
-        step: Training steps.
+        step: Training steps, of several fine-tunings the mean by their epochs.
         step_to_full: Over full fine-tuning's; None if that is not among the methods.
         latencies: Forward passes.
     """
@@ -151,17 +152,33 @@ def _time_steps(cells: Mapping[str, Cell], task: TaskData, settings: TimingSetti
         batch_size=first.method.tuning.batch_size,
         max_length=first.recipe.task.max_length,
     )
-    models = {name: as_trained(cell, task, *list(tunings_of(cell))[-1]) for name, cell in cells.items()}
-    calls = {name: training_step(models[name], batches, cells[name].method.tuning) for name in cells}
+    models: dict[str, nn.Module] = {}
+    calls: dict[str, Callable[[], None]] = {}
+    shares: dict[str, dict[str, float]] = {name: {} for name in cells}  # Of a method's epochs, by what is timed.
     with contextlib.ExitStack() as stack:
         for name, cell in cells.items():
-            stack.enter_context(dropout_of(models[name], cell.method.tuning.dropout))
-        return interleaved(
+            for tuning, plan in tunings_of(cell):
+                key = _work_of_a_step(tuning, plan)
+                if key not in models:  # Methods that begin alike have that step in common.
+                    models[key] = as_trained(cell, task, tuning, plan)
+                    calls[key] = training_step(models[key], batches, tuning)
+                    stack.enter_context(dropout_of(models[key], tuning.dropout))
+                shares[name][key] = shares[name].get(key, 0.0) + tuning.epochs
+        timings = interleaved(
             calls,
             warmup=settings.warmup,
             repeats=settings.step_rounds,
             synchronise=synchronise(device_of(models[next(iter(models))])),
         )
+    return {
+        name: weighted_mean([(timings[key], epochs) for key, epochs in own.items()]) for name, own in shares.items()
+    }
+
+
+def _work_of_a_step(tuning: FineTuneStage, plan: Plan | None) -> str:
+    """The same for fine-tunings whose steps, of as many rows, do the same work."""
+    settings = tuning.model_dump(mode="json", exclude={"epochs", "learning_rate"})
+    return digest({"settings": settings, "plan": plan.id if plan is not None else None})
 
 
 def _time_forward(cells: Mapping[str, Cell], task: TaskData, settings: TimingSettings) -> dict[str, list[LatencyFacts]]:

@@ -4,6 +4,7 @@ Things that are compared run in turn within one run, round after round, so that 
 of them alike. Their ratio is taken within each round, and the median of these ratios is reported.
 """
 
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,6 +107,14 @@ def interleaved(
         if max_seconds is not None and len(rounds) >= LEAST_REPEATS and clock() - start > max_seconds:
             break
     return {name: Timing(tuple(1000 * times[name] for times in rounds)) for name in names}
+
+
+def weighted_mean(parts: Sequence[tuple[Timing, float]]) -> Timing:
+    """Of things that were timed in the same rounds, round by round: each with its weight, whose sum does not matter."""
+    whole = sum(weight for _, weight in parts)
+    rounds = zip(*(timing.rounds_ms for timing, _ in parts), strict=True)
+    weights = [weight / whole for _, weight in parts]
+    return Timing(tuple(sum(map(operator.mul, times, weights)) for times in rounds))
 
 
 def ratio(a: Timing, b: Timing) -> Spread:
