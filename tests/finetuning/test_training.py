@@ -1,6 +1,7 @@
 """Fine-tuning: it learns, keeps its best, follows the seed, and goes on after a kill as if nothing had happened."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -152,6 +153,12 @@ def test_a_killed_training_goes_on_and_ends_where_it_would_have(tokenizer, tmp_p
 def test_early_stopping_stops(tokenizer):
     result = tune(peft_model(), tokenizer, epochs=30, learning_rate=1e-9, patience=2)
     assert result.steps < 30 * ROWS // 16
+
+
+def test_steps_that_do_not_fill_an_update_are_one_too_and_the_epoch_is_evaluated_once(tokenizer):
+    result = tune(peft_model(), tokenizer, batch_size=math.ceil(ROWS / 3), accumulation_steps=2, epochs=1)
+    assert result.steps == 2
+    assert [entry["step"] for entry in result.history if "validation_loss" in entry] == [2]
 
 
 def test_gradient_accumulation_and_checkpointing_train_too(tokenizer):

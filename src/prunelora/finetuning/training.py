@@ -230,7 +230,7 @@ def _arguments(
 ) -> TrainingArguments:
     rows, images = len(train), holds_images(train)
     rows_per_step = settings.batch_size * _num_processes()
-    steps_per_epoch = max(1, math.ceil(rows / rows_per_step) // settings.accumulation_steps)
+    steps_per_epoch = math.ceil(math.ceil(rows / rows_per_step) / settings.accumulation_steps)
     total_steps = math.ceil(settings.epochs * steps_per_epoch)
     every = max(1, min(steps_per_epoch // settings.evaluations_per_epoch, total_steps))
     # Named only when asked for: transformers is renaming it, and warns.
