@@ -155,9 +155,7 @@ class Recipe(BaseModel):
         if option not in ("epochs", "learning_rate", "batch_size") or number is None:
             return {f"{name}.{option}": value for name in tunings}
         own = {name: float(getattr(stage, option)) for name, stage in tunings.items()}
-        # What the number typed is the value of.
-        wholes = {"epochs": sum(own.values()), "learning_rate": own[self.main_tuning], "batch_size": own["finetune"]}
-        whole = wholes[option]
+        whole = sum(own.values()) if option == "epochs" else own[key.partition(".")[0]]
         scaled = {name: float(f"{number * one / whole:.6g}") for name, one in own.items()}
         if option == "batch_size":
             # Whole rows; what was typed stays as it was typed.
@@ -176,7 +174,7 @@ class Recipe(BaseModel):
         """Where an option given by its bare name belongs: "keep_heads" -> "plan.keep_heads", "text" -> "task.text".
 
         A name that several stages have means the stage it matters most for: "batch_size" is fine-tuning's, "rows"
-        scoring's.
+        scoring's, and "learning_rate" that of the longest fine-tuning.
 
         Raises:
             RecipeError: If no stage of the recipe has it.
@@ -191,7 +189,9 @@ class Recipe(BaseModel):
         ]
         if not owners:
             raise RecipeError(f"{option}: no stage of the recipe has such a setting. It has: {', '.join(self.names)}.")
-        return f"{next((name for name in ('finetune', 'score') if name in owners), owners[-1])}.{option}"
+        # Fine-tunings alone have a learning rate.
+        first = (self.main_tuning,) if option == "learning_rate" else ("finetune", "score")
+        return f"{next((name for name in first if name in owners), owners[-1])}.{option}"
 
     def with_baseline(self) -> "Recipe":
         """The same recipe with the dense LoRA baseline before it is measured."""

@@ -87,8 +87,6 @@ def _option(recipe: Recipe, name: str) -> str:
         epochs = sum(stage.epochs for stage in recipe.tunings.values())
         return _text(float(f"{epochs:.6g}"))
     owner, _, field = recipe.key_of(name).rpartition(".")
-    if name == "learning_rate":
-        owner = recipe.main_tuning
     value = getattr(dict(zip(recipe.names, recipe.stages, strict=True))[owner], field)
     return repr(value) if name in ("keep_heads", "keep_ffn") and value is not None else _text(value)
 
