@@ -4,15 +4,14 @@ python -m benchmarks.importance [--rows 1024] [--batch-size 32] [--repeats 5] [-
 """
 
 import argparse
-import gc
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.resident import peak_above
 from benchmarks.tasks import GLUE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,28 +125,7 @@ def memory_in_fresh_process(name: str) -> int:
 def peak_memory(arguments: argparse.Namespace) -> int:
     """Peak resident bytes of one variant above what the process holds once everything is loaded."""
     calls, _, _ = prepared(arguments)
-    gc.collect()
-    forget_peak()
-    loaded = resident_bytes("VmRSS")
-    calls[arguments.memory_of]()
-    return max(0, resident_bytes("VmHWM") - loaded)
-
-
-def forget_peak() -> None:
-    """Loading peaks too; Linux can start its high-water mark afresh, elsewhere that of loading stays."""
-    clear_refs = Path("/proc/self/clear_refs")
-    if clear_refs.exists():
-        clear_refs.write_text("5", encoding="ascii")
-
-
-def resident_bytes(field: str) -> int:
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Not ru_maxrss, which on Linux starts from the peak of the process that started this one.
-        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith(f"{field}:"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_above(calls[arguments.memory_of])
 
 
 def print_table(result: dict[str, Any], out: Path) -> None:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 GLUE = Path(os.environ.get("GLUE", Path(__file__).resolve().parents[2] / "shared" / "glue"))
 NO_GLUE = f"{GLUE} is not there. Set the environment variable GLUE to a folder with the tasks."
 
+# Memory is counted of trainings that keep what autograd keeps; what recomputation saves, benchmarks.training_step says.
+STOCK_MEMORY = {"selective_recomputation": False}
+
 
 @dataclass(frozen=True)
 class BenchmarkTask:

@@ -159,7 +159,8 @@ def _sections(found: Found, best: Sequence[Variant], cuts: Sequence[Cuts]) -> It
             "stages that several variants begin with are done once and count for each. Memory is that of a step of the "
             f"fine-tuning that needs most, counted tensor by tensor: what tunes the dense model first, in steps of as "
             f"many rows, needs what {YARDSTICK} needs; the late splits, and so the packaged tune-first, take smaller "
-            "steps there.",
+            "steps there. Nothing is recomputed in these trainings; what selective recomputation takes off, for all "
+            "alike, is in the page on fine-tuning.",
         ),
         table=_costs(found, best),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.tasks import FOUR, data_of
+from benchmarks.tasks import FOUR, STOCK_MEMORY, data_of
 from benchmarks.tasks import TASKS as ALL_TASKS
 from prunelora.recipe import Recipe, digest, load_recipe
 from prunelora.stage_settings import PlanStage
@@ -81,7 +81,7 @@ class Variant:
 
     def for_task(self, task: str, factor: float) -> Recipe:
         """All its stages as they are trained on a task, at a multiple of its learning rate."""
-        options = {"epochs": TASKS[task].epochs, "learning_rate": self.rate_at(factor)}
+        options = {"epochs": TASKS[task].epochs, "learning_rate": self.rate_at(factor), **STOCK_MEMORY}
         return self.resolved.with_options(options)
 
     def definition(self, task: str) -> str:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.tasks import GLUE, NO_GLUE, TASKS, data_of
+from benchmarks.tasks import GLUE, NO_GLUE, STOCK_MEMORY, TASKS, data_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "runs" / "glue"
@@ -73,7 +73,7 @@ def run_task(name: str, seeds: tuple[int, ...], *, timing: bool) -> None:
         methods=METHODS,
         seeds=seeds,
         factors=FACTORS,
-        changes={"epochs": task.epochs, "keep_heads": KEEP_HEADS},
+        changes={"epochs": task.epochs, "keep_heads": KEEP_HEADS, **STOCK_MEMORY},
         timing=timing,
         tell=lambda line: print(f"{name}: {line}", flush=True),
         progress=False,

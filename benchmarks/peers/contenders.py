@@ -62,16 +62,25 @@ def _walks() -> tuple[Contender, ...]:
     return tuple(walks)
 
 
+# Nothing of prunelora's own in the training: it keeps what autograd keeps.
+ALONE: Mapping[str, Any] = {"finetune.selective_recomputation": False}
+
 CONTENDERS = {
     one.name: one
     for one in (
         # Its learning rate, as that of the others, gives way to what the ablation chose for a task.
-        Contender("full", "full fine-tuning", "full", {"finetune.learning_rate": 1.5e-4}, cut_by=None),
+        Contender(
+            "full",
+            "full fine-tuning by transformers alone",
+            "full",
+            {"finetune.learning_rate": 1.5e-4, **ALONE},
+            cut_by=None,
+        ),
         Contender(
             "lora",
             "LoRA by peft alone, on every linear layer of the dense model, with LayerNorms and task head",
             "lora",
-            {"finetune.lora_targets": list(PROJECTIONS), "finetune.learning_rate": 2e-3},
+            {"finetune.lora_targets": list(PROJECTIONS), "finetune.learning_rate": 2e-3, **ALONE},
             cut_by=None,
         ),
         *_walks(),

@@ -27,6 +27,7 @@ from prunelora.report.results import RunResults
 from prunelora.report.summary import summarise
 from prunelora.runfolder import Record, RunFolder
 from prunelora.running import Run
+from prunelora.stage_settings import deciding
 from prunelora.stages import WORK
 
 Tell = Callable[[str], None]
@@ -192,7 +193,8 @@ def keys_of(
 ) -> Iterator[tuple[str, Any, str]]:
     """Name, settings and key of one stage after the other; a key says exactly what a stage's result depends on.
 
-    It is a hash of the stage's settings and of the key before it; the first one's is of model, data, seed and version.
+    It is a hash of the stage's settings, those that decide, and of the key before it; the first one's is of model,
+    data, seed and version.
     A plan may be edited by hand, so what comes after it depends on the plan, not on how it was made: `plan_id` is asked
     for it when the next key is wanted, and must find the plan made by then.
 
@@ -213,7 +215,7 @@ def keys_of(
         }
     )
     for name, settings in zip(recipe.names, recipe.stages, strict=True):
-        key = digest({"stage": settings.model_dump(mode="json"), "after": key})
+        key = digest({"stage": deciding(settings), "after": key})
         yield name, settings, key
         if settings.stage == "plan":
             key = digest({"plan": plan_id(name), "after": key})

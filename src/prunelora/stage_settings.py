@@ -224,6 +224,11 @@ class ReportStage(_Stage):
     needs: ClassVar[tuple[str, ...]] = ("measure",)
 
 
+def deciding(settings: BaseModel) -> dict[str, Any]:
+    """What a stage's result depends on, of its settings, as plain data: all but those that change its costs alone."""
+    return settings.model_dump(mode="json", exclude=set(getattr(settings, "costs_alone", ())))
+
+
 Stage = Annotated[
     WarmUpStage
     | ScoreStage

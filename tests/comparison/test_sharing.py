@@ -81,6 +81,12 @@ def test_a_setting_that_differs_is_done_and_all_behind_it(recipe, trained, task,
     assert bring_over(seeded, tmp_path / "seeded", task, [trained]) == ()
 
 
+def test_work_is_not_repeated_for_a_setting_that_changes_its_costs_alone(recipe, trained, task, tmp_path):
+    other = recipe.with_settings({"finetune.selective_recomputation": False})
+    assert bring_over(other, tmp_path / "run", task, [trained]) == (*FIRST, *LAST)
+    assert execute(other, tmp_path / "run", progress=False).ran == ()
+
+
 def test_a_run_on_other_data_has_nothing_in_common(recipe, trained, tmp_path):
     shorter = recipe.with_settings({"task.max_length": 12})
     assert bring_over(shorter, tmp_path / "shorter", load_task(shorter.task), [trained]) == ()

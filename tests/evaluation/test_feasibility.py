@@ -178,9 +178,19 @@ def test_training_memory_is_that_of_models_as_they_are_trained(folder):
     for name, model in models.items():
         batch = random_batch(model, rows=4, tokens=TOKENS)
         assert batch["input_ids"].shape == (4, TOKENS)
-        assert found.training.ways[name].memory == training_memory(model, batch), name
+        assert found.training.ways[name].memory == training_memory(model, batch, recompute=True), name
     full, lora, cut = (found.training.ways[name].memory.total for name in ("full", "lora", "prune-lora"))
     assert cut < lora < full
+
+
+def test_what_is_recomputed_does_not_count_in_training_memory(folder):
+    found = {
+        on: check(folder, tokens=TOKENS, keep_macs=0.5, training=way(selective_recomputation=on)).training.ways
+        for on in (True, False)
+    }
+    for name, cost in found[True].items():
+        assert cost.memory.saved_bytes < found[False][name].memory.saved_bytes, name
+        assert cost.memory.weights_bytes == found[False][name].memory.weights_bytes, name
 
 
 def test_dropout_of_the_settings_counts_in_training_memory(folder):
@@ -216,14 +226,15 @@ def test_without_data_there_is_no_epoch(folder):
     assert "epoch" not in text
 
 
-def test_a_training_step_trains_what_is_trained_and_takes_the_next_batch():
+@pytest.mark.parametrize("recompute", [True, False])
+def test_a_training_step_trains_what_is_trained_and_takes_the_next_batch(recompute):
     model = tiny_model(dtype=torch.float32)
     model.bert.requires_grad_(False)
     seen = []
     model.register_forward_pre_hook(lambda _, __, inputs: seen.append(inputs["input_ids"].shape), with_kwargs=True)
     batches = [tiny_batch(size=2), tiny_batch(size=3)]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    step = training_step(model, batches, FineTuneSettings())
+    step = training_step(model, batches, FineTuneSettings(selective_recomputation=recompute))
     for _ in range(3):
         step()
     assert [shape[0] for shape in seen] == [2, 3, 2]

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 import prunelora as pl
 from prunelora.errors import DataError
 from prunelora.finetuning import training
+from prunelora.finetuning.recomputation import recomputing
 from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
 
@@ -167,6 +168,24 @@ def test_gradient_accumulation_and_checkpointing_train_too(tokenizer):
     result = tune(model, tokenizer, accumulation_steps=2, gradient_checkpointing=True)
     assert result.steps == 2 * ROWS // 16 // 2
     assert any(not torch.equal(value, before[name]) for name, value in weights(model).items())
+
+
+def test_selective_recomputation_is_on_and_trains_the_same(tokenizer, monkeypatch):
+    entered = []
+
+    def counting():
+        entered.append(True)
+        return recomputing()
+
+    monkeypatch.setattr(training, "recomputing", counting)
+    models = {on: peft_model() for on in (True, False)}
+    losses = {on: tune(model, tokenizer, selective_recomputation=on).best for on, model in models.items()}
+    assert entered == [True]
+    tune(peft_model(), tokenizer, epochs=1)
+    assert entered == [True, True]
+    assert losses[True] == pytest.approx(losses[False], rel=1e-5)
+    other = weights(models[False])
+    assert all(largest_difference(value, other[name]) < 1e-5 for name, value in weights(models[True]).items())
 
 
 def test_the_start_is_kept_where_no_checkpoint_is_better(tokenizer):

@@ -21,6 +21,7 @@ from prunelora.planning.plan import Plan
 from prunelora.recipe import Recipe
 from prunelora.runfolder import RunFolder
 from prunelora.running import Run
+from prunelora.stage_settings import deciding
 from prunelora.stages import WORK
 from prunelora.storage import replacing_file, replacing_folder
 
@@ -103,9 +104,11 @@ def _begins_alike(other: Recipe, recipe: Recipe, name: str) -> bool:
     again; its files may be new already. Asked after they were taken, this says that they were not.
     """
     count = recipe.names.index(name) + 1
-    return (other.seed, other.names[:count], other.stages[:count]) == (
-        recipe.seed, recipe.names[:count], recipe.stages[:count],
-    )  # fmt: skip
+
+    def beginning(one: Recipe) -> tuple[Any, ...]:
+        return one.seed, one.names[:count], [deciding(stage) for stage in one.stages[:count]]
+
+    return beginning(other) == beginning(recipe)
 
 
 def _is_whole(path: Path) -> bool:

@@ -20,7 +20,8 @@ from prunelora.delivery.checkpoints import load
 from prunelora.delivery.processors import load_processor
 from prunelora.evaluation.latency import Timing, interleaved, ratio, weighted_mean
 from prunelora.evaluation.measurement import sizes_for, synchronise
-from prunelora.evaluation.memory import TrainingMemory, inference_memory, training_memory
+from prunelora.evaluation.memory import TrainingMemory, inference_memory
+from prunelora.evaluation.training_cost import step_memory
 from prunelora.evaluation.training_step import random_batch, training_step
 from prunelora.finetuning.training import dropout_of
 from prunelora.models.device import best_device, device_of, on_device
@@ -114,9 +115,10 @@ def _step_memory(
 ) -> tuple[TrainingMemory, int | None]:
     """Of a step of one fine-tuning, counted, and the device's own peak in it."""
     trained = as_trained(cell, task, tuning, plan)
+    counted = step_memory(trained, tuning, tokens=MEMORY_TOKENS)
     batch = random_batch(trained, rows=tuning.batch_size, tokens=MEMORY_TOKENS)
     with dropout_of(trained, tuning.dropout):
-        return training_memory(trained, batch), _device_peak(trained, batch, tuning)
+        return counted, _device_peak(trained, batch, tuning)
 
 
 def time_methods(

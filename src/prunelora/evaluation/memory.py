@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from prunelora.evaluation.counting import weight_bytes
+from prunelora.finetuning.recomputation import recomputing
 from prunelora.models.device import on_device
 from prunelora.models.state import left_as_found
 
@@ -38,7 +40,7 @@ class TrainingMemory:
         return self.weights_bytes + self.gradients_bytes + self.optimizer_bytes + self.saved_bytes
 
 
-def saved_for_backward_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
+def saved_for_backward_bytes(model: nn.Module, batch: Mapping[str, Any], *, recompute: bool = False) -> int:
     """Bytes that autograd keeps between the forward and the backward pass of one training step.
 
     The model runs forward in training mode, with gradients for whatever requires them now, and is left as it was found.
@@ -47,6 +49,7 @@ def saved_for_backward_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
     Args:
         model: Pruned or not, with or without an adapter.
         batch: As `model(**batch)` takes it, with `labels`.
+        recompute: Leave out what selective recomputation does not keep.
 
     Returns:
         Bytes.
@@ -54,16 +57,19 @@ def saved_for_backward_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
     own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     saved: dict[int, int] = {}
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
+    def keeps(tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             saved[storage.data_ptr()] = storage.nbytes()
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        keeps(tensor)
         # An output that is kept with its own history would keep itself, and the whole graph, for good.
         return tensor.detach()
 
     with left_as_found(model), _problem_type_kept(model), torch.enable_grad():
         model.train()
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with recomputing(keeps) if recompute else saved_tensors_hooks(pack, lambda tensor: tensor):
             # The graph, and with it every saved tensor, must live until all are counted: else addresses come up again.
             output = model(**on_device(batch, model))
         total = sum(saved.values())
@@ -71,20 +77,23 @@ def saved_for_backward_bytes(model: nn.Module, batch: Mapping[str, Any]) -> int:
     return total
 
 
-def training_memory(model: nn.Module, batch: Mapping[str, Any], *, optimizer_states: int = 2) -> TrainingMemory:
+def training_memory(
+    model: nn.Module, batch: Mapping[str, Any], *, optimizer_states: int = 2, recompute: bool = False
+) -> TrainingMemory:
     """Count the memory of one training step.
 
     Args:
         model: As it is trained: with its adapter, and `requires_grad` set.
         batch: As `model(**batch)` takes it, with `labels`.
         optimizer_states: Numbers that the optimiser keeps for every trainable one: 2 for Adam, 0 for plain SGD.
+        recompute: Whether it is trained with selective recomputation, which keeps less for the backward pass.
     """
     trainable = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return TrainingMemory(
         weights_bytes=weight_bytes(model),
         gradients_bytes=trainable,
         optimizer_bytes=optimizer_states * trainable,
-        saved_bytes=saved_for_backward_bytes(model, batch),
+        saved_bytes=saved_for_backward_bytes(model, batch, recompute=recompute),
     )
 
 

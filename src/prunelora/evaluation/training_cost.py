@@ -56,7 +56,8 @@ class TrainingCost:
 def step_memory(model: nn.Module, settings: FineTuneSettings, *, tokens: int) -> TrainingMemory:
     """Of a step on a model as it is trained, of as many random rows as a step has, each of `tokens` tokens."""
     with dropout_of(model, settings.dropout):
-        return training_memory(model, random_batch(model, rows=settings.batch_size, tokens=tokens))
+        batch = random_batch(model, rows=settings.batch_size, tokens=tokens)
+        return training_memory(model, batch, recompute=settings.recomputes)
 
 
 def training_costs(

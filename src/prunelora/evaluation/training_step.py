@@ -1,5 +1,6 @@
 """One step of training, to count its memory and time it: forward, backward, AdamW."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from peft import PeftModel
 from torch import nn
 
 from prunelora.evaluation.measurement import labels_for
+from prunelora.finetuning.recomputation import recomputing
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.models.device import on_device
 from prunelora.models.inputs import longest_input, random_inputs
@@ -21,7 +23,7 @@ def training_step(
     Args:
         model: As it is trained: with its adapter, and `requires_grad` set. It is left in training mode.
         batches: As `model(**batch)` takes them, with `labels`; after the last one the first comes again.
-        settings: Of the fine-tuning: weight decay and clipping.
+        settings: Of the fine-tuning: weight decay, clipping, recomputation.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # Steps must cost what they cost in training, and change nothing that matters.
@@ -30,7 +32,8 @@ def training_step(
     model.train()
 
     def step() -> None:
-        loss = model(**on_device(next(queue), model)).loss
+        with recomputing() if settings.recomputes else contextlib.nullcontext():
+            loss = model(**on_device(next(queue), model)).loss
         loss.backward()
         nn.utils.clip_grad_norm_(trained, settings.max_grad_norm or float("inf"))
         optimiser.step()

@@ -1,6 +1,6 @@
 """Settings of a fine-tuning, described in one place for --help, recipes and docs."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,6 +9,9 @@ class FineTuneSettings(BaseModel):
     """How to fine-tune."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Settings that change what a training costs, and nothing that it gives: it is not repeated for them.
+    costs_alone: ClassVar[frozenset[str]] = frozenset({"selective_recomputation"})
 
     epochs: float = Field(3.0, gt=0, description="Passes over the training rows.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
@@ -48,8 +51,13 @@ class FineTuneSettings(BaseModel):
     evaluations_per_epoch: int = Field(
         1, ge=1, description="Evaluations on the validation rows, each with a checkpoint to go on from, in an epoch."
     )
+    selective_recomputation: bool = Field(
+        True,
+        description="Compute what activation functions and norms give a second time in the backward pass, from what is "
+        "kept anyway: less memory, the same gradients, hardly more time. Gives way to gradient_checkpointing.",
+    )
     gradient_checkpointing: bool = Field(
-        False, description="Recompute activations in the backward pass: less memory, more time."
+        False, description="Compute whole layers a second time in the backward pass: least memory, more time."
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="bfloat16 mixed precision, or float32; auto takes bfloat16 where a GPU has it."
@@ -59,3 +67,8 @@ class FineTuneSettings(BaseModel):
         False,
         description="Write TensorBoard logs, in a run into its folder tensorboard (needs the extra `tensorboard`).",
     )
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether training runs under `recomputing`: a checkpointed layer's own way of keeping less is another one."""
+        return self.selective_recomputation and not self.gradient_checkpointing

@@ -36,6 +36,7 @@ from prunelora.data.tokens import Processor, collator
 from prunelora.errors import DataError, MissingExtraError
 from prunelora.finetuning.adapter import trainable_parameters
 from prunelora.finetuning.distillation import DistillingTrainer, check_teacher
+from prunelora.finetuning.recomputation import recomputing
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.models.device import best_device
 from prunelora.models.problem_types import SINGLE_LABEL, label_names_of, problem_type_of
@@ -159,7 +160,8 @@ def finetune(
     started = time.perf_counter()
     try:
         start = _Start.of(model, trainer) if settings.keep_start else None
-        with dropout_of(model, settings.dropout):
+        recomputed = recomputing() if settings.recomputes else contextlib.nullcontext()
+        with dropout_of(model, settings.dropout), recomputed:
             trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
     finally:
         if temporary:

@@ -1,0 +1,33 @@
+"""Memory that this process really holds."""
+
+import gc
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def peak_above(call: Callable[[], object]) -> int:
+    """The most resident bytes while something runs, above what the process held before."""
+    gc.collect()
+    _forget_peak()
+    before = _resident_bytes("VmRSS")
+    call()
+    return max(0, _resident_bytes("VmHWM") - before)
+
+
+def _forget_peak() -> None:
+    """Loading peaks too; Linux can start its high-water mark afresh, elsewhere that of loading stays."""
+    clear_refs = Path("/proc/self/clear_refs")
+    if clear_refs.exists():
+        clear_refs.write_text("5", encoding="ascii")
+
+
+def _resident_bytes(field: str) -> int:
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not ru_maxrss, which on Linux starts from the peak of the process that started this one.
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith(f"{field}:"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
