@@ -16,14 +16,15 @@ from benchmarks.ablation.cuts import cuts_of
 from benchmarks.ablation.results import CutFacts, Failure, GroupResults, Row, add, finalists, members, read_all
 from benchmarks.ablation.running import Places, run_group
 from benchmarks.ablation.variants import (
+    BUDGETS,
     EVERYTHING,
     GROUPS,
+    LEAST,
     LOWEST,
     PACKAGED,
     SCREENING_TASKS,
     SEEDS,
     TASKS,
-    TIGHT,
     TIGHT_GROUP,
     TITLES,
     TRIALS,
@@ -165,7 +166,8 @@ def test_a_variant_changes_one_thing_in_its_way_to_walk():
 def test_all_keep_the_same_share_of_the_macs():
     for name, variant in EVERYTHING.items():
         plans = [stage for stage in variant.resolved.stages if isinstance(stage, PlanStage)]
-        share = (TIGHT if f"@{TIGHT:g}" in name else LOWEST) if name in TIGHT_GROUP else 0.5
+        share = float(name.partition("@")[2]) if name in TIGHT_GROUP else 0.5
+        assert share in (0.5, *BUDGETS)
         assert variant.keep_macs == (share if plans else 1.0)
         if plans:
             last = plans[-1]
@@ -178,6 +180,7 @@ def test_at_fewer_macs_a_variant_stands_against_its_way_to_walk_there():
     assert TIGHT_GROUP["tune-first@0.35"].against == "lora-all"
     assert TIGHT_GROUP["cut-first@0.35"].rate_of == "cut-first"
     assert TIGHT_GROUP["tune-first@0.2"].keep_macs == LOWEST
+    assert [one.against for one in TIGHT_GROUP.values() if one.keep_macs == LEAST] == ["lora-all"]
     assert "cut-first-every-weight@0.35" not in TIGHT_GROUP
 
 

@@ -20,6 +20,7 @@ from benchmarks.ablation.results import (
 from benchmarks.ablation.variants import (
     EVERYTHING,
     GROUPS,
+    LEAST,
     LOWEST,
     PACKAGED,
     SCREENING_SEED,
@@ -104,7 +105,7 @@ def _sections(found: Found, best: Sequence[Variant], cuts: Sequence[Cuts]) -> It
             f"{names}. It was taken for being high on the screening, so a part of its lead there is luck, which the "
             "other seeds and tasks take out; where they take out all of it, the next one goes on. How to share out "
             "the epochs, how fast to learn after the cut, and what repair is fitted to, is screened on all tasks. "
-            f"Tune-first goes down to {LOWEST:g} of the MACs too.",
+            f"Tune-first goes down to {LOWEST:g} of the MACs too, the packaged recipe to {LEAST:g}.",
             "The rows of full and lora are those of the GLUE benchmark, which trained them under the same settings.",
             "The packaged recipes: "
             + "; ".join(f"{name} is what is called {variant} here" for name, variant in PACKAGED.items())

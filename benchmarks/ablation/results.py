@@ -11,13 +11,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks.ablation.variants import (
+    BUDGETS,
     EVERYTHING,
     GROUPS,
-    LOWEST,
     SCREENING_SEED,
     SCREENING_TASKS,
     TASKS,
-    TIGHT,
     TIGHT_GROUP,
     VARIANTS,
     WALKS,
@@ -291,7 +290,7 @@ def finalists(found: Found) -> list[Variant]:
 def members(group: str, best: Sequence[Variant], *, task: str, seed: int) -> list[Variant]:
     """Variants of a group that are trained on a task with a seed: all in the screening, then what came out best."""
     if group == "tight":
-        names = [f"{variant.name}@{budget:g}" for budget in (TIGHT, LOWEST) for variant in (*GROUPS["bases"], *best)]
+        names = [f"{variant.name}@{budget:g}" for budget in BUDGETS for variant in (*GROUPS["bases"], *best)]
         return [TIGHT_GROUP[name] for name in names if name in TIGHT_GROUP]
     screened = seed == SCREENING_SEED and (task in SCREENING_TASKS or group in EVERY_TASK)
     if group in ("references", "bases") or screened:

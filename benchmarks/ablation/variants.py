@@ -25,6 +25,9 @@ GLUE_TRIALS = (1.0, 3.0)  # Those of benchmarks.glue.
 TIGHT = 0.35  # The smaller share of the MACs, for what came out best at a half.
 LOWEST = 0.2  # Smaller still, for the better way to walk and those of its splits that were in question.
 LOWEST_OF = ("tune-first", "tune-first-split-quarter", "tune-first-split-late-gentle")
+LEAST = 0.1  # To see where it ends, for what came to be the packaged recipe.
+LEAST_OF = ("tune-first-split-late-gentle",)
+BUDGETS = (TIGHT, LOWEST, LEAST)
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,15 @@ class Variant:
         rows, epochs = self.rows_of(task), TASKS[task].epochs
         return digest({"stages": _stages(self.recipe), "changes": dict(self.changes), "rows": rows, "epochs": epochs})
 
-    def at(self, budget: float) -> "Variant":
-        """The same at another share of the MACs, against its counterpart there."""
+    def at(self, budget: float, against: str | None = None) -> "Variant":
+        """The same at another share of the MACs, against its counterpart there, or another variant."""
         budgets = ("plan.keep_heads", "plan.keep_ffn") if "plan.keep_heads" in self.changes else ("plan.keep_macs",)
         base = self.against if self.against in WALKS else None
         return replace(
             self,
             name=f"{self.name}@{budget:g}",
             changes={**self.changes, **dict.fromkeys(budgets, budget)},
-            against=f"{base}@{budget:g}" if base else self.against,
+            against=against or (f"{base}@{budget:g}" if base else self.against),
             trials=(),
             rate_of=self.rate_of or self.name,
         )
@@ -272,7 +275,7 @@ TITLES = {
     "splits": "Before and after the cut",
     "weights": "What repair is fitted to",
     "rest": "Warm-up, rounds, distillation, every weight",
-    "tight": f"At {TIGHT:g} and {LOWEST:g} of the MACs",
+    "tight": f"At {TIGHT:g}, {LOWEST:g} and {LEAST:g} of the MACs",
 }
 
 VARIANTS = {variant.name: variant for group in GROUPS.values() for variant in group}
@@ -281,6 +284,7 @@ TIGHT_GROUP = {
     for variant in (
         *(one.at(TIGHT) for one in VARIANTS.values() if one.may_win),
         *(VARIANTS[name].at(LOWEST) for name in LOWEST_OF),
+        *(VARIANTS[name].at(LEAST, against="lora-all") for name in LEAST_OF),
     )
 }
 EVERYTHING = VARIANTS | TIGHT_GROUP
