@@ -27,8 +27,8 @@ VARIANTS = {
 }
 # What tune-first does before the cut: half of the rows a step, two steps an update.
 VARIANTS[f"dense, {SELECTIVE}, half of the rows"] = (False, SELECTIVE, 2)
-# The C library's allocator by its variables: as it is, and giving blocks of 4 MiB back as soon as they are free.
-ALLOCATORS = {"allocator as it is": {}, "handing back": {"MALLOC_MMAP_THRESHOLD_": str(4 * 2**20)}}
+# The C library's allocator by its variables: as it is, and giving blocks of 1 MiB back as soon as they are free.
+ALLOCATORS = {"allocator as it is": {}, "handing back": {"MALLOC_MMAP_THRESHOLD_": str(2**20)}}
 STEPS = 5  # Of which the memory is the peak.
 REFERENCE = f"dense, {PLAIN}"
 

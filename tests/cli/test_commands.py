@@ -164,9 +164,9 @@ def test_check_tells_sizes_speed_and_training_before_any_work(prunelora, inputs,
     dense = found["training"]["ways"]["lora"]
     assert dense["gradients_bytes"] == 4 * sum(trained.values())
     # Before the cut the default recipe takes smaller steps: half of what a step keeps for its backward pass.
-    rows, memory = found["training"]["before_the_cut"]
-    assert (rows, found["training"]["rows"]) == (16, 32)
-    assert memory == pytest.approx(dense["memory_bytes"] - dense["saved_bytes"] / 2, rel=0.05)
+    before = found["training"]["before_the_cut"]
+    assert (before["rows"], found["training"]["rows"]) == (16, 32)
+    assert before["memory_bytes"] == pytest.approx(dense["memory_bytes"] - dense["saved_bytes"] / 2, rel=0.05)
 
 
 def test_check_measures_only_what_it_is_let(prunelora, inputs, latency_asked):

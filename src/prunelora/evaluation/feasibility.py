@@ -44,6 +44,19 @@ _WAYS = {"full": "full fine-tuning", "lora": "dense LoRA", "prune-lora": "LoRA a
 
 
 @dataclasses.dataclass(frozen=True)
+class StepMemory:
+    """Memory of a training step.
+
+    Attributes:
+        rows: Of the step.
+        memory_bytes: Counted from its tensors.
+    """
+
+    rows: int
+    memory_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainingOutlook:
     """What training takes.
 
@@ -53,7 +66,7 @@ class TrainingOutlook:
         step_tokens: Length of those whose steps are timed: the data's median where there is data.
         steps_per_epoch: Of the data; None if none was given.
         ways: Costs by "full", "lora" (both of the dense model) and "prune-lora" (after the cut).
-        before_the_cut: Rows a step, and bytes of one, of the dense model's LoRA before the cut; None without one.
+        before_the_cut: What a step of the dense model's LoRA before the cut takes; None without one.
     """
 
     rows: int
@@ -61,7 +74,7 @@ class TrainingOutlook:
     step_tokens: int
     steps_per_epoch: int | None
     ways: dict[str, TrainingCost]
-    before_the_cut: tuple[int, int] | None = None
+    before_the_cut: StepMemory | None = None
 
     def epoch_minutes(self, way: str) -> float | None:
         """Minutes of an epoch, evaluation left out."""
@@ -69,7 +82,7 @@ class TrainingOutlook:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        sizes = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "ways"}
+        sizes = {name: value for name, value in dataclasses.asdict(self).items() if name != "ways"}
         ways = {name: cost.to_dict() | {"epoch_minutes": self.epoch_minutes(name)} for name, cost in self.ways.items()}
         return sizes | {"weights": "random", "ways": ways}
 
@@ -88,8 +101,8 @@ class TrainingOutlook:
             ),
         ]
         if self.before_the_cut is not None:
-            rows, memory = self.before_the_cut
-            lines.insert(2, _row(f"the same of the tuning before the cut, {rows} rows", "", f"{memory / 1e6:,.0f} MB"))
+            title = f"the same of the tuning before the cut, {self.before_the_cut.rows} rows"
+            lines.insert(2, _row(title, "", f"{self.before_the_cut.memory_bytes / 1e6:,.0f} MB"))
         if self.steps_per_epoch is not None:
             minutes = (f"{self.epoch_minutes(name):,.1f} min" for name in self.ways)
             lines.append(_row(f"an epoch of {self.steps_per_epoch:,} such steps", *minutes))
@@ -333,7 +346,8 @@ def _training(
     before = None
     if training.before is not None:
         settings, ready = training.before.settings, training.before.ready
-        before = settings.batch_size, step_memory(ready(copy.deepcopy(dense), None), settings, tokens=tokens).total
+        counted = step_memory(ready(copy.deepcopy(dense), None), settings, tokens=tokens)
+        before = StepMemory(settings.batch_size, counted.total)
     models = {
         "lora": training.ready(copy.deepcopy(dense), None),
         "prune-lora": training.ready(prune_(copy.deepcopy(dense), plan), plan),
