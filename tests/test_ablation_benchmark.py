@@ -10,7 +10,7 @@ from small_run import make_data, make_model
 from benchmarks.ablation import __main__ as runner
 from benchmarks.ablation import cut_results, page, running
 from benchmarks.ablation import results as found_in
-from benchmarks.ablation.borrowed import borrowed_rows, is_trained_as
+from benchmarks.ablation.borrowed import borrowed_rows, is_trained_as, most_frequent
 from benchmarks.ablation.cut_results import CHOICES, Choice
 from benchmarks.ablation.cuts import cuts_of
 from benchmarks.ablation.results import CutFacts, Failure, GroupResults, Row, add, finalists, members, read_all
@@ -522,7 +522,15 @@ def test_without_repair_there_is_nothing_repaired():
 
 def test_the_committed_page_is_what_the_results_make():
     found, cuts = read_all(runner.RESULTS), cut_results.read_all_cuts(runner.RESULTS)
-    assert page.page_text(found, cuts) == runner.PAGE.read_text(encoding="utf-8")
+    text = page.page_text(found, cuts, most_frequent(runner.GLUE_RESULTS))
+    assert text == runner.PAGE.read_text(encoding="utf-8")
+
+
+def test_the_readme_says_how_far_down_it_holds():
+    table = page.how_far(read_all(runner.RESULTS), most_frequent(runner.GLUE_RESULTS))
+    readme = (runner.ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [f"| {' | '.join(cells)} |" for cells in (table.columns, ["---"] * len(table.columns), *table.rows)]
+    assert "\n".join(lines) in readme
 
 
 def test_without_results_the_page_says_so(tmp_path):
@@ -553,6 +561,25 @@ def two_tasks(tmp_path):
             for seed in seeds
         ]  # fmt: skip
     return save(tmp_path, rows)
+
+
+def test_how_far_down_it_holds_is_of_the_packaged_recipe_on_the_reported_rows(tmp_path):
+    name = PACKAGED["tune-first"]
+    rows = [one for task in ("rte", "mrpc") for one in all_trials("lora-all", task, test=0.80)]
+    rows += [made_up("lora-all", "rte", 1, test=0.78), made_up(name, "mrpc", test=0.79)]
+    rows += [made_up(name, "rte", seed, test=0.82) for seed in (0, 1)]
+    rows += [made_up(f"{name}@0.2", "rte", test=0.76)]
+    found = save(tmp_path, rows)
+    table = page.how_far(found, {"rte": 52.7})  # Not of all tasks: no row of it.
+    shown = {budget: cells for budget, *cells in table.rows}
+    assert list(shown) == ["all, LoRA", "0.5", "0.2"]
+    none, pm, minus = "\N{EN DASH}", "\N{PLUS-MINUS SIGN}", "\N{MINUS SIGN}"
+    assert shown["all, LoRA"] == [none, "80.0 (1 seed)", none, f"79.0 {pm} 1.4", none, none]
+    # +2 and +4 on one task, -1 on the other: mean +1.
+    assert shown["0.5"] == [none, "79.0 (1 seed)", none, f"82.0 {pm} 0.0", none, f"+1.00 {pm} 1.45"]
+    assert shown["0.2"] == [none, none, none, "76.0 (1 seed)", none, f"{minus}4.00"]
+    rates = {"sst2": 50.0, "mrpc": 68.0, "qnli": 50.0, "rte": 52.0}
+    assert page.how_far(found, rates).rows[0] == ("most frequent class", "50.0", "68.0", "50.0", "52.0", "55.0", none)
 
 
 def test_differences_are_paired_by_task_and_seed(two_tasks):

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(tasks, groups, [int(seed) for seed in seeds], every_seed=asked.every_seed, names=names)
     from benchmarks.ablation.page import write_page
 
-    print(write_page(RESULTS, PAGE))
+    print(write_page(RESULTS, PAGE, GLUE_RESULTS))
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Trainings that benchmarks.glue has done under the same settings: their rows are taken over."""
+"""What benchmarks.glue has found: trainings under the same settings, whose rows are taken over; its tasks' rows."""
 
 from itertools import zip_longest
 from pathlib import Path
 
 from benchmarks.ablation.results import Row
-from benchmarks.ablation.variants import SEEDS, Variant
+from benchmarks.ablation.variants import SEEDS, TASKS, Variant
 from prunelora.comparison.results import CellFacts, load_comparison
 from prunelora.errors import RecipeError
 from prunelora.stage_settings import EvaluateStage
@@ -34,6 +34,19 @@ def borrowed_rows(variant: Variant, task: str, results: Path) -> list[Row]:
         for cell in found.cells
         if cell.method == variant.name and cell.seed in SEEDS and is_trained_as(cell, variant, task)
     ]
+
+
+def most_frequent(results: Path) -> dict[str, float]:
+    """Share of the most frequent class among the reported rows, in points, by task, from the same results."""
+    rates = {}
+    for task in TASKS:
+        try:
+            rate = load_comparison(results / task / "comparison.json").task["majority_rate"].get("test")
+        except RecipeError:
+            continue
+        if rate is not None:
+            rates[task] = 100 * rate
+    return rates
 
 
 def is_trained_as(cell: CellFacts, variant: Variant, task: str) -> bool:

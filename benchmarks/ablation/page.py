@@ -1,9 +1,11 @@
 """The page docs/ablation.md, made from the result files alone."""
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.ablation.borrowed import most_frequent
 from benchmarks.ablation.cut_results import CHOICES, Cuts, Judged, read_all_cuts
 from benchmarks.ablation.results import (
     Difference,
@@ -18,6 +20,7 @@ from benchmarks.ablation.results import (
     tested,
 )
 from benchmarks.ablation.variants import (
+    BUDGETS,
     EVERYTHING,
     GROUPS,
     LEAST,
@@ -30,6 +33,7 @@ from benchmarks.ablation.variants import (
     TIGHT,
     TIGHT_GROUP,
     TITLES,
+    VARIANTS,
     WALKS,
     Variant,
 )
@@ -50,19 +54,19 @@ _OF_TUNING = ("finetune.", "plan.rank", "plan.targets")
 _MINUS = "\N{MINUS SIGN}"
 
 
-def write_page(results: Path, page: Path) -> Path:
-    """Write the page from the folder of result files."""
-    write_text(page, page_text(read_all(results), read_all_cuts(results)))
+def write_page(results: Path, page: Path, glue: Path) -> Path:
+    """Write the page from the folder of result files, and that of benchmarks.glue's."""
+    write_text(page, page_text(read_all(results), read_all_cuts(results), most_frequent(glue)))
     return page
 
 
-def page_text(found: Found, cuts: Sequence[Cuts] = ()) -> str:
+def page_text(found: Found, cuts: Sequence[Cuts] = (), frequent: Mapping[str, float] | None = None) -> str:
     """The page as Markdown."""
-    return page_as_markdown(page_of(found, cuts)).rstrip("\n") + "\n"
+    return page_as_markdown(page_of(found, cuts, frequent or {})).rstrip("\n") + "\n"
 
 
-def page_of(found: Found, cuts: Sequence[Cuts] = ()) -> Page:
-    """What the page says."""
+def page_of(found: Found, cuts: Sequence[Cuts], frequent: Mapping[str, float]) -> Page:
+    """What the page says; `frequent` is the share of the most frequent class by task, in points."""
     if not found.rows:
         return Page(TITLE, f"No results yet: {COMMAND} trains what is missing and writes this page.", (), (), (), "")
     best = finalists(found)
@@ -76,13 +80,15 @@ def page_of(found: Found, cuts: Sequence[Cuts] = ()) -> Page:
         summary=(("What the validation rows say", tuple(_said(found))),),
         warnings=tuple(_warnings(found, best)),
         sections=tuple(
-            section for section in _sections(found, best, cuts) if section.table is None or section.table.rows
+            section for section in _sections(found, best, cuts, frequent) if section.table is None or section.table.rows
         ),
         numbers="benchmarks/ablation/results/TASK-GROUP.json",
     )
 
 
-def _sections(found: Found, best: Sequence[Variant], cuts: Sequence[Cuts]) -> Iterator[Section]:
+def _sections(
+    found: Found, best: Sequence[Variant], cuts: Sequence[Cuts], frequent: Mapping[str, float]
+) -> Iterator[Section]:
     tasks = ", ".join(f"{name} ({_length(task)})" for name, task in TASKS.items())
     names = ", ".join(variant.name for variant in best) or "none so far"
     cut_rows = ", ".join(f"{count:,}" for count in sorted({one.rows for one in cuts})) or NONE
@@ -116,6 +122,16 @@ def _sections(found: Found, best: Sequence[Variant], cuts: Sequence[Cuts]) -> It
         "Accuracy by task",
         ("On the validation rows, in per cent; on the reported rows in parentheses. Mean over seeds.",),
         table=_by_task(found, best),
+    )
+    yield Section(
+        "How far down it holds",
+        (
+            "The packaged tune-first by the share of the MACs that stays, beside the dense model. Accuracy on the "
+            f"reported rows, in per cent, mean {_pm()} standard deviation over seeds. The last column: the mean "
+            f"difference to LoRA on every linear layer of the dense model ({YARDSTICK}), paired by task and seed, "
+            f"{_pm()} its standard error.",
+        ),
+        table=how_far(found, frequent),
     )
     for group in (*GROUPS, "tight"):
         variants = [one for one in _shown(found, group, best) if one.against is not None]
@@ -187,6 +203,38 @@ def _by_task(found: Found, best: Sequence[Variant]) -> Table:
         whole = _both(all_rows) if all(of_task.values()) else NONE
         rows.append((variant.name, *texts, whole))
     return Table(("variant", *TASKS, "mean"), tuple(rows))
+
+
+def how_far(found: Found, frequent: Mapping[str, float]) -> Table:
+    """The dense model and the packaged tune-first at every budget, on the reported rows."""
+    packaged = VARIANTS[PACKAGED["tune-first"]]
+    shown = [
+        ("all, full fine-tuning", VARIANTS["full"]),
+        ("all, LoRA", VARIANTS[YARDSTICK]),
+        (f"{packaged.keep_macs:g}", packaged),
+        *((f"{budget:g}", EVERYTHING[f"{packaged.name}@{budget:g}"]) for budget in BUDGETS),
+    ]
+    rows = []
+    if set(frequent) == set(TASKS):
+        rates = [frequent[task] for task in TASKS]
+        rows.append(("most frequent class", *(f"{rate:.1f}" for rate in (*rates, statistics.fmean(rates))), NONE))
+    for name, variant in shown:
+        own = list(found.all_of(variant))
+        if own:
+            by_task = [[tested(row) for row in own if row.task == task] for task in TASKS]
+            mean = f"{statistics.fmean(map(statistics.fmean, by_task)):.1f}" if all(by_task) else NONE
+            difference = found.against(replace(variant, against=YARDSTICK), tested)
+            points = NONE if variant.name == YARDSTICK else _points(difference)
+            rows.append((name, *map(_spread, by_task), mean, points))
+    return Table(("MACs that stay", *TASKS, "mean", "against dense LoRA"), tuple(rows))
+
+
+def _spread(values: Sequence[float]) -> str:
+    """A mean with its standard deviation; of a single seed that it is one."""
+    if not values:
+        return NONE
+    spread = f"{_pm()} {statistics.stdev(values):.1f}" if len(values) > 1 else "(1 seed)"
+    return f"{statistics.fmean(values):.1f} {spread}"
 
 
 def _both(rows: Sequence[Row]) -> str:
