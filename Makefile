@@ -68,8 +68,9 @@ docs: $(DOCS_STAMP) ## the site, into docs/_build/html; a warning is an error
 	$(BIN)/sphinx-build -E -W --keep-going -b html docs docs/_build/html
 	@echo "Docs: $(CURDIR)/docs/_build/html/index.html"
 
-bench: $(SETUP_STAMP) ## time and memory of scoring
+bench: $(SETUP_STAMP) ## time and memory of scoring, and of a training step
 	$(BIN)/python -m benchmarks.importance
+	$(BIN)/python -m benchmarks.training_step
 
 bench-glue: $(SETUP_STAMP) ## six GLUE tasks, four methods, three seeds (hours; GLUE=folder with the tasks)
 	$(BIN)/python -m benchmarks.glue
