@@ -154,12 +154,14 @@ OTHER_LAYOUTS = ("modernbert", "gpt2", "llama", "phi3", "vit", "dinov2", "bart",
 def test_no_projection_gets_worse_on_rows_it_has_not_seen(family, weights):
     model = tiny_model(family)
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model, empty=False, seed=3))
-    done = repair_(pruned, model, [tiny_batch(40, 12, family=family)], weights=weights)
+    done = repair_(pruned, model, [tiny_batch(160, 12, family=family)], weights=weights)
     assert len(done.projections) == sum(2 if block.family.feed_forward else 1 for block in dissect(model).blocks)
     assert all(one.error_after <= one.error_before for one in done.projections)
     # By the loss a few tokens may count for most of it, and so few say little about others.
     least = {"equal": 0.9, "loss": 1.0}[weights]
-    assert any(one.error_after < least * one.error_before for one in done.projections)
+    # Where nothing is lost, before and after are both rounding.
+    lost = [one for one in done.projections if one.error_before > 1e-9]
+    assert any(one.error_after < least * one.error_before for one in lost)
 
 
 @pytest.mark.parametrize("family", ENCODER_DECODERS)
