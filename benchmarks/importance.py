@@ -5,13 +5,12 @@ python -m benchmarks.importance [--rows 1024] [--batch-size 32] [--repeats 5] [-
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.resident import peak_above
+from benchmarks.resident import peak_above, peak_in_fresh_process
 from benchmarks.tasks import GLUE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +33,7 @@ def main() -> int:
     from prunelora.storage import write_json
 
     # Every variant's memory in a process of its own, where no other variant has left anything behind.
-    memory = {name: memory_in_fresh_process(name) for name in VARIANTS}
+    memory = {name: peak_in_fresh_process("benchmarks.importance", name) for name in VARIANTS}
     calls, data, results = prepared(arguments)
     timings = interleaved(calls, warmup=1, repeats=arguments.repeats)
     over_forward, over_score = ratio(timings[SCORE], timings[FORWARD]), ratio(timings[SINGLE], timings[SCORE])
@@ -114,12 +113,6 @@ def prepared(arguments: argparse.Namespace) -> tuple[dict[str, Callable[[], None
 def largest_difference(first: Any, second: Any) -> float:
     pairs = zip((*first.heads, *first.ffn), (*second.heads, *second.ffn), strict=True)
     return float(max((abs(a - b) / abs(b).max()).max() for a, b in pairs))
-
-
-def memory_in_fresh_process(name: str) -> int:
-    command = [sys.executable, "-m", "benchmarks.importance", *sys.argv[1:], "--memory-of", name]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return int(json.loads(done.stdout.splitlines()[-1]))
 
 
 def peak_memory(arguments: argparse.Namespace) -> int:

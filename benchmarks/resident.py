@@ -1,10 +1,15 @@
 """Memory that this process really holds."""
 
 import gc
+import json
+import os
 import resource
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def peak_above(call: Callable[[], object]) -> int:
@@ -14,6 +19,20 @@ def peak_above(call: Callable[[], object]) -> int:
     before = _resident_bytes("VmRSS")
     call()
     return max(0, _resident_bytes("VmHWM") - before)
+
+
+def peak_in_fresh_process(module: str, name: str, variables: Mapping[str, str] | None = None) -> int:
+    """What a benchmark prints for `--memory-of NAME`, with this process's arguments, in a process of its own.
+
+    Args:
+        module: The benchmark.
+        name: What it is to run.
+        variables: Of the environment, beside those that are there.
+    """
+    command = [sys.executable, "-m", module, *sys.argv[1:], "--memory-of", name]
+    environment = os.environ | dict(variables or {})
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return int(json.loads(done.stdout.splitlines()[-1]))
 
 
 def _forget_peak() -> None:

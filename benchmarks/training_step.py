@@ -9,14 +9,12 @@ python -m benchmarks.training_step [--rows 32] [--tokens 128] [--keep-macs 0.5] 
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.resident import peak_above
+from benchmarks.resident import peak_above, peak_in_fresh_process
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,7 +44,10 @@ def main() -> int:
     from prunelora.storage import write_json
 
     # Each in a process of its own, where no other has left anything behind.
-    measured = {name: {way: peak_in_fresh_process(name, way) for way in ALLOCATORS} for name in VARIANTS}
+    measured = {
+        name: {way: peak_in_fresh_process("benchmarks.training_step", name, own) for way, own in ALLOCATORS.items()}
+        for name in VARIANTS
+    }
     steps, counted = {}, {}
     for name in VARIANTS:
         steps[name], counted[name] = prepared(arguments, name)
@@ -126,13 +127,6 @@ def prepared(arguments: argparse.Namespace, name: str, *, count: bool = True) ->
     counted = None if way == LAYERS or not count else step_memory(trained, settings, tokens=arguments.tokens).total
     batch = random_batch(trained, rows=rows, tokens=arguments.tokens)
     return training_step(trained, [batch], settings), counted
-
-
-def peak_in_fresh_process(name: str, allocator: str) -> int:
-    command = [sys.executable, "-m", "benchmarks.training_step", *sys.argv[1:], "--memory-of", name]
-    environment = os.environ | ALLOCATORS[allocator]
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return int(json.loads(done.stdout.splitlines()[-1]))
 
 
 def print_table(result: dict[str, Any], out: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.ablation.borrowed import most_frequent
 from benchmarks.ablation.cut_results import CHOICES, Cuts, Judged, read_all_cuts
 from benchmarks.ablation.results import (
+    METRIC,
     Difference,
     Found,
     Row,
@@ -38,7 +39,8 @@ from benchmarks.ablation.variants import (
     Variant,
 )
 from benchmarks.tasks import BenchmarkTask
-from prunelora.comparison.tables import NONE
+from prunelora.comparison.statistics import figure
+from prunelora.comparison.tables import NONE, quality_text
 from prunelora.report.reading import percent
 from prunelora.report.sections import Section
 from prunelora.report.tables import Table
@@ -221,20 +223,13 @@ def how_far(found: Found, frequent: Mapping[str, float]) -> Table:
     for name, variant in shown:
         own = list(found.all_of(variant))
         if own:
-            by_task = [[tested(row) for row in own if row.task == task] for task in TASKS]
-            mean = f"{statistics.fmean(map(statistics.fmean, by_task)):.1f}" if all(by_task) else NONE
+            of_task = [[row.cell.test["test"][METRIC] for row in own if row.task == task] for task in TASKS]
+            texts = [quality_text(METRIC, figure(some) if some else None) for some in of_task]
+            mean = f"{mean_over_tasks((row.task, tested(row)) for row in own):.1f}" if all(of_task) else NONE
             difference = found.against(replace(variant, against=YARDSTICK), tested)
             points = NONE if variant.name == YARDSTICK else _points(difference)
-            rows.append((name, *map(_spread, by_task), mean, points))
+            rows.append((name, *texts, mean, points))
     return Table(("MACs that stay", *TASKS, "mean", "against dense LoRA"), tuple(rows))
-
-
-def _spread(values: Sequence[float]) -> str:
-    """A mean with its standard deviation; of a single seed that it is one."""
-    if not values:
-        return NONE
-    spread = f"{_pm()} {statistics.stdev(values):.1f}" if len(values) > 1 else "(1 seed)"
-    return f"{statistics.fmean(values):.1f} {spread}"
 
 
 def _both(rows: Sequence[Row]) -> str:

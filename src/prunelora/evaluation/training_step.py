@@ -1,6 +1,5 @@
 """One step of training, to count its memory and time it: forward, backward, AdamW."""
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +8,8 @@ from peft import PeftModel
 from torch import nn
 
 from prunelora.evaluation.measurement import labels_for
-from prunelora.finetuning.recomputation import recomputing
 from prunelora.finetuning.settings import FineTuneSettings
+from prunelora.finetuning.training import recomputation_of
 from prunelora.models.device import on_device
 from prunelora.models.inputs import longest_input, random_inputs
 
@@ -32,7 +31,7 @@ def training_step(
     model.train()
 
     def step() -> None:
-        with recomputing() if settings.recomputes else contextlib.nullcontext():
+        with recomputation_of(settings):
             loss = model(**on_device(next(queue), model)).loss
         loss.backward()
         nn.utils.clip_grad_norm_(trained, settings.max_grad_norm or float("inf"))

@@ -160,8 +160,7 @@ def finetune(
     started = time.perf_counter()
     try:
         start = _Start.of(model, trainer) if settings.keep_start else None
-        recomputed = recomputing() if settings.recomputes else contextlib.nullcontext()
-        with dropout_of(model, settings.dropout), recomputed:
+        with dropout_of(model, settings.dropout), recomputation_of(settings):
             trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
     finally:
         if temporary:
@@ -272,6 +271,11 @@ def _arguments(
         remove_unused_columns=not (settings.distillation or images),
         **checkpointing,
     )
+
+
+def recomputation_of(settings: FineTuneSettings) -> contextlib.AbstractContextManager[Any]:
+    """What forward passes of a training run under."""
+    return recomputing() if settings.recomputes else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
