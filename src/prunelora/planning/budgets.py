@@ -82,9 +82,11 @@ def infeasible(budget: Budget, *, count: str = "encoder") -> PlanError:
             f"{_COUNTED[count]}. Use keep_params >= {nearest:g}, or count='encoder'."
         )
     if option == "speedup":
+        nearest = math.floor(100 / least) / 100
+        advice = f"Use a speedup below {nearest:g}." if nearest > 1 else "No cut makes it faster: choose another budget."
         return PlanError(
             f"{budget.option} cannot be met: without any head or neuron the model would be {1 / least:.2f} times as "
-            f"fast (the dense model takes {table.whole:.3g} ms). Use a speedup below {math.floor(100 / least) / 100:g}."
+            f"fast (the dense model takes {table.whole:.3g} ms). {advice}"
         )
     return PlanError(
         f"{budget.option} cannot be met: without any head or neuron the model takes {table.fixed:.3g} {table.unit}, "
