@@ -146,6 +146,12 @@ NOT_DOWN = "query,key,value,output,up"
 HALVES = {"finetune-1.batch_size": 16, "finetune-1.accumulation_steps": 2}
 LATE = {"finetune-1.epochs": 2.7, "finetune.epochs": 0.3, "finetune.keep_start": True, **HALVES}
 
+
+def _rows(count: int) -> dict[str, int]:
+    """How many training rows are looked at before the cut."""
+    return {"warmup.rows": count, "score.rows": count, "prune.repair_rows": count}
+
+
 # In the order of work: what decides the defaults first.
 GROUPS: dict[str, tuple[Variant, ...]] = {
     "references": (
@@ -255,6 +261,12 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         _of("tune-first", "repair-by-loss", "Should repair count tokens by how much the loss depends on them?",
             changes={"prune.repair_weights": "loss"}),
     ),
+    "rows": (
+        # They are asked for the time they save.
+        _of("cut-first", "rows-512", "Are 512 rows enough for warm-up, scores and repair?", changes=_rows(512),
+            may_win=False),
+        _of("cut-first", "rows-256", "And 256?", changes=_rows(256), may_win=False),
+    ),
     "rest": (
         _of("cut-first", "no-warmup", "Does a trained task head give better scores?", recipe="cut-first-no-warmup"),
         _of("cut-first", "rounds", "Is it better to cut in two rounds?", recipe="cut-first-rounds"),
@@ -274,6 +286,7 @@ TITLES = {
     "adapter": "The adapter",
     "splits": "Before and after the cut",
     "weights": "What repair is fitted to",
+    "rows": "How many rows are looked at before the cut",
     "rest": "Warm-up, rounds, distillation, every weight",
     "tight": f"At {TIGHT:g}, {LOWEST:g} and {LEAST:g} of the MACs",
 }

@@ -192,7 +192,7 @@ def test_more_worth_per_cost_in_heads_keeps_more_heads():
         ({"speedup": 2}, r"speedup=2 needs times of this device: pass latency=measure_latency_model"),
         ({"max_latency_ms": -1, "latency": milliseconds(SMALL)}, "expected milliseconds"),
         ({"speedup": 2, "latency": milliseconds(BERT_BASE)}, "was measured for another model"),
-        ({"speedup": 2, "latency": milliseconds(SMALL, fixed=2_000.0)}, "No cut makes it faster: choose another"),
+        ({"speedup": 2, "latency": milliseconds(SMALL, fixed=2_000.0)}, "No cut makes it faster: use another"),
         ({"keep_macs": 0.5, "balance": "even"}, "balance='even' is unknown. Use one of: cost, none"),
         ({"rank_by": "neurons"}, "rank_by='neurons' is unknown"),
     ],

@@ -83,7 +83,7 @@ def infeasible(budget: Budget, *, count: str = "encoder") -> PlanError:
         )
     if option == "speedup":
         nearest = math.floor(100 / least) / 100
-        advice = f"Use a speedup below {nearest:g}." if nearest > 1 else "No cut makes it faster: choose another budget."
+        advice = f"Use a speedup below {nearest:g}." if nearest > 1 else "No cut makes it faster: use another budget."
         return PlanError(
             f"{budget.option} cannot be met: without any head or neuron the model would be {1 / least:.2f} times as "
             f"fast (the dense model takes {table.whole:.3g} ms). {advice}"
