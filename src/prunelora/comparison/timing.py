@@ -4,7 +4,7 @@ Apart from the trainings, on identical batches, so that whatever else the machin
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,11 +134,13 @@ def time_methods(
     """
     settings = settings or TimingSettings()
     steps = _time_steps(cells, task, settings)
-    latencies = _time_forward(cells, task, settings)
+    first = next(iter(cells.values())).recipe
+    models: dict[str, nn.Module] = {name: load(cell.folder / "model").to(best_device()) for name, cell in cells.items()}
+    latencies = forward_times(models, pretrained(first, task), settings)
     return {
         name: MethodTiming(
             step=timing,
-            step_to_full=_share(timing, steps[reference]) if reference in steps else None,
+            step_to_full=share_of(timing, steps[reference]) if reference in steps else None,
             latencies=tuple(latencies[name]),
         )
         for name, timing in steps.items()
@@ -146,14 +148,7 @@ def time_methods(
 
 
 def _time_steps(cells: Mapping[str, Cell], task: TaskData, settings: TimingSettings) -> dict[str, Timing]:
-    first = next(iter(cells.values()))
-    batches = calibration_batches(
-        task,
-        load_processor(model_source(first.recipe.model), task),
-        rows=settings.step_batches * first.method.tuning.batch_size,
-        batch_size=first.method.tuning.batch_size,
-        max_length=first.recipe.task.max_length,
-    )
+    batches = step_batches(next(iter(cells.values())), task, settings)
     models: dict[str, nn.Module] = {}
     calls: dict[str, Callable[[], None]] = {}
     shares: dict[str, dict[str, float]] = {name: {} for name in cells}  # Of a method's epochs, by what is timed.
@@ -183,24 +178,50 @@ def _work_of_a_step(tuning: FineTuneStage, plan: Plan | None) -> str:
     return digest({"settings": settings, "plan": plan.id if plan is not None else None})
 
 
-def _time_forward(cells: Mapping[str, Cell], task: TaskData, settings: TimingSettings) -> dict[str, list[LatencyFacts]]:
-    first = next(iter(cells.values())).recipe
-    models: dict[str, nn.Module] = {name: load(cell.folder / "model").to(best_device()) for name, cell in cells.items()}
-    models[DENSE] = pretrained(first, task)
-    found: dict[str, list[LatencyFacts]] = {name: [] for name in cells}
-    for batch_size, tokens in sizes_for(models[DENSE], SIZES):
+def step_batches(cell: Cell, task: TaskData, settings: TimingSettings) -> Sequence[Mapping[str, Any]]:
+    """Batches of training rows to time steps on, of as many rows as a step of the cell has."""
+    rows = cell.method.tuning.batch_size
+    return calibration_batches(
+        task,
+        load_processor(model_source(cell.recipe.model), task),
+        rows=settings.step_batches * rows,
+        batch_size=rows,
+        max_length=cell.recipe.task.max_length,
+    )
+
+
+def forward_times(
+    models: Mapping[str, nn.Module],
+    dense: nn.Module,
+    settings: TimingSettings,
+    *,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+) -> dict[str, list[LatencyFacts]]:
+    """Time forward passes of models in turn with the dense one, on random tokens of every size.
+
+    Args:
+        models: By name, on the device of the dense one.
+        dense: What they are compared with; its longest input bounds the sizes.
+        settings: Rounds.
+        sizes: Rows and tokens.
+
+    Returns:
+        What was found at every size, by the models' names.
+    """
+    found: dict[str, list[LatencyFacts]] = {name: [] for name in models}
+    for batch_size, tokens in sizes_for(dense, sizes):
         generator = torch.Generator().manual_seed(0)
-        inputs = random_inputs(models[DENSE], batch_size=batch_size, tokens=tokens, generator=generator)
-        calls = {name: _forward(model.eval(), inputs) for name, model in models.items()}
+        inputs = random_inputs(dense, batch_size=batch_size, tokens=tokens, generator=generator)
+        calls = {name: _forward(model.eval(), inputs) for name, model in {**models, DENSE: dense}.items()}
         with torch.inference_mode():
             timings = interleaved(
                 calls,
                 warmup=settings.warmup,
                 repeats=settings.forward_rounds,
-                synchronise=synchronise(device_of(models[DENSE])),
+                synchronise=synchronise(device_of(dense)),
             )
-        for name in cells:
-            share = _share(timings[name], timings[DENSE])
+        for name in models:
+            share = share_of(timings[name], timings[DENSE])
             found[name].append(
                 LatencyFacts(batch_size=batch_size, tokens=tokens, milliseconds=timings[name].median_ms, to_dense=share)
             )
@@ -223,6 +244,7 @@ def _device_peak(model: nn.Module, batch: Mapping[str, Any], tuning: FineTuneSta
     return int(torch.cuda.max_memory_allocated(device))
 
 
-def _share(timing: Timing, reference: Timing) -> Share:
+def share_of(timing: Timing, reference: Timing) -> Share:
+    """Median and quartiles of the ratios to what was timed in turn with it."""
     found = ratio(timing, reference)
     return Share(median=found.median, q25=found.q25, q75=found.q75)
