@@ -112,7 +112,8 @@ def _sections(
             f"where it is above the way itself there, goes on to all tasks and seeds and to {TIGHT:g} of the MACs: "
             f"{names}. It was taken for being high on the screening, so a part of its lead there is luck, which the "
             "other seeds and tasks take out; where they take out all of it, the next one goes on. How to share out "
-            "the epochs, how fast to learn after the cut, and what repair is fitted to, is screened on all tasks. "
+            "the epochs, how fast to learn after the cut, what repair is fitted to, and what comes before an early "
+            "cut, is screened on all tasks. "
             f"Tune-first goes down to {LOWEST:g} of the MACs too, the packaged recipe to {LEAST:g}.",
             "The rows of full and lora are those of the GLUE benchmark, which trained them under the same settings.",
             "The packaged recipes: "

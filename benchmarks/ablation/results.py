@@ -28,7 +28,7 @@ from prunelora.storage import write_json
 METRIC = "accuracy"
 FINALISTS = 1  # Of each way to walk, beside the way itself.
 # Screened on all tasks: how long to learn before the cut, and which tokens matter, depends on the task.
-EVERY_TASK = ("splits", "weights")
+EVERY_TASK = ("splits", "weights", "start")
 
 
 class Facts(BaseModel):

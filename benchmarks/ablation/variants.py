@@ -130,7 +130,7 @@ def _of(walk: str, name: str, question: str, **options: Any) -> Variant:
         question,
         recipe=options.pop("recipe", walk),
         against=options.pop("against", walk),
-        rate_of=None if options.get("trials") else RATE_OF[walk],
+        rate_of=options.pop("rate_of", None if options.get("trials") else RATE_OF[walk]),
         **options,
     )
 
@@ -261,6 +261,14 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
         _of("tune-first", "repair-by-loss", "Should repair count tokens by how much the loss depends on them?",
             changes={"prune.repair_weights": "loss"}),
     ),
+    "start": (
+        _of("cut-first", "tuned", "Is it better to tune all of the dense model for a tenth of the epochs first?",
+            recipe="cut-first-tuned", rate_of="lora-all"),
+        _of("cut-first", "tuned-fifth", "And for a fifth of them?", recipe="cut-first-tuned",
+            changes={"finetune-1.epochs": 0.6, "finetune.epochs": 2.4}, against="cut-first-tuned", rate_of="lora-all"),
+        _of("cut-first", "tuned-512", "Are 512 rows enough for scores and repair then?", recipe="cut-first-tuned",
+            changes={"score.rows": 512, "prune.repair_rows": 512}, against="cut-first-tuned", rate_of="lora-all"),
+    ),
     "rows": (
         # They are asked for the time they save.
         _of("cut-first", "rows-512", "Are 512 rows enough for warm-up, scores and repair?", changes=_rows(512),
@@ -286,6 +294,7 @@ TITLES = {
     "adapter": "The adapter",
     "splits": "Before and after the cut",
     "weights": "What repair is fitted to",
+    "start": "Before an early cut",
     "rows": "How many rows are looked at before the cut",
     "rest": "Warm-up, rounds, distillation, every weight",
     "tight": f"At {TIGHT:g}, {LOWEST:g} and {LEAST:g} of the MACs",
