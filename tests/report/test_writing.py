@@ -8,8 +8,10 @@ from report.made_up_run import make_results
 
 from prunelora.report import writing
 from prunelora.report.figures import draw
+from prunelora.report.sections import Section
 from prunelora.report.summary import summarise
-from prunelora.report.writing import fence, write_report
+from prunelora.report.tables import Table
+from prunelora.report.writing import fence, page_as_markdown, write_report
 
 SECTIONS = [
     "Dense against pruned", "Which heads matter, and which were cut", "What stays in every layer", "LoRA ranks",
@@ -120,6 +122,12 @@ def test_names_are_shown_and_not_obeyed(tmp_path):
 def test_code_with_backticks_stays_within_its_fence():
     assert fence("plain") == "```"
     assert fence("a ```` b") == "`````"
+
+
+def test_code_stands_apart_from_the_table_before_it():
+    both = Section("Both", ("text",), table=Table(("a", "b"), (("1", "2"),)), code="command", language="sh")
+    page = writing.Page("title", "subtitle", (), (), (both,), "metrics.json")
+    assert "\n| 1 | 2 |\n\n```sh\ncommand\n```\n" in page_as_markdown(page)
 
 
 def test_the_same_run_gives_the_same_bytes(written, tmp_path):
