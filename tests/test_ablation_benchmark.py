@@ -204,7 +204,7 @@ def test_one_seed_of_everything_comes_before_the_next():
     splits = {
         "splits": [f"tune-first-{name}" for name in shared_out],
         "weights": ["tune-first-repair-by-loss"],
-        "start": [f"cut-first-{name}" for name in ("tuned", "tuned-fifth", "tuned-512")],
+        "start": [f"cut-first-{name}" for name in ("tuned", "tuned-quarter", "tuned-quarter-512")],
     }
     for place, more in (((1, "rte"), {}), ((1, "sst2"), {}), ((0, "rte"), splits)):
         found = {group: [one.name for one in some] for seed, group, task, some in order if (seed, task) == place}

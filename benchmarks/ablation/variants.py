@@ -145,6 +145,7 @@ NOT_DOWN = "query,key,value,output,up"
 # The same gradients from half of the rows at a time: what is tuned dense for so long has to fit the cut model's memory.
 HALVES = {"finetune-1.batch_size": 16, "finetune-1.accumulation_steps": 2}
 LATE = {"finetune-1.epochs": 2.7, "finetune.epochs": 0.3, "finetune.keep_start": True, **HALVES}
+QUARTER = {"finetune-1.epochs": 0.75, "finetune.epochs": 2.25}
 
 
 def _rows(count: int) -> dict[str, int]:
@@ -264,10 +265,11 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
     "start": (
         _of("cut-first", "tuned", "Is it better to tune all of the dense model for a tenth of the epochs first?",
             recipe="cut-first-tuned", rate_of="lora-all"),
-        _of("cut-first", "tuned-fifth", "And for a fifth of them?", recipe="cut-first-tuned",
-            changes={"finetune-1.epochs": 0.6, "finetune.epochs": 2.4}, against="cut-first-tuned", rate_of="lora-all"),
-        _of("cut-first", "tuned-512", "Are 512 rows enough for scores and repair then?", recipe="cut-first-tuned",
-            changes={"score.rows": 512, "prune.repair_rows": 512}, against="cut-first-tuned", rate_of="lora-all"),
+        _of("cut-first", "tuned-quarter", "And for a quarter of them?", recipe="cut-first-tuned",
+            changes=QUARTER, against="cut-first-tuned", rate_of="lora-all"),
+        _of("cut-first", "tuned-quarter-512", "Are 512 rows enough for scores and repair then?",
+            recipe="cut-first-tuned", changes={**QUARTER, "score.rows": 512, "prune.repair_rows": 512},
+            against="cut-first-tuned-quarter", rate_of="lora-all"),
     ),
     "rows": (
         # They are asked for the time they save.
