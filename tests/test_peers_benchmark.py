@@ -281,11 +281,11 @@ def test_the_page_is_made_from_the_results_alone_and_says_what_is_missing(finish
     benchmark = Benchmark(**(vars(finished) | {"results": tmp_path / "results", "runs": tmp_path / "nothing"}))
     text = page.write_page(benchmark, seeds=(0, 1), notes={"reviews": "made-up rows"}).read_text(encoding="utf-8")
     text = text.replace("\\", "")
-    assert "5 of 20 trainings" in text
-    assert "15 of 20 trainings are missing: 15 of reviews" in text.replace("\n", " ")
+    assert "5 of 22 trainings" in text
+    assert "17 of 22 trainings are missing: 17 of reviews" in text.replace("\n", " ")
     assert text.count("| random-cut-first | missing |") == 3  # quality, costs, and the task's own table
     assert "--methods torch-pruning-cut-first --seeds 0,1  # missing: seed 1" in text
-    assert "reviews: 5 of 10 methods were timed" in text.lower()
+    assert "reviews: 5 of 11 methods were timed" in text.lower()
     assert "RuntimeError" in text
     assert "made-up rows" in text
 
@@ -309,7 +309,7 @@ def test_times_of_other_models_are_not_shown(finished, tmp_path):
 
 def test_a_page_of_nothing_says_that_all_is_missing(tmp_path):
     found = page.page_of(page.read(small_benchmark(tmp_path, "minilm"), seeds=(0,), notes={}))
-    assert any("10 of 10 trainings are missing" in line for line in found.warnings)
+    assert any("11 of 11 trainings are missing" in line for line in found.warnings)
 
 
 # The command ----------------------------------------------------------------------------------------------------------

@@ -29,14 +29,21 @@ def test_stages_can_be_repeated_and_the_last_has_the_plain_name():
     ]  # fmt: skip
 
 
-def test_two_ways_to_walk_are_packaged_and_the_default_tunes_first():
+def test_the_ways_to_walk_are_packaged_and_the_default_tunes_first():
     assert Recipe().names[:7] == ["finetune-1", "merge-1", "score", "plan", "prune", "finetune", "merge"]
     paper = load_recipe("cut-first").names
     assert paper[:6] == ["warmup", "score", "plan", "prune", "finetune", "merge"]
     assert Recipe().names[7:] == paper[6:]
-    before, after = (stages_of(Recipe())[name] for name in ("finetune-1", "finetune"))
-    # The same rows an update, whatever a step holds.
-    assert before.batch_size * before.accumulation_steps == after.batch_size * after.accumulation_steps
+    early = load_recipe("cut-early")
+    assert early.names == Recipe().names
+    for recipe in (Recipe(), early):
+        before, after = (stages_of(recipe)[name] for name in ("finetune-1", "finetune"))
+        # The same rows an update, whatever a step holds.
+        assert before.batch_size * before.accumulation_steps == after.batch_size * after.accumulation_steps
+    assert [early.tunings[early.main_tuning], Recipe().tunings[Recipe().main_tuning]] == [
+        stages_of(early)["finetune"],
+        stages_of(Recipe())["finetune-1"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +201,7 @@ def test_packaged_recipes_can_be_run_by_their_names(name):
 def test_the_default_recipe_is_a_packaged_one():
     assert Recipe().stages == load_recipe("tune-first").stages
     with pytest.raises(
-        RecipeError, match=r"tune-last: no file, and no packaged recipe. The packaged ones are: cut-first"
+        RecipeError, match=r"tune-last: no file, and no packaged recipe. The packaged ones are: cut-early, cut-first"
     ):
         load_recipe("tune-last")
 

@@ -118,7 +118,11 @@ def base_recipe(task: str, folder: Path) -> Recipe:
 
 WALKS = ("cut-first", "tune-first")
 # The variants that came to be the packaged recipes, by their names.
-PACKAGED = {"cut-first": "cut-first", "tune-first": "tune-first-split-late-gentle"}
+PACKAGED = {
+    "cut-first": "cut-first",
+    "cut-early": "cut-first-tuned-quarter-512",
+    "tune-first": "tune-first-split-late-gentle",
+}
 # Whose learning rate the variants of a way to walk take: what begins by tuning the dense model takes the dense one's.
 RATE_OF = {"cut-first": "cut-first", "tune-first": "lora-all"}
 

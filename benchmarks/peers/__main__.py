@@ -97,12 +97,12 @@ def chosen_rates() -> dict[tuple[str, str], float]:
     """Learning rates that the ablation has chosen on validation rows, by task and packaged recipe."""
     from benchmarks.ablation.__main__ import RESULTS as ABLATED
     from benchmarks.ablation.results import read_all
-    from benchmarks.ablation.variants import VARIANTS
+    from benchmarks.ablation.variants import PACKAGED, VARIANTS
     from benchmarks.peers.contenders import LORA
 
     found, rates = read_all(ABLATED), {}
-    for recipe in ("full", LORA, "cut-first", "tune-first"):
-        variant = VARIANTS["lora-all" if recipe == LORA else recipe]
+    for recipe, name in {"full": "full", LORA: "lora-all", **PACKAGED}.items():
+        variant = VARIANTS[name]
         for task in FOUR:
             factor = found.factor(variant, task)
             if factor is not None:

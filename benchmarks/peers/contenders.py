@@ -84,5 +84,6 @@ CONTENDERS = {
             cut_by=None,
         ),
         *_walks(),
+        Contender("cut-early", "cut-early, as it comes with prunelora: between the two", "cut-early"),
     )
 }
