@@ -2,8 +2,8 @@
 
 Stages can be ordered and repeated freely, within reason: `check` says what a stage needs before it. Recipes that come
 with the package lie in `recipes/`. The default, tune-first, tunes the dense model, cuts what the tuned model does not
-need, and tunes again; cut-early does so after a quarter of the epochs; cut-first has the paper's order: warm up the task
-head, score, plan, prune, fine-tune, merge. All then export, measure and report.
+need, and tunes again; cut-early does so after a quarter of the epochs; cut-first has the paper's order: warm up the
+task head, score, plan, prune, fine-tune, merge. All then export, measure and report.
 """
 
 import hashlib
