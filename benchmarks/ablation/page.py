@@ -195,7 +195,10 @@ def _sections(
 
 
 def _by_task(found: Found, best: Sequence[Variant]) -> Table:
-    shown = [*GROUPS["references"], *GROUPS["bases"], *best, *_shown(found, "tight", best)]
+    others = dict.fromkeys([*PACKAGED.values(), *(variant.name for variant in best)])
+    bases = [*GROUPS["references"], *GROUPS["bases"]]
+    more = [VARIANTS[name] for name in others if VARIANTS[name] not in bases]
+    shown = [*bases, *more, *_shown(found, "tight", best)]
     rows = []
     for variant in shown:
         of_task = {task: [row for row in found.all_of(variant) if row.task == task] for task in TASKS}

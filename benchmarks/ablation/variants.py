@@ -120,7 +120,7 @@ WALKS = ("cut-first", "tune-first")
 # The variants that came to be the packaged recipes, by their names.
 PACKAGED = {
     "cut-first": "cut-first",
-    "cut-early": "cut-first-tuned-quarter-512",
+    "cut-early": "cut-first-early",
     "tune-first": "tune-first-split-late-gentle",
 }
 # Whose learning rate the variants of a way to walk take: what begins by tuning the dense model takes the dense one's.
@@ -149,7 +149,6 @@ NOT_DOWN = "query,key,value,output,up"
 # The same gradients from half of the rows at a time: what is tuned dense for so long has to fit the cut model's memory.
 HALVES = {"finetune-1.batch_size": 16, "finetune-1.accumulation_steps": 2}
 LATE = {"finetune-1.epochs": 2.7, "finetune.epochs": 0.3, "finetune.keep_start": True, **HALVES}
-QUARTER = {"finetune-1.epochs": 0.75, "finetune.epochs": 2.25}
 
 
 def _rows(count: int) -> dict[str, int]:
@@ -269,11 +268,8 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
     "start": (
         _of("cut-first", "tuned", "Is it better to tune all of the dense model for a tenth of the epochs first?",
             recipe="cut-first-tuned", rate_of="lora-all"),
-        _of("cut-first", "tuned-quarter", "And for a quarter of them?", recipe="cut-first-tuned",
-            changes=QUARTER, against="cut-first-tuned", rate_of="lora-all"),
-        _of("cut-first", "tuned-quarter-512", "Are 512 rows enough for scores and repair then?",
-            recipe="cut-first-tuned", changes={**QUARTER, "score.rows": 512, "prune.repair_rows": 512},
-            against="cut-first-tuned-quarter", rate_of="lora-all"),
+        _of("cut-first", "early", "And for a quarter of them, with half as many rows for scores and repair?",
+            recipe="cut-first-early", rate_of="lora-all"),
     ),
     "rows": (
         # They are asked for the time they save.
