@@ -572,15 +572,16 @@ def test_how_far_down_it_holds_is_of_the_packaged_recipe_on_the_reported_rows(tm
     rows = [one for task in ("rte", "mrpc") for one in all_trials("lora-all", task, test=0.80)]
     rows += [made_up("lora-all", "rte", 1, test=0.78), made_up(name, "mrpc", test=0.79)]
     rows += [made_up(name, "rte", seed, test=0.82) for seed in (0, 1)]
-    rows += [made_up(f"{name}@0.2", "rte", test=0.76)]
+    rows += [made_up(f"{name}@0.2", "rte", test=0.76), made_up(PACKAGED["cut-early"], "mrpc", test=0.75)]
     found = save(tmp_path, rows)
     table = page.how_far(found, {"rte": 52.7})  # Not of all tasks: no row of it.
     shown = {budget: cells for budget, *cells in table.rows}
-    assert list(shown) == ["all, LoRA", "0.5", "0.2"]
+    assert list(shown) == ["all, LoRA", "0.5, cut-early", "0.5", "0.2"]
     none, pm, minus = "\N{EN DASH}", "\N{PLUS-MINUS SIGN}", "\N{MINUS SIGN}"
     assert shown["all, LoRA"] == [none, "80.0 (1 seed)", none, f"79.0 {pm} 1.4", none, none]
     # +2 and +4 on one task, -1 on the other: mean +1.
     assert shown["0.5"] == [none, "79.0 (1 seed)", none, f"82.0 {pm} 0.0", none, f"+1.00 {pm} 1.45"]
+    assert shown["0.5, cut-early"] == [none, "75.0 (1 seed)", none, none, none, f"{minus}5.00"]
     assert shown["0.2"] == [none, none, none, "76.0 (1 seed)", none, f"{minus}4.00"]
     rates = {"sst2": 50.0, "mrpc": 68.0, "qnli": 50.0, "rte": 52.0}
     assert page.how_far(found, rates).rows[0] == ("most frequent class", "50.0", "68.0", "50.0", "52.0", "55.0", none)

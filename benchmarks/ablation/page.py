@@ -129,10 +129,10 @@ def _sections(
     yield Section(
         "How far down it holds",
         (
-            "The packaged tune-first by the share of the MACs that stays, beside the dense model. Accuracy on the "
-            f"reported rows, in per cent, mean {_pm()} standard deviation over seeds. The last column: the mean "
-            f"difference to LoRA on every linear layer of the dense model ({YARDSTICK}), paired by task and seed, "
-            f"{_pm()} its standard error.",
+            "The packaged tune-first by the share of the MACs that stays, beside the dense model and the packaged "
+            f"cut-early. Accuracy on the reported rows, in per cent, mean {_pm()} standard deviation over seeds. The "
+            f"last column: the mean difference to LoRA on every linear layer of the dense model ({YARDSTICK}), paired "
+            f"by task and seed, {_pm()} its standard error.",
         ),
         table=how_far(found, frequent),
     )
@@ -212,11 +212,12 @@ def _by_task(found: Found, best: Sequence[Variant]) -> Table:
 
 
 def how_far(found: Found, frequent: Mapping[str, float]) -> Table:
-    """The dense model and the packaged tune-first at every budget, on the reported rows."""
-    packaged = VARIANTS[PACKAGED["tune-first"]]
+    """The dense model, cut-early, and tune-first at every budget, on the reported rows."""
+    packaged, early = (VARIANTS[PACKAGED[name]] for name in ("tune-first", "cut-early"))
     shown = [
         ("all, full fine-tuning", VARIANTS["full"]),
         ("all, LoRA", VARIANTS[YARDSTICK]),
+        (f"{early.keep_macs:g}, cut-early", early),
         (f"{packaged.keep_macs:g}", packaged),
         *((f"{budget:g}", EVERYTHING[f"{packaged.name}@{budget:g}"]) for budget in BUDGETS),
     ]
