@@ -2,12 +2,13 @@
 
 import json
 import shlex
+import subprocess
 
 import pytest
 
 from prunelora.comparison.budgets import load_methods_at
 from prunelora.comparison.cells import cell_of
-from prunelora.comparison.commands import command_of
+from prunelora.comparison.commands import command_of, in_lines
 from prunelora.comparison.methods import LEFT_OUT
 from prunelora.data.settings import DataSettings
 from prunelora.recipe import Recipe, packaged_recipes
@@ -145,3 +146,14 @@ def test_a_model_with_code_of_its_own_is_still_trusted(tmp_path):
     base = Recipe(model="m", task=OWN, trust_remote_code=True)
     (method,) = load_methods_at((), ["lora"], base=base)
     assert " --trust-remote-code " in command_of(cell_of(method, 0.001, 0, out=tmp_path))
+
+
+def test_a_shell_reads_a_command_on_several_lines_alike():
+    words = ["prunelora", "run", "--recipe", "my own.yaml", "--set", "plan.targets=query,value", "--note", "a --b 'c'"]
+    words += ["--out", "x" * 80, "--data", "$HOME", "--flag"]
+    text = in_lines(shlex.join(words))
+    assert len(text.splitlines()) > 2
+    assert max(len(line) for line in text.splitlines() if "x" * 80 not in line) <= 72 + len("     \\")
+    printed = subprocess.run(["sh", "-c", f"printf '%s\\n' {text}"], capture_output=True, text=True, check=True)
+    assert printed.stdout.splitlines() == words
+    assert in_lines("prunelora run") == "prunelora run"

@@ -7,6 +7,7 @@ import pytest
 from comparison.made_up_comparison import MAJORITY, make_comparison
 from comparison.made_up_tradeoff import BASES, BUDGETS, make_tradeoff
 
+from prunelora.comparison.commands import in_lines
 from prunelora.comparison.figures import draw_comparison, quality_figure
 from prunelora.comparison.page import commands, comparison_page, tables, to_markdown, write_comparison
 from prunelora.comparison.results import load_comparison
@@ -102,12 +103,13 @@ def test_every_point_has_its_command_as_it_stands_in_every_report(tmp_path):
     results = make_tradeoff()
     write_comparison(results, tmp_path)
     html, markdown = ((tmp_path / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+    printed = "\n".join(commands(results))
     for method in results.methods:
-        assert f"\n{method.command}\n" in f"\n{markdown}\n"
-        assert method.command in html
-        assert method.command in commands(results)
+        assert f"\n{in_lines(method.command)}\n" in markdown
+        assert in_lines(method.command) in html
+        assert f"\n{in_lines(method.command)}\n" in f"{printed}\n"
     assert html.count("<svg") == 3
-    assert len(commands(results)) == 2 * len(results.methods)
+    assert printed.count("# ") == printed.count("prunelora run") == len(results.methods)
 
 
 def test_a_single_budget_has_its_commands_too():

@@ -17,6 +17,9 @@ _ALWAYS = ("keep_macs", "epochs", "learning_rate")
 # Those that are written where they are not what the recipe says; every other setting goes through --set.
 _WHERE_OTHER = ("keep_heads", "keep_ffn", "rows", "batch_size", "patience")
 
+# Most characters of a line of a command, but for one option that is longer.
+_LINE = 72
+
 
 def command_of(cell: Cell) -> str:
     """What to type for the model of a cell, from the folder in which the comparison was started.
@@ -31,6 +34,23 @@ def command_of(cell: Cell) -> str:
         words = None
     words = words or ["--recipe", (cell.folder / RECIPE).as_posix()]
     return shlex.join(["prunelora", "run", *words, "--out", out])
+
+
+def in_lines(command: str) -> str:
+    """The same command on lines that fit a page; a shell reads it alike."""
+    pieces: list[str] = []  # An option and what it is given stay together.
+    for word in shlex.split(command):
+        if not pieces or word.startswith("--"):
+            pieces.append(shlex.quote(word))
+        else:
+            pieces[-1] += f" {shlex.quote(word)}"
+    lines = pieces[:1]
+    for piece in pieces[1:]:
+        if len(lines[-1]) + len(piece) >= _LINE:
+            lines.append(piece)
+        else:
+            lines[-1] += f" {piece}"
+    return " \\\n    ".join(lines)
 
 
 def _words(wanted: Recipe, start: Recipe, source: str) -> list[str] | None:

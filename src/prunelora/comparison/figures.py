@@ -242,7 +242,7 @@ def _break(axes: Axes, below: Axes, level: float) -> None:
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="x", bottom=False)
     below.set_ylim(level - 1, level + 1)
-    below.set_yticks([level])
+    below.set_yticks([])  # The line says its own value.
     slanted: dict[str, Any] = {
         "marker": [(-1, -0.6), (1, 0.6)], "markersize": 7, "linestyle": "none", "color": "#666666", "clip_on": False,
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from prunelora.comparison.commands import in_lines
 from prunelora.comparison.results import ComparisonResults, MethodFacts, PairFacts
 from prunelora.comparison.tables import (
     NONE,
@@ -114,8 +115,8 @@ def commands_text(results: ComparisonResults) -> str | None:
         timed = latency_at(method, size)
         if size is not None and timed is not None:
             said.append(f"{share_text(timed.to_dense.median)} of the dense model's time at {size_text(size)}")
-        parts.append(f"# {', '.join([method.name, *said])}\n{method.command}")
-    return "\n".join(parts) or None
+        parts.append(f"# {', '.join([method.name, *said])}\n{in_lines(method.command)}")
+    return "\n\n".join(parts) or None
 
 
 def how_far_down(results: ComparisonResults) -> list[str]:
