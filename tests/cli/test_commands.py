@@ -19,6 +19,7 @@ from prunelora.models.families import FAMILIES
 from prunelora.models.family import PROJECTIONS
 from prunelora.models.loading import load_pretrained
 from prunelora.planning.plan import Plan
+from prunelora.recipe import load_recipe
 
 SMALL = ["--epochs", "1.5", "--rows", "32", "--learning-rate", "5e-3"]
 
@@ -185,6 +186,23 @@ def test_check_measures_only_what_it_is_let(prunelora, inputs, latency_asked):
     assert found["latency"]["left"] <= found["latency"]["dense"] / 1.1
     assert (found["latency_settings"]["tokens"], found["latency_settings"]["batch_size"]) == (32, 2)
     assert found["training"] is None
+
+
+def test_check_asks_of_the_recipe_that_is_named(prunelora, inputs, tmp_path):
+    recipe = load_recipe("cut-early").with_settings({"plan.keep_macs": 0.3})
+    recipe.save(tmp_path / "mine.yaml")
+    quick = "check", "--model", inputs[1], "--no-latency", "--no-training", "--json"
+    _, out, _ = prunelora(*quick, "--recipe", str(tmp_path / "mine.yaml"))
+    assert json.loads(out)["budget"] == {"keep_macs": 0.3}
+    _, out, _ = prunelora(*quick, "--recipe", str(tmp_path / "mine.yaml"), "--keep-params", "0.6")
+    assert json.loads(out)["budget"] == {"keep_params": 0.6}
+    # Nothing is trained before the cut.
+    quickly = "check", "--model", inputs[1], "--no-latency", "--tokens", "32", "--json"
+    _, out, _ = prunelora(*quickly, "--recipe", "cut-first")
+    assert json.loads(out)["training"]["before_the_cut"] is None
+    code, _, err = prunelora(*quick, "--recipe", "lora")
+    assert code != 0
+    assert "lora: has no stage plan" in err
 
 
 def test_families_lists_the_table(prunelora):

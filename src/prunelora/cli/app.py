@@ -29,7 +29,12 @@ RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="Run folder. Made if --model and --data (or --task) start a run in it.")
 ]
 RecipeFile = Annotated[
-    Path | None, typer.Option("--recipe", help="Recipe file (YAML) with the stages and their settings.")
+    Path | None,
+    typer.Option(
+        "--recipe",
+        help="Recipe file (YAML) with the stages and their settings, or a packaged one: tune-first, cut-early, "
+        "cut-first.",
+    ),
 ]
 RecipeOptions = (Recipe, ("model", "seed", "trust_remote_code"))
 
@@ -214,6 +219,7 @@ def check(
         str, typer.Option(help="Model: a folder, a hub name, or minilm. Only its configuration is read.")
     ] = "minilm",
     data: Annotated[str | None, typer.Option(help="Task data: its rows and lengths, and the time of an epoch.")] = None,
+    recipe: RecipeFile = None,
     latency: Annotated[
         bool,
         typer.Option(
@@ -246,10 +252,12 @@ def check(
     from prunelora.stages import latency_settings
 
     source = {name: settings.pop(name) for name in ("task", "data_dir", "task_type") if name in settings}
-    # What is not asked for is as `run` does it by default.
-    recipe = Recipe()
-    planning = next(stage for stage in reversed(recipe.stages) if isinstance(stage, PlanStage))
-    usual = planning.model_dump(exclude=set(BUDGETS))
+    # What is not asked for is as `run` does it.
+    chosen = Recipe() if recipe is None else load_recipe(recipe)
+    planning = next((stage for stage in reversed(chosen.stages) if isinstance(stage, PlanStage)), None)
+    if planning is None or not chosen.tunings:
+        raise RecipeError(f"{recipe}: has no stage plan or none of fine-tuning, so there is no cut to look at.")
+    usual = planning.model_dump(exclude=set(BUDGETS) if settings.keys() & set(BUDGETS) else None)
     try:
         plan = PlanStage.model_validate(usual | settings)
     except ValidationError as error:
@@ -257,7 +265,7 @@ def check(
         option = f"--{first['loc'][0]}".replace("_", "-")
         raise RecipeError(f"{option} {first['input']}: {first['msg']}.") from error
     adapted = {"lora_targets": plan.targets, "lora_rank": plan.rank_high}
-    tunings = [stage.model_copy(update=adapted) for stage in recipe.tunings.values()]
+    tunings = [stage.model_copy(update=adapted) for stage in chosen.tunings.values()]
     *before, last = [Training(one, partial(ready_to_train, settings=one, seed=0)) for one in tunings]
     usual_training = dataclasses.replace(last, before=before[0] if before else None)
     known = inspect.signature(make_plan).parameters
