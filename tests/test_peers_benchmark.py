@@ -15,7 +15,7 @@ from benchmarks.peers import __main__ as runner
 from benchmarks.peers import page
 from benchmarks.peers.benchmark import Benchmark
 from benchmarks.peers.contenders import CONTENDERS, RANKINGS, TORCH_PRUNING
-from benchmarks.peers.facts import cell_file
+from benchmarks.peers.facts import cell_file, timing_file
 from benchmarks.peers.present import have_cell
 from benchmarks.peers.walks import as_recipe
 from prunelora.comparison.timing import TimingSettings
@@ -305,6 +305,20 @@ def test_times_of_other_models_are_not_shown(finished, tmp_path):
     assert "reviews" in page.read(benchmark, seeds=(0,), notes={}).timings
     cell_file(benchmark.results, "reviews", "lora", 0).unlink()
     assert not page.read(benchmark, seeds=(0,), notes={}).timings
+
+
+def test_what_came_since_the_timing_is_timed_anew_where_the_trainings_are(finished, tmp_path, capsys):
+    shutil.copytree(finished.results, tmp_path / "results")
+    elsewhere = Benchmark(**(vars(finished) | {"results": tmp_path / "results", "runs": tmp_path / "nothing"}))
+    path = timing_file(elsewhere.results, "reviews")
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    for content in (earlier["models"], earlier["contenders"]):
+        del content["cut-first"]
+    path.write_text(json.dumps(earlier), encoding="utf-8")
+    assert "reviews" in page.read(elsewhere, seeds=(0,), notes={}).timings
+    runner.run(elsewhere, asked("lora", more=["--timing"]))
+    assert "not timed, as trainings are not here: lora, cut-first, torch-pruning-cut-first" in capsys.readouterr().out
+    assert json.loads(path.read_text(encoding="utf-8")) == earlier
 
 
 def test_a_page_of_nothing_says_that_all_is_missing(tmp_path):

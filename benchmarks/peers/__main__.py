@@ -112,7 +112,7 @@ def chosen_rates() -> dict[tuple[str, str], float]:
 
 def run(benchmark: "Benchmark", arguments: argparse.Namespace) -> None:
     """Do what is missing of what was asked for."""
-    from benchmarks.peers.cells import run_contender
+    from benchmarks.peers.cells import is_here, run_contender
     from benchmarks.peers.contenders import CONTENDERS
     from benchmarks.peers.head_counts import run_head_counts
     from benchmarks.peers.present import have_cell, have_head_counts, have_timing, models_of
@@ -137,10 +137,16 @@ def run(benchmark: "Benchmark", arguments: argparse.Namespace) -> None:
     for task in arguments.tasks:
         seed = arguments.seeds[0]
         there = models_of(benchmark, task, seed)
+        timed = have_timing(benchmark, task, seed)
         complete = len(there) == len(CONTENDERS)
-        if there and (complete or arguments.timing) and have_timing(benchmark, task, seed) is None:
-            print(f"{task}: timing {len(there)} methods in turn ...", flush=True)
-            time_contenders(benchmark, task, seed, tasks[task])
+        if not there or not (complete or arguments.timing) or (timed is not None and timed.models == there):
+            continue
+        gone = [one for one in there if not is_here(benchmark.cell(task, CONTENDERS[one], seed), CONTENDERS[one])]
+        if gone:
+            print(f"{task}: not timed, as trainings are not here: {', '.join(gone)}", flush=True)
+            continue
+        print(f"{task}: timing {len(there)} methods in turn ...", flush=True)
+        time_contenders(benchmark, task, seed, tasks[task])
 
 
 def schedule(tasks: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[int, str, str]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.peers.benchmark import Benchmark
 from benchmarks.peers.contenders import TORCH_PRUNING, Contender
-from benchmarks.peers.driver import load_walked, rows_of, walk
+from benchmarks.peers.driver import WEIGHTS, load_walked, rows_of, walk
 from benchmarks.peers.facts import PeerCell, cell_file, save_facts
 from benchmarks.peers.saving import try_saving
 from benchmarks.peers.walks import CUT_STAGES, adapter_plan
@@ -68,6 +68,11 @@ def run_contender(
     )
     save_facts(found, cell_file(benchmark.results, name, contender.name, seed))
     return found
+
+
+def is_here(cell: Cell, contender: Contender) -> bool:
+    """Whether the trained model of a finished cell lies where it was trained; results may come from elsewhere."""
+    return (cell.folder / (WEIGHTS if contender.cut_by == TORCH_PRUNING else "model")).exists()
 
 
 def load_plain(cell: Cell, contender: Contender, task: TaskData) -> Any:
