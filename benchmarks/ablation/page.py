@@ -106,8 +106,8 @@ def _sections(
             "Of twenty variants that change nothing, one or two come out more than two standard errors away; with few "
             "pairs more do.",
             "References and cut-first try two learning rates on the first seed of each task; a variant takes the "
-            "multiple that was chosen for its way to walk, so that one thing is changed. Tune-first takes that of "
-            "lora-all: it begins as lora-all does.",
+            "multiple that was chosen for its way to walk, so that one thing is changed. Tune-first, and "
+            "what else tunes the dense model before the cut, takes that of lora-all: it begins as lora-all does.",
             f"The first seed of {' and '.join(SCREENING_TASKS)} screens all variants. The best of each way to walk, "
             f"where it is above the way itself there, goes on to all tasks and seeds and to {TIGHT:g} of the MACs: "
             f"{names}. It was taken for being high on the screening, so a part of its lead there is luck, which the "
