@@ -193,18 +193,22 @@ def test_one_seed_of_everything_comes_before_the_next():
     assert [seed for seed, *_ in order] == sorted(seed for seed, *_ in order)
     assert [group for seed, group, task, _ in order if (seed, task) == (0, "sst2")] == list(runner.ALL_GROUPS)
     assert list(runner.ALL_GROUPS)[:3] == ["references", "bases", "repair"]
+    early, gentle = PACKAGED["cut-early"], PACKAGED["tune-first"]
     later = {
         "references": ["full", "lora", "lora-all"],
         "bases": ["cut-first", "tune-first"],
         "scores": ["cut-first-fisher"],
-        "tight": ["cut-first@0.35", "tune-first@0.35", "cut-first-fisher@0.35", "tune-first@0.2"],
+        "tight": ["cut-first-fisher@0.35", f"{early}@0.35", f"{gentle}@0.35", f"{gentle}@0.2", f"{gentle}@0.1"],
     }
+    # Only the first seed shows the ways themselves at the smaller budgets.
+    ways = {"tight": [f"{way}@0.35" for way in WALKS] + later["tight"][:3] + ["tune-first@0.2"] + later["tight"][3:]}
     late = ("keep-start", "split-late", "split-late-gentle")
     shared_out = ("split-quarter", "split-even", *late, "half-rate", "one-schedule")
     splits = {
         "splits": [f"tune-first-{name}" for name in shared_out],
         "weights": ["tune-first-repair-by-loss"],
         "start": [f"cut-first-{name}" for name in ("tuned", "early")],
+        **ways,
     }
     for place, more in (((1, "rte"), {}), ((1, "sst2"), {}), ((0, "rte"), splits)):
         found = {group: [one.name for one in some] for seed, group, task, some in order if (seed, task) == place}
@@ -404,7 +408,13 @@ def test_cuts_are_on_the_page(cuts, two_tasks, monkeypatch):
 
 @pytest.fixture
 def places(tmp_path):
-    return Places(data=tmp_path / "glue", runs=tmp_path / "runs", results=tmp_path / "results", glue=tmp_path / "g")
+    return Places(
+        data=tmp_path / "glue",
+        runs=tmp_path / "runs",
+        results=tmp_path / "results",
+        glue=tmp_path / "g",
+        peers=tmp_path / "peers",
+    )
 
 
 class FakeComparison:
@@ -440,10 +450,10 @@ def test_trials_come_first_and_what_is_there_is_not_trained_again(places, monkey
         run_group(places, "rte", "repair", repair, 0, print)
         run_group(places, "rte", "bases", bases, 1, print)
     assert fake.calls == [
-        (["cut-first"], (0,), {"cut-first": (2e-3, 1e-3)}, []),
-        (["tune-first"], (0,), {"tune-first": (2e-3,)}, []),
-        ([one.name for one in repair], (0,), {one.name: (2e-3,) for one in repair}, ["bases"]),
-        (["cut-first", "tune-first"], (1,), dict.fromkeys(WALKS, (2e-3,)), ["repair"]),
+        (["cut-first"], (0,), {"cut-first": (2e-3, 1e-3)}, ["rte"]),
+        (["tune-first"], (0,), {"tune-first": (2e-3,)}, ["rte"]),
+        ([one.name for one in repair], (0,), {one.name: (2e-3,) for one in repair}, ["bases", "rte"]),
+        (["cut-first", "tune-first"], (1,), dict.fromkeys(WALKS, (2e-3,)), ["repair", "rte"]),
     ]
 
 
@@ -452,7 +462,7 @@ def test_a_variant_takes_the_multiple_that_was_chosen_for_its_way_to_walk(places
     fake = FakeComparison(monkeypatch)
     told = []
     run_group(places, "rte", "repair", list(GROUPS["repair"]), 2, told.append)
-    assert fake.calls == [(["tune-first-no-repair"], (2,), {"tune-first-no-repair": (1e-3,)}, [])]
+    assert fake.calls == [(["tune-first-no-repair"], (2,), {"tune-first-no-repair": (1e-3,)}, ["rte"])]
     assert told == ["cut-first-no-repair: left out, no learning rate was chosen for cut-first"]
     text = (places.runs / "recipes" / "rte" / "tune-first-no-repair.yaml").read_text()
     assert text.startswith("# Does repair help where the last third of the tuning follows?\n")
@@ -658,7 +668,11 @@ def test_a_complete_screening_names_who_goes_on(tmp_path):
     assert table_of(text, "Scores and what is kept")["tune-first-random"][-1] == ""
     tight = table_of(text, TITLES["tight"])
     assert "tune-first-fisher@0.35" in tight
-    assert len(tight) == 2 + 3 + 2 * found_in.FINALISTS  # Headings and rule, bases, the lowest budget, the best.
+    packaged = {f"{PACKAGED['cut-early']}@0.35", *(f"{PACKAGED['tune-first']}@{budget:g}" for budget in BUDGETS)}
+    ways = {*(f"{way}@0.35" for way in WALKS), "tune-first@0.2"}
+    best = {f"{one.name}@0.35" for one in finalists(found)}
+    assert {name.replace("\N{MINUS SIGN}", "-") for name in tight} > packaged | ways | best
+    assert len(tight) == 2 + len(packaged) + len(ways) + len(best)  # Headings and rule.
 
 
 def test_what_was_trained_stays_on_the_page_when_others_are_best(tmp_path):

@@ -23,6 +23,7 @@ from benchmarks.tasks import GLUE, NO_GLUE
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "runs" / "ablation"
+PEERS = RUNS.parent / "peers"
 RESULTS = Path(__file__).resolve().parent / "results"
 GLUE_RESULTS = RESULTS.parents[1] / "glue" / "results"
 PAGE = ROOT / "docs" / "ablation.md"
@@ -64,7 +65,7 @@ def _run(
     def best() -> list[Variant]:
         return finalists(read_all(RESULTS))
 
-    places = Places(data=GLUE, runs=RUNS, results=RESULTS, glue=GLUE_RESULTS)
+    places = Places(data=GLUE, runs=RUNS, results=RESULTS, glue=GLUE_RESULTS, peers=PEERS)
     for seed, group, task, variants in schedule(tasks, groups, seeds, best, every_seed=every_seed):
         title = f"{task}, {group}, seed {seed}"
         some = [variant for variant in variants if variant.name in names]

@@ -14,6 +14,7 @@ from benchmarks.ablation.variants import (
     BUDGETS,
     EVERYTHING,
     GROUPS,
+    PACKAGED,
     SCREENING_SEED,
     SCREENING_TASKS,
     TASKS,
@@ -288,9 +289,15 @@ def finalists(found: Found) -> list[Variant]:
 
 
 def members(group: str, best: Sequence[Variant], *, task: str, seed: int) -> list[Variant]:
-    """Variants of a group that are trained on a task with a seed: all in the screening, then what came out best."""
+    """Variants of a group that are trained on a task with a seed: all in the screening, then what came out best.
+
+    At the smaller shares of the MACs the ways themselves are there to see others against, with the first seed alone;
+    the packaged recipes go with what came out best.
+    """
     if group == "tight":
-        names = [f"{variant.name}@{budget:g}" for budget in BUDGETS for variant in (*GROUPS["bases"], *best)]
+        ways = GROUPS["bases"] if seed == SCREENING_SEED else ()
+        packaged = [VARIANTS[name] for name in PACKAGED.values() if name not in WALKS and VARIANTS[name] not in best]
+        names = [f"{variant.name}@{budget:g}" for budget in BUDGETS for variant in (*ways, *best, *packaged)]
         return [TIGHT_GROUP[name] for name in names if name in TIGHT_GROUP]
     screened = seed == SCREENING_SEED and (task in SCREENING_TASKS or group in EVERY_TASK)
     if group in ("references", "bases") or screened:

@@ -26,12 +26,14 @@ class Places:
         runs: Of the trainings.
         results: Of the result files.
         glue: Of benchmarks.glue's results.
+        peers: Of the trainings of benchmarks.peers, whose packaged recipes begin as variants here do.
     """
 
     data: Path
     runs: Path
     results: Path
     glue: Path
+    peers: Path
 
 
 def run_group(
@@ -85,7 +87,7 @@ def _train(
             seeds=(seed,),
             factors=factors,
             timing=False,
-            share_with=sorted(path for path in (places.runs / task).glob("*") if path != out),
+            share_with=[*sorted(path for path in (places.runs / task).glob("*") if path != out), places.peers / task],
             tell=tell,
             progress=False,
         )
