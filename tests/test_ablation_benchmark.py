@@ -11,13 +11,15 @@ from benchmarks.ablation import __main__ as runner
 from benchmarks.ablation import cut_results, page, running
 from benchmarks.ablation import results as found_in
 from benchmarks.ablation.borrowed import borrowed_rows, is_trained_as, most_frequent
-from benchmarks.ablation.cut_results import CHOICES, Choice
+from benchmarks.ablation.cut_results import CHOICES
 from benchmarks.ablation.cuts import cuts_of
+from benchmarks.ablation.places import Places
 from benchmarks.ablation.results import CutFacts, Failure, GroupResults, Row, add, finalists, members, read_all
-from benchmarks.ablation.running import Places, run_group
+from benchmarks.ablation.running import model_of, run_group
 from benchmarks.ablation.variants import (
     BUDGETS,
     EVERYTHING,
+    GROUP_OF,
     GROUPS,
     LEAST,
     LOWEST,
@@ -45,10 +47,6 @@ from prunelora.recipe import Recipe, load_recipe
 from prunelora.runfolder import Record, RunFolder
 from prunelora.running import pretrained
 from prunelora.stage_settings import FineTuneStage, PlanStage
-
-GROUP_OF = {variant.name: group for group, some in GROUPS.items() for variant in some} | dict.fromkeys(
-    TIGHT_GROUP, "tight"
-)
 
 
 def cell_facts(name, seed=0, *, rate=2e-3, accuracy=0.85, loss=0.4, test=0.84, steps=300, seconds=100.0):
@@ -355,51 +353,87 @@ def test_a_setting_that_an_older_training_does_not_know_has_its_default():
 # Cuts that nothing is trained after -----------------------------------------------------------------------------------
 
 
+SOME = [CHOICES[0], CHOICES[1], CHOICES[5], CHOICES[9]]
+HALF = (0.5,)
+
+
 @pytest.fixture(scope="module")
-def cuts(tmp_path_factory, minilm_path):
-    """Three ways to choose, tried on a tiny model that was not tuned."""
+def tiny(tmp_path_factory, minilm_path):
+    """A tiny model that was not tuned, its tokenizer and its data."""
     folder = tmp_path_factory.mktemp("cuts")
     data = DataSettings(data=str(make_data(folder / "reviews.csv")), max_length=32)
     task, recipe = load_task(data), Recipe(model=str(make_model(folder / "model", minilm_path)), task=data)
-    model, tokenizer = pretrained(recipe, task), load_tokenizer(folder / "model")
-    some = [CHOICES[0], CHOICES[4], CHOICES[8]]
-    return cuts_of(model, tokenizer, task, "rte", 0, print, rows=32, choices=some, budgets=(0.5,))
+    return pretrained(recipe, task), load_tokenizer(folder / "model"), task
+
+
+@pytest.fixture(scope="module")
+def cuts(tiny):
+    """Some ways to choose, tried on it."""
+    return cuts_of(*tiny, "rte", 0, print, rows=32, choices=SOME, budgets=HALF)
+
+
+@pytest.fixture
+def only_some(monkeypatch):
+    """No other ways are known."""
+    for module in (cut_results, page):
+        monkeypatch.setattr(module, "CHOICES", tuple(SOME))
+    monkeypatch.setattr(cut_results.Cuts.missing, "__defaults__", (None, HALF))
 
 
 def test_cuts_meet_the_budget_and_are_repaired_where_asked_for(cuts):
     assert [(one.criterion, one.balance, one.repaired is not None) for one in cuts.cuts] == [
-        ("gradient", "cost", True), ("gradient", "equal", False), ("fisher", "none", False),
-    ]  # fmt: skip
-    assert set(cuts.score_seconds) == {"gradient", "fisher"}
-    assert (cuts.cuts[1].heads, cuts.cuts[1].neurons) == (6, 48)  # Half of 3 layers of 4 heads and of 32 neurons.
+        ("surgeon", "none", True),
+        ("gradient", "cost", True),
+        ("gradient", "equal", False),
+        ("fisher", "none", False),
+    ]
+    assert set(cuts.score_seconds) == {"surgeon", "gradient", "fisher"}
+    assert (cuts.cuts[2].heads, cuts.cuts[2].neurons) == (6, 48)  # Half of 3 layers of 4 heads and of 32 neurons.
     assert {one.keep_macs for one in cuts.cuts} == {0.5}
 
 
-def test_cuts_are_kept_by_task_and_seed_and_are_old_when_choices_change(cuts, tmp_path, monkeypatch):
+def test_cuts_are_kept_one_by_one_and_what_is_there_is_not_cut_again(tiny, cuts):
+    kept, told = [], []
+    begun = cuts.model_copy(update={"cuts": cuts.cuts[:2]})
+    assert begun.missing(SOME, HALF) == [(0.5, SOME[2]), (0.5, SOME[3])]
+    asked = {"rows": 32, "choices": SOME, "budgets": HALF}
+    again = cuts_of(*tiny, "rte", 0, told.append, found=begun, keep=kept.append, **asked)
+    assert [len(one.cuts) for one in kept] == [3, 4]
+    assert again.cuts[:2] == cuts.cuts[:2]
+    assert [one.cut for one in again.cuts] == [one.cut for one in cuts.cuts]
+    assert not any("surgeon" in line for line in told)
+    other = begun.model_copy(update={"dense": cuts.dense.model_copy(update={"loss": cuts.dense.loss + 0.01})})
+    anew = cuts_of(*tiny, "rte", 0, told.append, found=other, **asked)
+    assert told.count("the cuts that are there are of another model: begins anew") == 1
+    assert [one.cut for one in anew.cuts] == [one.cut for one in cuts.cuts]
+    assert anew.dense == cuts.dense
+
+
+def test_cuts_count_when_every_choice_was_tried(cuts, tmp_path, only_some):
     path = cut_results.path_of(tmp_path, "rte", 0)
     path.parent.mkdir()
-    path.write_text(cuts.model_dump_json())
+    path.write_text(cuts.model_copy(update={"cuts": cuts.cuts[:-1]}).model_dump_json())
     assert not cut_results.read_all_cuts(tmp_path)
-    monkeypatch.setattr(cut_results, "CHOICES", tuple(Choice(**one) for one in cuts.choices))
+    path.write_text(cuts.model_dump_json())
     assert cut_results.read_all_cuts(tmp_path) == [cuts]
     text = page.page_text(read_all(tmp_path), [cuts])
     assert text.startswith("# Ablation\n\nNo results yet")  # Cuts alone are no ablation.
 
 
-def test_cuts_are_on_the_page(cuts, two_tasks, monkeypatch):
-    monkeypatch.setattr(page, "CHOICES", tuple(Choice(**one) for one in cuts.choices))
+def test_cuts_are_on_the_page(cuts, two_tasks, only_some):
     text = page.page_text(two_tasks, [cuts])
     table = table_of(text, "How to choose what is cut")
-    assert list(table)[2:] == ["nothing cut", *(str(Choice(**one)) for one in cuts.choices)]
-    first = cuts.cuts[0]
-    assert table[str(Choice(**cuts.choices[0]))] == [
+    assert list(table)[2:] == ["nothing cut", *map(str, SOME)]
+    first = cuts.cuts[1]
+    assert table[str(SOME[1])] == [
         f"{first.heads}",
         f"{first.neurons}",
         f"{100 * first.cut.accuracy:.1f} ({first.cut.loss:.3f})",
         f"{100 * first.repaired.accuracy:.1f} ({first.repaired.loss:.3f})",
     ]
     seconds = table_of(text, "Time of scoring, planning and repair")
-    assert seconds["repair"] == [f"{first.repair_seconds:.1f}"]
+    repairs = [one.repair_seconds for one in cuts.cuts if one.repair_seconds is not None]
+    assert seconds["repair"] == [f"{sum(repairs) / len(repairs):.1f}"]
     assert "How to choose what is cut" not in page.page_text(two_tasks)
 
 
@@ -467,6 +501,19 @@ def test_a_variant_takes_the_multiple_that_was_chosen_for_its_way_to_walk(places
     text = (places.runs / "recipes" / "rte" / "tune-first-no-repair.yaml").read_text()
     assert text.startswith("# Does repair help where the last third of the tuning follows?\n")
     assert text.count("learning_rate: 0.001\n") == 2
+
+
+def test_a_model_that_is_gone_is_trained_again_and_its_row_stays(places, monkeypatch):
+    fake, told = FakeComparison(monkeypatch), []
+    assert model_of(places, "rte", "lora-all", 0, told.append) is None
+    assert told == [
+        "no learning rate was chosen for lora-all yet; run python -m benchmarks.ablation --groups references"
+    ]
+    found = save(places.results, all_trials("lora-all", "rte", best=0.5))
+    folder = model_of(places, "rte", "lora-all", 0, told.append)
+    assert folder == folder_of("lora-all", 1e-3, 0, out=places.runs / "rte" / "references") / "model"
+    assert fake.calls == [(["lora-all"], (0,), {"lora-all": (1e-3,)}, ["rte"])]
+    assert read_all(places.results) == found
 
 
 def test_what_ends_in_an_error_is_written_down_and_the_rest_goes_on(places, monkeypatch):

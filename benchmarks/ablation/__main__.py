@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.ablation.places import Places
 from benchmarks.ablation.variants import EVERYTHING, GROUPS, SEEDS, TASKS, Variant
 from benchmarks.tasks import GLUE, NO_GLUE
 
@@ -27,6 +28,7 @@ PEERS = RUNS.parent / "peers"
 RESULTS = Path(__file__).resolve().parent / "results"
 GLUE_RESULTS = RESULTS.parents[1] / "glue" / "results"
 PAGE = ROOT / "docs" / "ablation.md"
+PLACES = Places(data=GLUE, runs=RUNS, results=RESULTS, glue=GLUE_RESULTS, peers=PEERS)
 ALL_GROUPS = (*GROUPS, "tight")
 
 
@@ -60,16 +62,15 @@ def _run(
     tasks: Sequence[str], groups: Sequence[str], seeds: Sequence[int], *, every_seed: bool, names: Collection[str]
 ) -> None:
     from benchmarks.ablation.results import finalists, read_all
-    from benchmarks.ablation.running import Places, run_group
+    from benchmarks.ablation.running import run_group
 
     def best() -> list[Variant]:
         return finalists(read_all(RESULTS))
 
-    places = Places(data=GLUE, runs=RUNS, results=RESULTS, glue=GLUE_RESULTS, peers=PEERS)
     for seed, group, task, variants in schedule(tasks, groups, seeds, best, every_seed=every_seed):
         title = f"{task}, {group}, seed {seed}"
         some = [variant for variant in variants if variant.name in names]
-        run_group(places, task, group, some, seed, lambda line, title=title: print(f"{title}: {line}", flush=True))
+        run_group(PLACES, task, group, some, seed, lambda line, title=title: print(f"{title}: {line}", flush=True))
 
 
 def schedule(

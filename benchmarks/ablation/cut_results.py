@@ -1,10 +1,11 @@
 """Result files of cuts that nothing was trained after: results/cuts/TASK-SEED.json."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from benchmarks.ablation.results import Facts
 from benchmarks.ablation.variants import SEEDS, TASKS
@@ -26,6 +27,11 @@ class Choice:
     balance: str
     repaired: bool = False
 
+    def made(self, cut: "Cut", budget: float) -> bool:
+        """Whether a cut was chosen so, at a budget."""
+        asked = (self.criterion, self.normalise, self.balance, budget)
+        return (cut.criterion, cut.normalise, cut.balance, cut.keep_macs) == asked
+
     def __str__(self) -> str:
         """As people read it."""
         layers = {"paper": "layers normalised", "none": "raw"}[self.normalise]
@@ -34,6 +40,7 @@ class Choice:
 
 
 CHOICES = (
+    Choice("surgeon", "none", "none", repaired=True),
     Choice("gradient", "paper", "cost", repaired=True),
     Choice("gradient", "none", "cost", repaired=True),
     Choice("gradient", "paper", "none"),
@@ -46,6 +53,8 @@ CHOICES = (
     Choice("magnitude", "none", "cost", repaired=True),
     Choice("random", "none", "cost", repaired=True),
 )
+BUDGETS = (0.5, 0.35)
+ROWS = 1024
 
 
 class Judged(Facts):
@@ -82,7 +91,7 @@ class Cut(Facts):
 
 
 class Cuts(Facts):
-    """A result file, TASK-SEED.json.
+    """A result file, TASK-SEED.json; it grows cut by cut.
 
     Attributes:
         rows: Training rows that were scored and repaired on.
@@ -94,11 +103,18 @@ class Cuts(Facts):
     task: str
     seed: int
     rows: int
-    choices: tuple[dict[str, Any], ...]
     machine: dict[str, Any]
     dense: Judged
-    score_seconds: dict[str, float]
-    cuts: tuple[Cut, ...]
+    score_seconds: dict[str, float] = Field(default_factory=dict)
+    cuts: tuple[Cut, ...] = ()
+
+    def missing(
+        self, choices: Sequence[Choice] | None = None, budgets: Sequence[float] = BUDGETS
+    ) -> list[tuple[float, Choice]]:
+        """What was not cut yet, of all choices where none are given."""
+        choices = CHOICES if choices is None else choices
+        every = [(budget, choice) for budget in budgets for choice in choices]
+        return [(budget, choice) for budget, choice in every if not any(choice.made(cut, budget) for cut in self.cuts)]
 
 
 def path_of(results: Path, task: str, seed: int) -> Path:
@@ -107,15 +123,14 @@ def path_of(results: Path, task: str, seed: int) -> Path:
 
 
 def read_cuts(results: Path, task: str, seed: int) -> Cuts | None:
-    """What is there of these choices."""
+    """What is there, whole or not; None if nothing is."""
     try:
-        found = Cuts.model_validate_json(path_of(results, task, seed).read_text(encoding="utf-8"))
+        return Cuts.model_validate_json(path_of(results, task, seed).read_text(encoding="utf-8"))
     except (OSError, ValidationError):
         return None
-    return found if list(found.choices) == [asdict(choice) for choice in CHOICES] else None
 
 
 def read_all_cuts(results: Path) -> list[Cuts]:
-    """All there is, task by task."""
+    """All tasks and seeds on which every choice was tried: means of other choices are over the same."""
     found = [read_cuts(results, task, seed) for task in TASKS for seed in SEEDS]
-    return [one for one in found if one is not None]
+    return [one for one in found if one is not None and not one.missing()]

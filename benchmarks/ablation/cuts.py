@@ -2,33 +2,33 @@
 
 python -m benchmarks.ablation.cuts [--tasks sst2,mrpc] [--seeds 0]
 
-Cuts the models of the variant lora-all, which benchmarks.ablation has trained and which lie in runs/ablation, and
-judges them on the validation rows. Results lie in benchmarks/ablation/results/cuts, a file for every task and seed;
-what is there is not done again. The page of benchmarks.ablation shows them.
+Cuts the models of the variant lora-all and judges them on the validation rows. They lie in runs/ablation, where
+benchmarks.ablation has trained them; one that is not there any more is trained again, unless benchmarks.peers has it.
+Results lie in benchmarks/ablation/results/cuts, a file for every task and seed that grows cut by cut; what is there is
+not done again. The page of benchmarks.ablation shows them.
 """
 
 import argparse
 import copy
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.ablation.cut_results import CHOICES, Choice, Cut, Cuts, Judged, path_of, read_cuts
+from benchmarks.ablation.cut_results import BUDGETS, CHOICES, ROWS, Choice, Cut, Cuts, Judged, path_of, read_cuts
 from benchmarks.tasks import FOUR, GLUE, NO_GLUE, data_of
 
 if TYPE_CHECKING:
+    from benchmarks.ablation.running import Places
     from prunelora.data.task import TaskData
 
 TUNED = "lora-all"
-ROWS = 1024
-BUDGETS = (0.5, 0.35)
+SAME = 1e-3  # By how much losses of the same training differ at most, by roundings.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from benchmarks.ablation.__main__ import RESULTS, RUNS
+    from benchmarks.ablation.__main__ import PLACES
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation.cuts", description="Cuts, not trained after.")
     parser.add_argument("--tasks", default=",".join(FOUR), help="tasks, joined by commas")
@@ -39,31 +39,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for task in asked.tasks.split(","):
         for seed in map(int, asked.seeds.split(",")):
-            if read_cuts(RESULTS, task, seed) is None:
-                run(RUNS, RESULTS, task, seed, lambda line, title=f"{task}, seed {seed}": print(f"{title}: {line}"))
+            run(PLACES, task, seed, lambda line, title=f"{task}, seed {seed}": print(f"{title}: {line}", flush=True))
     return 0
 
 
-def run(runs: Path, results: Path, task: str, seed: int, tell: Callable[[str], None]) -> None:
-    """Cut the tuned model of a task and seed in every way, and write what was found."""
-    from benchmarks.ablation.results import read_all
-    from benchmarks.ablation.variants import EVERYTHING
-    from prunelora.comparison.cells import folder_of
+def run(places: "Places", task: str, seed: int, tell: Callable[[str], None]) -> None:
+    """Cut the tuned model of a task and seed in every way that was not tried yet, and write what was found."""
+    from benchmarks.ablation.running import model_of
     from prunelora.data.load import load_task
     from prunelora.delivery.checkpoints import load
     from prunelora.delivery.processors import load_tokenizer
     from prunelora.storage import write_json
 
-    tuned = read_all(results).row(EVERYTHING[TUNED], task, seed)
-    if tuned is None:
-        tell(f"{TUNED} is not trained yet; run python -m benchmarks.ablation --groups references")
+    found = read_cuts(places.results, task, seed)
+    if found is not None and not found.missing():
         return
-    folder = folder_of(TUNED, tuned.cell.learning_rate, seed, out=runs / task / "references") / "model"
-    if not folder.is_dir():
-        tell(f"{folder} is not there any more")
+    folder = model_of(places, task, TUNED, seed, tell)
+    if folder is None:
         return
-    found = cuts_of(load(folder), load_tokenizer(folder), load_task(data_of(task)), task, seed, tell)
-    write_json(path_of(results, task, seed), found.model_dump(mode="json"))
+
+    def keep(cuts: Cuts) -> None:
+        write_json(path_of(places.results, task, seed), cuts.model_dump(mode="json"))
+
+    cuts_of(load(folder), load_tokenizer(folder), load_task(data_of(task)), task, seed, tell, found=found, keep=keep)
 
 
 def cuts_of(
@@ -77,8 +75,10 @@ def cuts_of(
     rows: int = ROWS,
     choices: Sequence[Choice] = CHOICES,
     budgets: Sequence[float] = BUDGETS,
+    found: Cuts | None = None,
+    keep: Callable[[Cuts], None] = lambda _: None,
 ) -> Cuts:
-    """Cut a tuned model in every way."""
+    """Cut a tuned model in every way that is missing in what was found of it before; `keep` gets every cut at once."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -97,29 +97,27 @@ def cuts_of(
         accuracy = (logits.argmax(-1) == labels).double().mean()
         return Judged(accuracy=float(accuracy), loss=float(cross_entropy(logits, labels)))
 
-    importance, seconds = {}, {}
-    for criterion in dict.fromkeys(choice.criterion for choice in choices):
-        importance[criterion], seconds[criterion] = _timed(
-            lambda criterion=criterion: score(model, batches, criterion=criterion, seed=seed)
-        )
-        tell(f"scores by {criterion}: {seconds[criterion]:.1f} s")
-    cuts = []
-    for budget in budgets:
-        for choice in choices:
-            one = _cut(model, importance[choice.criterion], batches, choice, budget, judged)
-            repaired = f", repaired {one.repaired.accuracy:.3f}" if one.repaired else ""
-            tell(f"{budget:g} of the MACs, {choice}: {one.cut.accuracy:.3f}{repaired}")
-            cuts.append(one)
-    return Cuts(
-        task=name,
-        seed=seed,
-        rows=rows,
-        choices=tuple(asdict(choice) for choice in choices),
-        machine=describe_machine(best_device()),
-        dense=judged(model),
-        score_seconds=seconds,
-        cuts=tuple(cuts),
-    )
+    dense = judged(model)
+    if found is not None and not (found.rows == rows and math.isclose(found.dense.loss, dense.loss, rel_tol=SAME)):
+        tell("the cuts that are there are of another model: begins anew")
+        found = None
+    if found is None:
+        found = Cuts(task=name, seed=seed, rows=rows, machine=describe_machine(best_device()), dense=dense)
+    importance: dict[str, Any] = {}
+    for budget, choice in found.missing(choices, budgets):
+        criterion = choice.criterion
+        if criterion not in importance:
+            importance[criterion], seconds = _timed(
+                lambda criterion=criterion: score(model, batches, criterion=criterion, seed=seed)
+            )
+            tell(f"scores by {criterion}: {seconds:.1f} s")
+            found = found.model_copy(update={"score_seconds": {**found.score_seconds, criterion: seconds}})
+        one = _cut(model, importance[criterion], batches, choice, budget, judged)
+        repaired = f", repaired {one.repaired.accuracy:.3f}" if one.repaired else ""
+        tell(f"{budget:g} of the MACs, {choice}: {one.cut.accuracy:.3f}{repaired}")
+        found = found.model_copy(update={"cuts": (*found.cuts, one)})
+        keep(found)
+    return found
 
 
 def _cut(

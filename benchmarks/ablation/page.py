@@ -307,13 +307,7 @@ def _choices(cuts: Sequence[Cuts]) -> Table:
     for choice in CHOICES:
         texts = [str(choice)]
         for budget in budgets:
-            of_choice = [
-                (one.task, cut)
-                for one in cuts
-                for cut in one.cuts
-                if (cut.criterion, cut.normalise, cut.balance, cut.keep_macs)
-                == (choice.criterion, choice.normalise, choice.balance, budget)
-            ]
+            of_choice = [(one.task, cut) for one in cuts for cut in one.cuts if choice.made(cut, budget)]
             texts += [
                 f"{mean_over_tasks((task, cut.heads) for task, cut in of_choice):,.0f}",
                 f"{mean_over_tasks((task, cut.neurons) for task, cut in of_choice):,.0f}",

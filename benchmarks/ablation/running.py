@@ -1,12 +1,12 @@
 """Training what is missing of a group on a task, and writing down what it found."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.ablation.borrowed import borrowed_rows
+from benchmarks.ablation.places import Places
 from benchmarks.ablation.results import METRIC, CutFacts, Failure, Row, add, read_all
-from benchmarks.ablation.variants import EVERYTHING, SCREENING_SEED, Variant, base_recipe
+from benchmarks.ablation.variants import EVERYTHING, GROUP_OF, SCREENING_SEED, Variant, base_recipe
 from prunelora.comparison.cells import folder_of
 from prunelora.comparison.compare import compare
 from prunelora.comparison.results import CellFacts, ComparisonResults
@@ -15,25 +15,6 @@ from prunelora.planning.plan import Plan
 from prunelora.report.reading import kind_of
 from prunelora.runfolder import Record, RunFolder
 from prunelora.storage import write_text
-
-
-@dataclass(frozen=True)
-class Places:
-    """Folders.
-
-    Attributes:
-        data: With a folder for every task.
-        runs: Of the trainings.
-        results: Of the result files.
-        glue: Of benchmarks.glue's results.
-        peers: Of the trainings of benchmarks.peers, whose packaged recipes begin as variants here do.
-    """
-
-    data: Path
-    runs: Path
-    results: Path
-    glue: Path
-    peers: Path
 
 
 def run_group(
@@ -77,20 +58,8 @@ def _train(
     tell: Callable[[str], None],
 ) -> None:
     """Compare variants, each at a multiple of its own learning rate; where one ends in an error, each by itself."""
-    out = places.runs / task / group
-    recipes = [_write_recipe(places.runs / "recipes" / task, variant, task, factor) for variant, factor in some]
     try:
-        results = compare(
-            base=base_recipe(task, places.data),
-            out=out,
-            methods=[str(path) for path in recipes],
-            seeds=(seed,),
-            factors=factors,
-            timing=False,
-            share_with=[*sorted(path for path in (places.runs / task).glob("*") if path != out), places.peers / task],
-            tell=tell,
-            progress=False,
-        )
+        results = _compare(places, task, group, some, factors, seed, tell)
     except PruneLoraError as error:
         if len(some) > 1:
             for one in some:
@@ -103,7 +72,45 @@ def _train(
         )
         add(places.results, task, group, (), [failure])
         return
-    add(places.results, task, group, rows_of(results, task, out))
+    add(places.results, task, group, rows_of(results, task, places.runs / task / group))
+
+
+def _compare(
+    places: Places,
+    task: str,
+    group: str,
+    some: Sequence[tuple[Variant, float]],
+    factors: Sequence[float],
+    seed: int,
+    tell: Callable[[str], None],
+) -> ComparisonResults:
+    out = places.runs / task / group
+    recipes = [_write_recipe(places.runs / "recipes" / task, variant, task, factor) for variant, factor in some]
+    return compare(
+        base=base_recipe(task, places.data),
+        out=out,
+        methods=[str(path) for path in recipes],
+        seeds=(seed,),
+        factors=factors,
+        timing=False,
+        share_with=[*sorted(path for path in (places.runs / task).glob("*") if path != out), places.peers / task],
+        tell=tell,
+        progress=False,
+    )
+
+
+def model_of(places: Places, task: str, name: str, seed: int, tell: Callable[[str], None]) -> Path | None:
+    """Folder of a variant's trained model at its chosen learning rate; trained again where it is not there any more.
+
+    Its row stays as it is. None while no learning rate was chosen.
+    """
+    variant, group = EVERYTHING[name], GROUP_OF[name]
+    factor = read_all(places.results).factor(variant, task)
+    if factor is None:
+        tell(f"no learning rate was chosen for {name} yet; run python -m benchmarks.ablation --groups {group}")
+        return None
+    _compare(places, task, group, [(variant, factor)], (1.0,), seed, tell)
+    return folder_of(name, variant.rate_at(factor), seed, out=places.runs / task / group) / "model"
 
 
 def _write_recipe(folder: Path, variant: Variant, task: str, factor: float) -> Path:

@@ -312,3 +312,6 @@ TIGHT_GROUP = {
     )
 }
 EVERYTHING = VARIANTS | TIGHT_GROUP
+GROUP_OF = {variant.name: group for group, some in GROUPS.items() for variant in some} | dict.fromkeys(
+    TIGHT_GROUP, "tight"
+)
