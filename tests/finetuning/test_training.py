@@ -6,13 +6,14 @@ import math
 import pytest
 import torch
 from datasets import Dataset
-from tiny import END, largest_difference, logits, tiny_batch, tiny_model
+from safetensors.torch import load_file
+from tiny import END, largest_difference, logits, random_plan, tiny_batch, tiny_model
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 import prunelora as pl
 from prunelora.errors import DataError
-from prunelora.finetuning import training
+from prunelora.finetuning import callbacks, training
 from prunelora.finetuning.recomputation import recomputing
 from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
@@ -123,7 +124,7 @@ def test_a_killed_training_goes_on_and_ends_where_it_would_have(tokenizer, tmp_p
     whole = peft_model()
     expected = tune(whole, tokenizer, epochs=3, checkpoints=tmp_path / "whole")
 
-    clock = training._StepClock
+    clock = callbacks.StepClock
 
     class Killing(clock):
         def on_step_end(self, args, state, control, **kwargs):
@@ -131,7 +132,7 @@ def test_a_killed_training_goes_on_and_ends_where_it_would_have(tokenizer, tmp_p
             if state.global_step == 14:  # In the third epoch: 12 steps are in checkpoints, two are lost.
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_StepClock", Killing)
+    monkeypatch.setattr(training, "StepClock", Killing)
     with pytest.raises(KeyboardInterrupt):
         tune(peft_model(), tokenizer, epochs=3, checkpoints=tmp_path / "killed")
     steps = []
@@ -141,7 +142,7 @@ def test_a_killed_training_goes_on_and_ends_where_it_would_have(tokenizer, tmp_p
             super().on_step_end(args, state, control, **kwargs)
             steps.append(state.global_step)
 
-    monkeypatch.setattr(training, "_StepClock", Counting)
+    monkeypatch.setattr(training, "StepClock", Counting)
     again = peft_model()
     result = tune(again, tokenizer, epochs=3, checkpoints=tmp_path / "killed")
     assert steps == list(range(13, 19))  # Not from the beginning.
@@ -288,3 +289,54 @@ def test_loras_own_dropout_is_not_the_models(tokenizer):
     with training.dropout_of(model, 0.0):
         kept = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
     assert kept == {0.0, 0.25}
+
+
+def test_a_dropout_of_none_is_none_in_every_family(family):
+    model = tiny_model(family, dtype=torch.float32)
+    batch = {name: one.float() if one.is_floating_point() else one for name, one in tiny_batch(family=family).items()}
+    settings = copy.deepcopy([vars(module) for module in model.modules()])
+    model.train()
+
+    def differs() -> bool:
+        return not torch.equal(model(**batch).logits, model(**batch).logits)
+
+    with training.dropout_of(model, 0.5):
+        assert differs()
+    with training.dropout_of(model, 0.0):
+        assert not differs()
+    plain = (float, int, str, bool)
+    for module, before in zip(model.eval().modules(), settings, strict=True):
+        for name, value in before.items():
+            assert not isinstance(value, plain) or vars(module)[name] == value, (type(module).__name__, name)
+
+
+def test_checkpoints_of_every_family_are_found_again_whole(family, tmp_path):
+    model = tiny_model(family, dtype=torch.float32)
+    pl.prune_(model, random_plan(model))
+    with training._under_own_names(model):
+        model.save_pretrained(tmp_path)
+    assert "save_pretrained" not in vars(model)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.fill_(math.nan)
+    # As the Trainer reads its best checkpoint back.
+    other.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=False)
+    left = dict(model.named_parameters())
+    assert all(torch.equal(value, left[name]) for name, value in other.named_parameters())
+
+
+@pytest.mark.parametrize("name", ["bert", "nomic_bert"])
+def test_every_weight_is_that_of_the_best_checkpoint(tokenizer, monkeypatch, name):
+    model = tiny_model(name, dtype=torch.float32, num_labels=2).requires_grad_(True)
+    accuracies, snapshots = iter([0.2, 0.9, 0.5]), []
+
+    def judge(*_):
+        snapshots.append(copy.deepcopy(dict(model.named_parameters())))
+        return {"accuracy": next(accuracies)}
+
+    monkeypatch.setattr(training, "metrics", judge)
+    tune(model, tokenizer, epochs=3, learning_rate=1e-2)
+    moved = [key for key, value in snapshots[2].items() if not torch.equal(value, snapshots[1][key])]
+    assert len(moved) > len(snapshots[1]) / 2
+    assert all(torch.equal(value, snapshots[1][key]) for key, value in model.named_parameters())

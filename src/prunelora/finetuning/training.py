@@ -7,7 +7,6 @@ import importlib.util
 import math
 import os
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,15 +17,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import nn
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
-from transformers.integrations import TensorBoardCallback
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
 from prunelora.data.answers import answers_of
@@ -35,6 +26,7 @@ from prunelora.data.metrics import choosing_metrics, default_metrics, metrics
 from prunelora.data.tokens import Processor, collator
 from prunelora.errors import DataError, MissingExtraError
 from prunelora.finetuning.adapter import trainable_parameters
+from prunelora.finetuning.callbacks import QuietProgress, StepClock, chosen_callbacks
 from prunelora.finetuning.distillation import DistillingTrainer, check_teacher
 from prunelora.finetuning.recomputation import recomputing
 from prunelora.finetuning.settings import FineTuneSettings
@@ -86,7 +78,8 @@ def finetune(
 ) -> TrainingResult:
     """Train what is trainable in `model`, in place, and leave it at its best on the validation rows.
 
-    `transformers.Trainer` does the work, so `accelerate launch` and `torchrun` spread it over several processes.
+    `transformers.Trainer` does the work, so `accelerate launch` and `torchrun` spread it over several processes, each
+    with a GPU of its own; a single process uses one.
 
     Args:
         model: What `add_adapter` returned; or any model with a loss, whose trainable weights are then trained.
@@ -131,7 +124,7 @@ def finetune(
     chooses = main_metric or default_metrics(problem_type, label_names)[0]
     if chooses not in known:
         raise DataError(f"main_metric={chooses!r} cannot choose checkpoints here. Use one of: {', '.join(known)}.")
-    clock = _StepClock()
+    clock = StepClock()
     kind: Any = Trainer
     if settings.distillation:
         check_teacher(train, problem_type)
@@ -147,7 +140,7 @@ def finetune(
         data_collator=collator(train, tokenizer),
         compute_metrics=lambda output: _judge(output, problem_type, label_names),
         preprocess_logits_for_metrics=lambda output, labels: answers_of(_logits(output), labels, problem_type),
-        callbacks=[clock, *_chosen_callbacks(settings, Path(logs))],
+        callbacks=[clock, *chosen_callbacks(settings, Path(logs))],
     )
     # Else it takes every model that takes further arguments for one that divides by the rows of all accumulated steps.
     # Classifiers do not: their gradients would be added up where a mean is meant.
@@ -156,11 +149,11 @@ def finetune(
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     if progress:
-        trainer.add_callback(_QuietProgress)
+        trainer.add_callback(QuietProgress)
     started = time.perf_counter()
     try:
         start = _Start.of(model, trainer) if settings.keep_start else None
-        with dropout_of(model, settings.dropout), recomputation_of(settings):
+        with dropout_of(model, settings.dropout), recomputation_of(settings), _under_own_names(model):
             trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
     finally:
         if temporary:
@@ -237,7 +230,7 @@ def _arguments(
     # Named only when asked for: transformers is renaming it, and warns.
     checkpointing: dict[str, Any] = {"gradient_checkpointing": True} if settings.gradient_checkpointing else {}
     bf16_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
@@ -271,6 +264,10 @@ def _arguments(
         remove_unused_columns=not (settings.distillation or images),
         **checkpointing,
     )
+    # One GPU a process. The Trainer would give a single process all there are, with as many times the rows a step:
+    # another training than the settings say.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def recomputation_of(settings: FineTuneSettings) -> contextlib.AbstractContextManager[Any]:
@@ -280,30 +277,41 @@ def recomputation_of(settings: FineTuneSettings) -> contextlib.AbstractContextMa
 
 @contextlib.contextmanager
 def dropout_of(model: nn.Module, probability: float | None) -> Iterator[None]:
-    """Give every dropout of the model itself, not LoRA's own, another probability while the block runs."""
-    found = {
-        module: module.p
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Dropout) and "lora_dropout" not in name
-    }
+    """Give every dropout of the model itself, not LoRA's own, another probability while the block runs.
+
+    Some families have modules for it; in others, or in their attention, it is a number that a module holds.
+    """
+    found = [
+        (module, name, value)
+        for path, module in model.named_modules()
+        if "lora_dropout" not in path
+        for name, value in vars(module).items()
+        if isinstance(value, float) and ("dropout" in name or (name == "p" and isinstance(module, nn.Dropout)))
+    ]
     if probability is not None:
-        for module in found:
-            module.p = probability
+        for module, name, _ in found:
+            setattr(module, name, probability)
     try:
         yield
     finally:
-        for module, before in found.items():
-            module.p = before
+        for module, name, before in found:
+            setattr(module, name, before)
 
 
-def _chosen_callbacks(settings: FineTuneSettings, logs: Path) -> Iterator[TrainerCallback]:
-    if settings.patience:
-        yield EarlyStoppingCallback(early_stopping_patience=settings.patience)
-    if settings.tensorboard:
-        from torch.utils.tensorboard import SummaryWriter  # Fails to import where the extra is not installed.
+@contextlib.contextmanager
+def _under_own_names(model: nn.Module) -> Iterator[None]:
+    """Save checkpoints under the names that the weights have in the model while the block runs.
 
-        # A writer of our own: the Trainer's would write into the folder of checkpoints, which does not stay.
-        yield TensorBoardCallback(tb_writer=SummaryWriter(log_dir=str(logs)))
+    The Trainer saves them under those of a family's first checkpoints, and reads them back by the names of now: of some
+    families, ViT for one, most weights of the best checkpoint would not be found in it.
+    """
+    if isinstance(model, PreTrainedModel):
+        # In the instance, over the class's.
+        vars(model)["save_pretrained"] = functools.partial(model.save_pretrained, save_original_format=False)
+    try:
+        yield
+    finally:
+        vars(model).pop("save_pretrained", None)
 
 
 def _num_processes() -> int:
@@ -329,34 +337,3 @@ def _plain(entry: dict[str, Any]) -> dict[str, float]:
         for key, value in entry.items()
         if isinstance(value, int | float) and not key.endswith(("_runtime", "_per_second", "_time"))
     }
-
-
-class _StepClock(TrainerCallback):
-    """Wall time of every optimiser step."""
-
-    def __init__(self) -> None:
-        self.started: float | None = None
-        self.times: list[float] = []
-
-    @property
-    def median_ms(self) -> float | None:
-        """Median time of a step; the first ones, which allocate, hardly move it."""
-        return 1000 * statistics.median(self.times) if self.times else None
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Start the clock."""
-        self.started = time.perf_counter()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Stop it."""
-        if self.started is not None:
-            self.times.append(time.perf_counter() - self.started)
-
-
-class _QuietProgress(ProgressCallback):
-    """The Trainer's progress bar without a dict printed at every log."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Show the loss at the end of the bar."""
-        if state.is_world_process_zero and self.training_bar is not None and logs and "loss" in logs:
-            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
