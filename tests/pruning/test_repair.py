@@ -224,6 +224,24 @@ def last_layer_heard(model):
     handle.remove()
 
 
+@pytest.mark.parametrize("mean", [0.0, 30.0, 1000.0])
+def test_inputs_that_are_far_from_nothing_in_all_tokens_are_repaired_as_well(mean):
+    """In float32 as in float64, where no rounding drowns what differs between tokens."""
+    errors = {}
+    for dtype in (torch.float32, torch.float64):
+        model = tiny_model(dtype=dtype)
+        with torch.no_grad():
+            for layer in model.bert.encoder.layer:
+                layer.intermediate.dense.bias += mean
+                layer.output.dense.bias -= layer.output.dense.weight @ torch.full((NEURONS,), mean, dtype=dtype)
+        pruned = cut(model, neurons=without_neurons(3))
+        done = repair_(pruned, model, [tiny_batch(64, seed=number) for number in range(4)])
+        errors[dtype] = [one.error_after for one in done.projections if one.name.endswith("layer.1.output.dense")]
+        assert len(errors[dtype]) == 1
+        assert all(bool(parameter.isfinite().all()) for parameter in pruned.parameters())
+    assert errors[torch.float32] == pytest.approx(errors[torch.float64], rel=0.1)
+
+
 def test_a_layer_with_nothing_left_gives_the_mean():
     model = tiny_model()
     lineage = dissect(model).lineage
@@ -328,10 +346,17 @@ def test_pruning_with_calibration_rows_is_pruning_and_repair():
     assert largest_difference(logits(weighed, BATCH), logits(apart, BATCH)) > 1e-6
 
 
+def test_a_word_that_is_not_known_leaves_the_model_whole():
+    model = tiny_model()
+    with pytest.raises(PlanError, match="repair_weights='los' is not known"):
+        pl.prune_(model, random_plan(model), repair_with=[BATCH], repair_weights="los")
+    assert dissect(model).architecture == dissect(tiny_model()).architecture
+
+
 def test_too_few_rows_and_another_model_are_errors():
     model = tiny_model()
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model))
-    with pytest.raises(PlanError, match=f"found {HELD_OUT_EVERY - 1}"):
+    with pytest.raises(PlanError, match=f"at least {HELD_OUT_EVERY} calibration rows, found {HELD_OUT_EVERY - 1}"):
         repair_(pruned, model, [tiny_batch(HELD_OUT_EVERY - 1)])
     shallow = tiny_model()
     shallow.bert.encoder.layer = shallow.bert.encoder.layer[:2]

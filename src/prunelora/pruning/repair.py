@@ -106,11 +106,11 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch], *, wei
         What was done to every projection.
 
     Raises:
-        PlanError: If there is no batch, fewer than two rows, or the two models do not have the same blocks.
+        PlanError: If there are fewer than five rows, of which one is held out, or the two models do not have the same
+            blocks.
         ScoreError: If tokens are to count by the loss, and a batch has no labels or its loss is not finite.
     """
-    if weights not in get_args(Weights):
-        raise PlanError(f"repair_weights={weights!r} is not known. Use one of: {', '.join(get_args(Weights))}.")
+    check_weights(weights)
     anatomy, original = dissect(model), dissect(dense)
     if len(anatomy.blocks) != len(original.blocks):
         raise PlanError(
@@ -125,7 +125,10 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch], *, wei
         calls = list(layer_calls(original, batches))
         rows = sum(len(one[0].real) for one in calls)
         if rows < HELD_OUT_EVERY:
-            raise PlanError(f"Repair needs calibration rows, found {rows}. Pass a few hundred training rows.")
+            raise PlanError(
+                f"Repair needs at least {HELD_OUT_EVERY} calibration rows, found {rows}. Pass a few hundred training "
+                "rows."
+            )
         squares = None
         if weights == "loss":
             squares = [squared_gradients(original, batch, number) for number, batch in enumerate(batches)]
@@ -138,6 +141,16 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch], *, wei
                     flows[number] = _Flow(start, start, _encoded(anatomy, flows[number].ours) if index else None)
             done += _repair_layer(layer, dense_layer, [one[index] for one in calls], list(flows.values()), squares)
     return Repair(tuple(done), rows, sum(int(one[0].real.sum()) for one in calls))
+
+
+def check_weights(weights: str) -> None:
+    """See that it is known how tokens are to count.
+
+    Raises:
+        PlanError: If it is not.
+    """
+    if weights not in get_args(Weights):
+        raise PlanError(f"repair_weights={weights!r} is not known. Use one of: {', '.join(get_args(Weights))}.")
 
 
 def repaired_weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -188,8 +201,7 @@ def _repair_layer(
         wanted.append([part.added_up for part in parts])
     done = []
     for number, projection in enumerate(layer.projections):
-        sizes = widths(projection.module)
-        moments = _Moments(*sizes), _Moments(*sizes)  # Of the rows that are fitted, and of those held out.
+        moments: tuple[_Moments, ...] = ()  # Of the rows that are fitted, and of those held out.
         row = 0
         for batch, (flow, call, targets) in enumerate(zip(flows, calls, wanted, strict=True)):
             real = call.real
@@ -198,34 +210,49 @@ def _repair_layer(
             counts = real.to(torch.float32)
             if squares is not None:
                 counts = token_weights(squares[batch][projection.full_name], real)
+            if not moments:
+                origins = _origins(projection, part.inputs[real], missing[real])
+                moments = _Moments(*origins), _Moments(*origins)
             held = (torch.arange(row, row + len(real), device=real.device) % HELD_OUT_EVERY) == HELD_OUT_EVERY - 1
             for sums, chosen in zip(moments, (real & ~held[:, None], real & held[:, None]), strict=True):
                 sums.add(part.inputs[chosen], missing[chosen], counts[chosen])
             row += len(real)
-        done.append(_solve(projection, *moments))
+        fitted, held_out = moments
+        done.append(_solve(projection, fitted, held_out))
     for flow, call in zip(flows, calls, strict=True):
         flow.ours = run_layer(layer, call, flow.ours, flow.memory)
     return done
 
 
-class _Moments:
-    """Sums over weighted tokens of 1, x, y, x x^T, x y^T and |y|^2.
+def _origins(projection: Projection, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Near which inputs (N, K) and wanted outputs (N, D) lie; 0 without a bias, where moments are about 0."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    module: Any = projection.module
+    if module.bias is None or not len(x):
+        return x.new_zeros(x.shape[1], dtype=wide), y.new_zeros(y.shape[1], dtype=wide)
+    return x.to(wide).mean(0), y.to(wide).mean(0)
 
-    In float64 on the CPU: not every device has float64.
+
+class _Moments:
+    """Sums over weighted tokens of 1, x, y, x x^T, x y^T and |y|^2, with x and y from origins of their own.
+
+    Products are taken in float32, whose rounding would drown what differs between tokens where x is far from 0 in all
+    of them. Sums are kept in float64, on the CPU: not every device has float64.
     """
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, origin_x: torch.Tensor, origin_y: torch.Tensor) -> None:
+        self.origin_x, self.origin_y = origin_x, origin_y
         self.count = 0.0
-        self.x = torch.zeros(in_features, dtype=torch.float64)
-        self.y = torch.zeros(out_features, dtype=torch.float64)
-        self.xx = torch.zeros(in_features, in_features, dtype=torch.float64)
-        self.xy = torch.zeros(in_features, out_features, dtype=torch.float64)
+        self.x = torch.zeros(len(origin_x), dtype=torch.float64)
+        self.y = torch.zeros(len(origin_y), dtype=torch.float64)
+        self.xx = torch.zeros(len(origin_x), len(origin_x), dtype=torch.float64)
+        self.xy = torch.zeros(len(origin_x), len(origin_y), dtype=torch.float64)
         self.yy = 0.0
 
     def add(self, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> None:
         """Add tokens: x (N, K), y (N, D), and what each counts (N,)."""
         wide = torch.promote_types(x.dtype, torch.float32)
-        x, y, weights = x.to(wide), y.to(wide), weights.to(wide)
+        x, y, weights = x.to(wide) - self.origin_x, y.to(wide) - self.origin_y, weights.to(wide)
         weighted = x * weights[:, None]
         self.count += float(weights.sum())
         self.x += weighted.sum(0).cpu()
@@ -235,7 +262,8 @@ class _Moments:
         self.yy += float(weights @ y.square().sum(1))
 
     def __add__(self, other: "_Moments") -> "_Moments":
-        both = _Moments(len(self.x), len(self.y))
+        """Of the tokens of both, which have one origin."""
+        both = _Moments(self.origin_x, self.origin_y)
         for name in ("count", "x", "y", "xx", "xy", "yy"):
             setattr(both, name, getattr(self, name) + getattr(other, name))
         return both
@@ -243,13 +271,14 @@ class _Moments:
     def error(self, weight: torch.Tensor, bias: torch.Tensor) -> float:
         """Mean over the tokens of |W x + b - y|^2."""
         n = self.count
+        bias = bias + weight @ _exact(self.origin_x) - _exact(self.origin_y)
         quadratic = ((weight @ (self.xx / n)) * weight).sum() - 2 * (weight.T * (self.xy / n)).sum() + self.yy / n
         linear = 2 * bias @ (weight @ (self.x / n) - self.y / n) + bias @ bias
         return float(quadratic + linear)
 
     def of_channels(self, step: int) -> "_Moments":
         """The same for every `step`-th channel of y; |y|^2, which no solution changes, is left out."""
-        some = _Moments(len(self.x), len(self.y[::step]))
+        some = _Moments(self.origin_x, self.origin_y[::step])
         some.count, some.x, some.xx = self.count, self.x, self.xx
         some.y, some.xy = self.y[::step], self.xy[:, ::step]
         return some
@@ -260,6 +289,10 @@ class _Moments:
         return self.yy / self.count - float((self.y / self.count).square().sum())
 
 
+def _exact(one: torch.Tensor) -> torch.Tensor:
+    return one.detach().cpu().double()
+
+
 class _LeastSquares:
     """Damped least squares from some moments, towards given weights, for any damping."""
 
@@ -267,10 +300,11 @@ class _LeastSquares:
         n = moments.count
         self.weight = weight
         # Without a bias there is nothing to take the means up: moments about zero are then the right ones.
-        self.mean_x = moments.x / n if with_bias else torch.zeros_like(moments.x)
-        self.mean_y = moments.y / n if with_bias else torch.zeros_like(moments.y)
-        self.covariance = moments.xx / n - torch.outer(self.mean_x, self.mean_x)
-        self.missing = moments.xy / n - torch.outer(self.mean_x, self.mean_y) - self.covariance @ weight.T
+        x = moments.x / n if with_bias else torch.zeros_like(moments.x)
+        y = moments.y / n if with_bias else torch.zeros_like(moments.y)
+        self.mean_x, self.mean_y = x + _exact(moments.origin_x), y + _exact(moments.origin_y)
+        self.covariance = moments.xx / n - torch.outer(x, x)
+        self.missing = moments.xy / n - torch.outer(x, y) - self.covariance @ weight.T
         self.scale = float(self.covariance.diagonal().mean()) if weight.numel() else 0.0
 
     def solve(self, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -278,7 +312,10 @@ class _LeastSquares:
         weight = self.weight
         if not math.isinf(damping) and self.scale > 0:
             damped = self.covariance + damping * self.scale * torch.eye(len(self.covariance), dtype=torch.float64)
-            weight = weight + torch.cholesky_solve(self.missing, torch.linalg.cholesky(damped)).T
+            factor, failed = torch.linalg.cholesky_ex(damped)
+            # Where rounding left a damped variance below 0, this damping is too small to say anything.
+            if not failed:
+                weight = weight + torch.cholesky_solve(self.missing, factor).T
         return weight, self.mean_y - weight @ self.mean_x
 
 
@@ -289,9 +326,9 @@ def _solve(projection: Projection, fitted: _Moments, held: _Moments) -> Repaired
     empty = isinstance(module, BiasOnly)
     weight = torch.zeros(outputs, 0, dtype=torch.float64)
     if not empty:
-        weight = projection.block.matrix(projection.name).weight.detach().cpu().double()
+        weight = _exact(projection.block.matrix(projection.name).weight)
     with_bias = module.bias is not None
-    bias = module.bias.detach().cpu().double() if with_bias else torch.zeros(outputs, dtype=torch.float64)
+    bias = _exact(module.bias) if with_bias else torch.zeros(outputs, dtype=torch.float64)
     damping = _chosen_damping(weight, fitted, held, with_bias=with_bias)
     before = held.error(weight, bias)
     after = held.error(*_LeastSquares(fitted, weight, with_bias=with_bias).solve(damping))
