@@ -1,5 +1,7 @@
 """Recipes: one readable file, an order that makes sense, settings checked where they are typed."""
 
+import re
+
 import pytest
 
 from prunelora.errors import PlanError, RecipeError
@@ -215,3 +217,9 @@ def test_every_setting_is_described():
     ]
     assert len(fields) > 40
     assert undescribed == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("plan.targets", "[query"), ("finetune.patience", "@x")])
+def test_what_cannot_be_read_as_a_value_is_an_error_that_names_the_setting(key, value):
+    with pytest.raises(RecipeError, match=rf"{re.escape(f'{key}={value}')}: not a value"):
+        Recipe().with_settings({key: value})

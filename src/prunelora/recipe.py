@@ -128,7 +128,7 @@ class Recipe(BaseModel):
                 raise RecipeError(
                     f"{key}: no such setting. {owner or 'The recipe'} has: {', '.join(settable) or 'none'}."
                 )
-            target[field] = yaml.safe_load(value) if isinstance(value, str) and field not in _TEXTS else value
+            target[field] = _typed(key, value) if isinstance(value, str) and field not in _TEXTS else value
         return read_recipe(content, source="settings")
 
     def with_options(self, options: Mapping[str, Any]) -> "Recipe":
@@ -236,6 +236,17 @@ def _leave_other_budgets(stages: Mapping[str, dict[str, Any]], changes: Mapping[
             counts = ("keep_heads", "keep_ffn")
             kept = counts if given[0] in counts else (given[0],)
             content |= {one: None for one in BUDGETS if one not in kept}
+
+
+def _typed(key: str, value: str) -> Any:
+    """What text stands for: a number, a list, none, or itself."""
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        what = str(error).splitlines()[0]
+        raise RecipeError(
+            f"{key}={value}: not a value ({what}). Type a number, a word, or a list: [query, value]."
+        ) from error
 
 
 def _as_number(value: Any) -> float | None:
