@@ -18,6 +18,7 @@ from prunelora.data.tokens import calibration_batches, tokenise
 from prunelora.delivery.processors import load_tokenizer
 from prunelora.errors import CheckpointError, DataError, MissingExtraError, RecipeError, UnsupportedModelError
 from prunelora.evaluation.latency_model import LatencyModel
+from prunelora.finetuning import callbacks, training
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.importance.warmup import warm_up_
 from prunelora.models.loading import load_pretrained
@@ -111,8 +112,10 @@ def test_a_budget_of_time_keeps_what_it_was_planned_by(inputs, tmp_path, latency
 
 def test_tuning_first_can_be_distilled(inputs, tmp_path):
     kinds = ["finetune", "merge", "score", "plan", "prune", "finetune", "merge"]
-    outcome = run(inputs, tmp_path / "run", kinds, **{"finetune.distillation": 0.5, "finetune-1.epochs": 1})
-    assert outcome.ran == ("finetune-1", "merge-1", "score", "plan", "prune", "finetune", "merge")
+    changes = {"finetune.distillation": 0.5, "finetune.epochs": 2, "finetune-1.epochs": 1}
+    outcome = run(inputs, tmp_path / "run", [*kinds, "baseline"], **changes)
+    assert outcome.ran == ("finetune-1", "merge-1", "score", "plan", "prune", "finetune", "merge", "baseline")
+    assert outcome.results.facts("baseline")["training"]["steps"] > 0  # As the longest, but without a teacher.
     with pytest.raises(RecipeError, match="needs a teacher, and no model was merged before"):
         run(inputs, tmp_path / "other", ["score", "plan", "prune", "finetune", "merge"], **{"finetune.distillation": 1})
 
@@ -190,6 +193,57 @@ def test_a_run_stopped_in_any_stage_goes_on_where_it_stopped(inputs, tmp_path, m
     monkeypatch.setitem(stages.WORK, stage, work)
     outcome = run(inputs, tmp_path / "stopped")
     assert outcome.ran == tuple(PAPER[PAPER.index(stage) :])
+    assert torch.equal(logits(outcome.load(), BATCH), logits(expected.load(), BATCH))
+
+
+def stop_after(monkeypatch, steps: int) -> None:
+    """Kill trainings at a step, until the patch is undone."""
+
+    class Killing(callbacks.StepClock):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == steps:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "StepClock", Killing)
+
+
+@pytest.mark.parametrize("kinds", [PAPER, [*PAPER, "baseline"]])
+def test_a_training_that_was_stopped_is_not_gone_on_with_under_other_settings(inputs, tmp_path, monkeypatch, kinds):
+    slow, fast = {"finetune.learning_rate": 1e-4}, {"finetune.learning_rate": 5e-3}
+    expected = run(inputs, tmp_path / "whole", kinds, **fast)
+    first = expected.results.facts("finetune")["steps"]
+    if kinds[-1] == "baseline":
+        run(inputs, tmp_path / "run", kinds[:-1], **slow)
+    with monkeypatch.context() as patch:
+        stop_after(patch, first - 1)
+        with pytest.raises(KeyboardInterrupt):
+            run(inputs, tmp_path / "run", kinds, **slow)
+    left = list((tmp_path / "run").glob(".*checkpoints/checkpoint-*"))
+    assert left, "nothing was there to go on from"
+    outcome = run(inputs, tmp_path / "run", kinds, **fast)
+    for name in ("finetune", "baseline")[: 2 if kinds[-1] == "baseline" else 1]:
+        whole, found = (one.results.facts(name) for one in (expected, outcome))
+        whole, found = (one.get("training", one)["history"] for one in (whole, found))
+        assert found == whole, name
+    assert torch.equal(logits(outcome.load(), BATCH), logits(expected.load(), BATCH))
+
+
+def test_files_of_a_stage_that_was_stopped_are_not_taken_for_those_of_before(inputs, tmp_path, monkeypatch):
+    """Back under the old settings, what a stopped stage has replaced is made again."""
+    run(inputs, tmp_path / "run", until="prune")
+    work = stages.WORK["prune"]
+
+    def stopped(*arguments):
+        work.run(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setitem(stages.WORK, "prune", stages.StageWork(stopped, work.restore, work.files))
+        with pytest.raises(KeyboardInterrupt):
+            run(inputs, tmp_path / "run", until="prune", **{"prune.repair_weights": "loss"})
+    outcome = run(inputs, tmp_path / "run")
+    assert outcome.ran == ("prune", "finetune", "merge")
+    expected = run(inputs, tmp_path / "whole")
     assert torch.equal(logits(outcome.load(), BATCH), logits(expected.load(), BATCH))
 
 

@@ -178,7 +178,7 @@ class _Work:
             self.model, adapter_plan(self.model, self.plan), settings, seed=self.cell.recipe.seed
         )
         folder = self.cell.folder / f".checkpoints-{name}"
-        with self._timed(name):
+        with self._timed(name, folder):
             result = finetune(
                 self.model,
                 self._tokenised("train"),
@@ -225,9 +225,10 @@ class _Work:
         return evaluate(self.model, self._tokenised(split), self.tokenizer, problem_type=self.task.problem_type)
 
     @contextlib.contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        """With what an earlier process spent on it before it was stopped."""
+    def _timed(self, name: str, *unfinished: Path) -> Iterator[None]:
+        """With what an earlier process spent on it before it was stopped, and what it left to go on from."""
         folder, key = RunFolder(self.cell.folder / START), digest({"walk": as_recipe(self.cell.recipe), "stage": name})
+        folder.begin(f"torch-pruning-{name}", key, unfinished)
         with folder.timed(f"torch-pruning-{name}", key):
             yield
         self.seconds[name] = folder.spent(f"torch-pruning-{name}", key)

@@ -25,6 +25,8 @@ from prunelora.running import Facts, Run, StageWork, ready_to_train, restore_not
 from prunelora.stage_settings import BaselineStage, ExportStage, MeasureStage
 from prunelora.storage import replacing_file
 
+BASELINE_CHECKPOINTS = ".baseline-checkpoints"
+
 # Evaluate: answers on the reported rows -----------------------------------------------------------------------------
 
 
@@ -54,16 +56,16 @@ def _export(run: Run, name: str, settings: ExportStage) -> Facts:
 def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:
     """Same data, seed, targets and training as the longest fine-tuning, for as long as all of them together.
 
-    Nothing cut, the same rank everywhere.
+    Nothing cut, the same rank everywhere, and no teacher.
     """
     tunings = run.recipe.tunings
     epochs = sum(stage.epochs for stage in tunings.values())
-    tuning = tunings[run.recipe.main_tuning].model_copy(update={"epochs": epochs})
+    tuning = tunings[run.recipe.main_tuning].model_copy(update={"epochs": epochs, "distillation": 0.0})
     model = run.pretrained()
     targets = tuple(run.plan.ranks) if run.plan is not None else ATTENTION_PROJECTIONS
     plan = Plan.whole(dissect(model).lineage, rank=settings.rank, targets=targets)
     model = ready_to_train(model, plan, tuning.model_copy(update={"trainable": "adapter"}), seed=run.recipe.seed)
-    checkpoints = run.path(name, ".baseline-checkpoints")
+    checkpoints = run.path(name, BASELINE_CHECKPOINTS)
     training = tune(run, model, tuning, checkpoints, run.path(name, "tensorboard-baseline"))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return {
@@ -106,7 +108,7 @@ def _report(run: Run, _: str, __: Any) -> Facts:
 DELIVERY: Mapping[str, StageWork] = {
     "evaluate": StageWork(_evaluate, restore_nothing, lambda _: ("answers.safetensors",)),
     "export": StageWork(_export, restore_nothing, lambda _: ("model.onnx",)),
-    "baseline": StageWork(_baseline, restore_nothing),
+    "baseline": StageWork(_baseline, restore_nothing, unfinished=(BASELINE_CHECKPOINTS,)),
     "measure": StageWork(_measure, restore_nothing),
     "report": StageWork(_report, restore_nothing, lambda _: ("report.html", "report.md", "metrics.json", "figures")),
 }

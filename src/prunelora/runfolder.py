@@ -5,8 +5,9 @@ record has the key that the recipe gives now, and whose files are there, is not 
 """
 
 import json
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ class RunFolder:
     def record(self, stage: str) -> Record | None:
         """The record of a stage that was finished once, whether or not it is still up to date."""
         try:
-            content = json.loads((self.path / _RECORDS / f"{stage}.json").read_text(encoding="utf-8"))
+            content = json.loads(self._record_file(stage).read_text(encoding="utf-8"))
             return Record(**(content | {"files": tuple(content["files"])}))
         except (OSError, ValueError, TypeError, KeyError):
             return None
@@ -93,8 +94,32 @@ class RunFolder:
 
     def finish(self, record: Record) -> None:
         """Write a stage's record, which makes it finished."""
-        write_json(self.path / _RECORDS / f"{record.stage}.json", vars(record))
+        write_json(self._record_file(record.stage), vars(record))
         self._spent_file(record.stage).unlink(missing_ok=True)
+
+    def begin(self, stage: str, key: str, unfinished: Sequence[Path] = ()) -> None:
+        """Make a stage ready for work under a key: nothing of other work under its name counts any more.
+
+        Its record goes, since the files that it vouches for are about to change; and so does what a training leaves to
+        go on from, where that was begun under another key.
+
+        Args:
+            stage: Its name.
+            key: What it is done under now.
+            unfinished: Folders that the stage goes on from, if they are there.
+        """
+        if self._begun_under(stage) != key:
+            for folder in unfinished:
+                shutil.rmtree(folder, ignore_errors=True)
+        self._record_file(stage).unlink(missing_ok=True)
+        write_json(self._spent_file(stage), {"key": key, "seconds": self.spent(stage, key)})
+
+    def _begun_under(self, stage: str) -> str | None:
+        """Key of the work that was begun last and not finished."""
+        try:
+            return str(json.loads(self._spent_file(stage).read_text(encoding="utf-8"))["key"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     @contextmanager
     def timed(self, stage: str, key: str) -> Iterator[None]:
@@ -114,6 +139,9 @@ class RunFolder:
             return float(content["seconds"]) if content["key"] == key else 0.0
         except (OSError, ValueError, KeyError):
             return 0.0
+
+    def _record_file(self, stage: str) -> Path:
+        return self.path / _RECORDS / f"{stage}.json"
 
     def _spent_file(self, stage: str) -> Path:
         return self.path / _RECORDS / f".{stage}.spent.json"

@@ -177,6 +177,7 @@ class StageWork:
         files: What it leaves in the run folder, by its plain names; depends on its settings.
         model_only: Whether `restore` changes nothing but the model.
         whole_model: Whether `restore` brings a model that does not depend on the one before.
+        unfinished: Folders of the run folder, by their plain names, that it goes on from when it was stopped.
     """
 
     run: Callable[[Run, str, Any], Facts]
@@ -184,6 +185,7 @@ class StageWork:
     files: Callable[[Any], tuple[str, ...]] = lambda _: ()
     model_only: bool = False
     whole_model: bool = False
+    unfinished: tuple[str, ...] = ()
 
 
 def made(value: Made | None, kind: str) -> Made:

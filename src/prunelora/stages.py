@@ -34,6 +34,8 @@ from prunelora.stage_settings import (
 )
 from prunelora.storage import replacing_file
 
+CHECKPOINTS = ".checkpoints"
+
 # Warm-up: the task head alone, on frozen features ---------------------------------------------------------------------
 
 
@@ -145,11 +147,11 @@ def _restore_pruned(run: Run, name: str, settings: PruneStage) -> None:
 def _finetune(run: Run, name: str, settings: FineTuneStage) -> Facts:
     run.model = ready_to_train(run.model, run.plan, settings, seed=run.recipe.seed)
     teacher = _teacher(run) if settings.distillation else None
-    facts = tune(run, run.model, settings, run.path(name, ".checkpoints"), run.path(name, "tensorboard"), teacher)
+    facts = tune(run, run.model, settings, run.path(name, CHECKPOINTS), run.path(name, "tensorboard"), teacher)
     # An adapter is small, and its base model has the tokenizer.
     tokenizer = None if settings.trainable == "adapter" else run.processor
     save(run.model, run.path(name, _tuned_folder(settings)), tokenizer=tokenizer)
-    shutil.rmtree(run.path(name, ".checkpoints"), ignore_errors=True)
+    shutil.rmtree(run.path(name, CHECKPOINTS), ignore_errors=True)
     return facts
 
 
@@ -203,7 +205,13 @@ WORK: Mapping[str, StageWork] = {
         lambda settings: ("repaired.safetensors",) if settings.repair else (),
         model_only=True,
     ),
-    "finetune": StageWork(_finetune, _restore_finetuned, lambda settings: (_tuned_folder(settings),), model_only=True),
+    "finetune": StageWork(
+        _finetune,
+        _restore_finetuned,
+        lambda settings: (_tuned_folder(settings),),
+        model_only=True,
+        unfinished=(CHECKPOINTS,),
+    ),
     "merge": StageWork(_merge, _restore_merged, lambda _: ("model",), model_only=True, whole_model=True),
     **DELIVERY,
 }
