@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.resident import peak_above, peak_in_fresh_process
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "training_step.json"
 
 # Whether the model is cut, what is recomputed in the backward pass, and into how many parts the rows are split.
 PLAIN, SELECTIVE, LAYERS = "nothing recomputed", "selective recomputation", "gradient checkpointing"
@@ -24,7 +25,8 @@ VARIANTS = {
     f"{model}, {way}": (model == "cut", way, 1) for model in ("dense", "cut") for way in (PLAIN, SELECTIVE, LAYERS)
 }
 # What tune-first does before the cut: half of the rows a step, two steps an update.
-VARIANTS[f"dense, {SELECTIVE}, half of the rows"] = (False, SELECTIVE, 2)
+HALF = f"dense, {SELECTIVE}, half of the rows"
+VARIANTS[HALF] = (False, SELECTIVE, 2)
 # The C library's allocator by its variables: as it is, and giving blocks of 1 MiB back as soon as they are free.
 ALLOCATORS = {"allocator as it is": {}, "handing back": {"MALLOC_MMAP_THRESHOLD_": str(2**20)}}
 STEPS = 5  # Of which the memory is the peak.
@@ -87,7 +89,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=128, help="tokens a row")
     parser.add_argument("--keep-macs", type=float, default=0.5, help="share of the MACs that the cut model has")
     parser.add_argument("--repeats", type=int, default=15, help="timed rounds, after two rounds of warm-up")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "training_step.json")
+    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
     return parser.parse_args()
 

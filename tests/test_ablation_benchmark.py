@@ -590,8 +590,21 @@ def test_the_committed_page_is_what_the_results_make():
 def test_the_readme_says_how_far_down_it_holds():
     table = page.how_far(read_all(runner.RESULTS), most_frequent(runner.GLUE_RESULTS))
     readme = (runner.ROOT / "README.md").read_text(encoding="utf-8")
-    lines = [f"| {' | '.join(cells)} |" for cells in (table.columns, ["---"] * len(table.columns), *table.rows)]
+    shown = table.columns.index("against dense LoRA") + 1
+    rows = [row[:shown] for row in (table.columns, *table.rows)]
+    lines = [f"| {' | '.join(cells)} |" for cells in (rows[0], ["---"] * shown, *rows[1:])]
     assert "\n".join(lines) in readme
+    # What stands behind the difference of the packaged recipe is said below the table.
+    reported, without, validated = next(row[shown - 1 :] for row in table.rows if row[0] == "0.5")
+    said = f"Most of the {reported.split()[0]} is rte's: without it {without} is left, and on the validation rows it is"
+    assert f"{said} {validated}:" in " ".join(readme.split())
+
+
+def test_the_page_begins_with_the_names_of_the_packaged_recipes(two_tasks):
+    names, _ = page.page_of(two_tasks, (), {}).summary
+    assert [line.split(" is ")[1].partition(";")[0] for line in names[1]] == list(PACKAGED.values())
+    assert [line.split()[2] for line in names[1]] == list(PACKAGED)
+    assert [line for line in names[1] if "is another" in line] == [names[1][-1]]
 
 
 def test_without_results_the_page_says_so(tmp_path):
@@ -627,21 +640,30 @@ def two_tasks(tmp_path):
 def test_how_far_down_it_holds_is_of_the_packaged_recipe_on_the_reported_rows(tmp_path):
     name = PACKAGED["tune-first"]
     rows = [one for task in ("rte", "mrpc") for one in all_trials("lora-all", task, test=0.80)]
-    rows += [made_up("lora-all", "rte", 1, test=0.78), made_up(name, "mrpc", test=0.79)]
-    rows += [made_up(name, "rte", seed, test=0.82) for seed in (0, 1)]
+    rows += [made_up("lora-all", "rte", 1, test=0.78), made_up(name, "mrpc", test=0.79, accuracy=0.83)]
+    rows += [made_up(name, "rte", seed, test=0.82, accuracy=0.86) for seed in (0, 1)]
     rows += [made_up(f"{name}@0.2", "rte", test=0.76), made_up(PACKAGED["cut-early"], "mrpc", test=0.75)]
     found = save(tmp_path, rows)
     table = page.how_far(found, {"rte": 52.7})  # Not of all tasks: no row of it.
     shown = {budget: cells for budget, *cells in table.rows}
     assert list(shown) == ["all, LoRA", "0.5, cut-early", "0.5", "0.2"]
     none, pm, minus = "\N{EN DASH}", "\N{PLUS-MINUS SIGN}", "\N{MINUS SIGN}"
-    assert shown["all, LoRA"] == [none, "80.0 (1 seed)", none, f"79.0 {pm} 1.4", none, none]
-    # +2 and +4 on one task, -1 on the other: mean +1.
-    assert shown["0.5"] == [none, "79.0 (1 seed)", none, f"82.0 {pm} 0.0", none, f"+1.00 {pm} 1.45"]
-    assert shown["0.5, cut-early"] == [none, "75.0 (1 seed)", none, none, none, f"{minus}5.00"]
-    assert shown["0.2"] == [none, none, none, "76.0 (1 seed)", none, f"{minus}4.00"]
+    assert shown["all, LoRA"] == [none, "80.0 (1 seed)", none, f"79.0 {pm} 1.4", none, *[none] * 3]
+    # +2 and +4 on one task, -1 on the other: mean +1. On the validation rows +1 and +1, and -2.
+    differences = [f"+1.00 {pm} 1.45", f"{minus}1.00", f"{minus}0.50 {pm} 1.00"]
+    assert shown["0.5"] == [none, "79.0 (1 seed)", none, f"82.0 {pm} 0.0", none, *differences]
+    assert shown["0.5, cut-early"] == [none, "75.0 (1 seed)", none, none, none, *[f"{minus}5.00"] * 2, "+0.00"]
+    assert shown["0.2"] == [none, none, none, "76.0 (1 seed)", none, f"{minus}4.00", none, "+0.00"]
     rates = {"sst2": 50.0, "mrpc": 68.0, "qnli": 50.0, "rte": 52.0}
-    assert page.how_far(found, rates).rows[0] == ("most frequent class", "50.0", "68.0", "50.0", "52.0", "55.0", none)
+    assert page.how_far(found, rates).rows[0] == (
+        "most frequent class",
+        "50.0",
+        "68.0",
+        "50.0",
+        "52.0",
+        "55.0",
+        *[none] * 3,
+    )
 
 
 def test_differences_are_paired_by_task_and_seed(two_tasks):

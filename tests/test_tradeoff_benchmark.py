@@ -49,6 +49,16 @@ def test_the_readme_shows_what_was_found(results):
         assert f"\n| {' | '.join(row)} |\n" in readme
 
 
+def test_the_readme_says_what_half_of_the_macs_costs_beside_both(results):
+    means = {one.name: 100 * one.quality["test"]["accuracy"].mean for one in results.methods}
+    readme = " ".join((tradeoff.ROOT / "README.md").read_text(encoding="utf-8").split())
+    below, above = (abs(means["tune-first@0.5"] - means[name]) for name in ("tune-first@1", "lora"))
+    assert means["lora"] < means["tune-first@0.5"] < means["tune-first@1"]
+    assert (
+        f"{below:.1f} points below the same recipe with nothing cut, and {above:.1f} above LoRA on attention" in readme
+    )
+
+
 def test_no_result_names_a_folder_of_the_machine():
     content = (tradeoff.RESULTS / tradeoff.RESULT).read_text(encoding="utf-8")
     assert json.loads(content)["methods"]

@@ -227,6 +227,10 @@ class Difference:
         values = [value for *_, value in self.pairs]
         return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
+    def without(self, task: str) -> "Difference":
+        """The same without a task."""
+        return Difference(tuple(pair for pair in self.pairs if pair[0] != task))
+
     @property
     def is_clear(self) -> bool:
         """Whether it is more than two standard errors from nothing."""

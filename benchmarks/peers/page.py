@@ -1,5 +1,6 @@
 """The page of results, made from the files of results alone; what is not there is said to be missing."""
 
+import json
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from benchmarks.peers.facts import (
     load_facts,
 )
 from benchmarks.peers.present import have_cell, have_timing
+from benchmarks.training_step import HALF, REFERENCE, RESULT, SELECTIVE
 from prunelora.comparison.statistics import figure
 from prunelora.comparison.tables import NONE, number_text, quality_text, share_text, with_quartiles
 from prunelora.report.reading import duration, in_units, metric_title, milliseconds
@@ -127,6 +129,9 @@ def _sections(found: Found) -> Iterable[Section]:
             "training before the cut, whose time counts for each. Memory: of a training step of as many rows as the "
             "recipe has in one, of 128 tokens each, in the fine-tuning that takes most, beside LoRA's. A forward pass "
             "and a step of the last fine-tuning: timed in turn with all others in one run.",
+            "Not all of the memory is saved by the cut. Full and lora keep what autograd keeps; what is cut is trained "
+            "with selective recomputation, and what is tuned before the cut (tune-first, cut-early) takes half batches "
+            f"there, two an update. {_without_a_cut()}",
         ),
         table=cost_table(found),
     )
@@ -140,6 +145,16 @@ def _sections(found: Found) -> Iterable[Section]:
         yield Section(f"{task}: every method", tuple(_about(found, task)), table=task_table(found, task))
     yield Section(
         "Commands", ("What makes every cell.",), code="\n".join(_commands(found)), language="bash", folded=True
+    )
+
+
+def _without_a_cut() -> str:
+    """What dense LoRA needs with what the recipes of the library do beside the cut, as another benchmark counted it."""
+    steps = json.loads(RESULT.read_text(encoding="utf-8"))["steps"]
+    stock, recomputed, half = (steps[name]["counted_bytes"] for name in (REFERENCE, f"dense, {SELECTIVE}", HALF))
+    return (
+        f"Dense LoRA on every linear layer takes {share_text(recomputed / stock)} of its memory with recomputation "
+        f"alone, and {share_text(half / stock)} with half batches too (python -m benchmarks.training_step)."
     )
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from small_run import make_data, make_model
 
+from prunelora.comparison.methods import METHODS
 from prunelora.comparison.results import load_comparison
 
 
@@ -40,7 +41,9 @@ def test_a_comparison_prints_what_it_writes(prunelora, inputs, tmp_path):
 def test_a_dry_run_prints_every_training_and_does_nothing(prunelora, inputs, tmp_path):
     code, printed, _ = prunelora("compare", *inputs, "--out", str(tmp_path / "out"), "--dry-run", "--json")
     assert code == 0
-    assert len(json.loads(printed)) == 5 * (2 + 2)
+    lines = json.loads(printed)
+    assert len(lines) == len(METHODS) * (2 + 2)
+    assert {line.partition(",")[0] for line in lines} == set(METHODS)
     assert not (tmp_path / "out").exists()
 
 

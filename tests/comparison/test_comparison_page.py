@@ -196,6 +196,18 @@ def test_costs_are_those_of_prune_lora_over_the_others():
     assert costs(make_comparison(("full", "lora"))) == []
 
 
+def test_what_a_run_does_is_told_beside_the_papers_recipe():
+    results = make_comparison(("full", "tune-first", "prune-lora"))
+    places = [(line.split(",")[0], line.split(", ")[1].split()[0]) for line in quality(results)[-3:]]
+    assert places == [
+        ("against full", "tune-first"), ("against prune-lora", "tune-first"), ("against full", "prune-lora"),
+    ]  # fmt: skip
+    beside = [line.split(",")[0] for line in costs(results)]
+    assert beside[0] == beside[2] == "beside full"
+    assert beside[1].startswith("inference of tune-first takes")
+    assert beside[3].startswith("inference of prune-lora takes")
+
+
 def test_a_terminal_of_100_columns_has_room_for_every_table():
     for results in (
         make_comparison(device_peak=10**9),

@@ -3,10 +3,10 @@
 import pytest
 
 from prunelora.comparison.cells import cell_of, portable
-from prunelora.comparison.methods import METHODS, load_methods
+from prunelora.comparison.methods import LEFT_OUT, METHODS, load_methods
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
-from prunelora.recipe import Recipe
+from prunelora.recipe import DEFAULT, Recipe
 
 BASE = Recipe(model="a-model", task=DataSettings(data="a-file.csv"), seed=7)
 
@@ -39,7 +39,13 @@ def stage(method, kind: str):
 def test_every_packaged_method_loads_and_says_what_it_is():
     methods = load_methods(METHODS, base=BASE)
     assert [one.name for one in methods] == list(METHODS)
-    assert len({one.title for one in methods}) == len(METHODS) == 5
+    assert len({one.title for one in methods}) == len(METHODS) == 6
+
+
+def test_what_a_run_does_is_among_the_methods():
+    assert method(DEFAULT).name in METHODS
+    stages = [one for one in Recipe().stages if one.stage not in LEFT_OUT]
+    assert list(method(DEFAULT).recipe.stages[:-1]) == stages
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -66,12 +72,19 @@ def test_full_trains_every_weight():
     assert method("full").tuning.trainable == "all"
 
 
-def test_all_methods_train_alike_but_for_the_learning_rate():
+def test_all_methods_of_one_fine_tuning_train_alike_but_for_the_learning_rate():
     def training(name: str) -> dict:
         settings = method(name).tuning.model_dump(exclude={"trainable", "learning_rate"})
         return settings
 
-    assert all(training(name) == training("full") for name in METHODS)
+    once = [name for name in METHODS if len(method(name).recipe.tunings) == 1]
+    assert once == [name for name in METHODS if name != DEFAULT]
+    assert all(training(name) == training("full") for name in once)
+
+
+def test_all_methods_train_for_as_long():
+    epochs = {name: sum(one.epochs for one in method(name).recipe.tunings.values()) for name in METHODS}
+    assert epochs == dict.fromkeys(METHODS, pytest.approx(3))
 
 
 def test_settings_reach_every_method_that_has_them():

@@ -8,6 +8,7 @@ import typer
 
 from prunelora.cli import terminal
 from prunelora.cli.options import Json, Sets, settings_typed, with_settings_of
+from prunelora.comparison.methods import METHODS
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
 from prunelora.recipe import Recipe
@@ -41,10 +42,10 @@ def compare(
     methods: Annotated[
         str,
         typer.Option(
-            help="Methods, joined by commas: full, lora, prune-lora, random-prune-lora, magnitude-prune-lora, or paths "
-            "of recipe files."
+            help=f"Methods, joined by commas: {', '.join(METHODS)}, cut-early, cut-first, or paths of recipe files. "
+            "tune-first is what run does, prune-lora the paper's recipe, and those named after it are its controls."
         ),
-    ] = "full,lora,prune-lora,random-prune-lora,magnitude-prune-lora",
+    ] = ",".join(METHODS),
     seeds: Seeds = "0,1,2",
     factors: Annotated[
         str,
@@ -71,7 +72,7 @@ def compare(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Full fine-tuning, LoRA, Prune-LoRA and its controls on the same data, splits and seeds -> one table.
+    """Full fine-tuning, LoRA, run's recipe, the paper's and its controls on the same data and seeds -> one table.
 
     With no arguments: the embedded example. With several budgets (--keep-macs) also the trade-off of quality and speed,
     and the command that builds each point of it. A comparison that was stopped goes on; what is done is not repeated.

@@ -32,8 +32,13 @@ def settings_typed(sets: list[str] | None) -> dict[str, str]:
     return changes
 
 
-def with_settings_of(*sources: tuple[type[BaseModel], Iterable[str] | None]) -> Callable[[Command], Command]:
+def with_settings_of(
+    *sources: tuple[type[BaseModel], Iterable[str] | None], of_recipe: bool = True
+) -> Callable[[Command], Command]:
     """Give a command an option for every field of some settings (or for the named ones).
+
+    What a recipe says of its stages comes before the defaults of their settings, and the texts of these options say so;
+    where no recipe stands behind them (`of_recipe` False) they say the default alone.
 
     The command gets what was typed as the keyword argument `settings`, a dict of field name to text or bool, with only
     what was given. Values are checked by the settings themselves.
@@ -43,7 +48,7 @@ def with_settings_of(*sources: tuple[type[BaseModel], Iterable[str] | None]) -> 
         signature = inspect.signature(command)
         own = [parameter for name, parameter in signature.parameters.items() if name != "settings"]
         fields = {
-            name: field
+            name: (field, of_recipe and "stage" in model.model_fields)
             for model, names in sources
             for name, field in model.model_fields.items()
             if name != "stage" and (names is None or name in names)
@@ -53,7 +58,7 @@ def with_settings_of(*sources: tuple[type[BaseModel], Iterable[str] | None]) -> 
             settings = {name: given.pop(name) for name in fields}
             command(**given, settings={name: value for name, value in settings.items() if value is not None})
 
-        options = [_option(name, field) for name, field in fields.items() if name not in signature.parameters]
+        options = [_option(name, *one) for name, one in fields.items() if name not in signature.parameters]
         wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
         wrapper.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *options]}
@@ -62,13 +67,14 @@ def with_settings_of(*sources: tuple[type[BaseModel], Iterable[str] | None]) -> 
     return decorate
 
 
-def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+def _option(name: str, field: FieldInfo, recipe_first: bool) -> inspect.Parameter:
     default = field.get_default(call_default_factory=False)
     text = str(field.description)
+    if isinstance(default, tuple):
+        default = ",".join(default)
     if isinstance(default, bool | int | float | str):
-        text += f" [default: {default}]"
-    elif isinstance(default, tuple):
-        text += f" [default: {','.join(default)}]"
+        before = "the recipe's, else " if recipe_first else ""
+        text += f" [default: {before}{default}]"
     flag = f"--{name.replace('_', '-')}"
     if field.annotation is bool:
         kind: Any = bool | None

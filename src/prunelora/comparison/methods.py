@@ -1,4 +1,4 @@
-"""The methods that are compared: each a recipe, five of them packaged; a person's own recipe file is the same thing."""
+"""The methods that are compared: each a recipe, packaged or a person's own file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,8 @@ from prunelora.errors import RecipeError
 from prunelora.recipe import Recipe, load_recipe, packaged_recipes
 from prunelora.stage_settings import EvaluateStage, FineTuneStage, PlanStage
 
-METHODS = ("full", "lora", "prune-lora", "random-prune-lora", "magnitude-prune-lora")
+# What is compared where nothing is said: tune-first is the recipe of a run, prune-lora the paper's with its controls.
+METHODS = ("full", "lora", "tune-first", "prune-lora", "random-prune-lora", "magnitude-prune-lora")
 # Stages that say nothing about the method itself, cost time, and are done once for all methods in a comparison.
 LEFT_OUT = ("evaluate", "export", "baseline", "measure", "report")
 

@@ -24,8 +24,8 @@ from prunelora.comparison.tradeoff import how_far_down
 from prunelora.report.reading import SHARES, accuracy_error, metric_title
 from prunelora.report.summary import NOISY
 
-# Whose results are told beside those of the others.
-FOCUS = "prune-lora"
+# Whose results are told beside those of the others: the recipe of a run, and the paper's.
+FOCUS = ("tune-first", "prune-lora")
 YARDSTICKS = ("full", "lora")
 
 # Standard errors of a normal distribution that leave 5 % outside.
@@ -34,7 +34,7 @@ _MOST_NAMED = 4
 
 
 def summarise(results: ComparisonResults) -> list[str]:
-    """What is best, what prune-lora gives and costs, and what to look at: a line each."""
+    """What is best, what tune-first and prune-lora give and cost, and what to look at: a line each."""
     return [
         *(f"Quality: {line}" for line in quality(results)),
         *(f"Cost: {line}" for line in costs(results)),
@@ -43,26 +43,28 @@ def summarise(results: ComparisonResults) -> list[str]:
 
 
 def quality(results: ComparisonResults) -> list[str]:
-    """Which method is best, what cannot be told from it, and how prune-lora stands against every other.
+    """Which method is best, what cannot be told from it, and how tune-first and prune-lora stand against every other.
 
     Of methods at several budgets, how far down their quality holds.
     """
     lines = [line for split in results.splits for line in _best(results, split)]
     lines += [
-        f"against {other.name}{_on(results, split)}, {FOCUS} is at {_verdict(pair)}"
+        f"against {other.name}{_on(results, split)}, {name} is at {_verdict(pair)}"
+        for place, name in enumerate(FOCUS)
         for split in results.splits
         for other in results.methods
-        if (pair := pair_of(results, FOCUS, other.name, split)) is not None
+        if other.name not in FOCUS[:place] and (pair := pair_of(results, name, other.name, split)) is not None
     ]
     lines += how_far_down(results)
     return lines or ["no method has been judged yet."]
 
 
 def costs(results: ComparisonResults) -> list[str]:
-    """What prune-lora takes, beside full fine-tuning and beside LoRA."""
-    own = results.method(FOCUS)
-    if own is None:
-        return []
+    """What tune-first and prune-lora take, beside full fine-tuning and beside LoRA."""
+    return [line for name in FOCUS if (own := results.method(name)) is not None for line in _costs_of(own, results)]
+
+
+def _costs_of(own: MethodFacts, results: ComparisonResults) -> list[str]:
     lines = []
     for name in YARDSTICKS:
         other = results.method(name)
@@ -76,12 +78,12 @@ def costs(results: ComparisonResults) -> list[str]:
             f"{share_text(own.disk_bytes / other.disk_bytes)} of the bytes on disk",
             f"{share_text(own.macs / other.macs)} of the MACs",
         ]
-        lines.append(f"beside {name}, {FOCUS} takes {', '.join(part for part in parts if part)}.")
+        lines.append(f"beside {name}, {own.name} takes {', '.join(part for part in parts if part)}.")
     size = largest_size(results)
     timed = latency_at(own, size)
     if size is not None and timed is not None:
         lines.append(
-            f"inference of {FOCUS} takes {with_quartiles(timed.to_dense)} of the dense model's time at "
+            f"inference of {own.name} takes {with_quartiles(timed.to_dense)} of the dense model's time at "
             f"{size_text(size)}."
         )
     return lines
