@@ -122,7 +122,7 @@ def _starting_recipe(
 
 
 def _changed(recipe: Recipe, settings: dict[str, Any], sets: list[str] | None) -> Recipe:
-    return recipe.with_options(settings).with_settings(settings_typed(sets))
+    return recipe.with_options(settings, settings_typed(sets))
 
 
 def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:
@@ -160,7 +160,7 @@ def _stage_command(kind: str) -> None:
         if kind not in chosen.names:
             raise RecipeError(f"{run}: the recipe has no stage {kind!r}. It has: {', '.join(chosen.names)}.")
         own = {f"{kind}.{name}": settings.pop(name) for name in list(settings) if name in model.model_fields}
-        chosen = _changed(chosen, settings, sets).with_settings(own)
+        chosen = chosen.with_options(settings, settings_typed(sets) | own)
         from prunelora.pipeline import execute
 
         outcome = execute(chosen, folder.path, until=kind, tell=terminal.tell, progress=not json)
