@@ -151,6 +151,13 @@ def test_two_budgets_at_once_are_an_error():
         Recipe().with_settings({"plan.keep_macs": 0.4, "plan.speedup": 2})
 
 
+def test_two_budgets_are_an_error_where_one_is_an_option_and_one_a_setting():
+    with pytest.raises(PlanError, match=r"keep_macs=0.4, speedup=2.0: two budgets"):
+        Recipe().with_options({"keep_macs": 0.4}, {"plan.speedup": 2})
+    changed = Recipe().with_options({"keep_macs": 0.4}, {"plan.keep_macs": 0.3, "plan.rank_high": 16})
+    assert (stages_of(changed)["plan"].keep_macs, stages_of(changed)["plan"].rank_high) == (0.3, 16)
+
+
 def tune_twice() -> Recipe:
     kinds = [
         {"stage": "finetune", "epochs": 2, "learning_rate": 1e-3},

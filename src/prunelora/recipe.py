@@ -131,7 +131,7 @@ class Recipe(BaseModel):
             target[field] = _typed(key, value) if isinstance(value, str) and field not in _TEXTS else value
         return read_recipe(content, source="settings")
 
-    def with_options(self, options: Mapping[str, Any]) -> "Recipe":
+    def with_options(self, options: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> "Recipe":
         """A recipe with options given by their bare names: keep_heads, text, epochs.
 
         A name that several stages have means the stage it matters most for: "batch_size" is fine-tuning's, "rows"
@@ -139,13 +139,18 @@ class Recipe(BaseModel):
         shared out in the recipe's own proportion; "learning_rate" is the longest's, "batch_size" the last's, and the
         others' are scaled; any other is the same for each.
 
+        Args:
+            options: By bare name.
+            settings: More changes, as `with_settings` takes them, which come before options for the same setting. All
+                are made at once, so that two budgets are an error wherever each was given.
+
         Raises:
             RecipeError: If no stage of the recipe has such a setting, or the value is not one it can have.
         """
         changes: dict[str, Any] = {}
         for option, value in options.items():
             changes |= self._spread(option, value)
-        return self.with_settings(changes)
+        return self.with_settings(changes | dict(settings or {}))
 
     def _spread(self, option: str, value: Any) -> dict[str, Any]:
         key, tunings = self.key_of(option), self.tunings

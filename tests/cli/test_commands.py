@@ -205,6 +205,41 @@ def test_check_asks_of_the_recipe_that_is_named(prunelora, inputs, tmp_path):
     assert "lora: has no stage plan" in err
 
 
+def test_check_takes_the_model_of_the_recipe_where_none_is_typed(prunelora, inputs, tmp_path):
+    load_recipe("cut-early").with_settings({"model": inputs[1], "task.data": "nowhere.csv"}).save(tmp_path / "a.yaml")
+    quick = "check", "--recipe", str(tmp_path / "a.yaml"), "--no-latency", "--no-training", "--json"
+    code, out, err = prunelora(*quick)
+    assert code == 0, err
+    found = json.loads(out)
+    assert sum(found["architecture"]["num_heads"]) == 12
+    assert found["data"] is None
+    _, out, _ = prunelora(*quick, "--model", "minilm")
+    assert sum(json.loads(out)["architecture"]["num_heads"]) == 72
+
+
+def test_check_tunes_before_the_cut_as_the_recipe_says(prunelora, inputs, tmp_path):
+    memory = {}
+    for rank in (1, 16):
+        settings = {"finetune-1.lora_rank": rank, "finetune-1.lora_targets": ["query"], "plan.rank_high": 8}
+        load_recipe("cut-early").with_settings(settings).save(tmp_path / "mine.yaml")
+        arguments = "--model", inputs[1], "--recipe", str(tmp_path / "mine.yaml"), "--tokens", "8", "--no-latency"
+        code, out, err = prunelora("check", *arguments, "--json")
+        assert code == 0, err
+        memory[rank] = json.loads(out)["training"]
+    assert memory[1]["before_the_cut"]["memory_bytes"] < memory[16]["before_the_cut"]["memory_bytes"]
+    for way in ("lora", "prune-lora"):
+        assert memory[1]["ways"][way]["memory_bytes"] == memory[16]["ways"][way]["memory_bytes"]
+
+
+def test_check_says_what_is_trained_where_a_recipe_trains_all_weights(prunelora, inputs, tmp_path):
+    load_recipe("cut-first").with_settings({"finetune.trainable": "all"}).save(tmp_path / "mine.yaml")
+    arguments = "--model", inputs[1], "--recipe", str(tmp_path / "mine.yaml"), "--tokens", "8", "--no-latency"
+    code, out, err = prunelora("check", *arguments)
+    assert code == 0, err
+    assert "full fine-tuning     all after cut" in out
+    assert "LoRA" not in out
+
+
 def test_families_lists_the_table(prunelora):
     _, out, _ = prunelora("families", "--json")
     rows = {row["family"]: row for row in json.loads(out)}
@@ -233,6 +268,8 @@ def test_families_lists_the_table(prunelora):
         (["check", "--keep-heads", "73"], "keep_heads=73 cannot be met: the model has 72"),
         (["check", "--keep-macs", "2"], "--keep-macs 2: Input should be less than or equal to 1"),
         (["check", "--keep-params", "0.1", "--count", "all"], "Use keep_params >= 0.54, or count='encoder'"),
+        (["run", "--dry-run", "--keep-macs", "0.5", "--set", "plan.speedup=2"], "speedup=2.0: two budgets"),
+        (["plan", "a", "--model", "x", "--data", "y", "--keep-macs", "0.5", "--set", "plan.speedup=2"], "two budgets"),
         (["families", "--frobnicate"], "No such option"),
         (["frobnicate"], "No such command"),
     ],

@@ -58,7 +58,14 @@ def test_a_single_budget_leaves_the_names_as_they_are():
 
 @pytest.mark.parametrize(
     ("budgets", "expected"),
-    [((1, 0.75, 0.5, 0.25), 0.5), ((1, 0.75, 0.35), 0.35), ((1, 0.75), 0.75), ((1, 0.6, 0.4), 0.6), ((1, 0.1), 0.1)],
+    [
+        ((1, 0.75, 0.5, 0.25), 0.5),
+        ((1, 0.75, 0.35), 0.35),
+        ((1, 0.75), 0.75),
+        ((1, 0.6, 0.4), 0.6),
+        ((0.8, 0.2), 0.8),
+        ((1, 0.1), 0.1),
+    ],
 )
 def test_learning_rates_are_tried_near_a_half_and_where_something_is_cut(budgets, expected):
     methods = methods_at(*budgets)

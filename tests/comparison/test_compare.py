@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from comparison.made_up_comparison import make_comparison
 from small_run import make_data, make_model
 
 from prunelora.comparison import compare as module
@@ -131,6 +132,32 @@ def test_a_timing_is_kept_where_the_models_are_the_same(finished, base):
     again, _ = run(base, out)
     assert [one.step_to_full for one in again.methods] == [one.step_to_full for one in results.methods]
     assert again.timing is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ({"recipe": {"seed": 7, "stages": [{"stage": "finetune", "selective_recomputation": True}]}}, True),
+        ({"recipe": {"seed": 0, "stages": [{"stage": "finetune", "selective_recomputation": False}]}}, False),
+        ({"plan_id": "fedcba9876543210"}, False),
+        ({"model": "another"}, False),
+    ],
+)
+def test_a_timing_is_kept_of_the_same_model_recipes_and_plans_alone(tmp_path, change, kept):
+    recipe = {"seed": 0, "stages": [{"stage": "finetune", "selective_recomputation": True}]}
+    before, now = make_comparison(), make_comparison(timed=False)
+    before, now = (
+        one.model_copy(update={"cells": tuple(cell.model_copy(update={"recipe": recipe}) for cell in one.cells)})
+        for one in (before, now)
+    )
+    before.save(tmp_path / module.RESULTS)
+    if "model" in change:
+        now = now.model_copy(update=change)
+    else:
+        now = now.model_copy(update={"cells": tuple(cell.model_copy(update=change) for cell in now.cells)})
+    found = module._with_old(now, tmp_path)
+    assert found.timing == (before.timing if kept else None)
+    assert [one.step_ms for one in found.methods] == [one.step_ms if kept else None for one in before.methods]
 
 
 def test_what_is_counted_is_the_models_own(finished):

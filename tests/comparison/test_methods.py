@@ -5,7 +5,7 @@ import pytest
 from prunelora.comparison.cells import cell_of, portable
 from prunelora.comparison.methods import LEFT_OUT, METHODS, load_methods
 from prunelora.data.settings import DataSettings
-from prunelora.errors import RecipeError
+from prunelora.errors import PlanError, RecipeError
 from prunelora.recipe import DEFAULT, Recipe
 
 BASE = Recipe(model="a-model", task=DataSettings(data="a-file.csv"), seed=7)
@@ -91,6 +91,11 @@ def test_settings_reach_every_method_that_has_them():
     methods = load_methods(["full", "prune-lora"], base=BASE, changes={"epochs": 5, "keep_heads": 3})
     assert [one.tuning.epochs for one in methods] == [5, 5]
     assert stage(methods[1], "plan").keep_heads == 3
+
+
+def test_two_budgets_of_a_method_are_an_error_however_each_is_named():
+    with pytest.raises(PlanError, match=r"keep_macs=0.5, speedup=2.0: two budgets"):
+        load_methods(["prune-lora"], base=BASE, changes={"keep_macs": 0.5, "plan.speedup": 2})
 
 
 def test_a_setting_that_no_method_has_is_an_error():

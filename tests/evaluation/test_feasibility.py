@@ -193,6 +193,61 @@ def test_what_is_recomputed_does_not_count_in_training_memory(folder):
         assert cost.memory.weights_bytes == found[False][name].memory.weights_bytes, name
 
 
+def test_layers_that_are_computed_again_do_not_count_in_training_memory(folder):
+    kept, again = (
+        check(folder, tokens=TOKENS, keep_macs=0.5, training=way(gradient_checkpointing=on)).training.ways
+        for on in (False, True)
+    )
+    for name, cost in again.items():
+        assert cost.memory.saved_bytes < 0.8 * kept[name].memory.saved_bytes, name
+        assert cost.memory.weights_bytes == kept[name].memory.weights_bytes, name
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_a_step_computes_layers_again_where_asked_and_leaves_the_model_as_it_was(adapter):
+    model = tiny_model(dtype=torch.float32)
+    act = model.bert.encoder.layer[0].intermediate.intermediate_act_fn
+    trained = ready(model, None) if adapter else model
+    passes = []
+    act.register_forward_pre_hook(lambda *_: passes.append(torch.is_grad_enabled()))
+    before = {name: value.clone() for name, value in trained.state_dict().items()}
+    for again in (True, False):
+        passes.clear()
+        training_step(trained, [tiny_batch(size=2)], FineTuneSettings(gradient_checkpointing=again))()
+        assert len(passes) == (2 if again else 1)
+        assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+        assert not model.get_input_embeddings()._forward_hooks
+    moved = {name for name, value in trained.state_dict().items() if not torch.equal(value, before[name])}
+    assert any("layer.0" in name for name in moved)
+
+
+def test_layers_that_cannot_be_computed_again_are_an_error_that_says_so():
+    step = training_step(tiny_model("albert"), [tiny_batch()], FineTuneSettings(gradient_checkpointing=True))
+    with pytest.raises(UnsupportedModelError, match="AlbertForSequenceClassification cannot be computed again"):
+        step()
+
+
+def test_a_decoder_without_padding_is_checked_as_it_would_be_trained(tmp_path, latency_asked):
+    tiny_config("gpt2", pad_token_id=None).save_pretrained(tmp_path)
+    found = check(
+        str(tmp_path), tokens=TOKENS, keep_macs=0.5, latency=LatencySettings(tokens=8, batch_size=2), training=way()
+    )
+    assert found.training.ways["prune-lora"].memory.total > 0
+
+
+def test_where_all_weights_are_trained_no_column_is_called_lora(folder):
+    everything = Training(FineTuneSettings(batch_size=4), lambda model, _: model.requires_grad_(True))
+    training = check(folder, tokens=TOKENS, keep_macs=0.5, training=everything).training
+    assert list(training.ways) == ["full", "prune-full"]
+    text = "\n".join(training.lines())
+    assert "all after cut" in text
+    assert "LoRA" not in text
+    first = dataclasses.replace(way(), before=everything)
+    lines = check(folder, tokens=TOKENS, keep_macs=0.5, training=first).training.lines()
+    assert lines[2].startswith("memory before the cut, all weights, 4 rows")
+    assert lines[2].split()[-2:] == lines[1].split()[7:9], "not under full fine-tuning, whose memory it is"
+
+
 def test_dropout_of_the_settings_counts_in_training_memory(folder):
     with_dropout, without = (
         check(folder, tokens=TOKENS, keep_macs=0.5, training=way(dropout=p)).training.ways["lora"].memory.saved_bytes

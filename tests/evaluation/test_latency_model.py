@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import HEADS, LAYERS, NEURONS, random_plan, tiny_model
-from transformers import AutoModelForSequenceClassification, BertConfig
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig
 
 from prunelora.errors import PlanError, UnsupportedModelError
 from prunelora.evaluation import latency_cache, latency_sweep
@@ -17,6 +17,8 @@ from prunelora.evaluation.latency_model import LatencyModel, LatencyPoint, Laten
 from prunelora.evaluation.latency_sweep import measure_latency_model
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
+from prunelora.models.families import FAMILIES
+from prunelora.models.loading import load_pretrained, task_class
 from prunelora.pruning.surgery import prune_
 
 ARCHITECTURE = Architecture("bert", hidden_size=24, head_dim=6, num_heads=(4,) * 3, num_neurons=(64,) * 3)
@@ -78,6 +80,7 @@ def test_layers_of_attention_alone_cost_no_neurons():
 def test_the_table_reproduces_the_points():
     model = made_up()
     table = model.table()
+    assert table.architecture == ARCHITECTURE
     assert table.unit == "ms"
     assert [table.cost([p.heads] * 3, [p.neurons] * 3) for p in model.points] == pytest.approx(
         [p.ms for p in model.points]
@@ -117,6 +120,10 @@ def test_the_prediction_of_uneven_layers_is_the_sum_over_them():
         left((4,) * 3, (64, 72, 64)),
         left((4,) * 2, (64,) * 2),
         dataclasses.replace(ARCHITECTURE, hidden_size=48),
+        dataclasses.replace(ARCHITECTURE, queries_per_head=2),
+        dataclasses.replace(ARCHITECTURE, gated=True),
+        dataclasses.replace(ARCHITECTURE, position_projections=2),
+        dataclasses.replace(ARCHITECTURE, repeats=2),
     ],
 )
 def test_what_cannot_be_cut_from_the_measured_model_is_not_predicted(other):
@@ -375,6 +382,65 @@ def test_another_model_or_machine_has_another_key(monkeypatch):
             patch.setattr(latency_cache, "describe_machine", lambda *a, c=change, real=real: real(*a) | c)
             keys.append(cache_key(model, SETTINGS))
     assert len(set(keys)) == len(keys) - 2
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("bert", {"hidden_act": "relu"}),
+        ("bert", {"chunk_size_feed_forward": 4}),
+        ("gpt2", {"activation_function": "relu"}),
+        ("gpt2", {"vocab_size": 60}),
+        ("modernbert", {"hidden_activation": "relu"}),
+        ("modernbert", {"local_attention": 8}),
+        ("mistral", {"sliding_window": 4}),
+        ("t5", {"feed_forward_proj": "gated-silu"}),
+        # As many patches, of another size.
+        ("vit", {"image_size": 24, "patch_size": 8}),
+    ],
+)
+def test_a_setting_that_time_depends_on_makes_another_key(name, change):
+    model, other = tiny_model(name), tiny_model(name, **change)
+    assert dissect(model).architecture == dissect(other).architecture
+    assert cache_key(model, SETTINGS) != cache_key(other, SETTINGS)
+
+
+def test_what_no_time_depends_on_is_not_in_the_key():
+    other = tiny_model(
+        hidden_dropout_prob=0.3,
+        attention_probs_dropout_prob=0.3,
+        classifier_dropout=0.5,
+        initializer_range=0.5,
+        pad_token_id=7,
+        num_labels=2,
+        problem_type="multi_label_classification",
+    )
+    other.config.architectures = ["Another"]
+    other.config.name_or_path = "another"
+    assert cache_key(other, SETTINGS) == cache_key(tiny_model(), SETTINGS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_check_finds_what_a_run_measured(tmp_path, family, dtype):
+    """Of the same folder: a model of its configuration alone, and the one that is loaded for a task."""
+    bare = {"pad_token_id": None} if FAMILIES[family].generates else {}
+    tiny_model(family, dtype=dtype, **bare).save_pretrained(tmp_path)
+    kind = "single_label_classification"
+    loaded = load_pretrained(tmp_path, label_names=("a", "b", "c", "d"), problem_type=kind)
+    loaded.config.name_or_path = "as a recipe calls it"
+    config = AutoConfig.from_pretrained(tmp_path)
+    random = task_class(config, kind, tmp_path).from_config(config)
+    assert cache_key(loaded, SETTINGS) == cache_key(random, SETTINGS)
+
+
+def test_an_image_makes_as_many_tokens_as_the_model_has_it(tmp_path, measurings):
+    model, tokens = tiny_model("vit"), 1 + 9
+    for asked in (8, 128, tokens):
+        found = latency_model_for(model, LatencySettings(tokens=asked, threads=1), cache=tmp_path)
+        assert found.settings.tokens == tokens
+    assert len(measurings) == 1
+    clock = Clock()
+    assert measured(clock.watch(model), clock, LatencySettings(tokens=128)).settings.tokens == tokens
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"format": "prunelora-latency-0"}'])

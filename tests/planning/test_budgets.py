@@ -1,5 +1,6 @@
 """Budgets in MACs, parameters and milliseconds: never exceeded, the best of all choices, clear where impossible."""
 
+import dataclasses
 import itertools
 import math
 
@@ -176,6 +177,22 @@ def test_more_worth_per_cost_in_heads_keeps_more_heads():
     # Balanced, the scale of the one kind says nothing.
     even = raw | {"balance": "cost"}
     assert pl.make_plan(plenty, **even).id == pl.make_plan(scores, **even).id
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": 32}, {"family": "roberta"}, {"gated": True}, {"repeats": 2}])
+def test_times_of_a_model_with_as_many_heads_and_neurons_but_another_are_refused(change):
+    scores = random_scores(SMALL)
+    own = dataclasses.replace(milliseconds(SMALL), architecture=SMALL)
+    assert (
+        pl.make_plan(scores, speedup=2, latency=own).id
+        == pl.make_plan(scores, speedup=2, latency=milliseconds(SMALL)).id
+    )
+    other = dataclasses.replace(own, architecture=dataclasses.replace(SMALL, **change))
+    ((name, value),) = change.items()
+    with pytest.raises(
+        PlanError, match=rf"another model .*: {name} is {value}, not {getattr(SMALL, name)}. Measure the"
+    ):
+        pl.make_plan(scores, speedup=2, latency=other)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,12 @@ def test_selection_equals_brute_force_over_groups(round_to):
         assert total == pytest.approx(max(ordered[0][:a].sum() + ordered[1][:b].sum() for a, b in options))
 
 
+def test_of_equal_scores_the_first_stay_however_means_are_rounded():
+    """The mean of three 0.1 is above that of eight in the last digit."""
+    assert best([np.full(11, 0.1)], 8, round_to=8) == [list(range(8))]
+    assert best([np.full(11, 0.1), np.full(8, 0.1)], 16, round_to=8) == [list(range(11)), []]
+
+
 def test_no_budget_keeps_everything():
     assert pl.make_plan(importance_of(np.random.default_rng(0).random((3, 4)))).keeps_everything
 
@@ -117,6 +123,16 @@ def test_counts_and_fractions(keep, left):
         ({"block_importance": "mean"}, "block_importance='mean' is unknown"),
         ({"targets": ("query", "gate")}, "targets: 'gate' is no projection"),
         ({"round_to": 0}, "round_to=0"),
+        ({"round_to": 2.0}, r"round_to=2\.0: expected a whole number, 1 or more"),
+        ({"keep_macs": 0.5, "tokens": 0}, "tokens=0: expected a whole number, 1 or more"),
+        ({"keep_macs": 0.5, "tokens": -128}, "tokens=-128: expected"),
+        ({"tokens": "128"}, "tokens='128': expected"),
+        ({"rank_high": 8.0}, r"rank_high=8\.0: expected a whole number, 0 or more"),
+        ({"rank_high": None}, "rank_high=None: expected"),
+        ({"rank_low": "4"}, "rank_low='4': expected"),
+        ({"rank_low": -1}, "rank_low=-1: expected"),
+        ({"num_high": 1.5}, r"num_high=1\.5: expected a whole number, 0 or more"),
+        ({"num_high": True}, "num_high=True: expected"),
     ],
 )
 def test_an_option_without_meaning_is_an_error(options, message):

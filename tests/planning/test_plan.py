@@ -105,6 +105,12 @@ def test_a_rank_of_zero_is_the_same_as_no_adapter():
         (changed(heads=[[0, 4], [], [1]]), r"heads\[0\]: id 4 is out of range, the base model has ids 0 to 3"),
         (changed(neurons=["0-19", "5,3", ""]), r"neurons\[1\]: ids must be sorted"),
         (changed(neurons=["0-20", "", ""]), r"neurons\[0\]: id 20 is out of range"),
+        (changed(neurons=["19-0", "", ""]), r"neurons\[0\]: the range '19-0' runs backwards. Write it as '0-19'"),
+        (changed(neurons=["", "0-3,15-10", ""]), r"neurons\[1\]: the range '15-10' runs backwards"),
+        (changed(neurons=["", "", "3-"]), r"neurons\[2\]: '3-' is not an id or a range"),
+        (changed(neurons=["", "", "1-2-3"]), r"neurons\[2\]: '1-2-3' is not an id or a range"),
+        # Long before any memory holds them.
+        (changed(neurons=["0-99999999999", "", ""]), r"neurons\[0\]: id 99999999999 is out of range"),
         (changed(neurons=["all", "", ""]), r"neurons\[0\]: 'all' is not an id or a range"),
         (changed(neurons=["bits:ff", "", ""]), r"neurons\[0\]: the bitmap holds 8 ids, expected 20"),
         (changed(neurons=["bits:zz", "", ""]), r"neurons\[0\]: the bitmap is not hexadecimal"),

@@ -122,7 +122,7 @@ def _starting_recipe(
 
 
 def _changed(recipe: Recipe, settings: dict[str, Any], sets: list[str] | None) -> Recipe:
-    return recipe.with_options(settings).with_settings(settings_typed(sets))
+    return recipe.with_options(settings, settings_typed(sets))
 
 
 def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:
@@ -160,7 +160,7 @@ def _stage_command(kind: str) -> None:
         if kind not in chosen.names:
             raise RecipeError(f"{run}: the recipe has no stage {kind!r}. It has: {', '.join(chosen.names)}.")
         own = {f"{kind}.{name}": settings.pop(name) for name in list(settings) if name in model.model_fields}
-        chosen = _changed(chosen, settings, sets).with_settings(own)
+        chosen = chosen.with_options(settings, settings_typed(sets) | own)
         from prunelora.pipeline import execute
 
         outcome = execute(chosen, folder.path, until=kind, tell=terminal.tell, progress=not json)
@@ -216,9 +216,20 @@ def show(
 )
 def check(
     model: Annotated[
-        str, typer.Option(help="Model: a folder, a hub name, or minilm. Only its configuration is read.")
-    ] = "minilm",
-    data: Annotated[str | None, typer.Option(help="Task data: its rows and lengths, and the time of an epoch.")] = None,
+        str | None,
+        typer.Option(
+            help="Model: a folder, a hub name, or minilm. Only its configuration is read. [default: the recipe's, "
+            "minilm where it names none]",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Task data: its rows and lengths, and the time of an epoch. A recipe's own is not looked at if it is "
+            "not named here, or by --task."
+        ),
+    ] = None,
     recipe: RecipeFile = None,
     latency: Annotated[
         bool,
@@ -233,7 +244,8 @@ def check(
         typer.Option(
             "--training/--no-training",
             help="Count the memory of a training step, and time it: by full fine-tuning, by LoRA, and by LoRA after "
-            "the cut. Takes a dozen steps and a training's own memory.",
+            "the cut, or by all weights after it where the recipe trains them. Takes a dozen steps and a training's "
+            "own memory.",
         ),
     ] = True,
     json: Json = False,
@@ -264,13 +276,14 @@ def check(
         first = error.errors()[0]
         option = f"--{first['loc'][0]}".replace("_", "-")
         raise RecipeError(f"{option} {first['input']}: {first['msg']}.") from error
-    adapted = {"lora_targets": plan.targets, "lora_rank": plan.rank_high}
-    tunings = [stage.model_copy(update=adapted) for stage in chosen.tunings.values()]
-    *before, last = [Training(one, partial(ready_to_train, settings=one, seed=0)) for one in tunings]
+    *tunings, final = chosen.tunings.values()
+    # Plain LoRA beside what is cut is of the plan's high rank; what is tuned before there is a plan is as it says.
+    final = final.model_copy(update={"lora_targets": plan.targets, "lora_rank": plan.rank_high})
+    *before, last = [Training(one, partial(ready_to_train, settings=one, seed=0)) for one in (*tunings, final)]
     usual_training = dataclasses.replace(last, before=before[0] if before else None)
     known = inspect.signature(make_plan).parameters
     found = check_budget(
-        model,
+        model or chosen.model,
         data=data,
         **source,
         latency=latency_settings(plan) if latency or plan.needs_latency else None,

@@ -22,7 +22,7 @@ from prunelora.comparison.cells import Cell, cell_of, run_cell, run_cell_in_work
 from prunelora.comparison.collecting import Found, collect, key_of
 from prunelora.comparison.methods import METHODS, Method
 from prunelora.comparison.page import write_comparison
-from prunelora.comparison.results import ComparisonResults, MethodFacts, load_comparison
+from prunelora.comparison.results import ComparisonResults, load_comparison
 from prunelora.comparison.timing import MethodTiming, TimingSettings, time_methods
 from prunelora.data.load import load_task
 from prunelora.data.task import TaskData
@@ -290,17 +290,29 @@ def _timed(
     return results.model_copy(update={"methods": methods, "timing": dict(settings)})
 
 
+def _timed_of(results: ComparisonResults) -> list[tuple[Any, ...]]:
+    """What times depend on, a method: its sizes, and the recipe and the plan of the cell that was timed."""
+    timed = {(cell.method, cell.learning_rate): cell for cell in results.cells if cell.seed == results.seeds[0]}
+    return [
+        (
+            *(results.model, one.name, one.parameters, one.trained, one.heads, one.neurons),
+            # The seed says nothing about time; settings that change costs alone do.
+            {name: value for name, value in cell.recipe.items() if name != "seed"},
+            cell.plan_id,
+        )
+        for one in results.methods
+        for cell in [timed[one.name, one.learning_rate]]
+    ]
+
+
 def _with_old(results: ComparisonResults, out: Path) -> ComparisonResults:
-    """Keep an earlier timing where it was of the same methods with the same models."""
+    """Keep an earlier timing where it was of the same methods with the same models, trained in the same way."""
     try:
         before = load_comparison(out / RESULTS)
     except RecipeError:
         return results
 
-    def timed(one: MethodFacts) -> tuple[Any, ...]:
-        return one.name, one.parameters, one.trained, one.heads, one.neurons
-
-    if before.timing is None or list(map(timed, before.methods)) != list(map(timed, results.methods)):
+    if before.timing is None or _timed_of(before) != _timed_of(results):
         return results
     methods = tuple(
         now.model_copy(update={"step_ms": old.step_ms, "step_to_full": old.step_to_full, "latencies": old.latencies})

@@ -117,4 +117,4 @@ def _fitted(method: Method, base: Recipe, changes: Mapping[str, Any]) -> Method:
     own = {key: value for key, value in changes.items() if _has(recipe, key)}
     bare = {key: value for key, value in own.items() if "." not in key}
     by_stage = {key: value for key, value in own.items() if "." in key}
-    return replace(method, recipe=recipe.with_options(bare).with_settings(by_stage))
+    return replace(method, recipe=recipe.with_options(bare, by_stage))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from peft import PeftModel
 from pydantic import ValidationError
 from torch import nn
 from transformers import AutoConfig
@@ -29,7 +30,7 @@ from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.device import best_device
 from prunelora.models.inputs import image_tokens, longest_input, reads_images
-from prunelora.models.loading import describe_task_, task_class
+from prunelora.models.loading import describe_task_, give_padding_, task_class
 from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.planning.cost_tables import CostTable, macs_table, parameters_table
 from prunelora.planning.costs import block_parameters
@@ -39,8 +40,13 @@ from prunelora.pruning.surgery import prune_
 # Options of make_plan that are a budget: numbers of heads and neurons, those that share one out, those in time.
 _COUNTS, _SHARES, _TIMES = ("keep_heads", "keep_ffn"), ("keep_macs", "keep_params"), ("max_latency_ms", "speedup")
 _LONGEST_ROW = 512
-# Ways to train by the names that `prunelora compare` has for them, and for people.
-_WAYS = {"full": "full fine-tuning", "lora": "dense LoRA", "prune-lora": "LoRA after cut"}
+# Ways to train by the names that `prunelora compare` has for them where it has one, and for people.
+_WAYS = {
+    "full": "full fine-tuning",
+    "lora": "dense LoRA",
+    "prune-lora": "LoRA after cut",
+    "prune-full": "all after cut",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +56,12 @@ class StepMemory:
     Attributes:
         rows: Of the step.
         memory_bytes: Counted from its tensors.
+        way: "lora" or "full".
     """
 
     rows: int
     memory_bytes: int
+    way: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +73,9 @@ class TrainingOutlook:
         memory_tokens: Length of the rows whose memory is counted.
         step_tokens: Length of those whose steps are timed: the data's median where there is data.
         steps_per_epoch: Of the data; None if none was given.
-        ways: Costs by "full", "lora" (both of the dense model) and "prune-lora" (after the cut).
-        before_the_cut: What a step of the dense model's LoRA before the cut takes; None without one.
+        ways: Costs by "full", "lora" (both of the dense model) and "prune-lora" (after the cut); where all weights are
+            trained after it, by "full" and "prune-full".
+        before_the_cut: What a step of the dense model's tuning before the cut takes; None without one.
     """
 
     rows: int
@@ -101,8 +110,10 @@ class TrainingOutlook:
             ),
         ]
         if self.before_the_cut is not None:
-            title = f"the same of the tuning before the cut, {self.before_the_cut.rows} rows"
-            lines.insert(2, _row(title, "", f"{self.before_the_cut.memory_bytes / 1e6:,.0f} MB"))
+            before = self.before_the_cut
+            title = f"memory before the cut, {'LoRA' if before.way == 'lora' else 'all weights'}, {before.rows} rows"
+            column = [""] * list(self.ways).index(before.way) if before.way in self.ways else []
+            lines.insert(2, _row(title, *column, f"{before.memory_bytes / 1e6:,.0f} MB"))
         if self.steps_per_epoch is not None:
             minutes = (f"{self.epoch_minutes(name):,.1f} min" for name in self.ways)
             lines.append(_row(f"an epoch of {self.steps_per_epoch:,} such steps", *minutes))
@@ -233,7 +244,8 @@ def check(
         latency: Which latency to predict, by measurements on this device that are then kept; none if not given, but for
             a budget in milliseconds or as a speedup.
         training: How the model is trained, to count the memory of a step and to time it: by full fine-tuning, by LoRA
-            on the dense model, and by LoRA after the cut. Nothing of it if not given. Needs a training's own memory.
+            on the dense model, and by LoRA after the cut; by full fine-tuning of both, if all weights are trained.
+            Nothing of it if not given. Needs a training's own memory.
         tell: Called with a line on what is done.
         planning: Options of `make_plan`: the budget, in one of five ways, and what else a plan is made by.
 
@@ -253,11 +265,11 @@ def check(
     if source is not None:
         facts = _look_at_data(source, config, model_source(model))
     kind = task_class(config, facts["problem_type"] if facts else SINGLE_LABEL, model)
+    give_padding_(config)
     with torch.device("meta"):
         shell = kind.from_config(config)
     if reads_images(shell):
         tokens = image_tokens(shell)
-        latency = latency and latency.model_copy(update={"tokens": tokens})
     whole = dissect(shell).architecture
     num_parameters = sum(parameter.numel() for parameter in shell.parameters())
     in_time = any(planning.get(name) is not None for name in _TIMES)
@@ -346,15 +358,18 @@ def _training(
     before = None
     if training.before is not None:
         settings, ready = training.before.settings, training.before.ready
-        counted = step_memory(ready(copy.deepcopy(dense), None), settings, tokens=tokens)
-        before = StepMemory(settings.batch_size, counted.total)
-    models = {
-        "lora": training.ready(copy.deepcopy(dense), None),
-        "prune-lora": training.ready(prune_(copy.deepcopy(dense), plan), plan),
-        "full": dense.requires_grad_(True),
-    }
+        tuned = ready(copy.deepcopy(dense), None)
+        counted = step_memory(tuned, settings, tokens=tokens)
+        before = StepMemory(settings.batch_size, counted.total, "lora" if isinstance(tuned, PeftModel) else "full")
+    cut = training.ready(prune_(copy.deepcopy(dense), plan), plan)
+    if isinstance(cut, PeftModel):
+        models = {"lora": training.ready(copy.deepcopy(dense), None), "prune-lora": cut}
+    else:
+        models = {"prune-full": cut}
+    models["full"] = dense.requires_grad_(True)
     costs = training_costs(models, training.settings, tokens=tokens, step_tokens=step_tokens)
-    return TrainingOutlook(rows, tokens, step_tokens, steps, {name: costs[name] for name in _WAYS}, before)
+    ways = {name: costs[name] for name in _WAYS if name in costs}
+    return TrainingOutlook(rows, tokens, step_tokens, steps, ways, before)
 
 
 def _source(data: str | None, task: str | None, data_dir: str | None, task_type: TaskType) -> DataSettings:

@@ -35,7 +35,7 @@ def latency_model_for(
 ) -> LatencyModel:
     """The latency model of this device for this model: from the cache, or measured and put there.
 
-    The entry is found by what times depend on: the model's architecture, class, dtype, attention and activation;
+    The entry is found by what times depend on: the model's architecture, class, dtype, attention and configuration;
     engine, size of the input and threads; processor, cores and device; versions of torch, transformers, onnxruntime
     and prunelora. Where its file is broken, the model is measured again.
 
@@ -51,7 +51,7 @@ def latency_model_for(
         UnsupportedModelError, ExportError, MissingExtraError: As in `measure_latency_model`.
     """
     tell = tell or (lambda _: None)
-    settings = resolved(settings or LatencySettings())
+    settings = resolved(settings or LatencySettings(), model)
     path = (Path(cache) if cache is not None else cache_folder()) / "latency" / f"{cache_key(model, settings)}.json"
     try:
         found = LatencyModel.load(path) if path.exists() else None
@@ -78,7 +78,7 @@ def cache_folder() -> Path:
 
 def cache_key(model: nn.Module, settings: LatencySettings) -> str:
     """Hash of everything that a time depends on: 16 hexadecimal digits."""
-    settings = resolved(settings)
+    settings = resolved(settings, model)
     machine = describe_machine(measured_device(model, settings))
     content = {
         "format": FORMAT,

@@ -56,7 +56,8 @@ class LatencyModel(BaseModel):
         architecture: Sizes of the dense model; its layers are alike.
         settings: What was measured; `threads` is filled in.
         points: What was found, the dense model among it, and models without heads and without neurons.
-        of_model: What else of the model its time depends on: class, dtype, attention implementation, activation.
+        of_model: What else of the model its time depends on: class, dtype, attention implementation, and its
+            configuration: some settings, and a hash of all that count.
         machine: What it was measured on, with versions.
         rounds: How many rounds were timed.
     """
@@ -132,6 +133,7 @@ class LatencyModel(BaseModel):
             heads=(_interpolated(heads, head_counts, of_heads / layers),) * layers,
             neurons=tuple(a_layers_neurons if some else np.zeros(1) for some in with_neurons),
             fixed=float(steps[0]),
+            architecture=self.architecture,
         )
 
     def predict(self, architecture: Architecture) -> float:
@@ -141,16 +143,12 @@ class LatencyModel(BaseModel):
             PlanError: If no cut of the measured model has it.
         """
         ours = self.architecture
-        alike = ("family", "hidden_size", "head_dim", "num_layers", "attention_bias", "ffn_bias")
+        differing = ours.differences(architecture)
         heads, neurons = whole_layer(ours)
-        if (
-            any(getattr(architecture, name) != getattr(ours, name) for name in alike)
-            or max(architecture.num_heads) > heads
-            or max(architecture.num_neurons) > neurons
-        ):
+        if differing or max(architecture.num_heads) > heads or max(architecture.num_neurons) > neurons:
             raise PlanError(
-                f"The latency model is of {ours.describe()}; {architecture.describe()} cannot be cut from it. "
-                "Measure the latency of that model's base."
+                f"The latency model is of {ours.describe()}; {architecture.describe()} cannot be cut from it"
+                f"{': ' + ', '.join(differing) if differing else ''}. Measure the latency of that model's base."
             )
         return self.table().of(architecture)
 

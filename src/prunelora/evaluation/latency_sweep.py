@@ -1,6 +1,9 @@
 """Measuring a latency model: the dense model and copies of it with every layer cut alike, timed in turn."""
 
 import contextlib
+import hashlib
+import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +25,7 @@ from prunelora.evaluation.measurement import synchronise
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.device import device_of, on_device
-from prunelora.models.inputs import longest_input, random_inputs
+from prunelora.models.inputs import image_tokens, longest_input, random_inputs, reads_images
 from prunelora.models.state import left_as_found
 
 # Copies that are held at once. What does not fit is timed in further runs, each against the dense model again.
@@ -31,8 +34,28 @@ MOST_BYTES = 2 * 1024**3
 # Every ratio is to the dense model's time: its noise would be in all of them alike, so that it runs more often.
 _DENSE_RUNS = 3
 
-# Settings of a model, by the names its family has for them, that change the time of what the architecture counts.
-_CONFIG_NAMES = ("hidden_act", "activation", "embedding_size")
+# Settings that are shown, by the names that families have for them: people look for these where times differ.
+_SHOWN = (
+    "hidden_act",
+    "activation",
+    "activation_function",
+    "hidden_activation",
+    "dense_act_fn",
+    "embedding_size",
+    "vocab_size",
+    "image_size",
+    "patch_size",
+    "sliding_window",
+    "local_attention",
+)
+# Settings that no time depends on: what the model is called and was made by, its labels and its kind of task, which
+# tokens are special, and what only training, or the making of weights, reads. The dtype is said by itself.
+_NO_MATTER = re.compile(
+    r"_?name_or_path|architectures|transformers_version|auto_map|dtype|torch_dtype|return_dict"
+    r"|id2label|label2id|num_labels|problem_type|finetuning_task|task_specific_params|prunelora.*"
+    r"|\w*token_ids?|\w*dropout\w*|\w*_pdrop|\w*layerdrop|drop_path_rate"
+    r"|initializer_\w+|init_std|layerscale_value|gradient_checkpointing"
+)
 
 _DENSE = "dense"
 
@@ -57,7 +80,7 @@ def measure_latency_model(
 
     Args:
         model: A dense model of a supported family.
-        settings: Engine and size of the input.
+        settings: Engine and size of the input; a model that reads images is given those of its own size.
         repeats: Rounds that are timed.
         warmup: Rounds that are not.
         max_seconds: Seconds after which there are no more rounds, though never fewer than five (or `repeats`).
@@ -71,7 +94,7 @@ def measure_latency_model(
         MissingExtraError: If the packages of the extra "onnx" are not installed, for onnxruntime.
     """
     tell = tell or (lambda _: None)
-    settings = resolved(settings or LatencySettings())
+    settings = resolved(settings or LatencySettings(), model)
     architecture = dense_architecture(model)
     if settings.engine == "onnxruntime":
         onnx_delivery.require_packages()
@@ -128,9 +151,12 @@ def measure_latency_model(
     )
 
 
-def resolved(settings: LatencySettings) -> LatencySettings:
-    """The same with the number of threads that is meant."""
-    return settings.model_copy(update={"threads": settings.threads or torch.get_num_threads()})
+def resolved(settings: LatencySettings, model: nn.Module) -> LatencySettings:
+    """The same with the number of threads that is meant, and of tokens: an image makes as many as the model has it."""
+    meant = {"threads": settings.threads or torch.get_num_threads()}
+    if reads_images(model):
+        meant["tokens"] = image_tokens(model)
+    return settings.model_copy(update=meant)
 
 
 def dense_architecture(model: nn.Module) -> Architecture:
@@ -151,14 +177,20 @@ def dense_architecture(model: nn.Module) -> Architecture:
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
-    """What a model's time depends on, beside its architecture; for JSON."""
+    """What a model's time depends on, beside its architecture; for JSON.
+
+    Of its configuration everything counts but what is known not to matter, as a hash of it: a setting that nobody
+    thought of makes a model another one, whose times are measured, and never gives it those of another.
+    """
     config: Any = model.config
-    chosen = {name: getattr(config, name) for name in _CONFIG_NAMES if hasattr(config, name)}
+    counts = {name: value for name, value in config.to_dict().items() if not _NO_MATTER.fullmatch(name)}
+    shown = {name: counts[name] for name in _SHOWN if name in counts}
     return {
         "class": type(model).__name__,
         "dtype": str(next(model.parameters()).dtype),
         "attention": str(config._attn_implementation),
-        **{name: value if isinstance(value, int) else str(value) for name, value in chosen.items()},
+        **{name: value if isinstance(value, int) else str(value) for name, value in shown.items()},
+        "settings": hashlib.sha256(json.dumps(counts, sort_keys=True, default=str).encode()).hexdigest()[:16],
     }
 
 

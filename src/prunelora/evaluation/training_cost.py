@@ -10,7 +10,7 @@ from torch import nn
 from prunelora.evaluation.latency import Timing, interleaved
 from prunelora.evaluation.measurement import synchronise
 from prunelora.evaluation.memory import TrainingMemory, training_memory
-from prunelora.evaluation.training_step import random_batch, training_step
+from prunelora.evaluation.training_step import checkpointing_of, random_batch, training_step
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.finetuning.training import dropout_of
 from prunelora.models.device import device_of
@@ -54,8 +54,12 @@ class TrainingCost:
 
 
 def step_memory(model: nn.Module, settings: FineTuneSettings, *, tokens: int) -> TrainingMemory:
-    """Of a step on a model as it is trained, of as many random rows as a step has, each of `tokens` tokens."""
-    with dropout_of(model, settings.dropout):
+    """Of a step on a model as it is trained, of as many random rows as a step has, each of `tokens` tokens.
+
+    With gradient checkpointing that is what is kept between the passes; what one layer needs while it is computed
+    again comes on top.
+    """
+    with dropout_of(model, settings.dropout), checkpointing_of(model, settings):
         batch = random_batch(model, rows=settings.batch_size, tokens=tokens)
         return training_memory(model, batch, recompute=settings.recomputes)
 
@@ -75,7 +79,7 @@ def training_costs(
 
     Args:
         models: As they are trained, by name: with adapters, and `requires_grad` set. Steps hardly move their weights.
-        settings: Of the fine-tuning: rows a step, dropout.
+        settings: Of the fine-tuning: rows a step, dropout, what is computed again.
         tokens: Length of the rows whose memory is counted; of the longest ones, where rows differ.
         step_tokens: Length of the rows of the steps that are timed: of an average one; `tokens` if not given.
         rounds: Rounds that are timed; in each, every model takes a step.

@@ -1,5 +1,6 @@
 """One step of training, to count its memory and time it: forward, backward, AdamW."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 
+from prunelora.errors import UnsupportedModelError
 from prunelora.evaluation.measurement import labels_for
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.finetuning.training import recomputation_of
@@ -22,7 +24,7 @@ def training_step(
     Args:
         model: As it is trained: with its adapter, and `requires_grad` set. It is left in training mode.
         batches: As `model(**batch)` takes them, with `labels`; after the last one the first comes again.
-        settings: Of the fine-tuning: weight decay, clipping, recomputation.
+        settings: Of the fine-tuning: weight decay, clipping, recomputation, checkpointing of layers.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # Steps must cost what they cost in training, and change nothing that matters.
@@ -31,14 +33,44 @@ def training_step(
     model.train()
 
     def step() -> None:
-        with recomputation_of(settings):
-            loss = model(**on_device(next(queue), model)).loss
-        loss.backward()
+        with checkpointing_of(model, settings):
+            with recomputation_of(settings):
+                loss = model(**on_device(next(queue), model)).loss
+            loss.backward()
         nn.utils.clip_grad_norm_(trained, settings.max_grad_norm or float("inf"))
         optimiser.step()
         optimiser.zero_grad()
 
     return step
+
+
+@contextlib.contextmanager
+def checkpointing_of(model: nn.Module, settings: FineTuneSettings) -> Iterator[None]:
+    """Compute layers a second time in the backward pass while the block runs, where settings ask for it.
+
+    The Trainer switches it on in the same way; one that is on already stays as it is.
+
+    Raises:
+        UnsupportedModelError: If transformers cannot do so for this kind of model.
+    """
+    own: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    on = any(getattr(module, "gradient_checkpointing", False) for module in own.modules())
+    if on or not settings.gradient_checkpointing:
+        yield
+        return
+    if not own.supports_gradient_checkpointing:
+        raise UnsupportedModelError(
+            f"gradient_checkpointing=True, and the layers of {type(own).__name__} cannot be computed again. Leave it "
+            "out; selective_recomputation, which is on by default, is for every model."
+        )
+    # Newer transformers calls it by another name, and warns of the old one.
+    name = "activation" if hasattr(own, "activation_checkpointing_enable") else "gradient"
+    getattr(own, f"{name}_checkpointing_enable")()
+    try:
+        yield
+    finally:
+        getattr(own, f"{name}_checkpointing_disable")()
+        own.disable_input_require_grads()
 
 
 def random_batch(model: nn.Module, *, rows: int, tokens: int) -> dict[str, torch.Tensor]:

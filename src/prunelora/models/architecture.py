@@ -1,7 +1,12 @@
 """The shape of a transformer, as numbers: what planning needs to know of a model, without the model."""
 
+from dataclasses import fields
+
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
+
+# What a cut changes.
+_CUT = ("num_heads", "num_neurons")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
@@ -53,6 +58,14 @@ class Architecture:
     def total_neurons(self) -> int:
         """Feed-forward neurons in all layers: L*F where every layer has F of them."""
         return sum(self.num_neurons)
+
+    def differences(self, other: "Architecture") -> list[str]:
+        """What no cut changes and is not the same in another model: ["hidden_size is 384, not 768"], theirs first."""
+        return [
+            f"{name} is {getattr(other, name)}, not {getattr(self, name)}"
+            for name in ("num_layers", *(field.name for field in fields(self) if field.name not in _CUT))
+            if getattr(other, name) != getattr(self, name)
+        ]
 
     def describe(self) -> str:
         """One line for messages: "bert, 12 layers, hidden size 768, heads 12 x 12 of size 64, neurons 12 x 3072"."""

@@ -46,10 +46,7 @@ def load_pretrained(
     except (OSError, ValueError) as error:
         raise CheckpointError(_unreachable(source, error)) from error
     kind = task_class(config, problem_type, source)
-    if getattr(config, "pad_token_id", None) is None and getattr(config, "eos_token_id", None) is not None:
-        # Decoders often have no token for padding; their heads look for the last one that is none.
-        ends = config.eos_token_id
-        config.pad_token_id = ends[0] if isinstance(ends, list) else ends
+    give_padding_(config)
     describe_task_(config, label_names=label_names, problem_type=problem_type)
     try:
         # That the task head is new is what this function is for: no report of it.
@@ -94,6 +91,16 @@ def task_class(config: PreTrainedConfig, problem_type: str, source: str | Path) 
             f"{', '.join(family.tasks).replace('_', ' ')}. `prunelora families` lists all of them."
         )
     return getattr(transformers, AUTO_CLASS[head])
+
+
+def give_padding_(config: PreTrainedConfig) -> None:
+    """Let the token that ends a text be the padding, where a model has none: as most decoders.
+
+    Their heads look for the last token that is no padding.
+    """
+    ends = getattr(config, "eos_token_id", None)
+    if getattr(config, "pad_token_id", None) is None and ends is not None:
+        config.pad_token_id = ends[0] if isinstance(ends, list) else ends
 
 
 def describe_task_(config: PreTrainedConfig, *, label_names: Sequence[str], problem_type: str) -> None:

@@ -19,12 +19,14 @@ class CostTable:
         heads: For every layer, the cost of keeping 0, 1, ... H_l heads, shape (H_l + 1,); it starts at 0.
         neurons: For every layer, the cost of keeping 0, 1, ... F_l neurons, shape (F_l + 1,); it starts at 0.
         fixed: What no cut removes.
+        architecture: Sizes of the model whose costs these are; None where no one model's.
     """
 
     unit: str
     heads: tuple[np.ndarray, ...]
     neurons: tuple[np.ndarray, ...]
     fixed: float = 0.0
+    architecture: Architecture | None = None
 
     @property
     def whole(self) -> float:
@@ -59,4 +61,5 @@ def _linear(unit: str, architecture: Architecture, head: int, neuron: int, fixed
         heads=tuple(np.arange(count + 1) * float(head) for count in architecture.num_heads),
         neurons=tuple(np.arange(count + 1) * float(neuron) for count in architecture.num_neurons),
         fixed=float(fixed),
+        architecture=architecture,
     )

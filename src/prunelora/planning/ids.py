@@ -46,10 +46,15 @@ def read_ids(text: str, total: int, place: str) -> tuple[int, ...]:
         return tuple(int(one) for one in np.flatnonzero(bits))
     ids: list[int] = []
     for piece in filter(None, (part.strip() for part in text.split(","))):
-        first, _, last = piece.partition("-")
-        if not first.strip().isdecimal() or not (last or first).strip().isdecimal():
+        ends = [end.strip() for end in piece.split("-")]
+        if len(ends) > 2 or not all(end.isdecimal() for end in ends):
             raise PlanError(f"{place}: {piece!r} is not an id or a range. Write ids like '0-3,8', or '' for none.")
-        ids += range(int(first), int(last or first) + 1)
+        first, last = int(ends[0]), int(ends[-1])
+        if last < first:
+            raise PlanError(f"{place}: the range {piece!r} runs backwards. Write it as '{last}-{first}'.")
+        # Before it is written out: what a slip of the pen makes of a range may not fit into memory.
+        check_ids([last], total, place)
+        ids += range(first, last + 1)
     check_ids(ids, total, place)
     return tuple(ids)
 

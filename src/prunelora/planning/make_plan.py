@@ -4,6 +4,7 @@ from typing import Any
 
 from prunelora.errors import PlanError
 from prunelora.importance.importance import Importance
+from prunelora.models.architecture import Architecture
 from prunelora.models.family import ATTENTION_PROJECTIONS, PROJECTIONS
 from prunelora.planning import budgets
 from prunelora.planning.allocation import allocate
@@ -18,6 +19,9 @@ from prunelora.planning.ranks import block_ranks
 from prunelora.planning.selection import best, best_of_each, count_to_keep
 
 Positions = list[list[int]]
+
+# The least that an option can be that counts something.
+_LEAST = {"tokens": 1, "round_to": 1, "rank_high": 0, "rank_low": 0, "num_high": 0}
 
 
 def make_plan(
@@ -87,8 +91,7 @@ def make_plan(
     unknown = [name for name in targets if name not in PROJECTIONS]
     if unknown:
         raise PlanError(f"targets: {unknown[0]!r} is no projection. Use: {', '.join(PROJECTIONS)}.")
-    if round_to < 1:
-        raise PlanError(f"round_to={round_to}: expected 1 or more neurons a group.")
+    _check_whole(tokens=tokens, round_to=round_to, rank_high=rank_high, rank_low=rank_low, num_high=num_high)
     given = {
         "keep_heads": keep_heads,
         "keep_ffn": keep_ffn,
@@ -147,6 +150,15 @@ def make_plan(
     )
 
 
+def _check_whole(**options: Any) -> None:
+    """Hold options that count something to whole numbers, large enough; `num_high` need not be given."""
+    for name, value in options.items():
+        if name == "num_high" and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < _LEAST[name]:
+            raise PlanError(f"{name}={value!r}: expected a whole number, {_LEAST[name]} or more.")
+
+
 def _ranks(importance: Importance, how: str, rank_by: str, **options: Any) -> tuple[list[int], list[int]]:
     """Ranks of the attention matrices of every layer, and of its feed-forward matrices."""
     if rank_by not in ("heads", "parts"):
@@ -170,11 +182,22 @@ def _budget(
             f"{kind}={value} needs times of this device: pass latency=measure_latency_model(model).table(), or use "
             "keep_macs, which needs none."
         )
-    if [len(one) - 1 for one in latency.heads] != list(base.num_heads) or [
-        len(one) - 1 for one in latency.neurons
-    ] != list(base.num_neurons):
-        raise PlanError(f"latency= was measured for another model than the scored one, {base.describe()}.")
+    _check_measured(latency, base)
     return (budgets.at_most if kind == "max_latency_ms" else budgets.times_as_fast)(kind, value, latency)
+
+
+def _check_measured(latency: CostTable, base: Architecture) -> None:
+    """Hold a table of times to be of the scored model; one that somebody made up says counts alone."""
+    counts = [[len(one) - 1 for one in of_layers] for of_layers in (latency.heads, latency.neurons)]
+    differing = base.differences(latency.architecture) if latency.architecture is not None else []
+    if differing or counts != [list(base.num_heads), list(base.num_neurons)]:
+        measured = latency.architecture
+        shown = f"heads {counts[0]}, neurons {counts[1]}" if measured is None else measured.describe()
+        raise PlanError(
+            f"latency= was measured for another model ({shown}) than the scored one ({base.describe()})"
+            f"{': ' + ', '.join(differing) if differing else ''}. Measure the scored one: "
+            "latency=measure_latency_model(model).table()."
+        )
 
 
 def _fixed_parameters(importance: Importance, count: str) -> int:

@@ -50,9 +50,12 @@ def best(scores: Sequence[np.ndarray], keep: int, *, round_to: int = 1) -> list[
     groups: list[tuple[float, int, list[int]]] = []
     for layer, values in enumerate(scores):
         order = np.argsort(-values, kind="stable")
+        mean = math.inf
         for start in range(0, len(order), round_to):
             members = order[start : start + round_to]
-            groups.append((float(values[members].mean()), layer, members.tolist()))
+            # Of equal scores the mean of 3 may be rounded to more than that of the 8 before them.
+            mean = min(mean, float(values[members].mean()))
+            groups.append((mean, layer, members.tolist()))
     groups.sort(key=lambda group: -group[0])  # Stable: layers stay in order among equals.
     kept: list[list[int]] = [[] for _ in scores]
     left = keep
