@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 import prunelora as pl
-from prunelora.errors import DataError
+from prunelora.errors import DataError, UnsupportedModelError
 from prunelora.finetuning import callbacks, training
 from prunelora.finetuning.recomputation import recomputing
 from prunelora.models.anatomy import dissect
@@ -169,6 +169,11 @@ def test_gradient_accumulation_and_checkpointing_train_too(tokenizer):
     result = tune(model, tokenizer, accumulation_steps=2, gradient_checkpointing=True)
     assert result.steps == 2 * ROWS // 16 // 2
     assert any(not torch.equal(value, before[name]) for name, value in weights(model).items())
+
+
+def test_layers_that_cannot_be_computed_again_are_an_error_before_any_training(tokenizer):
+    with pytest.raises(UnsupportedModelError, match="AlbertForSequenceClassification cannot be computed again"):
+        tune(tiny_model("albert", dtype=torch.float32, num_labels=2), tokenizer, gradient_checkpointing=True)
 
 
 def test_selective_recomputation_is_on_and_trains_the_same(tokenizer, monkeypatch):

@@ -8,10 +8,9 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from prunelora.errors import UnsupportedModelError
 from prunelora.evaluation.measurement import labels_for
 from prunelora.finetuning.settings import FineTuneSettings
-from prunelora.finetuning.training import recomputation_of
+from prunelora.finetuning.training import check_checkpointing, recomputation_of
 from prunelora.models.device import on_device
 from prunelora.models.inputs import longest_input, random_inputs
 
@@ -58,11 +57,7 @@ def checkpointing_of(model: nn.Module, settings: FineTuneSettings) -> Iterator[N
     if on or not settings.gradient_checkpointing:
         yield
         return
-    if not own.supports_gradient_checkpointing:
-        raise UnsupportedModelError(
-            f"gradient_checkpointing=True, and the layers of {type(own).__name__} cannot be computed again. Leave it "
-            "out; selective_recomputation, which is on by default, is for every model."
-        )
+    check_checkpointing(own, settings)
     # Newer transformers calls it by another name, and warns of the old one.
     name = "activation" if hasattr(own, "activation_checkpointing_enable") else "gradient"
     getattr(own, f"{name}_checkpointing_enable")()

@@ -24,7 +24,7 @@ from prunelora.data.answers import answers_of
 from prunelora.data.images import holds_images
 from prunelora.data.metrics import choosing_metrics, default_metrics, metrics
 from prunelora.data.tokens import Processor, collator
-from prunelora.errors import DataError, MissingExtraError
+from prunelora.errors import DataError, MissingExtraError, UnsupportedModelError
 from prunelora.finetuning.adapter import trainable_parameters
 from prunelora.finetuning.callbacks import QuietProgress, StepClock, chosen_callbacks
 from prunelora.finetuning.distillation import DistillingTrainer, check_teacher
@@ -103,6 +103,7 @@ def finetune(
     Raises:
         DataError: If there are no rows to train on or to choose by, no such metric, or several processes have no folder
             in common.
+        UnsupportedModelError: If the model's layers cannot be computed again, where settings ask for it.
     """
     settings = FineTuneSettings(**((settings or FineTuneSettings()).model_dump() | options))
     for name, rows in (("train", train), ("validation", validation)):
@@ -124,6 +125,7 @@ def finetune(
     chooses = main_metric or default_metrics(problem_type, label_names)[0]
     if chooses not in known:
         raise DataError(f"main_metric={chooses!r} cannot choose checkpoints here. Use one of: {', '.join(known)}.")
+    check_checkpointing(own, settings)
     clock = StepClock()
     kind: Any = Trainer
     if settings.distillation:
@@ -268,6 +270,19 @@ def _arguments(
     # another training than the settings say.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def check_checkpointing(model: Any, settings: FineTuneSettings) -> None:
+    """See that a model's layers can be computed a second time, where settings ask for it.
+
+    Raises:
+        UnsupportedModelError: If transformers cannot do so for this kind of model.
+    """
+    if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise UnsupportedModelError(
+            f"gradient_checkpointing=True, and the layers of {type(model).__name__} cannot be computed again. Leave it "
+            "out; selective_recomputation, which is on by default, is for every model."
+        )
 
 
 def recomputation_of(settings: FineTuneSettings) -> contextlib.AbstractContextManager[Any]:
