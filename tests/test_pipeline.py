@@ -247,6 +247,40 @@ def test_files_of_a_stage_that_was_stopped_are_not_taken_for_those_of_before(inp
     assert torch.equal(logits(outcome.load(), BATCH), logits(expected.load(), BATCH))
 
 
+@pytest.mark.parametrize("kinds", [PAPER, ["finetune", "merge", *PAPER[1:]]])
+def test_the_adapter_of_a_run_is_on_the_model_that_it_was_trained_on(inputs, tmp_path, kinds):
+    """Its base was repaired, and where the recipe tunes first, tuned and merged."""
+    outcome = run(inputs, tmp_path / "run", kinds, **{"finetune.epochs": 1})
+    adapter = tmp_path / "run" / "adapter"
+    assert largest_difference(logits(pl.load(adapter), BATCH), logits(outcome.load(), BATCH)) < 1e-5
+    for name in ("repaired.safetensors", "model-1"):
+        if (tmp_path / "run" / name).exists():
+            (tmp_path / "run" / name).rename(tmp_path / name)
+            with pytest.raises(CheckpointError, match=rf"is made from \.\./{name}, which is not there"):
+                pl.load(adapter)
+            (tmp_path / name).rename(tmp_path / "run" / name)
+
+
+def test_rows_that_may_be_longer_than_the_model_can_read_are_an_error_before_any_work(inputs, tmp_path):
+    rows = Path(inputs["data"]).read_text().splitlines()
+    _, sign, label = rows[-1].rpartition(",")
+    longer = tmp_path / "longer.csv"
+    longer.write_text("\n".join([*rows, f"{' '.join(80 * ['good'])}{sign}{label}"]) + "\n")
+    with pytest.raises(UnsupportedModelError, match=r"max_length=128: a \w+ row has 82 tokens.* positions for 64"):
+        run(inputs, tmp_path / "run", **{"task.data": str(longer)})
+    assert not (tmp_path / "run" / "head.safetensors").exists()
+    outcome = run(inputs, tmp_path / "run", until="score", **{"task.data": str(longer), "task.max_length": 64})
+    assert outcome.ran == ("warmup", "score")
+
+
+def test_what_rows_are_padded_with_is_the_models_padding(tmp_path, inputs, monkeypatch):
+    recipe, task = recipe_of(inputs), load_task(recipe_of(inputs).task)
+    tokenizer = load_tokenizer(inputs["model"])
+    tokenizer.pad_token = "[MASK]"
+    assert running.pretrained(recipe, task).config.pad_token_id != tokenizer.pad_token_id
+    assert running.pretrained(recipe, task, tokenizer).config.pad_token_id == tokenizer.pad_token_id
+
+
 def test_a_changed_recipe_repeats_what_depends_on_it(inputs, tmp_path):
     run(inputs, tmp_path / "run")
     assert run(inputs, tmp_path / "run", **{"plan.keep_heads": "0.25"}).ran == ("plan", "prune", "finetune", "merge")

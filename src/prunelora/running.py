@@ -11,7 +11,8 @@ from datasets import Dataset
 from prunelora.data.embedded import model_source
 from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches, tokenise
-from prunelora.errors import RecipeError
+from prunelora.delivery.processors import load_processor
+from prunelora.errors import RecipeError, UnsupportedModelError
 from prunelora.evaluation.quality import evaluate, predict_rows
 from prunelora.finetuning.adapter import add_adapter
 from prunelora.finetuning.distillation import TEACHER, check_task
@@ -20,7 +21,8 @@ from prunelora.finetuning.training import finetune
 from prunelora.importance.importance import Importance
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
-from prunelora.models.loading import load_pretrained
+from prunelora.models.inputs import longest_input
+from prunelora.models.loading import load_pretrained, pad_with_
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
 from prunelora.recipe import Recipe
@@ -77,7 +79,22 @@ class Run:
 
     def pretrained(self) -> Any:
         """The model everything starts from, dense, on the best device."""
-        return pretrained(self.recipe, self.task)
+        model = pretrained(self.recipe, self.task, self.processor)
+        self._check_lengths(model)
+        return model
+
+    def _check_lengths(self, model: Any) -> None:
+        """Hold rows to be no longer than the model can read, before any work is done with the short ones."""
+        longest, allowed = (None if self.task.of_images else longest_input(model)), self.recipe.task.max_length
+        if longest is None or allowed <= longest:
+            return
+        for split in ("train", "validation", "test", *self.task.more_tests):
+            most = max(map(len, self.tokenised(split)["input_ids"]), default=0)
+            if most > longest:
+                raise UnsupportedModelError(
+                    f"max_length={allowed}: a {split} row has {most} tokens, and {self.recipe.model} has positions for "
+                    f"{longest}. Ask for --max-length {longest} or fewer; longer rows are then cut off."
+                )
 
     def results(self) -> RunResults:
         """What has been found so far, for the report."""
@@ -113,15 +130,28 @@ def stage_file(stage: str, file: str) -> str:
     return f"{name.stem}-{number}{name.suffix}" if number else file
 
 
-def pretrained(recipe: Recipe, task: TaskData) -> Any:
-    """The dense model that a recipe starts from, with a task head for the task, on the best device."""
+def pretrained(recipe: Recipe, task: TaskData, processor: Any = None) -> Any:
+    """The dense model that a recipe starts from, with a task head for the task, on the best device.
+
+    Args:
+        recipe: Names the model.
+        task: Its labels.
+        processor: The tokenizer or image processor that goes with it; loaded if not given.
+
+    Raises:
+        UnsupportedModelError: If the family is not supported.
+        CheckpointError: As the loading functions raise it.
+    """
+    source = model_source(recipe.model)
     model: Any = load_pretrained(
-        model_source(recipe.model),
+        source,
         label_names=task.label_names,
         problem_type=task.problem_type,
         seed=recipe.seed,
         trust_remote_code=recipe.trust_remote_code,
     )
+    processor = load_processor(source, task) if processor is None else processor
+    pad_with_(model, getattr(processor, "pad_token_id", None))
     model.config.name_or_path = recipe.model
     return model.to(best_device())
 

@@ -9,6 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from prunelora.delivering import DELIVERY
+from prunelora.delivery.adapter_base import MODEL, REPAIRED
 from prunelora.delivery.checkpoints import load, save
 from prunelora.errors import RecipeError
 from prunelora.evaluation.latency_cache import latency_model_for
@@ -150,9 +151,23 @@ def _finetune(run: Run, name: str, settings: FineTuneStage) -> Facts:
     facts = tune(run, run.model, settings, run.path(name, CHECKPOINTS), run.path(name, "tensorboard"), teacher)
     # An adapter is small, and its base model has the tokenizer.
     tokenizer = None if settings.trainable == "adapter" else run.processor
-    save(run.model, run.path(name, _tuned_folder(settings)), tokenizer=tokenizer)
+    save(run.model, run.path(name, _tuned_folder(settings)), tokenizer=tokenizer, made_from=_made_from(run))
     shutil.rmtree(run.path(name, CHECKPOINTS), ignore_errors=True)
     return facts
+
+
+def _made_from(run: Run) -> dict[str, str]:
+    """What the model before a fine-tuning was made from, beside the pretrained one and the plan; beside its folder."""
+    names = dict(zip(run.recipe.names, run.recipe.stages, strict=True))
+    found: dict[str, str] = {}
+    for name in run.done:
+        stage = names[name]
+        if stage.stage == "merge":
+            found = {MODEL: f"../{run.path(name, 'model').name}"}
+        elif isinstance(stage, PruneStage) and stage.repair:
+            # The last one has all projections, those too that an earlier one has solved.
+            found[REPAIRED] = f"../{run.path(name, 'repaired.safetensors').name}"
+    return found
 
 
 def _teacher(run: Run) -> Any:

@@ -1,5 +1,6 @@
 """Folders that load with the same logits, and errors that say what is wrong with those that do not."""
 
+import copy
 import json
 
 import pytest
@@ -177,6 +178,21 @@ def test_an_adapter_on_the_wrong_base_is_an_error(tmp_path):
         CheckpointError, match=r"the adapter belongs to a base cut by plan \w+, the base given was cut by"
     ):
         pl.load(tmp_path / "adapter", base=wrong)
+
+
+def test_an_adapter_on_a_base_of_the_same_plan_with_other_weights_is_an_error(tmp_path):
+    """Such as one that was repaired behind the cut, or tuned before it."""
+    model = pruned()
+    peft_model = pl.add_adapter(copy.deepcopy(model), model.prunelora_plan)
+    pl.save(peft_model, tmp_path / "adapter")
+    assert torch.equal(
+        logits(pl.load(tmp_path / "adapter", base=copy.deepcopy(model)), tiny_batch()),
+        logits(peft_model.eval(), tiny_batch()),
+    )
+    with torch.no_grad():
+        model.bert.embeddings.word_embeddings.weight[0, 0] += 1e-3
+    with pytest.raises(CheckpointError, match="a base model with other weights"):
+        pl.load(tmp_path / "adapter", base=model)
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------

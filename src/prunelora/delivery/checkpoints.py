@@ -15,13 +15,21 @@ from transformers import AutoConfig, BaseImageProcessor, PreTrainedModel, PreTra
 
 from prunelora import __version__
 from prunelora.data.embedded import model_source
+from prunelora.delivery.adapter_base import (
+    MODEL,
+    REPAIRED,
+    check_digest,
+    digest_of_base,
+    file_of_base,
+    repair_as,
+)
 from prunelora.delivery.card import write_card
 from prunelora.delivery.dense import dense_copy
 from prunelora.delivery.standalone import OWN_KEYS, own_auto_class, stock_class, write_standalone
 from prunelora.errors import CheckpointError, PruneLoraError
 from prunelora.finetuning.adapter import ADAPTER, audit
 from prunelora.models.anatomy import Anatomy, dissect
-from prunelora.models.loading import check_source, load_pretrained, progress_bars_off
+from prunelora.models.loading import check_source, load_pretrained, pad_with_, progress_bars_off
 from prunelora.models.problem_types import CAUSAL_LM, REGRESSION, label_names_of, problem_type_of
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
@@ -48,6 +56,7 @@ def save(
     tokenizer: PreTrainedTokenizerBase | BaseImageProcessor | None = None,
     facts: Mapping[str, Any] | None = None,
     format: Literal["pruned", "dense"] = "pruned",
+    made_from: Mapping[str, str] | None = None,
 ) -> Path:
     """Save a model, or an adapter alone, atomically: the old folder stays whole until the new one is.
 
@@ -64,6 +73,9 @@ def save(
         tokenizer: Or an image processor: saved beside it, so that the folder works in `transformers.pipeline`.
         facts: Numbers for the model card, such as accuracy; names to values.
         format: "pruned", the weights as they are; or "dense".
+        made_from: For an adapter whose base is more than the pretrained model and the plan: files that it is made from,
+            relative to `folder`. "model" is a saved model in place of the pretrained one, "repaired" the projections
+            that were solved anew behind the cut.
 
     Returns:
         The folder.
@@ -97,7 +109,9 @@ def save(
             about["task"] = {
                 "problem_type": kind,
                 "label_names": [] if kind in (REGRESSION, CAUSAL_LM) else list(label_names_of(base)),
+                "pad_token_id": getattr(base.config, "pad_token_id", None),
             }
+            about |= {"base_digest": digest_of_base(model), "made_from": dict(made_from or {})}
             with progress_bars_off():
                 model.save_pretrained(str(temporary))
             _save_frozen_head(model, anatomy, temporary)
@@ -123,7 +137,8 @@ def load(folder: Path | str, *, base: nn.Module | None = None) -> Any:
 
     Args:
         folder: A model's folder, or an adapter's.
-        base: For an adapter: the pruned base model, if it is already at hand; checked against the adapter's plan.
+        base: For an adapter: the pruned base model, if it is already at hand; held to be the one of the adapter's plan
+            and weights.
 
     Returns:
         The model in eval mode; for an adapter, a `peft.PeftModel` on the base model, pruned again by the plan.
@@ -191,16 +206,7 @@ def _load_adapter(path: Path, base: Any) -> PeftModel:
     _check_plan_id(path, plan, about)
     _check_safetensors(path / ADAPTER_WEIGHTS)
     if base is None:
-        name = about.get("base_model", "")
-        task = about["task"]
-        if task["problem_type"] is None:
-            raise CheckpointError(
-                f"{path}: the adapter is of a {about.get('model_class')}, whose base model prunelora cannot make by "
-                "itself. Load the model that it was made from, and give it: load(folder, base=prune_(model, plan))."
-            )
-        base = load_pretrained(model_source(name), label_names=task["label_names"], problem_type=task["problem_type"])
-        base.config.name_or_path = name
-        _prune_as(base, plan, path)
+        base = _base_of(path, about, plan)
     else:
         present = getattr(base, "prunelora_plan", None) or Plan.whole(dissect(base).lineage)
         if present.lineage != plan.lineage:
@@ -211,9 +217,35 @@ def _load_adapter(path: Path, base: Any) -> PeftModel:
     with _told_as_checkpoint_error(path, ADAPTER_WEIGHTS):
         peft_model = PeftModel.from_pretrained(base, str(path))
     audit(peft_model, plan)
+    check_digest(peft_model, about, path)
     if (path / FROZEN_HEAD).exists():
         peft_model.get_base_model().load_state_dict(_read_tensors(path / FROZEN_HEAD), strict=False)
     return peft_model.eval()
+
+
+def _base_of(path: Path, about: Mapping[str, Any], plan: Plan) -> Any:
+    """The model that an adapter was trained on, made again as it was made then."""
+    task = about["task"]
+    if task["problem_type"] is None:
+        raise CheckpointError(
+            f"{path}: the adapter is of a {about.get('model_class')}, whose base model prunelora cannot make by "
+            "itself. Load the model that it was made from, and give it: load(folder, base=prune_(model, plan))."
+        )
+    merged = file_of_base(path, about, MODEL)
+    base: Any
+    if merged is not None:
+        base = _load_model(merged)
+    else:
+        name = about.get("base_model", "")
+        base = load_pretrained(model_source(name), label_names=task["label_names"], problem_type=task["problem_type"])
+        base.config.name_or_path = name
+    pad_with_(base, task.get("pad_token_id"))
+    _prune_as(base, plan, path)
+    repaired = file_of_base(path, about, REPAIRED)
+    if repaired is not None:
+        _check_safetensors(repaired)
+        repair_as(base, repaired)
+    return base
 
 
 def _save_frozen_head(peft_model: PeftModel, anatomy: Anatomy, folder: Path) -> None:

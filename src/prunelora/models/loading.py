@@ -103,6 +103,15 @@ def give_padding_(config: PreTrainedConfig) -> None:
         config.pad_token_id = ends[0] if isinstance(ends, list) else ends
 
 
+def pad_with_(model: Any, token: int | None) -> None:
+    """Let the token that rows are padded with be the padding of the model; nothing where none is given.
+
+    What a tokenizer pads with need not be what `give_padding_` has guessed from the configuration.
+    """
+    if token is not None:
+        model.config.pad_token_id = token
+
+
 def describe_task_(config: PreTrainedConfig, *, label_names: Sequence[str], problem_type: str) -> None:
     """Write a task into a configuration: number and names of the labels, and the kind where it has a word for it."""
     if problem_type == CAUSAL_LM:

@@ -1,0 +1,93 @@
+"""The model that an adapter is on: which weights it has, and what it is made from.
+
+An adapter means nothing on other weights than those it was trained on: its logits would be wrong without a word. A plan
+says which heads and neurons they are; a digest says which weights.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from prunelora.errors import CheckpointError
+from prunelora.models.anatomy import dissect
+
+# What a base is made from, beside the pretrained model and the plan: a merged model in its place, and the projections
+# that were solved anew behind the cut.
+MODEL, REPAIRED = "model", "repaired"
+
+# Of PEFT's names: what it adds to the base, and what it trains in place of the base's own.
+_ADDED = re.compile(r"\.lora_|\.modules_to_save\.|\.original_module\.")
+
+
+def digest_of_base(peft_model: PeftModel) -> str:
+    """Hash of the base's weights that the adapter leaves as they are, without the task head: 16 hexadecimal digits.
+
+    The head is trained, or saved beside the adapter, so what the base had there does not matter.
+    """
+    base: Any = peft_model.get_base_model()
+    heads = tuple(f"{name}." for name in dissect(base, adapted=True).task_head_names())
+    found = hashlib.sha256()
+    for name, parameter in sorted(base.named_parameters(), key=lambda pair: pair[0]):
+        if _ADDED.search(name) or (heads and name.startswith(heads)):
+            continue
+        weights = parameter.detach().cpu().contiguous()
+        found.update(f"{name.replace('.base_layer', '')} {tuple(weights.shape)} {weights.dtype}".encode())
+        if weights.numel():
+            found.update(weights.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()[:16]
+
+
+def check_digest(peft_model: PeftModel, about: Mapping[str, Any], folder: Path) -> None:
+    """Hold the base that an adapter was put on to be the one it was trained on; older folders do not say which.
+
+    Raises:
+        CheckpointError: If it is another.
+    """
+    wanted = about.get("base_digest")
+    if wanted is None or wanted == digest_of_base(peft_model):
+        return
+    raise CheckpointError(
+        f"{folder}: the adapter was trained on a base model with other weights (or of another dtype) than the one it "
+        f"was put on now, {about.get('base_model')!r} cut by the same plan; its logits would be wrong without a word. "
+        "Make the base as it was made then, and pass it: load(folder, base=model). The merged model of the same run "
+        "needs no base."
+    )
+
+
+def file_of_base(folder: Path, about: Mapping[str, Any], what: str) -> Path | None:
+    """Where something lies that the base is made from; None if it is not made from it.
+
+    Raises:
+        CheckpointError: If it is not there.
+    """
+    name = (about.get("made_from") or {}).get(what)
+    if name is None:
+        return None
+    path = folder / name
+    if not path.exists():
+        raise CheckpointError(
+            f"{folder}: the adapter's base model is made from {name}, which is not there. Keep the adapter in the "
+            "folder of its run, or pass the base: load(folder, base=model)."
+        )
+    return path
+
+
+def repair_as(model: Any, path: Path) -> None:
+    """Give a cut model the projections that were solved anew.
+
+    Raises:
+        CheckpointError: If they are not of this model.
+    """
+    tensors = load_file(path)
+    try:
+        unknown = model.load_state_dict(tensors, strict=False).unexpected_keys
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: not of this model ({' '.join(str(error).split())[:200]}).") from error
+    if unknown:
+        raise CheckpointError(f"{path}: not of this model, which has no {unknown[0]}.")
