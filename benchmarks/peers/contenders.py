@@ -45,10 +45,12 @@ def _walks() -> tuple[Contender, ...]:
         by_cost = {"plan.balance": "cost"}
         walks += [
             Contender(walk, f"{walk}, as it comes with prunelora", walk),
-            Contender(f"random-{walk}", f"{walk}, cut at random", walk, {"score.criterion": "random", **by_cost}),
+            Contender(
+                f"random-{walk}", f"{walk}, cut at random, repaired", walk, {"score.criterion": "random", **by_cost}
+            ),
             Contender(
                 f"magnitude-{walk}",
-                f"{walk}, cut by the size of the weights",
+                f"{walk}, cut by the size of the weights, repaired",
                 walk,
                 {"score.criterion": "magnitude", **by_cost},
             ),

@@ -44,7 +44,8 @@ class PeerCell(_Facts):
         dense_macs: The same of the dense model.
         heads: Left in every layer.
         neurons: Left in every layer.
-        after_cut: Metrics on the validation rows right after the cut; None where nothing was cut.
+        after_cut: Metrics on the validation rows after cut and repair, before further training; None where nothing was
+            cut.
         cut: What is known of a cut by another than prunelora.
         memory: Of every fine-tuning, by the name of its stage.
         saving: Ways to save the model and load it again.

@@ -113,7 +113,11 @@ def _sections(found: Found) -> Iterable[Section]:
             "Mean and standard deviation over seeds, on the reported rows. All start from the same model and see the "
             f"same rows for as many epochs in all ({epochs}); every cut is given at most "
             f"{found.benchmark.keep_macs:g} of the dense model's MACs. Learning rates are those that the ablation "
-            "chose on validation rows, of as many for each.",
+            "chose of two on validation rows, for full, lora and cut-first; all that cut the pretrained model take "
+            "that of cut-first, and all that tune the dense model before the cut that of lora. So nothing was chosen "
+            "for random cuts, cuts by magnitude and Torch-Pruning's alone. How the epochs are shared out, and the "
+            "gentle steps after the cut of tune-first, are prunelora's choice too, made with repair, which "
+            "Torch-Pruning has not.",
             *(f"{task}: {note}." for task, note in found.notes.items()),
         ),
         table=quality_table(found),
@@ -279,7 +283,7 @@ def task_table(found: Found, task: str) -> Table:
         )
     return Table(
         (
-            "method", _heading(found, task), "right after the cut, validation rows", "MACs left", "heads", "neurons",
+            "method", _heading(found, task), "cut and repaired, validation rows", "MACs left", "heads", "neurons",
             "parameters", "to the cut model", "training", "training memory", "step", "forward pass, of dense",
         ),
         tuple(rows),

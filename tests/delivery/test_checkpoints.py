@@ -158,6 +158,13 @@ def test_an_adapter_alone_is_put_together_with_its_base_and_plan_again(tmp_path,
     assert size < 2_000_000  # Against 90 MB of the model.
 
 
+def test_a_pretrained_model_is_loaded_in_float32_whatever_its_checkpoint_holds(tmp_path):
+    """In bfloat16 a step of training is rounded away."""
+    tiny_model("llama", dtype=torch.bfloat16).save_pretrained(tmp_path)
+    model = load_pretrained(tmp_path, label_names=("a", "b", "c"), problem_type="single_label_classification")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
 def test_a_task_head_that_was_not_trained_travels_with_the_adapter(tmp_path, minilm_path):
     model = load_pretrained(minilm_path, label_names=("a", "b"), problem_type="single_label_classification", seed=5)
     model.config.name_or_path = "minilm"

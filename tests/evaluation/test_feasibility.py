@@ -203,6 +203,22 @@ def test_layers_that_are_computed_again_do_not_count_in_training_memory(folder):
         assert cost.memory.weights_bytes == kept[name].memory.weights_bytes, name
 
 
+def test_what_bfloat16_keeps_is_counted_and_timed_as_it_is_trained(folder):
+    wide, narrow = (
+        check(folder, tokens=TOKENS, keep_macs=0.5, training=way(precision=precision)).training.ways
+        for precision in ("float32", "bfloat16")
+    )
+    for name, cost in narrow.items():
+        assert cost.memory.saved_bytes < wide[name].memory.saved_bytes, name
+        assert cost.memory.weights_bytes == wide[name].memory.weights_bytes, name
+    kinds = []
+    model = tiny_model(dtype=torch.float32)
+    model.bert.encoder.layer[0].output.dense.register_forward_hook(lambda *found: kinds.append(found[-1].dtype))
+    for precision in ("float32", "bfloat16"):
+        training_step(model, [tiny_batch(size=2)], FineTuneSettings(precision=precision))()
+    assert kinds == [torch.float32, torch.bfloat16]
+
+
 @pytest.mark.parametrize("adapter", [True, False])
 def test_a_step_computes_layers_again_where_asked_and_leaves_the_model_as_it_was(adapter):
     model = tiny_model(dtype=torch.float32)

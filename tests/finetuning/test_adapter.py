@@ -100,6 +100,32 @@ def test_trainable_are_lora_norms_and_head_only(family):
     assert sum(kinds.values()) == sum(p.numel() for p in peft_model.parameters() if p.requires_grad)
 
 
+def norms_of(model) -> set[str]:
+    """By what they are: modules of a norm's class with weights, outside the task head."""
+    heads = tuple(f"{name}." for name in dissect(model).task_head_names())
+    return {
+        name
+        for name, module in model.named_modules()
+        if "Norm" in type(module).__name__
+        and any(True for _ in module.parameters())
+        and not f"{name}.".startswith(heads or ("-",))
+    }
+
+
+def test_every_norm_of_a_family_is_known(family):
+    model = tiny_model(family)
+    assert set(dissect(model).norm_names()) == norms_of(model)
+    pl.prune_(model, random_plan(model))
+    assert set(dissect(model).norm_names()) == norms_of(model)
+
+
+def test_norms_that_only_some_models_of_a_family_have_are_known():
+    model = tiny_model("deberta-v2", conv_kernel_size=3, conv_act="gelu", norm_rel_ebd="layer_norm")
+    names = set(dissect(model).norm_names())
+    assert names == norms_of(model)
+    assert {"deberta.encoder.LayerNorm", "deberta.encoder.conv.LayerNorm"} < names
+
+
 def test_bert_base_has_the_papers_25_layer_norms():
     from transformers import AutoModelForSequenceClassification, BertConfig
 

@@ -353,6 +353,13 @@ def test_a_word_that_is_not_known_leaves_the_model_whole():
     assert dissect(model).architecture == dissect(tiny_model()).architecture
 
 
+def test_a_model_that_computes_something_between_its_blocks_is_not_repaired():
+    model = tiny_model("deberta-v2", conv_kernel_size=3, conv_act="gelu")
+    plan = random_plan(model)
+    with pytest.raises(UnsupportedModelError, match="something is computed between its blocks"):
+        repair_(pl.prune_(copy.deepcopy(model), plan), model, [BATCH])
+
+
 def test_too_few_rows_and_another_model_are_errors():
     model = tiny_model()
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model))

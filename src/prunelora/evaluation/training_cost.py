@@ -12,7 +12,7 @@ from prunelora.evaluation.measurement import synchronise
 from prunelora.evaluation.memory import TrainingMemory, training_memory
 from prunelora.evaluation.training_step import checkpointing_of, random_batch, training_step
 from prunelora.finetuning.settings import FineTuneSettings
-from prunelora.finetuning.training import dropout_of
+from prunelora.finetuning.training import dropout_of, precision_of
 from prunelora.models.device import device_of
 from prunelora.models.state import left_as_found
 from prunelora.planning.plan import Plan
@@ -59,8 +59,8 @@ def step_memory(model: nn.Module, settings: FineTuneSettings, *, tokens: int) ->
     With gradient checkpointing that is what is kept between the passes; what one layer needs while it is computed
     again comes on top.
     """
-    with dropout_of(model, settings.dropout), checkpointing_of(model, settings):
-        batch = random_batch(model, rows=settings.batch_size, tokens=tokens)
+    batch = random_batch(model, rows=settings.batch_size, tokens=tokens)
+    with dropout_of(model, settings.dropout), checkpointing_of(model, settings), precision_of(model, settings):
         return training_memory(model, batch, recompute=settings.recomputes)
 
 

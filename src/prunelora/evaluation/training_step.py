@@ -10,7 +10,7 @@ from torch import nn
 
 from prunelora.evaluation.measurement import labels_for
 from prunelora.finetuning.settings import FineTuneSettings
-from prunelora.finetuning.training import check_checkpointing, recomputation_of
+from prunelora.finetuning.training import check_checkpointing, precision_of, recomputation_of
 from prunelora.models.device import on_device
 from prunelora.models.inputs import longest_input, random_inputs
 
@@ -23,7 +23,7 @@ def training_step(
     Args:
         model: As it is trained: with its adapter, and `requires_grad` set. It is left in training mode.
         batches: As `model(**batch)` takes them, with `labels`; after the last one the first comes again.
-        settings: Of the fine-tuning: weight decay, clipping, recomputation, checkpointing of layers.
+        settings: Of the fine-tuning: weight decay, clipping, precision, recomputation, checkpointing of layers.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # Steps must cost what they cost in training, and change nothing that matters.
@@ -33,7 +33,7 @@ def training_step(
 
     def step() -> None:
         with checkpointing_of(model, settings):
-            with recomputation_of(settings):
+            with recomputation_of(settings), precision_of(model, settings):
                 loss = model(**on_device(next(queue), model)).loss
             loss.backward()
         nn.utils.clip_grad_norm_(trained, settings.max_grad_norm or float("inf"))

@@ -231,7 +231,6 @@ def _arguments(
     every = max(1, min(steps_per_epoch // settings.evaluations_per_epoch, total_steps))
     # Named only when asked for: transformers is renaming it, and warns.
     checkpointing: dict[str, Any] = {"gradient_checkpointing": True} if settings.gradient_checkpointing else {}
-    bf16_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
@@ -253,7 +252,7 @@ def _arguments(
         greater_is_better=True,
         logging_strategy="steps",
         logging_steps=max(1, min(25, every)),
-        bf16=settings.precision == "bfloat16" or (settings.precision == "auto" and bf16_gpu),
+        bf16=_in_bfloat16(settings),
         train_sampling_strategy="group_by_length" if settings.group_by_length and not images else "random",
         report_to=[],
         seed=seed,
@@ -283,6 +282,20 @@ def check_checkpointing(model: Any, settings: FineTuneSettings) -> None:
             f"gradient_checkpointing=True, and the layers of {type(model).__name__} cannot be computed again. Leave it "
             "out; selective_recomputation, which is on by default, is for every model."
         )
+
+
+def _in_bfloat16(settings: FineTuneSettings) -> bool:
+    """Whether a training's forward passes run in bfloat16 mixed precision."""
+    if settings.precision != "auto":
+        return settings.precision == "bfloat16"
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+
+
+def precision_of(model: nn.Module, settings: FineTuneSettings) -> contextlib.AbstractContextManager[Any]:
+    """What forward passes of a training run under, as the Trainer has it."""
+    if not _in_bfloat16(settings):
+        return contextlib.nullcontext()
+    return torch.autocast(next(model.parameters()).device.type, torch.bfloat16)
 
 
 def recomputation_of(settings: FineTuneSettings) -> contextlib.AbstractContextManager[Any]:

@@ -58,7 +58,8 @@ class Anatomy:
 
     def norm_names(self) -> list[str]:
         """Names, within the whole model, of every LayerNorm outside the task head."""
-        outer = [f"{self.base_prefix}{path}" for path in self.family.outer_norms]
+        paths = [path for path in self.family.outer_norms if find(self.base, path) is not None]
+        outer = [f"{self.base_prefix}{path}" for path in paths]
         return outer + [name for block in self.blocks for name in block.norm_names()]
 
     def task_head_names(self) -> list[str]:

@@ -106,7 +106,7 @@ class Block:
         return (
             f"{self.prefix}.{path}"
             for path in self.family.norms
-            if any(True for _ in self.module.get_submodule(path).parameters())
+            if (norm := find(self.module, path)) is not None and any(True for _ in norm.parameters())
         )
 
 
@@ -130,7 +130,12 @@ def check(block: Block) -> None:
             continue
         module = find(block.module, block.family.path(name))
         if not isinstance(module, nn.Linear | Conv1D | BiasOnly | NoNeurons):
-            found = "nothing" if module is None else type(module).__name__
+            if module is None:
+                raise UnsupportedModelError(
+                    f"{block.full_name(name)}: expected torch.nn.Linear, found nothing of this name. The model is laid "
+                    "out in another way than those of its family that are supported."
+                )
+            found = type(module).__name__
             raise UnsupportedModelError(
                 f"{block.full_name(name)}: expected torch.nn.Linear, found {found}. Quantised or adapted layers cannot "
                 "be pruned: load the plain model, prune it, then quantise."

@@ -90,6 +90,8 @@ _DEBERTA = replace(
     value="attention.self.value_proj",
     # Relative positions have projections of their own where they are not shared with those of the content.
     with_heads=("attention.self.pos_key_proj", "attention.self.pos_query_proj"),
+    # Of relative positions in version 3, of a convolution in the largest models.
+    outer_norms=(*_BERT.outer_norms, "encoder.LayerNorm", "encoder.conv.LayerNorm"),
     pooler=None,
 )
 _NOMIC = Family(
@@ -201,7 +203,14 @@ _LLAMA = Family(
 )
 _MISTRAL = replace(_LLAMA, name="mistral", title="Mistral", model_types=("mistral",))
 _QWEN2 = replace(_LLAMA, name="qwen2", title="Qwen2", model_types=("qwen2",))
-_QWEN3 = replace(_LLAMA, name="qwen3", title="Qwen3", model_types=("qwen3",))
+_QWEN3 = replace(
+    _LLAMA,
+    name="qwen3",
+    title="Qwen3",
+    model_types=("qwen3",),
+    # Of a head's channels, the same for all heads.
+    norms=(*_LLAMA.norms, "self_attn.q_norm", "self_attn.k_norm"),
+)
 _GEMMA = replace(_LLAMA, name="gemma", title="Gemma", model_types=("gemma",))
 _PHI3 = replace(
     _LLAMA,

@@ -33,7 +33,8 @@ class Family:
             layer has both, half of the rows each.
         up_without_gate: What `up` is in models of the family that have no gates, where only some have.
         norms: Norms of a block that do not depend on how many heads it has.
-        outer_norms: Norms outside the blocks.
+        outer_norms: Norms outside the blocks. Where a model has none of some name, here or in a block, it is passed
+            over: some models of a family have more than others, and those of heads go with the last head.
         pooler: Module of the base model that belongs to the task head, where there is one.
         pooler_activation: Module that follows it, where the pooler is a bare linear layer on the first token.
         counts: Attributes of the attention module that must be told of a cut, and what they hold: "heads" (key and

@@ -27,7 +27,7 @@ def load_pretrained(
     seed: int = 0,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """Load a pretrained transformer under the head that a kind of task needs.
+    """Load a pretrained transformer under the head that a kind of task needs, in float32.
 
     Args:
         source: Folder with config.json and model.safetensors, or a hub name.
@@ -56,6 +56,8 @@ def load_pretrained(
                 source,
                 config=config,
                 use_safetensors=True,
+                # Else that of the checkpoint, bfloat16 for most decoders, in which a step of training is rounded away.
+                dtype=torch.float32,
                 ignore_mismatched_sizes=True,  # A head for other labels is replaced; _check_encoder holds the rest.
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,

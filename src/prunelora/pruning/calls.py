@@ -44,7 +44,8 @@ def layer_calls(anatomy: Anatomy, batches: Iterable[Mapping[str, Any]]) -> Itera
     what the encoder reads.
 
     Raises:
-        UnsupportedModelError: If a layer is not called once, with the hidden states first.
+        UnsupportedModelError: If a layer is not called once, with the hidden states first, or does not read what the
+            layer before it gave.
     """
     layers = layers_of(anatomy)
     skipping: bool | None = None
@@ -55,7 +56,7 @@ def layer_calls(anatomy: Anatomy, batches: Iterable[Mapping[str, Any]]) -> Itera
             with _skipped(layers, lengths):
                 calls = _noted_calls(anatomy, layers, inputs)
         else:
-            with _tuples_of(layers) as found:
+            with _tuples_of(layers) as found, _nothing_between(anatomy, layers):
                 calls = _noted_calls(anatomy, layers, inputs)
             if skipping is None:
                 lengths = found
@@ -66,7 +67,7 @@ def layer_calls(anatomy: Anatomy, batches: Iterable[Mapping[str, Any]]) -> Itera
 
 def _noted_calls(anatomy: Anatomy, layers: Sequence[Layer], inputs: Mapping[str, Any]) -> tuple[Call, ...]:
     """Run a batch through the model once."""
-    first = {id(next(stack).module) for _, stack in groupby(layers, key=lambda layer: layer.blocks[0].family.blocks)}
+    first = _first_of_stacks(layers)
     seen: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -97,6 +98,42 @@ def _noted_calls(anatomy: Anatomy, layers: Sequence[Layer], inputs: Mapping[str,
         real = calls[-1].real if hidden is None else _real_tokens(layer, inputs, hidden)
         calls.append(Call(hidden, real, args, kwargs))
     return tuple(calls)
+
+
+def _first_of_stacks(layers: Sequence[Layer]) -> set[int]:
+    """Identities of the modules that are the first layers of an encoder and of a decoder."""
+    return {id(next(stack).module) for _, stack in groupby(layers, key=lambda layer: layer.blocks[0].family.blocks)}
+
+
+@contextmanager
+def _nothing_between(anatomy: Anatomy, layers: Sequence[Layer]) -> Iterator[None]:
+    """Hold every layer to read what the one before it gave, or they cannot be run one by one.
+
+    Raises:
+        UnsupportedModelError: If a model computes something between them, as some DeBERTas convolve.
+    """
+    first, given = _first_of_stacks(layers), [torch.empty(0)]
+
+    def gives(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        given[0] = output[0] if isinstance(output, tuple) else output
+
+    def reads(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs.get(HIDDEN)
+        if id(module) in first or hidden is given[0] or not isinstance(hidden, torch.Tensor):
+            return
+        if not torch.equal(hidden, given[0]):
+            raise UnsupportedModelError(
+                f"{type(anatomy.model).__name__}: something is computed between its blocks, so they cannot be run one "
+                "by one. Cut it without repair (--no-repair, or repair: false in the recipe)."
+            )
+
+    handles = [layer.module.register_forward_hook(gives) for layer in layers]
+    handles += [layer.module.register_forward_pre_hook(reads, with_kwargs=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
