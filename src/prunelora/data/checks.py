@@ -93,16 +93,18 @@ def check_labels_present(labels: Sequence[Any], *, column: str, where: str) -> N
 
 
 def is_missing(label: object) -> bool:
-    """Whether a label cell holds nothing: null, or an empty string."""
+    """Whether a label cell holds nothing: null, the number NaN, or an empty string; the word "nan" is a label."""
+    if isinstance(label, float):
+        return math.isnan(label)
     return label is None or (isinstance(label, str) and not label.strip())
 
 
-def check_finite(values: Sequence[float], *, column: str, where: str) -> None:
-    """Refuse regression targets that are not finite."""
+def check_finite(values: Sequence[float], *, column: str, where: str, what: str = "target") -> None:
+    """Refuse regression targets, or labels that are all numbers, that are not finite."""
     bad = [row for row, value in enumerate(values, 1) if not math.isfinite(value)]
     if bad:
         raise DataError(
-            f"{where}: {_rows(bad)} a target in column {column!r} that is not a finite number "
+            f"{where}: {_rows(bad)} a {what} in column {column!r} that is not a finite number "
             f"({values[bad[0] - 1]}). Remove or correct these rows."
         )
 
