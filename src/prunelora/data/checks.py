@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from prunelora.errors import DataError
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".conll")
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".npy", ".npz", ".ckpt")
 COLUMN_OPTIONS = "--text, --text-pair and --label"
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def check_exists(path: Path) -> None:
@@ -83,6 +86,17 @@ def check_texts(texts: Sequence[str], pairs: Sequence[str] | None, *, columns: S
                 f"{where}: {_rows(missing)} a text pair with one side missing (column {column!r} is empty). "
                 "Remove these rows, fill them in, or use one text column with --text."
             )
+
+
+def check_encodable(texts: Sequence[str], *, column: str, where: str) -> None:
+    """Refuse texts that UTF-8 cannot hold: half of a character, which JSON can write."""
+    bad = [row for row, text in enumerate(texts, 1) if _LONE_SURROGATE.search(text)]
+    if bad:
+        found = _LONE_SURROGATE.findall(texts[bad[0] - 1])[0]
+        raise DataError(
+            f"{where}: {_rows(bad)} half of a character ({found!a}, a lone surrogate) in column {column!r}, which "
+            "is no text. Correct or remove these rows."
+        )
 
 
 def check_labels_present(labels: Sequence[Any], *, column: str, where: str) -> None:
