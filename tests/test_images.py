@@ -130,6 +130,17 @@ def test_what_is_no_image_is_an_error(tmp_path):
         load(write_folder(tmp_path / "more", 20), text_pair="label")
 
 
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html></html>", "half"])
+def test_a_file_that_is_no_image_is_an_error_before_any_work(content, tmp_path):
+    path = write_folder(tmp_path / "data", 20) / "blue" / "18.png"
+    path.write_bytes(path.read_bytes()[:200] if content == "half" else content)
+    with pytest.raises(DataError, match=r"row 6 of column 'image': .*18\.png cannot be read as an image: \d+ bytes"):
+        load(tmp_path / "data")
+    cells = {"image": [{"bytes": path.read_bytes(), "path": None}], "label": [0]}
+    with pytest.raises(DataError, match="row 1 of column 'image': the image cannot be read as an image"):
+        read_rows(Table(cells), Columns("image", None, ("label",), (), images=True), where="train")
+
+
 def test_pixels_are_the_processors_own_and_made_when_they_are_read(folder, processor, monkeypatch):
     task = load(folder)
     rows = tokenise(task.train, processor, max_length=128)

@@ -134,3 +134,42 @@ def test_class_names_keep_their_own_order():
     assert (encoded.names, encoded.by_split["train"]) == (("zebra", "ape"), [1, 0])
     with pytest.raises(DataError, match="label 2, but its 2 class names"):
         encode([2, 0], class_names=("zebra", "ape"))
+
+
+@pytest.mark.parametrize("label", [float("nan"), "nan", "NaN", float("inf"), "-inf"])
+def test_what_is_no_finite_number_among_numbers_is_no_class(label):
+    for numbers in ([0, 1], ["0", "1"], [1.0, 2.0]):
+        with pytest.raises(DataError, match=r"train: 1 row \(first: row 3.*(no label|not a finite number)"):
+            encode([*numbers, label])
+    with pytest.raises(DataError, match="test: 1 row"):
+        encode([0, 1], test=[1, label])
+    with pytest.raises(DataError, match="a label in column 'label' that is not a finite number"):
+        encode([1.5, 2.5, "inf"], task_type="single_label_classification")
+
+
+def test_nan_and_none_are_labels_where_labels_are_words():
+    assert encode(["nan", "good", "None", "inf"]).names == ("None", "good", "inf", "nan")
+    assert encode([["nan"], ["none", "a"]]).names == ("a", "nan", "none")
+    with pytest.raises(DataError, match="no label in column 'label'"):
+        encode(["good", "bad", float("nan")])
+
+
+def test_class_ids_that_a_float_cannot_hold_stay_apart():
+    first, second = 2**53, 2**53 + 1
+    for labels in ([first, second], [str(first), f"{second}.0"], [float(first), str(second)]):
+        encoded = encode(labels)
+        assert (encoded.names, encoded.by_split["train"]) == ((str(first), str(second)), [0, 1])
+    assert encode([10**400, 10**400 + 1]).by_split["train"] == [0, 1]
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), float("inf"), ""])
+def test_nothing_in_a_list_of_labels_is_no_class(nothing):
+    with pytest.raises(DataError, match=r"train: row 2 has \[2, .*\] in column 'label', of which one is no label"):
+        encode([[1, 2], [2, nothing], [3]])
+    with pytest.raises(DataError, match=r"test: row 1 has .* an empty list where a row has none"):
+        encode([[1, 0], [0, 1]], test=[[nothing, 1]])
+
+
+def test_a_label_that_is_no_list_among_lists_is_an_error():
+    with pytest.raises(DataError, match="row 3 has 3 in column 'label', where other rows have lists"):
+        encode([[1, 2], [2, 1], 3])

@@ -159,3 +159,27 @@ def test_settings_refuse_fractions_that_leave_nothing():
 def test_every_setting_is_described():
     assert all(field.description for field in DataSettings.model_fields.values())
     assert len(DataSettings.model_fields) == 13
+
+
+@pytest.mark.parametrize("nothing", ["NaN", "Infinity"])
+def test_json_numbers_that_are_none_are_no_labels(nothing, written):
+    lines = "".join(f'{{"text": "good {n}", "label": {n % 2}}}\n' for n in range(20))
+    message = refusal(written(lines + f'{{"text": "more", "label": {nothing}}}\n', "a.jsonl"))
+    assert "1 row (first: row 21" in message
+
+
+def test_half_of_a_character_names_the_row(written):
+    lines = "".join(f'{{"text": "good {n} \\ud83d\\ude00", "label": {n % 2}}}\n' for n in range(20))
+    load_task(DataSettings(data=str(written(lines, "whole.jsonl"))))
+    message = refusal(written(lines + '{"text": "cut \\ud83d", "label": 1}\n', "half.jsonl"))
+    assert "1 row (first: row 21" in message
+    assert r"half of a character ('\ud83d', a lone surrogate) in column 'text'" in message
+    words = '{"tokens": ["a", "b"], "tags": ["O", "X"]}\n{"tokens": ["c", "\\udc00"], "tags": ["O", "X"]}\n'
+    assert "row 2, counted from 1 below the header) has half of a character" in refusal(written(words, "b.jsonl"))
+
+
+def test_a_configuration_of_what_is_not_of_the_hub_is_an_error(written, tmp_path):
+    path = written("text,label\n" + GOOD, "train.csv")
+    assert f"--data-config sst2: {path} is a file here" in refusal(path, data_config="sst2")
+    assert f"--data-config sst2: {tmp_path} is a folder here" in refusal(tmp_path, data_config="sst2")
+    assert "is the embedded example" in refusal("rotten-tomatoes", data_config="sst2")

@@ -67,6 +67,31 @@ def test_comments_stand_before_a_sentence_and_a_hash_may_be_a_word(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("comments", "row"),
+    [
+        ("# sent_id = 3\n# text = #1 = Ada\n", "{} _ _ O"),  # as many cells as words have
+        ("# id 5239d808-f300 domain=en\n", "{} _ _ O"),
+        ("# id 5239d808-f300\tdomain=en\n", "{} _ _ O"),
+        ("# id 5239d808-f300\tdomain=en\n", "{}\tO"),
+        ("# newpar\n# a note on it\n", "{} O"),
+    ],
+)
+def test_a_comment_is_no_word_however_many_cells_it_has(comments, row, tmp_path):
+    rows = [comments + row.format(f"w{n}") + "\n" + row.format("end").replace("O", "X") for n in range(12)]
+    (tmp_path / "x.conll").write_text("\n\n".join(rows) + "\n")
+    task = load(tmp_path / "x.conll", validation_fraction=0.2, test_fraction=0.2)
+    found = [row["text"] for split in (task.train, task.validation, task.test) for row in split]
+    assert sorted(found) == sorted([f"w{n}", "end"] for n in range(12))
+
+
+def test_a_sentence_may_begin_with_a_hash(tmp_path):
+    (tmp_path / "x.conll").write_text("# O\n1 X\n\n" + "".join(f"w{n} O\n\n# O\n{n} X\n\n" for n in range(12)))
+    task = load(tmp_path / "x.conll", validation_fraction=0.2, test_fraction=0.2)
+    rows = [row["text"] for split in (task.train, task.validation, task.test) for row in split]
+    assert sum(row[0] == "#" for row in rows) == 13
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("Ada\n", r"line 1: 1 cells, 2 expected"),
@@ -87,6 +112,15 @@ def test_a_line_without_a_tag_is_an_error(text, message, tmp_path):
         ([{"tokens": ["a"], "other": ["O"]}], {}, "known for tags"),
         ([{"tokens": ["a"], "tags": "O"}], {}, "a list with a tag for every word"),
         ([{"tokens": ["a"], "tags": ["O"]}] * 3, {}, "nothing to learn"),
+        (
+            [{"tokens": ["a", "b"], "tags": ["O", "X"]}, {"tokens": ["a", "b"], "tags": ["O", None]}],
+            {},
+            r"row 2 of column 'tags' has None for word 2, which is no tag\. Give every word a tag",
+        ),
+        ([{"tokens": ["a", "b"], "tags": ["O", ""]}], {}, "has '' for word 2"),
+        ([{"tokens": ["a", "b", "c"], "tags": [0, 1, float("nan")]}], {}, "has nan for word 3"),
+        ([{"tokens": ["a", "b", "c"], "tags": [-100, 0, 1]}], {}, "has -100 for word 1"),
+        ([{"tokens": ["a", "b", "c"], "tags": ["-100", "O", "X"]}], {}, "has '-100' for word 1"),
         ([{"text": "a", "tags": ["O"]}], {"task_type": TOKENS}, "known for words"),
         ([{"text": "a", "tags": ["O"]}], {"task_type": TOKENS, "text": "text"}, "a list of words is expected"),
         ([{"tokens": ["a"], "tags": ["O"]}], {"text_pair": "tags"}, "one text a row"),

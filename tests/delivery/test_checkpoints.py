@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 import transformers
-from tiny import largest_difference, logits, random_plan, tiny_batch, tiny_model
+from tiny import language_model, largest_difference, logits, random_plan, tiny_batch, tiny_model
 from transformers import AutoTokenizer, pipeline
 
 import prunelora as pl
@@ -65,6 +65,17 @@ def test_an_adapter_cannot_be_saved_dense_and_formats_have_names(tmp_path):
 def test_the_dtype_survives(dtype, tmp_path):
     pl.save(pruned(dtype=dtype), tmp_path / "model")
     assert {parameter.dtype for parameter in pl.load(tmp_path / "model").parameters()} == {dtype}
+
+
+def test_how_a_model_generates_survives(tmp_path):
+    model = language_model("llama")
+    model.generation_config.update(max_new_tokens=7, repetition_penalty=1.3, eos_token_id=5)
+    folder = pl.save(pl.prune_(model, random_plan(model)), tmp_path / "model")
+    kept = pl.load(folder).generation_config
+    assert (kept.max_new_tokens, kept.repetition_penalty, kept.eos_token_id) == (7, 1.3, 5)
+    (folder / "generation_config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"generation_config\.json: cannot be read"):
+        pl.load(folder)
 
 
 def test_a_model_that_was_never_cut_saves_and_loads(tmp_path):
@@ -244,6 +255,12 @@ def test_a_missing_plan_is_an_error(folder):
     (folder / "plan.json").unlink()
     with pytest.raises(CheckpointError, match=r"no plan\.json there"):
         pl.load(folder)
+
+
+def test_a_folder_of_another_library_says_what_loads_it(tmp_path):
+    tiny_model().save_pretrained(str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"no plan\.json there.*loads with transformers' from_pretrained"):
+        pl.load(tmp_path)
 
 
 def test_a_missing_tokenizer_is_an_error(folder):

@@ -17,7 +17,7 @@ from prunelora.delivery import onnx as delivery
 from prunelora.errors import ExportError, MissingExtraError, UnsupportedModelError
 from prunelora.planning.plan import Plan
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
@@ -135,6 +135,18 @@ def test_a_real_batch_is_compared_too(exported, tmp_path, monkeypatch):
     assert any((inputs["attention_mask"] == 0).any() for inputs in compared)
     with pytest.raises(ExportError, match="no input_ids"):
         pl.export(model, tmp_path / "model.onnx", batch={"labels": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("opset", [11, 99])
+def test_an_operator_set_that_the_exporter_does_not_write_is_an_error_and_leaves_no_file(opset, tmp_path):
+    with pytest.raises(ExportError, match=rf"opset={opset} was asked.*Nothing was written\. Use opset=\d\d"):
+        pl.export(tiny("distilbert"), tmp_path / "model.onnx", opset=opset)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_operator_set_is_the_one_that_was_asked(tmp_path):
+    path = pl.export(tiny("distilbert"), tmp_path / "model.onnx", opset=18)
+    assert [one.version for one in onnx.load(path).opset_import if not one.domain] == [18]
 
 
 def test_a_failed_export_keeps_the_file_of_an_earlier_one(exported, tmp_path, monkeypatch):

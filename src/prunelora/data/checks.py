@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from prunelora.errors import DataError
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".conll")
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".npy", ".npz", ".ckpt")
 COLUMN_OPTIONS = "--text, --text-pair and --label"
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def check_exists(path: Path) -> None:
@@ -85,6 +88,17 @@ def check_texts(texts: Sequence[str], pairs: Sequence[str] | None, *, columns: S
             )
 
 
+def check_encodable(texts: Sequence[str], *, column: str, where: str) -> None:
+    """Refuse texts that UTF-8 cannot hold: half of a character, which JSON can write."""
+    bad = [row for row, text in enumerate(texts, 1) if _LONE_SURROGATE.search(text)]
+    if bad:
+        found = _LONE_SURROGATE.findall(texts[bad[0] - 1])[0]
+        raise DataError(
+            f"{where}: {_rows(bad)} half of a character ({found!a}, a lone surrogate) in column {column!r}, which "
+            "is no text. Correct or remove these rows."
+        )
+
+
 def check_labels_present(labels: Sequence[Any], *, column: str, where: str) -> None:
     """Refuse rows that have no label at all."""
     missing = [row for row, label in enumerate(labels, 1) if is_missing(label)]
@@ -93,16 +107,18 @@ def check_labels_present(labels: Sequence[Any], *, column: str, where: str) -> N
 
 
 def is_missing(label: object) -> bool:
-    """Whether a label cell holds nothing: null, or an empty string."""
+    """Whether a label cell holds nothing: null, the number NaN, or an empty string; the word "nan" is a label."""
+    if isinstance(label, float):
+        return math.isnan(label)
     return label is None or (isinstance(label, str) and not label.strip())
 
 
-def check_finite(values: Sequence[float], *, column: str, where: str) -> None:
-    """Refuse regression targets that are not finite."""
+def check_finite(values: Sequence[float], *, column: str, where: str, what: str = "target") -> None:
+    """Refuse regression targets, or labels that are all numbers, that are not finite."""
     bad = [row for row, value in enumerate(values, 1) if not math.isfinite(value)]
     if bad:
         raise DataError(
-            f"{where}: {_rows(bad)} a target in column {column!r} that is not a finite number "
+            f"{where}: {_rows(bad)} a {what} in column {column!r} that is not a finite number "
             f"({values[bad[0] - 1]}). Remove or correct these rows."
         )
 

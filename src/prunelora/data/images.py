@@ -1,12 +1,14 @@
 """Images: pictures in folders of classes or in columns of a data set, and batches of their pixels."""
 
 import hashlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
+from PIL import Image
 from transformers import BaseImageProcessor, default_data_collator
 
 from prunelora.errors import DataError
@@ -36,12 +38,21 @@ class Picture:
         """From a cell as `datasets` stores images: {"bytes": ..., "path": ...}.
 
         Raises:
-            DataError: If there is neither.
+            DataError: If there is neither, or the bytes are no image that can be read.
         """
         data, path = cell.get("bytes"), cell.get("path")
         if data is None and (path is None or not Path(path).is_file()):
             raise DataError(f"no image there: neither bytes nor a file (path {path!r}).")
         content = Path(path).read_bytes() if data is None else data
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                image.verify()
+        except Exception as error:  # PIL raises whatever its readers meet in a damaged file
+            raise DataError(
+                f"{path or 'the image'} cannot be read as an image: {len(content):,} bytes"
+                f"{f' that begin {content[:16]!r}' if content else ''} ({type(error).__name__}). "
+                "Write the file again, or remove it."
+            ) from error
         return cls(data, None if data is not None else str(path), hashlib.sha256(content).hexdigest()[:16])
 
     @property

@@ -20,6 +20,8 @@ MOST_GUESSED_CLASSES = 200
 
 # "01" is a code word, not the number 1: two such codes must not become one class.
 _CODE_WORD = re.compile(r"[+-]?0\d+")
+# "12" and "12.0", whose digits are taken as they stand.
+_WHOLE_NUMBER = re.compile(r"([+-]?\d+)(\.0*)?")
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,26 @@ def as_number(value: object) -> float | None:
     """The number in a label cell, or None where it is a word."""
     if isinstance(value, bool):
         return None
-    if isinstance(value, (int, float)):
-        return float(value)
-    if not isinstance(value, str) or _CODE_WORD.fullmatch(value.strip()) or "_" in value:
+    if not isinstance(value, (int, float, str)):
+        return None
+    if isinstance(value, str) and (_CODE_WORD.fullmatch(value.strip()) or "_" in value):
         return None
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # 10**400 is a name
         return None
+
+
+def _as_whole_number(value: object) -> int | None:
+    """The whole number in a label cell, exactly; None where there is none."""
+    number = as_number(value)
+    if number is None or not number.is_integer():
+        return None
+    if isinstance(value, int):
+        return value
+    # Through float, 9007199254740993 and 9007199254740992 would be one class.
+    written = _WHOLE_NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
+    return int(written[1]) if written else int(number)
 
 
 def _problem_type(labels: Sequence[Any], *, lists: bool, named: bool, task_type: TaskType, column: str) -> ProblemType:
@@ -122,12 +136,10 @@ def _problem_type(labels: Sequence[Any], *, lists: bool, named: bool, task_type:
 def _encode_single_label(
     raw: dict[str, list[Any]], *, column: str, class_names: tuple[str, ...], guessed: bool
 ) -> EncodedLabels:
-    numbers = {split: [as_number(label) for label in labels] for split, labels in raw.items()}
-    whole = all(number is not None and number.is_integer() for each in numbers.values() for number in each)
-    keys: dict[str, list[Any]]
-    if whole:
-        keys = {split: [int(number) for number in each if number is not None] for split, each in numbers.items()}
-    else:
+    _check_finite_where_all_are_numbers(raw, column=column)
+    keys: dict[str, list[Any]] = {split: [_as_whole_number(label) for label in each] for split, each in raw.items()}
+    whole = all(number is not None for each in keys.values() for number in each)
+    if not whole:
         keys = {split: [str(label).strip() for label in labels] for split, labels in raw.items()}
     checks.check_more_than_one(keys["train"], column=column, what="class")
     classes = sorted(set(keys["train"]))
@@ -153,6 +165,16 @@ def _encode_single_label(
     return EncodedLabels("single_label_classification", names, by_split)
 
 
+def _check_finite_where_all_are_numbers(raw: dict[str, list[Any]], *, column: str) -> None:
+    # Among words "nan" and "inf" are words.
+    numbers = {split: [as_number(label) for label in labels] for split, labels in raw.items()}
+    if any(number is None for each in numbers.values() for number in each):
+        return
+    for split, each in numbers.items():
+        found = [number for number in each if number is not None]
+        checks.check_finite(found, column=column, where=split, what="label")
+
+
 def _encode_regression(raw: dict[str, list[Any]], *, column: str) -> EncodedLabels:
     by_split: dict[str, list[Any]] = {}
     for split, labels in raw.items():
@@ -173,6 +195,8 @@ def _encode_multi_label(
     raw: dict[str, list[Any]], *, columns: Sequence[str], class_names: tuple[str, ...]
 ) -> EncodedLabels:
     column = ",".join(columns)
+    if len(columns) == 1:
+        _check_lists(raw, column=column)
     if len(columns) > 1:
         names, by_split = tuple(columns), {split: _zero_one(rows, column, split) for split, rows in raw.items()}
     elif not class_names and _are_indicator_lists(raw):
@@ -190,6 +214,25 @@ def _encode_multi_label(
                 first = [name if row[index] else known[0] if known else "" for row in rows]
                 checks.check_known_labels(first, known, column=column, where=split)
     return EncodedLabels("multi_label_classification", names, by_split)
+
+
+def _check_lists(raw: dict[str, list[Any]], *, column: str) -> None:
+    for split, rows in raw.items():
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, (list, tuple)):
+                raise DataError(
+                    f"{split}: row {number:,} has {row!r} in column {column!r}, where other rows have lists. "
+                    "Write a list in every row."
+                )
+    everything = [as_number(value) for rows in raw.values() for row in rows for value in row]
+    numeric = all(number is not None for number in everything)
+    for split, rows in raw.items():
+        for number, row in enumerate(rows, 1):
+            if any(checks.is_missing(one) or (numeric and not math.isfinite(as_number(one) or 0.0)) for one in row):
+                raise DataError(
+                    f"{split}: row {number:,} has {list(row)} in column {column!r}, of which one is no label. Write "
+                    "only labels into a list; an empty list where a row has none."
+                )
 
 
 def _are_indicator_lists(raw: dict[str, list[Any]]) -> bool:
@@ -215,13 +258,6 @@ def _indicators(
     raw: dict[str, list[Any]], *, column: str, class_names: tuple[str, ...]
 ) -> tuple[tuple[str, ...], dict[str, list[Any]]]:
     # Lists of class ids or class words, of any length: [["a"], [], ["a", "b"]] -> [[1, 0], [0, 0], [1, 1]]
-    for split, rows in raw.items():
-        for number, row in enumerate(rows, 1):
-            if not isinstance(row, (list, tuple)):
-                raise DataError(
-                    f"{split}: row {number:,} has {row!r} in column {column!r}, where other rows have lists. "
-                    "Write a list in every row."
-                )
     keys = {
         split: [[_class_name(value, class_names, column=column, split=split) for value in row] for row in rows]
         for split, rows in raw.items()

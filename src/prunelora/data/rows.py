@@ -108,6 +108,7 @@ def _as_words(values: Sequence[Any], *, column: str, where: str) -> list[list[st
             )
         if not value:
             raise DataError(f"{where}: row {row:,} of column {column!r} has no words. Remove such rows.")
+    checks.check_encodable([" ".join(value) for value in values], column=column, where=where)
     return [list(value) for value in values]
 
 
@@ -123,4 +124,5 @@ def _as_texts(values: Sequence[Any], *, column: str, where: str) -> list[str]:
                 f"{where}: row {row:,} of column {column!r} holds {type(value).__name__}, not text. "
                 f"Name a text column with {checks.COLUMN_OPTIONS}."
             )
+    checks.check_encodable(texts, column=column, where=where)
     return texts

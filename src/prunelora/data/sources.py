@@ -51,12 +51,19 @@ def read_source(settings: DataSettings) -> Source:
     """Read what `settings.data` names.
 
     Raises:
-        DataError: If it does not exist, cannot be read, or the hub does not give it.
+        DataError: If it does not exist, cannot be read, has a configuration without being of the hub, or the hub does
+            not give it.
     """
     data = str(settings.data)
+    path = Path(data).expanduser()
+    if settings.data_config and (data == EMBEDDED_DATA or path.exists()):
+        found = "the embedded example" if data == EMBEDDED_DATA else f"a {'folder' if path.is_dir() else 'file'} here"
+        raise DataError(
+            f"--data-config {settings.data_config}: {data} is {found}, and only data sets of the hub have "
+            "configurations. Leave it out, or name the file or folder that you mean."
+        )
     if data == EMBEDDED_DATA:
         return _read_embedded()
-    path = Path(data).expanduser()
     if path.is_dir():
         read = _read_images if is_image_folder(path) else read_folder
         return _by_split(path.resolve().name, read(path), where=str(path))

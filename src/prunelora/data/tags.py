@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prunelora.data import checks
+from prunelora.data.metrics import IGNORED
 from prunelora.errors import DataError
 
 
@@ -18,7 +19,7 @@ def encode_tags(
         class_names: Names of numbers, where the data brings them.
 
     Raises:
-        DataError: If a row has no list, or a tag is unknown to training or no number of a class.
+        DataError: If a row has no list, a word no tag, or a tag is unknown to training or no number of a class.
     """
     named = {
         split: [_names(row, number, column, class_names, where=split) for number, row in enumerate(rows, 1)]
@@ -39,6 +40,12 @@ def _names(row: Any, number: int, column: str, class_names: tuple[str, ...], *, 
         raise DataError(
             f"{where}: row {number:,} of column {column!r} holds {row!r}; a list with a tag for every word is expected."
         )
+    nothing = [word for word, tag in enumerate(row, 1) if _is_no_tag(tag)]
+    if nothing:
+        raise DataError(
+            f"{where}: row {number:,} of column {column!r} has {row[nothing[0] - 1]!r} for word {nothing[0]:,}, which "
+            "is no tag. Give every word a tag (such as 'O' outside of all chunks), or remove the row."
+        )
     if not class_names:
         return [str(tag).strip() for tag in row]
     outside = [tag for tag in row if not (isinstance(tag, int) and 0 <= tag < len(class_names))]
@@ -48,6 +55,11 @@ def _names(row: Any, number: int, column: str, class_names: tuple[str, ...], *, 
             f"are numbered 0 to {len(class_names) - 1}. Correct it."
         )
     return [class_names[tag] for tag in row]
+
+
+def _is_no_tag(tag: object) -> bool:
+    # -100 says of a token, not of a word, that it counts nowhere.
+    return checks.is_missing(tag) or tag == IGNORED or (isinstance(tag, str) and tag.strip() == str(IGNORED))
 
 
 def check_tags_fit(words: Sequence[Sequence[str]], tags: Sequence[Sequence[Any]], *, where: str) -> None:

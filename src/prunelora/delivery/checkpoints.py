@@ -11,7 +11,8 @@ from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, BaseImageProcessor, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from prunelora import __version__
 from prunelora.data.embedded import model_source
@@ -161,7 +162,7 @@ def load(folder: Path | str, *, base: nn.Module | None = None) -> Any:
 
 def _load_model(path: Path) -> PreTrainedModel:
     check_source(path)
-    about, plan = _read_about(path, "model", DENSE), _read_plan(path)
+    plan, about = _read_plan(path), _read_about(path, "model", DENSE)  # The plan first: other folders have none.
     with _told_as_checkpoint_error(path, "config.json"):
         config = AutoConfig.from_pretrained(str(path))
     for key in OWN_KEYS:
@@ -172,6 +173,9 @@ def _load_model(path: Path) -> PreTrainedModel:
         raise CheckpointError(f"{path / ABOUT}: model_class {about.get('model_class')!r} is no class of transformers.")
     tensors = _read_tensors(path / WEIGHTS)
     model = model_class._from_config(config, dtype=_dtype_of(tensors))
+    if model.can_generate() and (path / GENERATION_CONFIG_NAME).exists():
+        with _told_as_checkpoint_error(path, GENERATION_CONFIG_NAME):
+            model.generation_config = GenerationConfig.from_pretrained(str(path))
     if about["kind"] != DENSE:
         _prune_as(model, plan, path)
     try:

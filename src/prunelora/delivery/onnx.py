@@ -55,7 +55,7 @@ def export(
         `path`.
 
     Raises:
-        ExportError: If the exported model gives other logits, or cannot be exported or run.
+        ExportError: If the exported model gives other logits, is of another operator set, or cannot be exported or run.
         MissingExtraError: If the packages of the extra "onnx" are not installed.
         UnsupportedModelError: If the model's family is not supported, or it carries an adapter.
     """
@@ -72,6 +72,8 @@ def export(
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             temporary = Path(folder) / path.name
             _write(model, traced, temporary, opset)
+            if opset is not None:
+                _check_opset(temporary, opset)
             _compare(model, temporary, examples, tolerance)
             for written in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
                 written.replace(path.with_name(written.name))  # the model itself last
@@ -195,6 +197,17 @@ def _write(model: nn.Module, inputs: Mapping[str, torch.Tensor], path: Path, ops
             f"({_first_line(error)}). Is this model's logits output a single tensor, and opset={opset} one that "
             f"torch {torch.__version__} writes?"
         ) from error
+
+
+def _check_opset(path: Path, opset: int) -> None:
+    # Where it cannot convert what it made, the exporter writes another operator set and says nothing.
+    opsets = _required("onnx").load(str(path), load_external_data=False).opset_import
+    found = next(one.version for one in opsets if one.domain in ("", "ai.onnx"))
+    if found != opset:
+        raise ExportError(
+            f"opset={opset} was asked, and torch {torch.__version__} writes this model with opset {found}. Nothing was "
+            f"written. Use opset={found}, or leave it out."
+        )
 
 
 @contextlib.contextmanager
