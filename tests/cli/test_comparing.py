@@ -78,6 +78,7 @@ def test_with_no_arguments_the_example_is_compared(prunelora):
         (["--set", "epochs"], "--set epochs: expected STAGE.SETTING=VALUE"),
         (["--model", "minilm"], "Add --out FOLDER"),
         (["--model", "minilm", "--out", "x"], "needs --model and --data"),
+        (["--set", "max_train_rows=50"], "max_train_rows: model, data and seeds are the same for all methods"),
     ],
 )
 def test_what_was_typed_wrongly_is_said(prunelora, arguments, complaint):
