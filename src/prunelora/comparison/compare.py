@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +146,12 @@ def compare(
             # An early look, which stays if the rest is stopped.
             _write(_with_old(collected(seeds=seeds[:1], missing=missing), out), out)
         found |= train(rest, counter)
-        results = collected(seeds=seeds)
-        results = _with_timing(results, chosen, task, out, tell, timing_settings) if timing else _with_old(results, out)
-        _write(results, out)
+        untimed = collected(seeds=seeds)
+        results = _with_old(untimed, out)
+        _write(results, out)  # Before any timing: one that fails loses nothing.
+        if timing:
+            results = _with_timing(untimed, chosen, task, out, tell, timing_settings)
+            _write(results, out)
     return results
 
 
@@ -235,16 +238,32 @@ def _run(
 def _run_at_once(cells: Sequence[Cell], counter: _Progress, share_with: Sequence[Path], jobs: int) -> Found:
     threads = max(1, torch.get_num_threads() // jobs)
     found: Found = {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = {}
-        for cell in cells:
-            running[pool.submit(run_cell_in_worker, cell, threads, share_with)] = cell
+    with _workers(jobs) as pool:
+        running = {pool.submit(run_cell_in_worker, cell, threads, share_with): cell for cell in cells}
         for future in as_completed(running):
             cell = running[future]
             found[key_of(cell)] = future.result()
             counter.ended(sum(found[key_of(cell)].seconds.values()) / jobs)
             counter.tell(f"cell {counter.done} of {counter.total} done: {cell}{counter.left()}")
     return found
+
+
+@contextlib.contextmanager
+def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes to train in; whatever ends the block early, Ctrl-C too, stops them where they are.
+
+    A pool by itself would first finish all that it was given: hours, and the machine busy, before the error is told.
+    """
+    others = set(active_children())
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    try:
+        yield pool
+    except BaseException:
+        for process in set(active_children()) - others:
+            process.terminate()
+        pool.shutdown(cancel_futures=True)  # Waits for their end: none writes any more when the error is told.
+        raise
+    pool.shutdown()
 
 
 def _best(cells: Sequence[Cell], found: Found, metric: str) -> float:
