@@ -101,6 +101,14 @@ def warnings(results: ComparisonResults) -> list[str]:
     ]
 
 
+def not_done(results: ComparisonResults) -> str | None:
+    """Which of the trainings asked for are missing; None where all are done."""
+    if not results.missing:
+        return None
+    count = len(results.missing)
+    return f"{count} of the trainings asked for {'is' if count == 1 else 'are'} not done: {_some(results.missing)}"
+
+
 def _best(results: ComparisonResults, split: str) -> Iterator[str]:
     """The best method with the majority rate; what is within noise of it; and which of these does the least work."""
     metric = results.main_metric
@@ -154,14 +162,9 @@ def _verdict(pair: PairFacts) -> str:
 
 
 def _missing(results: ComparisonResults) -> Iterator[str]:
-    if results.missing:
-        count = len(results.missing)
-        shown = "; ".join(results.missing[:_MOST_NAMED])
-        more = f"; and {count - _MOST_NAMED} more" if count > _MOST_NAMED else ""
-        yield (
-            f"{count} of the trainings asked for {'is' if count == 1 else 'are'} not done: {shown}{more}. "
-            "The same command goes on with them."
-        )
+    text = not_done(results)
+    if text is not None:
+        yield f"{text}. The same command goes on with them."
     partly = [method for method in results.methods if set(method.seeds) != set(results.seeds)]
     if partly:
         those = "; ".join(f"{method.name} has {_seeds(method.seeds)}" for method in partly)
@@ -268,6 +271,6 @@ def _seeds(seeds: Sequence[int]) -> str:
     return ", ".join(str(seed) for seed in seeds)
 
 
-def _some(places: list[str]) -> str:
+def _some(places: Sequence[str]) -> str:
     rest = len(places) - _MOST_NAMED
     return "; ".join(places[:_MOST_NAMED]) + (f"; and {rest} more" if rest > 0 else "")
