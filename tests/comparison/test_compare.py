@@ -181,6 +181,18 @@ def test_what_is_counted_is_the_models_own(finished):
     assert [(one.batch_size, one.tokens) for one in pruned.latencies] == [(1, 32)]
 
 
+def test_sizes_are_those_that_were_taken_and_not_those_asked_for(finished):
+    """The model has positions for 64 tokens, and a step 16 rows."""
+    results, out = finished
+    assert {(one.memory.step_rows, one.memory.tokens, one.macs_tokens) for one in results.methods} == {(16, 64, 128)}
+    assert results.timing["step_rows"] == 16
+    assert results.method("lora").step_to_lora.median == 1
+    report = (out / "report.md").read_text()
+    assert "A step of 16 rows is timed" in report
+    assert "its rows of 64 tokens" in report
+    assert "a forward pass of 32 rows of 64 tokens" in report
+
+
 def test_a_model_that_is_tuned_before_the_cut_needs_the_dense_models_memory_once(base, tmp_path):
     changes = TUNING | {"finetune-1.batch_size": 16, "rows": 32, "lora_targets": "query,key,value,output,up,down"}
     dense, pruned = run(

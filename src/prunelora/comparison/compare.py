@@ -32,6 +32,8 @@ from prunelora.recipe import Recipe
 RESULTS = "comparison.json"
 FACTORS = (1.0, 3.0)
 SEEDS = (0, 1, 2)
+# What timing adds to a method's facts.
+_OF_TIMING = ("step_ms", "step_to_full", "step_to_lora", "latencies")
 
 Tell = Callable[[str], None]
 
@@ -290,7 +292,9 @@ def _with_timing(
     cells = {
         method.name: cell_of(method, facts[method.name].learning_rate, results.seeds[0], out=out) for method in methods
     }
-    return _timed(results, time_methods(cells, task, settings=settings), vars(settings))
+    timings = time_methods(cells, task, settings=settings)
+    step_rows = next(iter(timings.values())).step_rows
+    return _timed(results, timings, {**vars(settings), "step_rows": step_rows})
 
 
 def _timed(
@@ -301,6 +305,7 @@ def _timed(
             update={
                 "step_ms": timings[one.name].step.median_ms,
                 "step_to_full": timings[one.name].step_to_full,
+                "step_to_lora": timings[one.name].step_to_lora,
                 "latencies": timings[one.name].latencies,
             }
         )
@@ -334,7 +339,7 @@ def _with_old(results: ComparisonResults, out: Path) -> ComparisonResults:
     if before.timing is None or _timed_of(before) != _timed_of(results):
         return results
     methods = tuple(
-        now.model_copy(update={"step_ms": old.step_ms, "step_to_full": old.step_to_full, "latencies": old.latencies})
+        now.model_copy(update={name: getattr(old, name) for name in _OF_TIMING})
         for now, old in zip(results.methods, before.methods, strict=True)
     )
     return results.model_copy(update={"methods": methods, "timing": before.timing, "machine": before.machine})

@@ -70,9 +70,9 @@ def _costs_of(own: MethodFacts, results: ComparisonResults) -> list[str]:
         other = results.method(name)
         if other is None:
             continue
-        step = share_text(own.step_ms / other.step_ms) if own.step_ms and other.step_ms else None
+        step = {"full": own.step_to_full, "lora": own.step_to_lora}[name]
         parts = [
-            *([f"{step} of the time of a training step"] if step else []),
+            f"{share_text(step.median)} of the time of a training step" if step else "",
             f"{share_text(own.memory.training / other.memory.training)} of the training memory",
             f"{share_text(own.trained / other.trained)} of the trained parameters" if other.trained else "",
             f"{share_text(own.disk_bytes / other.disk_bytes)} of the bytes on disk",
