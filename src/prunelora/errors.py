@@ -45,4 +45,9 @@ class MissingExtraError(PruneLoraError):
 
     def __init__(self, what: str, extra: str) -> None:
         """Say what was needed and which extra of the distribution brings it."""
+        self.what, self.extra = what, extra
         super().__init__(f'{what} needs packages that are not installed. Run: pip install "prunelora[{extra}]"')
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
+        """What pickle makes it again from; by itself it would take the message alone, for two arguments."""
+        return type(self), (self.what, self.extra)

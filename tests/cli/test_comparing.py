@@ -1,8 +1,10 @@
 """The commands that train several methods, as a person types them."""
 
 import json
+import shlex
 
 import pytest
+from reproduction.made_up_reproduction import write_task
 from small_run import make_data, make_model
 
 from prunelora.comparison.methods import METHODS
@@ -76,6 +78,7 @@ def test_with_no_arguments_the_example_is_compared(prunelora):
         (["--factors", "1;2"], "--factors 1;2: expected numbers"),
         (["--methods", "lorra"], "lorra: no method of this name"),
         (["--set", "epochs"], "--set epochs: expected STAGE.SETTING=VALUE"),
+        (["--set", "max_train_rows=50"], "max_train_rows: model, data and seeds are the same for all methods"),
         (["--model", "minilm"], "Add --out FOLDER"),
         (["--model", "minilm", "--out", "x"], "needs --model and --data"),
     ],
@@ -109,6 +112,34 @@ def test_a_reproduction_asks_for_what_was_typed(prunelora, tmp_path, monkeypatch
         "seeds": (4, 5), "epochs": {"rte": 3.0, "wnli": 2.5}, "max_train_rows": {"rte": 100},
         "notes": {"rte": "a part, of it"}, "timing": False,
     }  # fmt: skip
+
+
+def test_the_command_of_a_reproduction_asks_for_the_same(prunelora, tmp_path, monkeypatch):
+    from prunelora.errors import RecipeError
+    from prunelora.reproduction import reproduce
+
+    asked = {}
+
+    def stop(**options):
+        asked.update(options)
+        raise RecipeError("stopped here")
+
+    options = {
+        "out": str(tmp_path), "model": "minilm", "data_dir": "a glue", "preset": "paper", "train_head": False,
+        "tasks": ["rte", "sst2"], "seeds": (4, 5), "max_train_rows": {"rte": 100, "sst2": 12_345_678},
+        "epochs": {"rte": 3.0, "sst2": 0.125}, "notes": {"rte": "a part, of it", "sst2": "b"},
+    }  # fmt: skip
+    command = reproduce._command(**options)
+    monkeypatch.setattr(reproduce, "reproduce", stop)
+    prunelora(*shlex.split(command)[1:])
+    assert {name: asked[name] for name in options} == options | {"out": tmp_path}
+
+
+def test_a_note_typed_when_only_reading_is_shown(prunelora, tmp_path):
+    write_task(tmp_path, "rte")
+    code, _, err = prunelora("reproduce", "--out", str(tmp_path), "--read-only", "--note", "rte=made up by hand")
+    assert code == 0, err
+    assert "made up by hand" in (tmp_path / "reproduction.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

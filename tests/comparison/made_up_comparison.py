@@ -79,9 +79,12 @@ def made_up_method(name, *, accuracies, seeds=SEEDS, splits=("test",), timed=Tru
             saved=1_105_000_000 if tuned else 602_000_000 if cut else 731_000_000,
             device_peak=device_peak,
             inference=4 * parameters + 50_331_648,
+            step_rows=32,
+            tokens=128,
         ),
         step_ms=1890.0 * step if timed else None,
         step_to_full=share(step) if timed else None,
+        step_to_lora=share(step / 0.66) if timed else None,
         train_seconds=1100.0 * step + (65 if cut else 0),
         latencies=tuple(
             LatencyFacts(
@@ -182,7 +185,9 @@ def make_comparison(
         "methods": methods,
         "pairs": made_up_pairs(methods, splits),
         "cells": made_up_cells(methods, splits),
-        "timing": {"sizes": [[1, 32], [1, 128], [32, 32], [32, 128]], "repeats": 15, "warmup": 3} if timed else None,
+        "timing": {"sizes": [[1, 32], [1, 128], [32, 32], [32, 128]], "repeats": 15, "warmup": 3, "step_rows": 32}
+        if timed
+        else None,
         "machine": {"cpu": "AMD EPYC 9254", "device": "cpu", "threads": 2, "versions": {"torch": "2.13.0"}},
         "prunelora": "0.1.0",
     }

@@ -1,9 +1,12 @@
 """A small comparison from end to end: what is trained, what is chosen, what is not repeated, what is refused."""
 
 import json
+from multiprocessing import active_children
+from types import SimpleNamespace
 
 import pytest
 from comparison.made_up_comparison import make_comparison
+from comparison.made_up_workers import work
 from small_run import make_data, make_model
 
 from prunelora.comparison import compare as module
@@ -14,7 +17,7 @@ from prunelora.comparison.methods import load_methods
 from prunelora.comparison.results import load_comparison
 from prunelora.comparison.timing import TimingSettings
 from prunelora.data.settings import DataSettings
-from prunelora.errors import RecipeError
+from prunelora.errors import MissingExtraError, RecipeError
 from prunelora.recipe import Recipe
 
 METHODS = ("full", "lora", "prune-lora")
@@ -178,6 +181,18 @@ def test_what_is_counted_is_the_models_own(finished):
     assert [(one.batch_size, one.tokens) for one in pruned.latencies] == [(1, 32)]
 
 
+def test_sizes_are_those_that_were_taken_and_not_those_asked_for(finished):
+    """The model has positions for 64 tokens, and a step 16 rows."""
+    results, out = finished
+    assert {(one.memory.step_rows, one.memory.tokens, one.macs_tokens) for one in results.methods} == {(16, 64, 128)}
+    assert results.timing["step_rows"] == 16
+    assert results.method("lora").step_to_lora.median == 1
+    report = (out / "report.md").read_text()
+    assert "A step of 16 rows is timed" in report
+    assert "its rows of 64 tokens" in report
+    assert "a forward pass of 32 rows of 64 tokens" in report
+
+
 def test_a_model_that_is_tuned_before_the_cut_needs_the_dense_models_memory_once(base, tmp_path):
     changes = TUNING | {"finetune-1.batch_size": 16, "rows": 32, "lora_targets": "query,key,value,output,up,down"}
     dense, pruned = run(
@@ -310,6 +325,38 @@ def test_a_folder_with_something_else_in_it_is_left_as_it_is(base, tmp_path):
     with pytest.raises(RecipeError, match="holds no comparison"):
         run(base, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("first", "error"), [("fails", MissingExtraError), ("ends", KeyboardInterrupt)], ids=["failure", "ctrl-c"]
+)
+def test_what_ends_trainings_at_once_stops_those_that_run_and_those_that_wait(tmp_path, monkeypatch, first, error):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run_cell_in_worker", work)
+    facts = SimpleNamespace(seconds={})
+    cells = [
+        SimpleNamespace(method=SimpleNamespace(name=name), learning_rate=0.1, seed=0, folder=tmp_path, facts=facts)
+        for name in (first, "runs", "waits", "waits too", "waits as well")
+    ]
+    before = set(active_children())
+    with pytest.raises(error):
+        module._run_at_once(cells, module._Progress(len(cells), interrupted), (), jobs=2)
+    assert set(active_children()) <= before
+    assert {path.name for path in tmp_path.iterdir()} <= {"ends"}
+
+
+def test_a_timing_that_fails_loses_nothing_of_the_trainings(base, tmp_path, monkeypatch):
+    def failing(*_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(module, "time_methods", failing)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(base, tmp_path / "out", methods=["lora"], changes=TUNING, factors=(1,), timing=True)
+    results = load_comparison(tmp_path / "out" / "comparison.json")
+    assert (results.seeds, results.missing, results.timing) == ((0, 1), (), None)
+    assert "not done" not in (tmp_path / "out" / "report.md").read_text()
 
 
 @pytest.mark.slow

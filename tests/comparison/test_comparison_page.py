@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from prunelora.comparison import page
 from prunelora.comparison.figures import draw_comparison, quality_figure, training_figure
 from prunelora.comparison.page import lines, tables, to_markdown, write_comparison
+from prunelora.comparison.results import Share
 from prunelora.comparison.summary import costs, quality, warnings
 from prunelora.comparison.table_file import to_csv
 
@@ -194,6 +195,29 @@ def test_costs_are_those_of_prune_lora_over_the_others():
     assert beside_lora.startswith("beside lora, prune-lora takes 86 % of the time of a training step")
     assert "82 % (81\N{EN DASH}83) of the dense model's time at batch 32, 128 tokens" in inference
     assert costs(make_comparison(("full", "lora"))) == []
+
+
+def test_the_time_beside_lora_is_the_ratio_taken_within_rounds_or_is_not_told():
+    results = make_comparison(("lora", "prune-lora"))
+    lora, own = results.methods
+    for ratio, told in ((Share(median=0.7, q25=0.6, q75=0.8), "70 % of the time of a training step, "), (None, "")):
+        changed = own.model_copy(update={"step_to_lora": ratio})
+        beside = costs(results.model_copy(update={"methods": (lora, changed)}))[0]
+        assert beside.startswith(f"beside lora, prune-lora takes {told}")
+        assert ("training step" in beside) == bool(told)
+
+
+def test_sizes_that_results_do_not_say_are_not_made_up():
+    results = make_comparison()
+    methods = tuple(
+        one.model_copy(update={"memory": one.memory.model_copy(update={"step_rows": None, "tokens": None})})
+        for one in results.methods
+    )
+    text = to_markdown(results.model_copy(update={"methods": methods, "timing": {"warmup": 3}}))
+    assert "its rows of up to 128 tokens" in text
+    assert "A step is timed apart" in text
+    assert "rows a step" not in text
+    assert "rows a step" in to_markdown(results)
 
 
 def test_what_a_run_does_is_told_beside_the_papers_recipe():

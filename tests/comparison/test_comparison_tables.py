@@ -209,7 +209,7 @@ def test_csv_holds_every_number_unrounded():
             "step_to_full_median": method.step_to_full.median, "step_to_full_q75": method.step_to_full.q75,
             "training_memory_bytes": method.memory.training, "saved_memory_bytes": method.memory.saved,
             "device_peak_memory_bytes": method.memory.device_peak, "train_seconds": method.train_seconds,
-            "inference_memory_bytes": method.memory.inference,
+            "inference_memory_bytes": method.memory.inference, "memory_step_rows": 32, "memory_tokens": 128,
             "latency_batch32_tokens128_ms": latency.milliseconds,
             "latency_batch32_tokens128_to_dense_median": latency.to_dense.median,
             "latency_batch32_tokens128_to_dense_q25": latency.to_dense.q25,

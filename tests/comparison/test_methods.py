@@ -103,6 +103,26 @@ def test_a_setting_that_no_method_has_is_an_error():
         load_methods(["full", "lora"], base=BASE, changes={"keep_heads": 3})
 
 
+@pytest.mark.parametrize(
+    ("key", "option"),
+    [
+        ("model", "--model"), ("seed", "--seeds"), ("data", "--data"), ("text", "--text"),
+        ("max_train_rows", "--max-train-rows"), ("task.max_train_rows", "--max-train-rows"),
+    ],
+)  # fmt: skip
+def test_a_setting_of_the_whole_comparison_is_an_error_that_names_its_option(key, option):
+    with pytest.raises(RecipeError, match=rf"^{key}: .* the same for all methods.* Give it as {option}\.$"):
+        load_methods(["lora", "prune-lora"], base=BASE, changes={key: 5})
+
+
+@pytest.mark.parametrize("key", ["measure.repeats", "repeats", "export.tolerance", "baseline.rank"])
+def test_a_setting_of_a_stage_that_is_left_out_is_an_error(tmp_path, key):
+    stages = "".join(f"- stage: {name}\n" for name in ("baseline", "export", "measure"))
+    (tmp_path / "own.yaml").write_text(TUNE_FIRST.replace("- stage: measure\n", stages))
+    with pytest.raises(RecipeError, match=rf"^{key}: .*none of the methods own has such a setting"):
+        load_methods([str(tmp_path / "own.yaml")], base=BASE, changes={key: 5})
+
+
 def test_a_recipe_file_is_a_method(tmp_path):
     (tmp_path / "tune-first.yaml").write_text(TUNE_FIRST)
     own = method(str(tmp_path / "tune-first.yaml"))

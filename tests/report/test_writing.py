@@ -8,7 +8,7 @@ from report.made_up_run import make_results
 
 from prunelora.report import writing
 from prunelora.report.figures import draw
-from prunelora.report.sections import Section
+from prunelora.report.sections import Section, sections
 from prunelora.report.summary import summarise
 from prunelora.report.tables import Table
 from prunelora.report.writing import fence, page_as_markdown, write_report
@@ -169,6 +169,28 @@ def test_a_run_without_scores_and_plan_has_a_report(tmp_path):
 def test_warnings_stand_on_the_page(tmp_path):
     assert "Nothing was learnt" in Page(read(tmp_path, make_results(accuracy=0.5))).text
     assert "Look at this" not in Page(read(tmp_path, make_results())).text
+
+
+@pytest.mark.parametrize(
+    ("task", "line"),
+    [
+        ({"problem_type": "regression"}, 'pipeline("text-classification", prunelora.load(folder), tokenizer=folder)'),
+        ({"problem_type": "token_classification"}, 'pipeline("token-classification", prunelora.load(folder), token'),
+        ({"problem_type": "causal_lm"}, 'pipeline("text-generation", prunelora.load(folder), tokenizer=folder)'),
+        (
+            {"problem_type": "single_label_classification", "columns": {"image": "image", "label": "label"}},
+            'pipeline("image-classification", prunelora.load(folder), image_processor=folder)("picture.png")',
+        ),
+        ({"problem_type": "a kind of its own"}, "\nmodel = prunelora.load(folder)"),
+    ],
+)
+def test_the_model_is_loaded_into_the_pipeline_of_its_kind_of_task(task, line):
+    results = make_results()
+    task = results.task | {"metrics": ["accuracy"]} | task
+    found = sections(dataclasses.replace(results, task=task), frozenset())
+    code = next(one.code for one in found if one.title == "Load the model")
+    assert line in code
+    assert ("transformers" in code) == ("pipeline" in code)
 
 
 @pytest.mark.usefixtures("sketched")

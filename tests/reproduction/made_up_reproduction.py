@@ -5,10 +5,11 @@ from report.made_up_run import made_up_importance
 
 import prunelora as pl
 from prunelora.reproduction.paper import TASKS
-from prunelora.reproduction.results import write_settings
+from prunelora.reproduction.results import TaskSettings, settings_kept
 
 METHODS = ("full", "lora", "prune-lora", "random-prune-lora")
 NOTES = {"qnli": "split of the official validation set", "mnli": "subset, without full stops"}
+COMMAND = "prunelora reproduce --data-dir glue --out runs/paper"
 # Rows of the most frequent class, of all reported rows.
 MAJORITY = {"mrpc": 279 / 408, "wnli": 40 / 71}
 ROWS = {"mrpc": 408, "wnli": 71}
@@ -37,11 +38,9 @@ def write_task(out, task, *, seed=0, scores=True, **options):
     return results
 
 
-def write_all(out, *, tasks=TASKS, notes=None, preset="best", train_head=True, **options):
+def write_all(out, *, tasks=TASKS, notes=None, preset="best", train_head=True, command=COMMAND, **options):
     for number, task in enumerate(tasks):
-        write_task(out, task, seed=number, **options)
-    write_settings(
-        out, preset=preset, train_head=train_head, notes=NOTES if notes is None else notes,
-        command="prunelora reproduce --data-dir glue --out runs/paper",
-    )  # fmt: skip
+        note = (NOTES if notes is None else notes).get(task, "")
+        with settings_kept(out, task, TaskSettings(preset, train_head=train_head, note=note, command=command)):
+            write_task(out, task, seed=number, **options)
     return out

@@ -162,6 +162,38 @@ def test_notes_on_a_tasks_files_are_at_every_table(whole):
     assert all(note in text_of(whole, "Other rows") for note in NOTES.values())
 
 
+def test_tasks_that_were_run_under_other_settings_are_told_apart(tmp_path):
+    write_all(tmp_path, tasks=("rte", "sst2"), notes={}, command="one command")
+    write_all(tmp_path, tasks=("wnli",), notes={}, preset="paper", train_head=False, command="another command")
+    mixed = read(tmp_path)
+    content = page(mixed)
+    assert "settings that differ between tasks" in content.subtitle
+    told = "preset best for rte, sst2; preset paper, task head not trained for wnli; means over tasks mix them"
+    assert any(told in warning for warning in content.warnings)
+    made = next(section for section in content.sections if section.title == "How to make this page")
+    assert made.code == "one command\nanother command"
+    assert made.text[1].startswith("wnli (preset paper, task head not trained): The paper's settings")
+    assert "trained too, but not on wnli" in text_of(mixed, "Cells of the paper that equal the majority class")
+    found = numbers(mixed)
+    assert (found["preset"], found["tasks"]["rte"]["preset"], found["tasks"]["wnli"]["preset"]) == (
+        None, "best", "paper",
+    )  # fmt: skip
+
+
+def test_tasks_under_the_same_settings_are_not_told_apart(whole):
+    assert "preset best, seeds 0, 1, 2" in page(whole).subtitle
+    assert not any("same settings" in warning for warning in page(whole).warnings)
+    assert numbers(whole)["preset"] == "best"
+
+
+def test_a_comparison_that_is_not_complete_is_among_the_warnings(tmp_path, whole):
+    missing = ("lora, learning rate 0.001, seed 1", "lora, learning rate 0.001, seed 2")
+    write_all(tmp_path, tasks=("rte",), notes={}, seeds=(0,), missing=missing)
+    told = f"rte is not complete: 2 of the trainings asked for are not done: {'; '.join(missing)}"
+    assert told in page(read(tmp_path)).warnings
+    assert not any("not complete" in warning for warning in page(whole).warnings)
+
+
 # What does not reproduce ----------------------------------------------------------------------------------------------
 
 

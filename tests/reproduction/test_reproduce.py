@@ -108,13 +108,43 @@ def test_the_page_is_read_again_without_running_anything(tmp_path, compare):
         out=tmp_path, data_dir="a glue", preset="paper", train_head=False, notes={"qnli": "half"}, compare=compare
     )
     again = read(tmp_path)
-    assert (again.preset, again.train_head, again.command, again.seeds) == ("paper", False, made.command, (0, 1, 2))
+    assert (again.presets, again.command, again.seeds) == ({("paper", False): TASKS}, made.command, (0, 1, 2))
     assert [one.note for one in again.tasks] == ["", "", "half", "", "", ""]
     assert again.tasks[0].importance is not None
     assert sum(map(len, again.tasks[0].plan.heads)) == 50
     words = shlex.split(made.command)
     assert words[:2] == ["prunelora", "reproduce"]
     assert {"a glue", "--no-train-head", "qnli=half", str(tmp_path)} <= set(words)
+
+
+def test_what_is_said_of_a_task_is_that_of_the_call_that_ran_it(tmp_path, compare):
+    first = reproduce(
+        out=tmp_path, tasks=("rte", "qnli"), preset="paper", train_head=False, notes={"qnli": "half"}, compare=compare
+    )
+    second = reproduce(out=tmp_path, tasks=("wnli",), notes={"wnli": "all"}, compare=compare)
+    assert second.presets == {("paper", False): ("qnli", "rte"), ("best", True): ("wnli",)}
+    assert [one.note for one in second.done] == ["half", "", "all"]
+    assert second.command.splitlines()[0] == first.command
+    assert "--tasks wnli" in second.command.splitlines()[1]
+    assert [one.settings for one in read(tmp_path).tasks] == [one.settings for one in second.tasks]
+
+
+def test_a_call_that_changes_nothing_of_a_task_changes_nothing_of_what_is_said_of_it(tmp_path, compare):
+    before = reproduce(out=tmp_path, tasks=("rte",), compare=compare)
+
+    def failing(**_):
+        raise CheckpointError("some/model: not to be had")
+
+    with pytest.raises(CheckpointError):
+        reproduce(out=tmp_path, tasks=("rte",), model="some/model", preset="paper", compare=failing)
+    assert [one.settings for one in read(tmp_path).tasks] == [one.settings for one in before.tasks]
+
+
+def test_a_note_given_when_reading_takes_the_place_of_that_tasks_alone(tmp_path):
+    write_all(tmp_path, tasks=("rte", "wnli"), notes={"rte": "old", "wnli": "stays"})
+    assert [one.note for one in read(tmp_path, notes={"rte": "new"}).done] == ["new", "stays"]
+    with pytest.raises(RecipeError, match="notes: 'imdb' is none of the paper's tasks"):
+        read(tmp_path, notes={"imdb": "x"})
 
 
 def test_scores_are_those_of_the_first_seed_and_the_chosen_learning_rate(tmp_path):

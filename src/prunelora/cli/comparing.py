@@ -172,8 +172,9 @@ def reproduce(
     from prunelora.reproduction.results import read
     from prunelora.reproduction.writing import lines, numbers, write_reproduction
 
+    notes = dict(assigned(one, "--note") for one in note or [])
     if read_only:
-        found = read(out)
+        found = read(out, notes=notes)
     else:
         found = run_reproduction(
             out=out,
@@ -185,7 +186,7 @@ def reproduce(
             seeds=numbers_in(seeds, int, "--seeds"),
             epochs=by_task(epochs, float, "--epochs"),
             max_train_rows=by_task(max_train_rows, int, "--max-train-rows", every=False),
-            notes=dict(assigned(one, "--note") for one in note or []),
+            notes=notes,
             timing=not no_timing,
             tell=terminal.tell,
             progress=not json,

@@ -85,6 +85,7 @@ def _method_facts(
     facts = [found[key_of(cell)] for cell in cells]
     first = cells[0]
     model = load(first.folder / "model")
+    counted = macs_tokens(model)
     architecture = dissect(model).architecture
     whole = dissect(model).lineage.base
     tried = {
@@ -105,7 +106,8 @@ def _method_facts(
         parameters=parameters(model).total,
         trained=sum(facts[0].trained.values()),
         disk_bytes=(first.folder / "model" / "model.safetensors").stat().st_size,
-        macs=macs(model, tokens=macs_tokens(model)).total,
+        macs=macs(model, tokens=counted).total,
+        macs_tokens=counted,
         heads=(architecture.total_heads, whole.total_heads),
         neurons=(architecture.total_neurons, whole.total_neurons),
         memory=measure_memory(first, task),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from prunelora.recipe import Recipe
 RESULTS = "comparison.json"
 FACTORS = (1.0, 3.0)
 SEEDS = (0, 1, 2)
+# What timing adds to a method's facts.
+_OF_TIMING = ("step_ms", "step_to_full", "step_to_lora", "latencies")
 
 Tell = Callable[[str], None]
 
@@ -146,9 +148,12 @@ def compare(
             # An early look, which stays if the rest is stopped.
             _write(_with_old(collected(seeds=seeds[:1], missing=missing), out), out)
         found |= train(rest, counter)
-        results = collected(seeds=seeds)
-        results = _with_timing(results, chosen, task, out, tell, timing_settings) if timing else _with_old(results, out)
-        _write(results, out)
+        untimed = collected(seeds=seeds)
+        results = _with_old(untimed, out)
+        _write(results, out)  # Before any timing: one that fails loses nothing.
+        if timing:
+            results = _with_timing(untimed, chosen, task, out, tell, timing_settings)
+            _write(results, out)
     return results
 
 
@@ -235,16 +240,32 @@ def _run(
 def _run_at_once(cells: Sequence[Cell], counter: _Progress, share_with: Sequence[Path], jobs: int) -> Found:
     threads = max(1, torch.get_num_threads() // jobs)
     found: Found = {}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = {}
-        for cell in cells:
-            running[pool.submit(run_cell_in_worker, cell, threads, share_with)] = cell
+    with _workers(jobs) as pool:
+        running = {pool.submit(run_cell_in_worker, cell, threads, share_with): cell for cell in cells}
         for future in as_completed(running):
             cell = running[future]
             found[key_of(cell)] = future.result()
             counter.ended(sum(found[key_of(cell)].seconds.values()) / jobs)
             counter.tell(f"cell {counter.done} of {counter.total} done: {cell}{counter.left()}")
     return found
+
+
+@contextlib.contextmanager
+def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes to train in; whatever ends the block early, Ctrl-C too, stops them where they are.
+
+    A pool by itself would first finish all that it was given: hours, and the machine busy, before the error is told.
+    """
+    others = set(active_children())
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    try:
+        yield pool
+    except BaseException:
+        for process in set(active_children()) - others:
+            process.terminate()
+        pool.shutdown(cancel_futures=True)  # Waits for their end: none writes any more when the error is told.
+        raise
+    pool.shutdown()
 
 
 def _best(cells: Sequence[Cell], found: Found, metric: str) -> float:
@@ -271,7 +292,9 @@ def _with_timing(
     cells = {
         method.name: cell_of(method, facts[method.name].learning_rate, results.seeds[0], out=out) for method in methods
     }
-    return _timed(results, time_methods(cells, task, settings=settings), vars(settings))
+    timings = time_methods(cells, task, settings=settings)
+    step_rows = next(iter(timings.values())).step_rows
+    return _timed(results, timings, {**vars(settings), "step_rows": step_rows})
 
 
 def _timed(
@@ -282,6 +305,7 @@ def _timed(
             update={
                 "step_ms": timings[one.name].step.median_ms,
                 "step_to_full": timings[one.name].step_to_full,
+                "step_to_lora": timings[one.name].step_to_lora,
                 "latencies": timings[one.name].latencies,
             }
         )
@@ -315,7 +339,7 @@ def _with_old(results: ComparisonResults, out: Path) -> ComparisonResults:
     if before.timing is None or _timed_of(before) != _timed_of(results):
         return results
     methods = tuple(
-        now.model_copy(update={"step_ms": old.step_ms, "step_to_full": old.step_to_full, "latencies": old.latencies})
+        now.model_copy(update={name: getattr(old, name) for name in _OF_TIMING})
         for now, old in zip(results.methods, before.methods, strict=True)
     )
     return results.model_copy(update={"methods": methods, "timing": before.timing, "machine": before.machine})

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
 from prunelora.recipe import Recipe, load_recipe, packaged_recipes
 from prunelora.stage_settings import EvaluateStage, FineTuneStage, PlanStage
@@ -13,6 +14,13 @@ from prunelora.stage_settings import EvaluateStage, FineTuneStage, PlanStage
 METHODS = ("full", "lora", "tune-first", "prune-lora", "random-prune-lora", "magnitude-prune-lora")
 # Stages that say nothing about the method itself, cost time, and are done once for all methods in a comparison.
 LEFT_OUT = ("evaluate", "export", "baseline", "measure", "report")
+# Settings of a recipe that are the comparison's, the same for all of its methods, by the options that give them.
+_OPTIONS = {
+    "model": "--model",
+    "trust_remote_code": "--trust-remote-code",
+    "seed": "--seeds",
+    **{name: f"--{name.replace('_', '-')}" for name in DataSettings.model_fields},
+}
 
 
 @dataclass(frozen=True)
@@ -68,8 +76,8 @@ def load_methods(names: Sequence[str], *, base: Recipe, changes: Mapping[str, An
             that has them.
 
     Raises:
-        RecipeError: If there is no such method or file, two have one name, a recipe trains nothing, or no method has a
-            setting that is to be changed.
+        RecipeError: If there is no such method or file, two have one name, a recipe trains nothing, or a setting that
+            is to be changed is one of the comparison, of a stage that is left out, or of no method.
     """
     if not names:
         raise RecipeError(f"No methods to compare. Name some of: {', '.join(METHODS)}; or recipe files.")
@@ -77,12 +85,10 @@ def load_methods(names: Sequence[str], *, base: Recipe, changes: Mapping[str, An
     doubled = next((one.name for one in methods if sum(one.name == other.name for other in methods) > 1), None)
     if doubled:
         raise RecipeError(f"Two methods are called {doubled!r}. Give each recipe file a name of its own.")
+    methods = [_fitted(method, base) for method in methods]
     for key in changes or {}:
-        if not any(_has(method.recipe, key) for method in methods):
-            raise RecipeError(
-                f"{key}: none of the methods {', '.join(one.name for one in methods)} has such a setting."
-            )
-    return [_fitted(method, base, changes or {}) for method in methods]
+        _check_change(key, methods)
+    return [_changed(method, changes or {}) for method in methods]
 
 
 def _load_method(name: str) -> Method:
@@ -101,20 +107,44 @@ def _load_method(name: str) -> Method:
     return Method(path.stem, title, recipe, source=name)
 
 
+def _check_change(key: str, methods: Sequence[Method]) -> None:
+    """Refuse what no method would be trained any differently for."""
+    owner, _, setting = key.rpartition(".")
+    if owner in ("", "task") and setting in _OPTIONS:
+        raise RecipeError(
+            f"{key}: model, data and seeds are the same for all methods, and no setting of one. "
+            f"Give it as {_OPTIONS[setting]}."
+        )
+    if any(_has(method.recipe, key) for method in methods):
+        return
+    those = ", ".join(one.name for one in methods)
+    kind = owner.rstrip("0123456789").removesuffix("-")
+    if kind in LEFT_OUT:
+        raise RecipeError(
+            f"{key}: a comparison leaves the stage {kind!r} out of every recipe, so none of the methods {those} has "
+            "such a setting. Leave it out."
+        )
+    raise RecipeError(f"{key}: none of the methods {those} has such a setting.")
+
+
 def _has(recipe: Recipe, key: str) -> bool:
     owner = key.rpartition(".")[0]
     return owner in recipe.names if owner else recipe.has_option(key)
 
 
-def _fitted(method: Method, base: Recipe, changes: Mapping[str, Any]) -> Method:
+def _fitted(method: Method, base: Recipe) -> Method:
+    """With the comparison's model and task in place of the recipe's, and without the stages that are left out."""
     stages = tuple(stage for stage in method.recipe.stages if stage.stage not in LEFT_OUT)
     if stages[-1].stage != "merge":
         raise RecipeError(
             f"{method.name}: the recipe must come to a plain model: its last stage before measuring must be 'merge', "
             f"found {stages[-1].stage!r}."
         )
-    recipe = base.model_copy(update={"stages": (*stages, EvaluateStage())})
-    own = {key: value for key, value in changes.items() if _has(recipe, key)}
+    return replace(method, recipe=base.model_copy(update={"stages": (*stages, EvaluateStage())}))
+
+
+def _changed(method: Method, changes: Mapping[str, Any]) -> Method:
+    own = {key: value for key, value in changes.items() if _has(method.recipe, key)}
     bare = {key: value for key, value in own.items() if "." not in key}
     by_stage = {key: value for key, value in own.items() if "." in key}
-    return replace(method, recipe=recipe.with_options(bare, by_stage))
+    return replace(method, recipe=method.recipe.with_options(bare, by_stage))

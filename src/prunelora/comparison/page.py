@@ -12,10 +12,13 @@ from prunelora.comparison.table_file import to_csv
 from prunelora.comparison.tables import (
     cells_table,
     cost_table,
+    inference_size,
     largest_size,
     latency_table,
     learning_rates_table,
+    macs_length,
     main_table,
+    memory_length,
     memory_table,
     methods_table,
     one_seed,
@@ -119,16 +122,7 @@ def _sections(results: ComparisonResults, figures: frozenset[str]) -> list[Secti
             table=cost_table(results),
         ),
         Section("Time of training", _training_text(results), table=training_table(results)),
-        Section(
-            "Memory",
-            (
-                "A training step, its rows of 128 tokens, in the fine-tuning that needs most: weights, gradients of "
-                "what is trained, two numbers of the optimiser for each of them (12 bytes a trained parameter), and "
-                "what is saved between the step's two halves. Inference: weights and the most that is alive at once "
-                "in a forward pass of 32 rows of 128 tokens.",
-            ),
-            table=memory_table(results),
-        ),
+        Section("Memory", _memory_text(results), table=memory_table(results)),
         Section(
             "Time of inference",
             (
@@ -211,8 +205,9 @@ def _points(results: ComparisonResults) -> list[Section]:
     else:
         times = "Time: of a forward pass, measured, over the dense model's."
     text = (
-        f"{times} Budget: the fraction of the dense model's MACs that the plan may keep; MACs are counted for 128 "
-        "tokens. Training memory: of a step, its rows of 128 tokens, in the fine-tuning that needs most.",
+        f"{times} Budget: the fraction of the dense model's MACs that the plan may keep; MACs are counted for "
+        f"{macs_length(results)}. Training memory: of a step, its rows of {memory_length(results)}, in the fine-tuning "
+        "that needs most.",
         "Below, what to type for the model of every row, from the folder in which the comparison was started. It is "
         f"the model of seed {results.seeds[0]}; the quality said is the mean over the seeds.",
     )
@@ -228,7 +223,7 @@ def _main_text(results: ComparisonResults) -> tuple[str, ...]:
         "frequent class of the training rows gets.",
         "Training step: time over that of full fine-tuning; of several fine-tunings the mean, each by its epochs. "
         "Training memory: weights, gradients, optimiser and what is saved for the backward pass of a step, its rows of "
-        "128 tokens; of several fine-tunings the one that needs most."
+        f"{memory_length(results)}; of several fine-tunings the one that needs most."
         + (f" Inference: time over the dense model's, at batch {size[0]}, {size[1]} tokens." if size else ""),
     ]
     if results.method("full") is None:
@@ -252,13 +247,25 @@ def _pairs_text(results: ComparisonResults) -> tuple[str, ...]:
 
 
 def _training_text(results: ComparisonResults) -> tuple[str, ...]:
+    rows = (results.timing or {}).get("step_rows")
     apart = (
-        "A step of 32 rows is timed apart from the trainings, all methods in turn on the same batches; of several "
-        "fine-tunings it is the mean, each by its epochs. Quartiles in parentheses."
+        f"A step{f' of {rows} rows' if rows else ''} is timed apart from the trainings, all methods in turn on the "
+        "same batches, also where a fine-tuning has smaller ones and adds up their gradients; of several fine-tunings "
+        "it is the mean, each by its epochs. Quartiles in parentheses."
     )
     timed = any(method.step_ms is not None for method in results.methods)
     stages = "All stages: wall time up to the merged model, mean over the seeds, as it was in training."
     return ((f"{apart} {stages}") if timed else f"Steps were not timed. {stages}",)
+
+
+def _memory_text(results: ComparisonResults) -> tuple[str, ...]:
+    length = memory_length(results)
+    return (
+        f"A training step, its rows of {length}, in the fine-tuning that needs most: weights, gradients of "
+        "what is trained, two numbers of the optimiser for each of them (12 bytes a trained parameter), and "
+        "what is saved between the step's two halves. Inference: weights and the most that is alive at once "
+        f"in a forward pass of {inference_size(results)}.",
+    )
 
 
 def _notes(results: ComparisonResults) -> tuple[str, ...]:

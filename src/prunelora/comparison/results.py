@@ -96,10 +96,15 @@ class MemoryFacts(_Facts):
         weights: All parameters.
         gradients: Of the trained ones.
         optimizer: Two numbers (AdamW) for each trained one.
-        saved: What autograd keeps from the forward for the backward pass of one step, whose rows have 128 tokens. Of
-            several fine-tunings all four are those of the one that needs the most.
+        saved: What autograd keeps from the forward for the backward pass of one step, of `step_rows` rows of `tokens`
+            tokens. Of several fine-tunings all four are those of the one that needs the most.
         device_peak: What the device's own counter says of such a step; None where there is none.
-        inference: Weights and the largest sum of activations alive at once in a forward pass of 32 rows of 128 tokens.
+        inference: Weights and the largest sum of activations alive at once in a forward pass of `inference_rows` rows
+            of `tokens` tokens.
+        step_rows: Rows of the step: the batch of that fine-tuning; None in results that do not say.
+        inference_rows: Rows of the forward pass; None in results that do not say.
+        tokens: Of every row: 128, or as many as the model has positions for, or as its images become; None in results
+            that do not say.
     """
 
     weights: int
@@ -108,6 +113,9 @@ class MemoryFacts(_Facts):
     saved: int
     device_peak: int | None
     inference: int
+    step_rows: int | None = None
+    inference_rows: int | None = None
+    tokens: int | None = None
 
     @property
     def training(self) -> int:
@@ -128,12 +136,12 @@ class MethodFacts(_Facts):
         parameters: Of the merged model.
         trained: Parameters that were trained.
         disk_bytes: Of the saved model's weights.
-        macs: Of the blocks, for one example of 128 tokens.
+        macs: Of the blocks, for one example of `macs_tokens` tokens.
         heads: Heads left, and of how many.
         neurons: Neurons left, and of how many.
         memory: Of a training step and of inference.
-        step_ms: Median time of one training step of 32 rows, timed apart from the trainings, of several fine-tunings
-            the mean by their epochs; None if not timed.
+        step_ms: Median time of one training step, timed apart from the trainings, of several fine-tunings the mean by
+            their epochs; None if not timed. Of all methods on the same rows: "step_rows" of the results' timing.
         step_to_full: The same over full fine-tuning's, within each round; None without it or if not timed.
         train_seconds: Wall time of all stages up to the merged model, mean over seeds, as recorded in training.
         latencies: Inference; empty if not timed.
@@ -141,6 +149,8 @@ class MethodFacts(_Facts):
         base: The method that this is at one of several budgets: "prune-lora" of "prune-lora@0.5"; else None.
         tried_on: The budget of the same method that its learning rate was tried and chosen at; None if at its own.
         command: Builds its model, on the first seed; None where no budgets were asked for.
+        step_to_lora: As `step_to_full`, over plain LoRA's; None in results that do not say, too.
+        macs_tokens: 128; of images as many as they become.
     """
 
     name: str
@@ -164,6 +174,8 @@ class MethodFacts(_Facts):
     base: str | None = None
     tried_on: str | None = None
     command: str | None = None
+    step_to_lora: Share | None = None
+    macs_tokens: int = 128
 
 
 class PairFacts(_Facts):
@@ -215,7 +227,7 @@ class ComparisonResults(_Facts):
         pairs: Every later method with every earlier one; of methods at several budgets not all, see
             `prunelora.comparison.budgets.to_be_paired`.
         cells: Every training, those of learning rates that were not chosen too.
-        timing: Sizes, warm-up, repeats of the timing; None if not timed.
+        timing: Warm-up, rounds and rows a step of the timing; None if not timed.
         machine: What the timing ran on.
         prunelora: Version of the library.
     """

@@ -70,9 +70,9 @@ def _costs_of(own: MethodFacts, results: ComparisonResults) -> list[str]:
         other = results.method(name)
         if other is None:
             continue
-        step = share_text(own.step_ms / other.step_ms) if own.step_ms and other.step_ms else None
+        step = {"full": own.step_to_full, "lora": own.step_to_lora}[name]
         parts = [
-            *([f"{step} of the time of a training step"] if step else []),
+            f"{share_text(step.median)} of the time of a training step" if step else "",
             f"{share_text(own.memory.training / other.memory.training)} of the training memory",
             f"{share_text(own.trained / other.trained)} of the trained parameters" if other.trained else "",
             f"{share_text(own.disk_bytes / other.disk_bytes)} of the bytes on disk",
@@ -99,6 +99,14 @@ def warnings(results: ComparisonResults) -> list[str]:
         *_at_the_edge(results),
         *_times(results),
     ]
+
+
+def not_done(results: ComparisonResults) -> str | None:
+    """Which of the trainings asked for are missing; None where all are done."""
+    if not results.missing:
+        return None
+    count = len(results.missing)
+    return f"{count} of the trainings asked for {'is' if count == 1 else 'are'} not done: {_some(results.missing)}"
 
 
 def _best(results: ComparisonResults, split: str) -> Iterator[str]:
@@ -154,14 +162,9 @@ def _verdict(pair: PairFacts) -> str:
 
 
 def _missing(results: ComparisonResults) -> Iterator[str]:
-    if results.missing:
-        count = len(results.missing)
-        shown = "; ".join(results.missing[:_MOST_NAMED])
-        more = f"; and {count - _MOST_NAMED} more" if count > _MOST_NAMED else ""
-        yield (
-            f"{count} of the trainings asked for {'is' if count == 1 else 'are'} not done: {shown}{more}. "
-            "The same command goes on with them."
-        )
+    text = not_done(results)
+    if text is not None:
+        yield f"{text}. The same command goes on with them."
     partly = [method for method in results.methods if set(method.seeds) != set(results.seeds)]
     if partly:
         those = "; ".join(f"{method.name} has {_seeds(method.seeds)}" for method in partly)
@@ -268,6 +271,6 @@ def _seeds(seeds: Sequence[int]) -> str:
     return ", ".join(str(seed) for seed in seeds)
 
 
-def _some(places: list[str]) -> str:
+def _some(places: Sequence[str]) -> str:
     rest = len(places) - _MOST_NAMED
     return "; ".join(places[:_MOST_NAMED]) + (f"; and {rest} more" if rest > 0 else "")

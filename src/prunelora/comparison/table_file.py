@@ -6,6 +6,9 @@ import io
 from prunelora.comparison.results import ComparisonResults, MethodFacts, Share
 from prunelora.comparison.tables import all_sizes, latency_at, reported_metrics
 
+# Of what memory is counted; all else that is said of it is bytes.
+_COUNTED_FOR = ("step_rows", "inference_rows", "tokens")
+
 
 def to_csv(results: ComparisonResults) -> str:
     """Every number of the methods, a row each, unrounded, with units in the columns' names; empty where unknown."""
@@ -37,7 +40,8 @@ def _numbers(results: ComparisonResults, method: MethodFacts) -> dict[str, objec
     }  # fmt: skip
     row |= _share_columns("step_to_full", method.step_to_full)
     row["training_memory_bytes"] = method.memory.training
-    row |= {f"{name}_memory_bytes": value for name, value in method.memory.model_dump().items()}
+    for name, value in method.memory.model_dump().items():
+        row[f"memory_{name}" if name in _COUNTED_FOR else f"{name}_memory_bytes"] = value
     for size in all_sizes(results):
         name, one = f"latency_batch{size[0]}_tokens{size[1]}", latency_at(method, size)
         row[f"{name}_ms"] = one.milliseconds if one else None

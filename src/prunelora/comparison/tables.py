@@ -84,7 +84,7 @@ def cost_table(results: ComparisonResults) -> Table:
         )
         for method in results.methods
     )
-    return Table(("method", "parameters", "trained", "on disk", "MACs, 128 tokens"), rows)
+    return Table(("method", "parameters", "trained", "on disk", f"MACs, {macs_length(results)}"), rows)
 
 
 def training_table(results: ComparisonResults) -> Table:
@@ -107,13 +107,16 @@ def memory_table(results: ComparisonResults) -> Table:
     peaks = [method.memory.device_peak for method in results.methods]
     memory = _alike([method.memory.training for method in results.methods], "B")
     device = any(peak is not None for peak in peaks)
+    counted = any(method.memory.step_rows is not None for method in results.methods)
     columns = (
-        "method", "training step", *(("device's own peak",) if device else ()),
+        "method", *(("rows a step",) if counted else ()), "training step",
+        *(("device's own peak",) if device else ()),
         "weights", "gradients and optimiser", "saved for backward", "inference",
     )  # fmt: skip
     rows = tuple(
         (
             method.name,
+            *((_optional(method.memory.step_rows, str),) if counted else ()),
             memory(method.memory.training),
             *((_optional(method.memory.device_peak, memory),) if device else ()),
             memory(method.memory.weights),
@@ -253,6 +256,25 @@ def largest_size(results: ComparisonResults) -> Size | None:
 def size_text(size: Size) -> str:
     """For people: "batch 32, 128 tokens"."""
     return f"batch {size[0]}, {size[1]} tokens"
+
+
+def memory_length(results: ComparisonResults) -> str:
+    """Length of the rows whose memory is counted: "128 tokens"; "up to 128 tokens" in results that do not say."""
+    tokens = {method.memory.tokens for method in results.methods} - {None}
+    return f"{tokens.pop()} tokens" if len(tokens) == 1 else "up to 128 tokens"
+
+
+def inference_size(results: ComparisonResults) -> str:
+    """Of what inference memory is counted: "32 rows of 128 tokens"."""
+    rows = {method.memory.inference_rows for method in results.methods} - {None}
+    # Comparisons that do not say had 32, all of them.
+    return f"{rows.pop() if len(rows) == 1 else 32} rows of {memory_length(results)}"
+
+
+def macs_length(results: ComparisonResults) -> str:
+    """Length of the example that MACs are counted for: "128 tokens"."""
+    # All methods are of one model; without any there is nothing to say it of.
+    return f"{max((method.macs_tokens for method in results.methods), default=128)} tokens"
 
 
 def latency_at(method: MethodFacts, size: Size | None) -> LatencyFacts | None:

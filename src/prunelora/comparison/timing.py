@@ -25,7 +25,7 @@ from prunelora.evaluation.training_cost import step_memory
 from prunelora.evaluation.training_step import random_batch, training_step
 from prunelora.finetuning.training import dropout_of
 from prunelora.models.device import best_device, device_of, on_device
-from prunelora.models.inputs import random_inputs
+from prunelora.models.inputs import image_tokens, random_inputs, reads_images
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
 from prunelora.recipe import digest
@@ -61,12 +61,16 @@ class MethodTiming:
 
     Attributes:
         step: Training steps, of several fine-tunings the mean by their epochs.
+        step_rows: Rows of each of them.
         step_to_full: Over full fine-tuning's; None if that is not among the methods.
+        step_to_lora: Over plain LoRA's; None if that is not among the methods.
         latencies: Forward passes.
     """
 
     step: Timing
+    step_rows: int
     step_to_full: Share | None
+    step_to_lora: Share | None
     latencies: tuple[LatencyFacts, ...]
 
 
@@ -92,21 +96,26 @@ def as_trained(cell: Cell, task: TaskData, tuning: FineTuneStage, plan: Plan | N
 
 
 def measure_memory(cell: Cell, task: TaskData) -> MemoryFacts:
-    """Count the memory of a training step, and of a forward pass of 32 rows of 128 tokens.
+    """Count the memory of a training step, and of a forward pass of 32 rows, of 128 tokens each.
 
-    The step is one of the fine-tuning that needs the most, of as many rows as it has in a step, of 128 tokens each: a
-    model that is tuned before it is cut needs the dense model's memory once.
+    The step is one of the fine-tuning that needs the most, of as many rows as it has in a step: a model that is tuned
+    before it is cut needs the dense model's memory once. Rows are shorter where the model has fewer positions, and of
+    images as long as they become.
     """
-    largest = max((_step_memory(cell, task, *one) for one in tunings_of(cell)), key=lambda found: found[0].total)
-    training, device_peak = largest
+    steps = [(tuning.batch_size, *_step_memory(cell, task, tuning, plan)) for tuning, plan in tunings_of(cell)]
+    step_rows, training, device_peak = max(steps, key=lambda found: found[1].total)
     merged = load(cell.folder / "model").to(best_device())
+    batch = random_batch(merged, rows=MEMORY_ROWS, tokens=MEMORY_TOKENS)
     return MemoryFacts(
         weights=training.weights_bytes,
         gradients=training.gradients_bytes,
         optimizer=training.optimizer_bytes,
         saved=training.saved_bytes,
         device_peak=device_peak,
-        inference=inference_memory(merged, random_batch(merged, rows=MEMORY_ROWS, tokens=MEMORY_TOKENS)),
+        inference=inference_memory(merged, batch),
+        step_rows=step_rows,
+        inference_rows=MEMORY_ROWS,
+        tokens=image_tokens(merged) if reads_images(merged) else batch["input_ids"].shape[1],
     )
 
 
@@ -122,33 +131,36 @@ def _step_memory(
 
 
 def time_methods(
-    cells: Mapping[str, Cell], task: TaskData, *, reference: str = "full", settings: TimingSettings | None = None
+    cells: Mapping[str, Cell], task: TaskData, *, settings: TimingSettings | None = None
 ) -> dict[str, MethodTiming]:
     """Time training steps and forward passes of one cell of every method, in turn.
 
     Args:
         cells: A finished cell by the name of its method.
         task: Gives the rows of the training steps.
-        reference: The method whose step the others are compared with.
         settings: Rounds and batches.
     """
     settings = settings or TimingSettings()
-    steps = _time_steps(cells, task, settings)
-    first = next(iter(cells.values())).recipe
+    first = next(iter(cells.values()))
+    batches = step_batches(first, task, settings)
+    steps = _time_steps(cells, task, batches, settings)
     models: dict[str, nn.Module] = {name: load(cell.folder / "model").to(best_device()) for name, cell in cells.items()}
-    latencies = forward_times(models, pretrained(first, task), settings)
+    latencies = forward_times(models, pretrained(first.recipe, task), settings)
     return {
         name: MethodTiming(
             step=timing,
-            step_to_full=share_of(timing, steps[reference]) if reference in steps else None,
+            step_rows=len(next(iter(batches[0].values()))),
+            step_to_full=share_of(timing, steps["full"]) if "full" in steps else None,
+            step_to_lora=share_of(timing, steps["lora"]) if "lora" in steps else None,
             latencies=tuple(latencies[name]),
         )
         for name, timing in steps.items()
     }
 
 
-def _time_steps(cells: Mapping[str, Cell], task: TaskData, settings: TimingSettings) -> dict[str, Timing]:
-    batches = step_batches(next(iter(cells.values())), task, settings)
+def _time_steps(
+    cells: Mapping[str, Cell], task: TaskData, batches: Sequence[Mapping[str, Any]], settings: TimingSettings
+) -> dict[str, Timing]:
     models: dict[str, nn.Module] = {}
     calls: dict[str, Callable[[], None]] = {}
     shares: dict[str, dict[str, float]] = {name: {} for name in cells}  # Of a method's epochs, by what is timed.

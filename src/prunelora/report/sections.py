@@ -2,10 +2,18 @@
 
 from dataclasses import dataclass
 
+from prunelora.models.problem_types import CAUSAL_LM, OF_CONFIG, TOKENS
 from prunelora.report.reading import kind_of, machine_text, main_metric, metric_title
 from prunelora.report.results import RunResults
 from prunelora.report.summary import saved_model
 from prunelora.report.tables import Table, comparison_table, data_table, journey, stage_times
+
+# What transformers calls the pipeline of a model of texts, by the kind of task.
+_PIPELINES = {
+    **dict.fromkeys(OF_CONFIG, "text-classification"),
+    TOKENS: "token-classification",
+    CAUSAL_LM: "text-generation",
+}
 
 
 @dataclass(frozen=True)
@@ -141,10 +149,23 @@ def _loading(results: RunResults) -> Section | None:
     folder = saved_model(results)
     if folder is None:
         return None
+    pipeline = _pipeline(results)
     code = (
-        "import prunelora, transformers\n"
+        f"import prunelora{', transformers' if pipeline else ''}\n"
         f"folder = {str(folder)!r}\n"
-        'transformers.pipeline("text-classification", prunelora.load(folder), tokenizer=folder)("Some text.")'
+        f"{pipeline or 'model = prunelora.load(folder)'}"
     )
     text = "In Python, from the folder in which the run was started:"
     return Section("Load the model", (text,), code=code, language="python")
+
+
+def _pipeline(results: RunResults) -> str | None:
+    """A line that asks the model what it was trained for; None where transformers has no pipeline of that kind."""
+    if "image" in results.task["columns"]:
+        kind, processor, asked = "image-classification", "image_processor", "picture.png"
+    else:
+        processor, asked = "tokenizer", "Some text."
+        kind = _PIPELINES.get(results.task["problem_type"], "")
+    if not kind:
+        return None
+    return f'transformers.pipeline("{kind}", prunelora.load(folder), {processor}=folder)("{asked}")'

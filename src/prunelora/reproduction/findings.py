@@ -82,14 +82,18 @@ def _majority_cells(reproduction: Reproduction) -> Finding:
     reason = (
         "The paper trains LoRA and LayerNorms and lists no task head; in the code that its authors published "
         f"({paper.PUBLISHED_CODE}) pooler and classifier stay as they were initialised. With small data and a small "
-        "learning rate nothing was learnt there. "
-        + (
-            "Here the task head is trained too."
-            if reproduction.train_head
-            else "Here the task head was not trained either, as the paper has it."
-        )
+        "learning rate nothing was learnt there. " + _own_head(reproduction)
     )
     return Finding("Cells of the paper that equal the majority class", " ".join([*lines, reason]))
+
+
+def _own_head(reproduction: Reproduction) -> str:
+    without = [one.task for one in reproduction.done if not one.settings.train_head]
+    if not without:
+        return "Here the task head is trained too."
+    if len(without) == len(reproduction.done):
+        return "Here the task head was not trained either, as the paper has it."
+    return f"Here the task head is trained too, but not on {', '.join(without)}."
 
 
 def _own_accuracy(one: TaskOutcome, method: str) -> str:
@@ -170,8 +174,8 @@ def _loss(reproduction: Reproduction) -> Finding | None:
     difference, count = loss
     if 100 * difference <= -paper.LOSS_TO_FULL.value:
         return None
-    reasons = ["the task head is trained"] if reproduction.train_head else []
-    if reproduction.preset == "best":
+    reasons = ["the task head is trained"] if all(one.settings.train_head for one in reproduction.done) else []
+    if all(one.settings.preset == "best" for one in reproduction.done):
         reasons.append("the learning rate is chosen for each method")
     because = f" Here {' and '.join(reasons)}." if reasons else ""
     return Finding(

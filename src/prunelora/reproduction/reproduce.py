@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from prunelora.comparison.results import ComparisonResults
 from prunelora.data.settings import DataSettings
@@ -11,7 +10,7 @@ from prunelora.errors import RecipeError
 from prunelora.recipe import Recipe
 from prunelora.reproduction import paper
 from prunelora.reproduction.presets import preset_of
-from prunelora.reproduction.results import Reproduction, read, write_settings
+from prunelora.reproduction.results import Reproduction, TaskSettings, check_tasks, read, settings_kept
 
 Tell = Callable[[str], None]
 Compare = Callable[..., ComparisonResults]
@@ -71,7 +70,7 @@ def reproduce(
         ("epochs", epochs if isinstance(epochs, Mapping) else ()),
         ("notes", notes or ()),
     ):
-        _check_tasks(option, names)
+        check_tasks(option, names)
     if not tasks:
         raise RecipeError(f"tasks: no task was named. Use some of: {', '.join(paper.TASKS)}.")
     if compare is None:
@@ -83,32 +82,27 @@ def reproduce(
         out=str(out), model=model, data_dir=data_dir, preset=preset, train_head=train_head, tasks=tasks, seeds=seeds,
         max_train_rows=max_train_rows or {}, epochs=epochs, notes=notes or {},
     )  # fmt: skip
-    write_settings(out, preset=preset, train_head=train_head, notes=notes or {}, command=command)
     for number, task in enumerate(tasks, start=1):
         tell(f"task {number} of {len(tasks)}: {task}")
-        compare(
-            base=Recipe(
-                model=model,
-                task=DataSettings(task=task, data_dir=data_dir, max_train_rows=(max_train_rows or {}).get(task)),
-            ),
-            methods=chosen.methods,
-            seeds=tuple(seeds),
-            factors=chosen.factors,
-            changes=chosen.settings(
-                train_head=train_head, epochs=epochs.get(task) if isinstance(epochs, Mapping) else epochs
-            ),
-            out=out / task,
-            timing=timing,
-            tell=tell,
-            progress=progress,
-        )
+        settings = TaskSettings(preset, train_head=train_head, note=(notes or {}).get(task, ""), command=command)
+        with settings_kept(out, task, settings):
+            compare(
+                base=Recipe(
+                    model=model,
+                    task=DataSettings(task=task, data_dir=data_dir, max_train_rows=(max_train_rows or {}).get(task)),
+                ),
+                methods=chosen.methods,
+                seeds=tuple(seeds),
+                factors=chosen.factors,
+                changes=chosen.settings(
+                    train_head=train_head, epochs=epochs.get(task) if isinstance(epochs, Mapping) else epochs
+                ),
+                out=out / task,
+                timing=timing,
+                tell=tell,
+                progress=progress,
+            )
     return read(out)
-
-
-def _check_tasks(option: str, names: Sequence[str] | Mapping[str, Any]) -> None:
-    unknown = [name for name in names if name not in paper.TASKS]
-    if unknown:
-        raise RecipeError(f"{option}: {unknown[0]!r} is none of the paper's tasks. Use: {', '.join(paper.TASKS)}.")
 
 
 def _command(
@@ -130,13 +124,16 @@ def _command(
     words += [] if train_head else ["--no-train-head"]
     words += ["--tasks", ",".join(tasks)] if tuple(tasks) != paper.TASKS else []
     words += ["--seeds", ",".join(map(str, seeds))]
-    for task, rows in max_train_rows.items():
-        words += ["--max-train-rows", f"{task}={rows}"]
+    words += ["--max-train-rows", _by_task(max_train_rows)] if max_train_rows else []
     if isinstance(epochs, Mapping):
-        for task, count in epochs.items():
-            words += ["--epochs", f"{task}={count:g}"]
+        words += ["--epochs", _by_task(epochs)] if epochs else []
     elif epochs is not None:
         words += ["--epochs", f"{epochs:g}"]
     for task, note in notes.items():
         words += ["--note", f"{task}={note}"]
     return shlex.join([*words, "--out", out])
+
+
+def _by_task(values: Mapping[str, float]) -> str:
+    """In one option, since of one that is repeated the last alone counts: "rte=3,sst2=12000"."""
+    return ",".join(f"{task}={value:.12g}" for task, value in values.items())

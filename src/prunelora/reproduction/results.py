@@ -1,10 +1,11 @@
 """What a reproduction found, task by task, as it is kept in its folder."""
 
+import contextlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from prunelora.comparison.results import ComparisonResults, MethodFacts, load_comparison
 from prunelora.data.embedded import EMBEDDED_MODEL
@@ -15,9 +16,28 @@ from prunelora.reproduction import paper
 from prunelora.reproduction.counts import Counts, bert_base_counts, counts_of
 from prunelora.storage import write_json
 
-FORMAT: Final = "prunelora-reproduce-1"
+FORMAT: Final = "prunelora-reproduce-2"
 SETTINGS: Final = "reproduce.json"
 COMPARISON: Final = "comparison.json"
+
+_WITHOUT = "Remove it: the comparisons stay, and the names of their presets, the commands and the notes are lost."
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What a task's comparison itself does not say of how it was run.
+
+    Attributes:
+        preset: Name of the settings; empty where the comparison was made by hand.
+        train_head: Whether the task head was trained.
+        note: What is special about its files; empty if nothing is.
+        command: What ran it; empty where that is not known.
+    """
+
+    preset: str = ""
+    train_head: bool = True
+    note: str = ""
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -26,17 +46,22 @@ class TaskOutcome:
 
     Attributes:
         task: Its name.
-        note: What is special about its files; empty if nothing is.
+        settings: How it was run, and what is special about its files.
         comparison: What the methods reached; None if it was not run.
         importance: Scores of the first seed; None if they are not at hand.
         plan: What was cut by them.
     """
 
     task: str
-    note: str = ""
+    settings: TaskSettings = field(default_factory=TaskSettings)
     comparison: ComparisonResults | None = None
     importance: Importance | None = None
     plan: Plan | None = None
+
+    @property
+    def note(self) -> str:
+        """What is special about its files; empty if nothing is."""
+        return self.settings.note
 
     def method(self, name: str) -> MethodFacts | None:
         """A method's facts; None if it, or the whole task, was not run."""
@@ -65,18 +90,14 @@ class Reproduction:
 
     Attributes:
         model: Name or path of the model that was trained.
-        preset: Name of the settings; empty where the comparisons were made by hand.
-        train_head: Whether the task head was trained.
         seeds: Of the runs.
-        tasks: In the paper's order, those that were not run too.
+        tasks: In the paper's order, those that were not run too. Earlier calls may have run some under other settings.
         papers_counts: Parameters of the paper's model.
         own_counts: Parameters of the model that was trained; None where its configuration is not at hand.
-        command: What makes the page again.
+        command: What makes the page again: a line for every call that ran some of the tasks.
     """
 
     model: str
-    preset: str
-    train_head: bool
     seeds: tuple[int, ...]
     tasks: tuple[TaskOutcome, ...]
     papers_counts: Counts
@@ -97,6 +118,17 @@ class Reproduction:
     def done(self) -> tuple[TaskOutcome, ...]:
         """Tasks that were run."""
         return tuple(one for one in self.tasks if one.comparison is not None)
+
+    @property
+    def presets(self) -> dict[tuple[str, bool], tuple[str, ...]]:
+        """Names of the tasks that were run, by preset and by whether the task head was trained."""
+        chosen = dict.fromkeys((one.settings.preset, one.settings.train_head) for one in self.done)
+        return {
+            (preset, head): tuple(
+                one.task for one in self.done if (one.settings.preset, one.settings.train_head) == (preset, head)
+            )
+            for preset, head in chosen
+        }
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -120,12 +152,14 @@ def read(out: Path | str, *, notes: Mapping[str, str] | None = None, command: st
         command: What makes the page again, in place of what was noted.
 
     Raises:
-        RecipeError: If there is no finished comparison, one cannot be read, or they are of different models.
+        RecipeError: If there is no finished comparison, one cannot be read, they are of different models, or a note is
+            on none of the paper's tasks.
     """
     out = Path(out)
-    settings = _settings(out)
-    said = {**settings.get("notes", {}), **(notes or {})}
-    tasks = tuple(_task(out / task, task, said.get(task, "")) for task in paper.TASKS)
+    check_tasks("notes", notes or {})
+    settings = {task: TaskSettings() for task in paper.TASKS} | _settings(out)
+    settings |= {task: replace(settings[task], note=note) for task, note in (notes or {}).items()}
+    tasks = tuple(_task(out / task, task, settings[task]) for task in paper.TASKS)
     found = [one.comparison for one in tasks if one.comparison is not None]
     if not found:
         raise RecipeError(
@@ -140,44 +174,77 @@ def read(out: Path | str, *, notes: Mapping[str, str] | None = None, command: st
         )
     return Reproduction(
         model=models[0],
-        preset=str(settings.get("preset", "")),
-        train_head=bool(settings.get("train_head", True)),
         seeds=tuple(dict.fromkeys(seed for one in found for seed in one.seeds)),
         tasks=tasks,
         papers_counts=bert_base_counts(),
         own_counts=counts_of(models[0]),
-        command=command or str(settings.get("command", "")) or f"prunelora reproduce --out {out}",
+        command=command or _commands(tasks) or f"prunelora reproduce --out {out}",
     )
 
 
-def write_settings(out: Path, *, preset: str, train_head: bool, notes: Mapping[str, str], command: str) -> None:
-    """Keep what the comparisons themselves do not say."""
-    write_json(
-        out / SETTINGS,
-        {"format": FORMAT, "preset": preset, "train_head": train_head, "notes": dict(notes), "command": command},
-    )
+def check_tasks(option: str, names: Iterable[str]) -> None:
+    """Refuse names that are none of the paper's tasks.
+
+    Raises:
+        RecipeError: Naming the option that they were given with.
+    """
+    unknown = [name for name in names if name not in paper.TASKS]
+    if unknown:
+        raise RecipeError(f"{option}: {unknown[0]!r} is none of the paper's tasks. Use: {', '.join(paper.TASKS)}.")
 
 
-def _settings(out: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def settings_kept(out: Path, task: str, settings: TaskSettings) -> Iterator[None]:
+    """Keep how a task is run, beside what earlier calls kept of it and of others, while the block runs it.
+
+    From the start, since one that is stopped leaves an early look. A block that fails with the task's results as they
+    were leaves what is said of them as it was, too.
+    """
+    before, results = _settings(out), _content(out / task / COMPARISON)
+    _write_settings(out, before | {task: settings})
+    try:
+        yield
+    except BaseException:
+        if results is not None and _content(out / task / COMPARISON) == results:
+            _write_settings(out, before)
+        raise
+
+
+def _write_settings(out: Path, settings: Mapping[str, TaskSettings]) -> None:
+    tasks = {task: asdict(one) for task, one in settings.items()}
+    write_json(out / SETTINGS, {"format": FORMAT, "tasks": tasks})
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _commands(tasks: Iterable[TaskOutcome]) -> str:
+    """Of the tasks that were run, each once."""
+    return "\n".join(dict.fromkeys(one.settings.command for one in tasks if one.comparison and one.settings.command))
+
+
+def _settings(out: Path) -> dict[str, TaskSettings]:
+    """What earlier calls kept, by task; empty where there were none."""
     path = out / SETTINGS
     if not path.exists():
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error}). Remove it, or run prunelora reproduce again.") from error
+        raise RecipeError(f"{path}: cannot be read ({error}). {_WITHOUT}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise RecipeError(f"{path}: is not what prunelora reproduce writes, expected the format {FORMAT!r}.")
-    return content
+        raise RecipeError(f"{path}: is not what prunelora reproduce writes, expected the format {FORMAT!r}. {_WITHOUT}")
+    return {task: TaskSettings(**one) for task, one in content["tasks"].items()}
 
 
-def _task(folder: Path, task: str, note: str) -> TaskOutcome:
+def _task(folder: Path, task: str, settings: TaskSettings) -> TaskOutcome:
     path = folder / COMPARISON
     if not path.exists():
-        return TaskOutcome(task, note)
+        return TaskOutcome(task, settings)
     comparison = load_comparison(path)
     importance, plan = _scores(folder, comparison)
-    return TaskOutcome(task, note, comparison, importance, plan)
+    return TaskOutcome(task, settings, comparison, importance, plan)
 
 
 def _scores(folder: Path, comparison: ComparisonResults) -> tuple[Importance | None, Plan | None]:

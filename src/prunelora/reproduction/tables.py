@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from prunelora.comparison.results import Figure, LatencyFacts, MethodFacts
 from prunelora.comparison.tables import (
     NONE,
+    inference_size,
     largest_size,
     latency_at,
     number_text,
@@ -78,9 +79,8 @@ def all_tables(reproduction: Reproduction) -> list[Named]:
         Named(
             f"Table 2: inference memory and parameters, ours ({label})",
             (
-                "Memory: weights and the most activations alive at once, for 32 rows of 128 tokens; ours are "
-                "means over "
-                f"the tasks. Counted: from the configuration of {paper.MODEL}. Time: of a forward pass "
+                f"Memory: weights and the most activations alive at once, for {_memory_size(reproduction)}; ours are "
+                f"means over the tasks. Counted: from the configuration of {paper.MODEL}. Time: of a forward pass "
                 f"({_size_text(reproduction)}), the dense model's = 100 %.",
                 *beside,
                 *scope,
@@ -379,6 +379,12 @@ def _shares_text(shares: list[float]) -> str:
 def _size_text(reproduction: Reproduction) -> str:
     sizes = [size for one in reproduction.done if one.comparison and (size := largest_size(one.comparison))]
     return size_text(sizes[0]) if sizes else "not timed"
+
+
+def _memory_size(reproduction: Reproduction) -> str:
+    """Of what inference memory is counted: "32 rows of 128 tokens"; all tasks are of one model."""
+    found = [inference_size(one.comparison) for one in reproduction.done if one.comparison is not None]
+    return found[0] if found else NOT_RUN
 
 
 def _trained_text(counts: Counts, method: str, *, task_head: bool) -> str:

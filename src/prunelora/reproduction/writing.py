@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prunelora import __version__
+from prunelora.comparison.summary import not_done
 from prunelora.report.figures import save_drawn
 from prunelora.report.sections import Section
 from prunelora.report.tables import Table
@@ -59,7 +60,7 @@ def page(reproduction: Reproduction) -> Page:
     seeds = ", ".join(map(str, reproduction.seeds))
     return Page(
         title=f"The paper's tables beside ours, on {label}",
-        subtitle=f"{paper.TITLE}, {paper.AUTHORS}; ours: {label}, {_preset_text(reproduction)}, seeds {seeds}",
+        subtitle=f"{paper.TITLE}, {paper.AUTHORS}; ours: {label}, {_settings_text(reproduction)}, seeds {seeds}",
         summary=(("Prune-LoRA on mean", tuple(summary(reproduction))),),
         warnings=_warnings(reproduction),
         sections=(
@@ -79,7 +80,7 @@ def page(reproduction: Reproduction) -> Page:
             Section("What does not reproduce, and why", table=Table(("", ""), reasons)),
             Section(
                 "How to make this page",
-                (_preset_title(reproduction), "Finished trainings are not repeated."),
+                (*_preset_titles(reproduction), "Finished trainings are not repeated."),
                 code=reproduction.command,
                 language="console",
             ),
@@ -89,14 +90,14 @@ def page(reproduction: Reproduction) -> Page:
 
 
 def numbers(reproduction: Reproduction) -> dict[str, Any]:
-    """Everything for machines."""
+    """Everything for machines; preset and train_head are null where they are not the same for all tasks."""
     return {
         "format": "prunelora-reproduction-1",
         "prunelora": __version__,
         "model": reproduction.model,
         "label": reproduction.label,
-        "preset": reproduction.preset,
-        "train_head": reproduction.train_head,
+        "preset": _only([one.settings.preset for one in reproduction.done]),
+        "train_head": _only([one.settings.train_head for one in reproduction.done]),
         "seeds": list(reproduction.seeds),
         "missing": list(reproduction.missing),
         "command": reproduction.command,
@@ -122,6 +123,9 @@ def _task(one: TaskOutcome) -> dict[str, Any]:
     content: dict[str, Any] = {"note": one.note, "run": one.comparison is not None}
     if one.comparison is not None:
         content |= {
+            "preset": one.settings.preset,
+            "train_head": one.settings.train_head,
+            "missing": list(one.comparison.missing),
             "rows": one.comparison.task["rows"],
             "majority_rate": one.comparison.task["majority_rate"],
             "methods": {method.name: method.model_dump(mode="json") for method in one.comparison.methods},
@@ -146,15 +150,45 @@ def _warnings(reproduction: Reproduction) -> tuple[str, ...]:
         )
     if reproduction.missing:
         found.append(f"not run: {', '.join(reproduction.missing)}")
+    found += [
+        f"{one.task} is not complete: {text}"
+        for one in reproduction.done
+        if one.comparison is not None and (text := not_done(one.comparison)) is not None
+    ]
+    if len(reproduction.presets) > 1:
+        groups = [
+            f"{_preset_text(*settings)} for {', '.join(tasks)}" for settings, tasks in reproduction.presets.items()
+        ]
+        found.append(f"not all tasks were run under the same settings: {'; '.join(groups)}; means over tasks mix them")
     found += [f"rows of {one.task}: {one.note}" for one in reproduction.tasks if one.note]
     return tuple(found)
 
 
-def _preset_text(reproduction: Reproduction) -> str:
-    head = "" if reproduction.train_head else ", task head not trained"
-    return f"preset {reproduction.preset}{head}" if reproduction.preset else f"own settings{head}"
+def _settings_text(reproduction: Reproduction) -> str:
+    """The preset of all tasks, or that there are several; the warnings say of which tasks each is."""
+    settings = list(reproduction.presets)
+    return _preset_text(*settings[0]) if len(settings) == 1 else "settings that differ between tasks"
 
 
-def _preset_title(reproduction: Reproduction) -> str:
-    preset = PRESETS.get(reproduction.preset)
+def _preset_text(preset: str, train_head: bool) -> str:
+    head = "" if train_head else ", task head not trained"
+    return f"preset {preset}{head}" if preset else f"own settings{head}"
+
+
+def _preset_titles(reproduction: Reproduction) -> tuple[str, ...]:
+    """What the settings are, a paragraph each, with their tasks where there are several."""
+    several = len(reproduction.presets) > 1
+    return tuple(
+        (f"{', '.join(tasks)} ({_preset_text(preset, head)}): " if several else "") + _preset_title(preset)
+        for (preset, head), tasks in reproduction.presets.items()
+    )
+
+
+def _preset_title(name: str) -> str:
+    preset = PRESETS.get(name)
     return preset.title if preset is not None else "The comparisons were run one by one, with settings of their own."
+
+
+def _only(values: list[Any]) -> Any:
+    """What all of them are; None where they differ."""
+    return values[0] if len(set(values)) == 1 else None
