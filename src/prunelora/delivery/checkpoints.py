@@ -206,7 +206,7 @@ def _tied(model: nn.Module, tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load_adapter(path: Path, base: Any) -> PeftModel:
-    about, plan = _read_about(path, "adapter"), _read_plan(path)
+    plan, about = _read_plan(path), _read_about(path, "adapter")
     _check_plan_id(path, plan, about)
     _check_safetensors(path / ADAPTER_WEIGHTS)
     if base is None:
