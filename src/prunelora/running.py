@@ -70,31 +70,28 @@ class Run:
 
     def quality(self, split: str, model: Any = None) -> dict[str, float]:
         """Metrics of the present model, or another, on a split."""
-        return evaluate(
-            self.model if model is None else model,
-            self.tokenised(split),
-            self.processor,
-            problem_type=self.task.problem_type,
-        )
+        model = self.model if model is None else model
+        self.check_lengths(model, split)
+        return evaluate(model, self.tokenised(split), self.processor, problem_type=self.task.problem_type)
 
     def pretrained(self) -> Any:
         """The model everything starts from, dense, on the best device."""
         model = pretrained(self.recipe, self.task, self.processor)
-        self._check_lengths(model)
+        for split in ("train", "validation"):
+            self.check_lengths(model, split)
         return model
 
-    def _check_lengths(self, model: Any) -> None:
+    def check_lengths(self, model: Any, split: str) -> None:
         """Hold rows to be no longer than the model can read, before any work is done with the short ones."""
         longest, allowed = (None if self.task.of_images else longest_input(model)), self.recipe.task.max_length
         if longest is None or allowed <= longest:
             return
-        for split in ("train", "validation", "test", *self.task.more_tests):
-            most = max(map(len, self.tokenised(split)["input_ids"]), default=0)
-            if most > longest:
-                raise UnsupportedModelError(
-                    f"max_length={allowed}: a {split} row has {most} tokens, and {self.recipe.model} has positions for "
-                    f"{longest}. Ask for --max-length {longest} or fewer; longer rows are then cut off."
-                )
+        most = max(map(len, self.tokenised(split)["input_ids"]), default=0)
+        if most > longest:
+            raise UnsupportedModelError(
+                f"max_length={allowed}: a {split} row has {most} tokens, and {self.recipe.model} has positions for "
+                f"{longest}. Ask for --max-length {longest} or fewer; longer rows are then cut off."
+            )
 
     def results(self) -> RunResults:
         """What has been found so far, for the report."""

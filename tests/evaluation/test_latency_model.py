@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, BertCon
 
 from prunelora.errors import PlanError, UnsupportedModelError
 from prunelora.evaluation import latency_cache, latency_sweep
+from prunelora.evaluation.feasibility import _random_model
 from prunelora.evaluation.latency_cache import cache_folder, cache_key, latency_model_for
 from prunelora.evaluation.latency_cuts import Cut, cut_copy, cuts, plan_of
 from prunelora.evaluation.latency_model import LatencyModel, LatencyPoint, LatencySettings
@@ -429,7 +430,7 @@ def test_check_finds_what_a_run_measured(tmp_path, family, dtype):
     loaded = load_pretrained(tmp_path, label_names=("a", "b", "c", "d"), problem_type=kind)
     loaded.config.name_or_path = "as a recipe calls it"
     config = AutoConfig.from_pretrained(tmp_path)
-    random = task_class(config, kind, tmp_path).from_config(config)
+    random = _random_model(task_class(config, kind, tmp_path), config)
     assert cache_key(loaded, SETTINGS) == cache_key(random, SETTINGS)
 
 

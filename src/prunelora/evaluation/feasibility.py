@@ -267,7 +267,7 @@ def check(
     kind = task_class(config, facts["problem_type"] if facts else SINGLE_LABEL, model)
     give_padding_(config)
     with torch.device("meta"):
-        shell = kind.from_config(config)
+        shell = kind.from_config(config, dtype=torch.float32)  # As a run loads it.
     if reads_images(shell):
         tokens = image_tokens(shell)
     whole = dissect(shell).architecture
@@ -336,7 +336,7 @@ def _random_model(kind: Any, config: Any) -> nn.Module:
     """Weights of the right shapes, the same every time: neither time nor memory depends on what they are."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model: nn.Module = kind.from_config(config)
+        model: nn.Module = kind.from_config(config, dtype=torch.float32)
     return model.to(best_device())
 
 
