@@ -175,15 +175,14 @@ def _sections(
         table=_seconds_of_cuts(cuts),
     )
     yield Section(
-        "Time and memory",
+        "Memory and sizes",
         (
-            f"Of {YARDSTICK}'s on the same task with the same seed, mean over tasks. Time is that of all stages up to "
-            "the merged model, as recorded in training, on a machine that may have done other things meanwhile; "
-            "stages that several variants begin with are done once and count for each. Memory is that of a step of the "
-            f"fine-tuning that needs most, counted tensor by tensor: what tunes the dense model first, in steps of as "
+            f"Memory is of {YARDSTICK}'s on the same task with the same seed, mean over tasks: that of a step of the "
+            "fine-tuning that needs most, counted tensor by tensor. What tunes the dense model first, in steps of as "
             f"many rows, needs what {YARDSTICK} needs; the late splits, and so the packaged tune-first, take smaller "
             "steps there. Nothing is recomputed in these trainings; what selective recomputation takes off, for all "
-            "alike, is in the page on fine-tuning.",
+            "alike, is in the page on fine-tuning. Times are not compared here: the trainings were recorded over many "
+            "days, on machines of different speed. benchmarks.peers times the packaged recipes in turn.",
         ),
         table=_costs(found, best),
     )
@@ -364,13 +363,12 @@ def _costs(found: Found, best: Sequence[Variant]) -> Table:
                 (
                     variant.name,
                     f"{mean_over_tasks((row.task, row.cell.steps) for row in own):,.0f}",
-                    _share([(row.task, row.seconds / other.seconds) for row, other in pairs]),
                     _share([(row.task, row.training_memory / other.training_memory) for row, other in pairs]),
                     _kept([row.heads for row in own]),
                     _kept([row.neurons for row in own]),
                 )
             )
-    return Table(("variant", "steps", "time", "memory", "heads", "neurons"), tuple(rows))
+    return Table(("variant", "steps", "memory", "heads", "neurons"), tuple(rows))
 
 
 def _rates(found: Found) -> Table:

@@ -77,11 +77,6 @@ class Row(Facts):
     cut: CutFacts | None
     cell: CellFacts
 
-    @property
-    def seconds(self) -> float:
-        """Wall time of all that leads to the merged model."""
-        return sum(seconds for stage, seconds in self.cell.seconds.items() if stage != "evaluate")
-
 
 class Failure(Facts):
     """A training that ended in an error.
