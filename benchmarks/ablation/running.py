@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.ablation.borrowed import borrowed_rows
 from benchmarks.ablation.places import Places
@@ -59,7 +60,7 @@ def _train(
 ) -> None:
     """Compare variants, each at a multiple of its own learning rate; where one ends in an error, each by itself."""
     try:
-        results = _compare(places, task, group, some, factors, seed, tell)
+        results = _compare(places, task, group, some, seeds=(seed,), factors=factors, tell=tell)
     except PruneLoraError as error:
         if len(some) > 1:
             for one in some:
@@ -76,26 +77,19 @@ def _train(
 
 
 def _compare(
-    places: Places,
-    task: str,
-    group: str,
-    some: Sequence[tuple[Variant, float]],
-    factors: Sequence[float],
-    seed: int,
-    tell: Callable[[str], None],
+    places: Places, task: str, group: str, some: Sequence[tuple[Variant, float]], **options: Any
 ) -> ComparisonResults:
+    """Train variants, each at a multiple of its own learning rate; what another training has done is shared."""
     out = places.runs / task / group
     recipes = [_write_recipe(places.runs / "recipes" / task, variant, task, factor) for variant, factor in some]
     return compare(
         base=base_recipe(task, places.data),
         out=out,
         methods=[str(path) for path in recipes],
-        seeds=(seed,),
-        factors=factors,
         timing=False,
         share_with=[*sorted(path for path in (places.runs / task).glob("*") if path != out), places.peers / task],
-        tell=tell,
         progress=False,
+        **options,
     )
 
 
@@ -109,7 +103,7 @@ def model_of(places: Places, task: str, name: str, seed: int, tell: Callable[[st
     if factor is None:
         tell(f"no learning rate was chosen for {name} yet; run python -m benchmarks.ablation --groups {group}")
         return None
-    _compare(places, task, group, [(variant, factor)], (1.0,), seed, tell)
+    _compare(places, task, group, [(variant, factor)], seeds=(seed,), factors=(1.0,), tell=tell)
     return folder_of(name, variant.rate_at(factor), seed, out=places.runs / task / group) / "model"
 
 

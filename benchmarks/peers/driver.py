@@ -228,8 +228,7 @@ class _Work:
     def _timed(self, name: str, *unfinished: Path) -> Iterator[None]:
         """With what an earlier process spent on it before it was stopped, and what it left to go on from."""
         folder, key = RunFolder(self.cell.folder / START), digest({"walk": as_recipe(self.cell.recipe), "stage": name})
-        folder.begin(f"torch-pruning-{name}", key, unfinished)
-        with folder.timed(f"torch-pruning-{name}", key):
+        with folder.working(f"torch-pruning-{name}", key, unfinished):
             yield
         self.seconds[name] = folder.spent(f"torch-pruning-{name}", key)
 

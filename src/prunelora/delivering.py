@@ -35,8 +35,8 @@ def _evaluate(run: Run, name: str, _: Any) -> Facts:
     tensors: dict[str, torch.Tensor] = {}
     quality = {}
     for split, rows in run.task.reported.items():
-        run.check_lengths(run.model, split)
         tokenised = tokenise(rows, run.processor, max_length=run.recipe.task.max_length)
+        run.check_lengths(run.model, split, tokenised)
         answers = predict_rows(run.model, tokenised, run.processor, problem_type=run.task.problem_type)
         labels = labels_of(tokenised)
         quality[split] = metrics(answers, labels, run.task.problem_type, run.task.label_names)

@@ -177,8 +177,7 @@ def _execute(
                 while pending:
                     pending.pop(0).work()
                 tell(f"{name} ...")
-                folder.begin(name, key, [run.path(name, one) for one in work.unfinished])
-                with folder.timed(name, key):
+                with folder.working(name, key, [run.path(name, one) for one in work.unfinished]):
                     facts = work.run(run, name, settings)
                 record = Record(name, key, folder.spent(name, key), _files(run, name, work.files(settings)), facts)
                 folder.finish(record)

@@ -97,11 +97,13 @@ class RunFolder:
         write_json(self._record_file(record.stage), vars(record))
         self._spent_file(record.stage).unlink(missing_ok=True)
 
-    def begin(self, stage: str, key: str, unfinished: Sequence[Path] = ()) -> None:
-        """Make a stage ready for work under a key: nothing of other work under its name counts any more.
+    @contextmanager
+    def working(self, stage: str, key: str, unfinished: Sequence[Path] = ()) -> Iterator[None]:
+        """Work on a stage under a key, for the length of the block; nothing of other work under its name counts then.
 
         Its record goes, since the files that it vouches for are about to change; and so does what a training leaves to
-        go on from, where that was begun under another key.
+        go on from, where that was begun under another key. The time of the block is added to what earlier processes
+        already spent on the stage under this key.
 
         Args:
             stage: Its name.
@@ -112,7 +114,13 @@ class RunFolder:
             for folder in unfinished:
                 shutil.rmtree(folder, ignore_errors=True)
         self._record_file(stage).unlink(missing_ok=True)
-        write_json(self._spent_file(stage), {"key": key, "seconds": self.spent(stage, key)})
+        path, before = self._spent_file(stage), self.spent(stage, key)
+        write_json(path, {"key": key, "seconds": before})
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            write_json(path, {"key": key, "seconds": before + time.perf_counter() - started})
 
     def _begun_under(self, stage: str) -> str | None:
         """Key of the work that was begun last and not finished."""
@@ -120,17 +128,6 @@ class RunFolder:
             return str(json.loads(self._spent_file(stage).read_text(encoding="utf-8"))["key"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-
-    @contextmanager
-    def timed(self, stage: str, key: str) -> Iterator[None]:
-        """Add the time of the block to what earlier processes already spent on this stage and key."""
-        path = self._spent_file(stage)
-        started = time.perf_counter()
-        before = self.spent(stage, key)
-        try:
-            yield
-        finally:
-            write_json(path, {"key": key, "seconds": before + time.perf_counter() - started})
 
     def spent(self, stage: str, key: str) -> float:
         """Seconds that processes have spent on a stage so far."""

@@ -71,8 +71,9 @@ class Run:
     def quality(self, split: str, model: Any = None) -> dict[str, float]:
         """Metrics of the present model, or another, on a split."""
         model = self.model if model is None else model
-        self.check_lengths(model, split)
-        return evaluate(model, self.tokenised(split), self.processor, problem_type=self.task.problem_type)
+        tokenised = self.tokenised(split)
+        self.check_lengths(model, split, tokenised)
+        return evaluate(model, tokenised, self.processor, problem_type=self.task.problem_type)
 
     def pretrained(self) -> Any:
         """The model everything starts from, dense, on the best device."""
@@ -81,12 +82,19 @@ class Run:
             self.check_lengths(model, split)
         return model
 
-    def check_lengths(self, model: Any, split: str) -> None:
-        """Hold rows to be no longer than the model can read, before any work is done with the short ones."""
+    def check_lengths(self, model: Any, split: str, tokenised: Dataset | None = None) -> None:
+        """Hold rows to be no longer than the model can read, before any work is done with the short ones.
+
+        They are tokenised for it only where some may be longer, and where `tokenised` does not have them.
+
+        Raises:
+            UnsupportedModelError: If one is longer.
+        """
         longest, allowed = (None if self.task.of_images else longest_input(model)), self.recipe.task.max_length
         if longest is None or allowed <= longest:
             return
-        most = max(map(len, self.tokenised(split)["input_ids"]), default=0)
+        rows = self.tokenised(split) if tokenised is None else tokenised
+        most = max(map(len, rows["input_ids"]), default=0)
         if most > longest:
             raise UnsupportedModelError(
                 f"max_length={allowed}: a {split} row has {most} tokens, and {self.recipe.model} has positions for "

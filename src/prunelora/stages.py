@@ -9,7 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from prunelora.delivering import DELIVERY
-from prunelora.delivery.adapter_base import MODEL, REPAIRED
+from prunelora.delivery.adapter_base import MODEL, REPAIRED, repair_as
 from prunelora.delivery.checkpoints import load, save
 from prunelora.errors import RecipeError
 from prunelora.evaluation.latency_cache import latency_model_for
@@ -139,7 +139,7 @@ def _prune(run: Run, name: str, settings: PruneStage) -> Facts:
 def _restore_pruned(run: Run, name: str, settings: PruneStage) -> None:
     prune_(run.model, made(run.plan, "plan"))
     if settings.repair:
-        run.model.load_state_dict(load_file(run.path(name, "repaired.safetensors")), strict=False)
+        repair_as(run.model, run.path(name, "repaired.safetensors"))
 
 
 # Fine-tune: LoRA by the plan's ranks, LayerNorms and task head; or all weights ----------------------------------------
