@@ -7,7 +7,8 @@ import pytest
 
 from benchmarks import tradeoff
 from prunelora.comparison.results import load_comparison
-from prunelora.comparison.tables import latency_at, quality_text
+from prunelora.comparison.tables import latency_at
+from prunelora.comparison.texts import quality_text
 from prunelora.report.reading import in_units, percent
 
 BUDGETS = [float(one) for one in tradeoff.COMMAND.split("--keep-macs ")[1].split()[0].split(",")]

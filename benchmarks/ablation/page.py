@@ -40,7 +40,7 @@ from benchmarks.ablation.variants import (
 )
 from benchmarks.tasks import BenchmarkTask
 from prunelora.comparison.statistics import figure
-from prunelora.comparison.tables import NONE, quality_text
+from prunelora.comparison.texts import NONE, quality_text
 from prunelora.report.reading import percent
 from prunelora.report.sections import Section
 from prunelora.report.tables import Table

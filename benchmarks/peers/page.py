@@ -21,7 +21,7 @@ from benchmarks.peers.facts import (
 from benchmarks.peers.present import have_cell, have_timing
 from benchmarks.training_step import HALF, REFERENCE, RESULT, SELECTIVE
 from prunelora.comparison.statistics import figure
-from prunelora.comparison.tables import NONE, number_text, quality_text, share_text, with_quartiles
+from prunelora.comparison.texts import NONE, number_text, quality_text, share_text, with_quartiles
 from prunelora.report.reading import duration, in_units, metric_title, milliseconds
 from prunelora.report.sections import Section
 from prunelora.report.tables import Table

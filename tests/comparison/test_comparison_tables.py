@@ -9,7 +9,6 @@ from prunelora.comparison.results import Share
 from prunelora.comparison.table_file import to_csv
 from prunelora.comparison.tables import (
     CONSTANT,
-    NONE,
     cells_table,
     cost_table,
     latency_table,
@@ -17,16 +16,13 @@ from prunelora.comparison.tables import (
     main_table,
     memory_table,
     methods_table,
-    number_text,
-    p_text,
     pair_of,
     pairs_table,
     quality_table,
-    share_text,
-    signed,
     times_table,
     training_table,
 )
+from prunelora.comparison.texts import NONE, number_text, p_text, share_text, signed
 
 BY_METHOD = [main_table, cost_table, training_table, memory_table, latency_table, times_table, methods_table]
 

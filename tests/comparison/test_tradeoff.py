@@ -13,7 +13,8 @@ from prunelora.comparison.page import commands, comparison_page, tables, to_mark
 from prunelora.comparison.results import load_comparison
 from prunelora.comparison.summary import quality, warnings
 from prunelora.comparison.table_file import to_csv
-from prunelora.comparison.tables import NONE, learning_rates_table
+from prunelora.comparison.tables import learning_rates_table
+from prunelora.comparison.texts import NONE
 from prunelora.comparison.tradeoff import commands_text, curves, how_far_down, points_table, sizes_shown
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "glue" / "results"

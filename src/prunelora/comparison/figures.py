@@ -19,17 +19,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from prunelora.comparison.results import ComparisonResults, MethodFacts, Share
-from prunelora.comparison.tables import (
-    CONSTANT,
-    Size,
-    constant_value,
-    largest_size,
-    latency_at,
-    metric_column,
-    number_text,
-    points_of,
-    size_text,
-)
+from prunelora.comparison.tables import CONSTANT, constant_value, largest_size, latency_at, metric_column
+from prunelora.comparison.texts import Size, number_text, points_of, size_text
 from prunelora.comparison.tradeoff import curves, sizes_shown
 from prunelora.report.figures import STYLE, WIDTH
 

@@ -4,15 +4,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 from prunelora.comparison.results import ComparisonResults, MethodFacts, PairFacts
-from prunelora.comparison.tables import (
-    constant_value,
+from prunelora.comparison.tables import constant_value, largest_size, latency_at, one_seed, pair_of
+from prunelora.comparison.texts import (
     interval_text,
-    largest_size,
-    latency_at,
     number_text,
-    one_seed,
     p_said,
-    pair_of,
     quality_said,
     share_text,
     signed,

@@ -3,19 +3,28 @@
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from prunelora.comparison.results import ComparisonResults, Figure, LatencyFacts, MethodFacts, PairFacts, Share
-from prunelora.report.reading import SHARES, duration, in_units, metric_title, milliseconds
+from prunelora.comparison.results import ComparisonResults, Figure, LatencyFacts, MethodFacts, PairFacts
+from prunelora.comparison.texts import (
+    NONE,
+    UNCORRELATED,
+    Size,
+    interval_text,
+    learning_rate_text,
+    metric_unit,
+    number_text,
+    p_text,
+    points_of,
+    quality_text,
+    share_text,
+    signed,
+    size_text,
+    with_quartiles,
+)
+from prunelora.report.reading import duration, in_units, milliseconds
 from prunelora.report.tables import Table
 
-NONE = "\N{EN DASH}"
 CONSTANT = "most frequent class"
 
-# What a constant answer gets, whatever the classes are.
-_UNCORRELATED = frozenset({"matthews", "pearson", "spearman"})
-# GLUE gives its correlations times 100 too.
-_POINTS = SHARES | _UNCORRELATED
-
-Size = tuple[int, int]
 _T = TypeVar("_T")
 
 
@@ -143,7 +152,7 @@ def times_table(results: ComparisonResults) -> Table:
 def pairs_table(results: ComparisonResults) -> Table:
     """Every pair of methods: difference, its interval and p value, and whether it is more than noise."""
     several = len(results.splits) > 1
-    unit = ", points" if results.main_metric in _POINTS else ""
+    unit = ", points" if points_of(results.main_metric) > 1 else ""
     columns = ("method", f"difference{unit}", "95 % interval", "p", "more than noise", "seed by seed")
     rows = tuple(
         (
@@ -179,14 +188,14 @@ def learning_rates_table(results: ComparisonResults) -> Table:
         for method in results.methods
         for tried, value in sorted(method.tried.items(), key=lambda pair: float(pair[0]))
     )
-    return Table(("method", "learning rate", f"{_metric_unit(metric)}, validation rows", ""), rows)
+    return Table(("method", "learning rate", f"{metric_unit(metric)}, validation rows", ""), rows)
 
 
 def cells_table(results: ComparisonResults) -> Table:
     """Every training that was done."""
     metric = results.main_metric
     columns = (
-        "method", "learning rate", "seed", f"{_metric_unit(metric)}, validation rows",
+        "method", "learning rate", "seed", f"{metric_unit(metric)}, validation rows",
         *(metric_column(results, metric, split) for split in results.splits),
         "best step", "time of a step", "all stages",
     )  # fmt: skip
@@ -221,7 +230,7 @@ def constant_value(results: ComparisonResults, split: str, metric: str) -> float
     if metric == "accuracy":
         rate = results.task["majority_rate"].get(split)
         return None if rate is None else float(rate)
-    return 0.0 if metric in _UNCORRELATED else None
+    return 0.0 if metric in UNCORRELATED else None
 
 
 def one_seed(results: ComparisonResults) -> bool:
@@ -253,11 +262,6 @@ def largest_size(results: ComparisonResults) -> Size | None:
     return max(all_sizes(results), key=lambda size: (size[0] * size[1], size), default=None)
 
 
-def size_text(size: Size) -> str:
-    """For people: "batch 32, 128 tokens"."""
-    return f"batch {size[0]}, {size[1]} tokens"
-
-
 def memory_length(results: ComparisonResults) -> str:
     """Length of the rows whose memory is counted: "128 tokens"; "up to 128 tokens" in results that do not say."""
     tokens = {method.memory.tokens for method in results.methods} - {None}
@@ -284,85 +288,7 @@ def latency_at(method: MethodFacts, size: Size | None) -> LatencyFacts | None:
 
 def metric_column(results: ComparisonResults, metric: str, split: str) -> str:
     """Heading for a metric on a split, which is named where there are several: "accuracy, %, matched"."""
-    return _metric_unit(metric) + (f", {split}" if len(results.splits) > 1 else "")
-
-
-def points_of(metric: str) -> int:
-    """What values of a metric are multiplied by when shown: 100, or 1 for errors."""
-    return 100 if metric in _POINTS else 1
-
-
-def number_text(metric: str, value: float) -> str:
-    """A metric's value without its unit: 0.8765 -> "87.7"; a squared error "0.712"."""
-    text = f"{100 * value:.1f}" if metric in _POINTS else f"{value:.3f}"
-    # What is rounded to 0 has no sign.
-    return text.replace("-", "\N{MINUS SIGN}" if text.strip("-0.") else "")
-
-
-def quality_text(metric: str, figure: Figure | None) -> str:
-    """Mean and standard deviation over seeds: "87.7 ± 0.4"; of one seed: "87.7 (1 seed)"."""
-    if figure is None:
-        return NONE
-    mean = number_text(metric, figure.mean)
-    spread = f"\N{PLUS-MINUS SIGN} {number_text(metric, figure.sd)}" if figure.sd is not None else "(1 seed)"
-    return f"{mean} {spread}"
-
-
-def quality_said(metric: str, figure: Figure) -> str:
-    """The same in a sentence, with its unit: "87.7 ± 0.4 %", "87.7 % (1 seed)"."""
-    if figure.sd is None:
-        return f"{with_unit(metric, number_text(metric, figure.mean))} (1 seed)"
-    return with_unit(metric, quality_text(metric, figure))
-
-
-def with_unit(metric: str, text: str) -> str:
-    """A value from `number_text` in a sentence: "87.7 %"; correlations times 100 have none."""
-    return f"{text} %" if metric in SHARES else text
-
-
-def signed(metric: str, difference: float) -> str:
-    """A difference, in points where the metric is shown times 100: "+0.5", "0.0"."""
-    text = number_text(metric, difference)
-    return f"+{text}" if difference > 0 and text.strip("0.") else text
-
-
-def interval_text(pair: PairFacts) -> str:
-    """Both ends of the interval: "+0.4 to +1.3"."""
-    return f"{signed(pair.metric, pair.low)} to {signed(pair.metric, pair.high)}"
-
-
-def p_text(p_value: float) -> str:
-    """A p value for people: "0.31", "0.021", "< 0.001"."""
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.2f}" if p_value >= 0.0995 else f"{p_value:.3f}"
-
-
-def p_said(p_value: float) -> str:
-    """The same behind "p" in a sentence: "= 0.31", "< 0.001"."""
-    text = p_text(p_value)
-    return text if text.startswith("<") else f"= {text}"
-
-
-def share_text(share: float) -> str:
-    """A share for people, with decimals where it is small: "64 %", "1.2 %"."""
-    per_cent = 100 * share
-    return f"{per_cent:.{0 if per_cent >= 9.95 else 1 if per_cent >= 0.995 else 2}f} %"
-
-
-def with_quartiles(share: Share) -> str:
-    """Median of a ratio, and its quartiles in parentheses."""
-    low, high = (f"{100 * end:.0f}" for end in (share.q25, share.q75))
-    return f"{share_text(share.median)} ({low}\N{EN DASH}{high})"
-
-
-def learning_rate_text(rate: float) -> str:
-    """The shortest way to write it: "0.001", "2e-5"."""
-    return f"{rate:g}".replace("e-0", "e-")
-
-
-def _metric_unit(metric: str) -> str:
-    if metric in SHARES:
-        return f"{metric_title(metric)}, %"
-    return f"{metric_title(metric)}{' × 100' if metric in _POINTS else ''}"  # noqa: RUF001
+    return metric_unit(metric) + (f", {split}" if len(results.splits) > 1 else "")
 
 
 def _quality(method: MethodFacts, split: str, metric: str) -> Figure | None:

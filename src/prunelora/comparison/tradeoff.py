@@ -5,21 +5,8 @@ from dataclasses import dataclass
 
 from prunelora.comparison.commands import in_lines
 from prunelora.comparison.results import ComparisonResults, MethodFacts, PairFacts
-from prunelora.comparison.tables import (
-    NONE,
-    Size,
-    all_sizes,
-    largest_size,
-    latency_at,
-    metric_column,
-    p_said,
-    pair_of,
-    quality_said,
-    quality_text,
-    share_text,
-    signed,
-    size_text,
-)
+from prunelora.comparison.tables import all_sizes, largest_size, latency_at, metric_column, pair_of
+from prunelora.comparison.texts import NONE, Size, p_said, quality_said, quality_text, share_text, signed, size_text
 from prunelora.report.reading import SHARES, in_units, metric_title
 from prunelora.report.tables import Table
 

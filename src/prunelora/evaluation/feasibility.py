@@ -3,15 +3,12 @@
 Sizes, bounds and whether the budget can be met are arithmetic (`outlook`); latency and training are measured here.
 """
 
-import copy
 import dataclasses
-import math
 import statistics
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from peft import PeftModel
 from pydantic import ValidationError
 from torch import nn
 from transformers import AutoConfig
@@ -24,8 +21,9 @@ from prunelora.delivery.processors import load_tokenizer
 from prunelora.errors import CheckpointError, DataError, UnsupportedModelError
 from prunelora.evaluation.latency_cache import latency_model_for
 from prunelora.evaluation.latency_model import LatencySettings
-from prunelora.evaluation.outlook import Outlook, early_plan, outlook
-from prunelora.evaluation.training_cost import Training, TrainingCost, step_memory, training_costs
+from prunelora.evaluation.outlook import Outlook, early_plan, outlook, outlook_row
+from prunelora.evaluation.training_cost import Training
+from prunelora.evaluation.training_outlook import TrainingOutlook, training_outlook
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.device import best_device
@@ -35,89 +33,10 @@ from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.planning.cost_tables import CostTable, macs_table, parameters_table
 from prunelora.planning.costs import block_parameters
 from prunelora.planning.plan import Plan
-from prunelora.pruning.surgery import prune_
 
 # Options of make_plan that are a budget: numbers of heads and neurons, those that share one out, those in time.
 _COUNTS, _SHARES, _TIMES = ("keep_heads", "keep_ffn"), ("keep_macs", "keep_params"), ("max_latency_ms", "speedup")
 _LONGEST_ROW = 512
-# Ways to train by the names that `prunelora compare` has for them where it has one, and for people.
-_WAYS = {
-    "full": "full fine-tuning",
-    "lora": "dense LoRA",
-    "prune-lora": "LoRA after cut",
-    "prune-full": "all after cut",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class StepMemory:
-    """Memory of a training step.
-
-    Attributes:
-        rows: Of the step.
-        memory_bytes: Counted from its tensors.
-        way: "lora" or "full".
-    """
-
-    rows: int
-    memory_bytes: int
-    way: str
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingOutlook:
-    """What training takes.
-
-    Attributes:
-        rows: Rows a step.
-        memory_tokens: Length of the rows whose memory is counted.
-        step_tokens: Length of those whose steps are timed: the data's median where there is data.
-        steps_per_epoch: Of the data; None if none was given.
-        ways: Costs by "full", "lora" (both of the dense model) and "prune-lora" (after the cut); where all weights are
-            trained after it, by "full" and "prune-full".
-        before_the_cut: What a step of the dense model's tuning before the cut takes; None without one.
-    """
-
-    rows: int
-    memory_tokens: int
-    step_tokens: int
-    steps_per_epoch: int | None
-    ways: dict[str, TrainingCost]
-    before_the_cut: StepMemory | None = None
-
-    def epoch_minutes(self, way: str) -> float | None:
-        """Minutes of an epoch, evaluation left out."""
-        return None if self.steps_per_epoch is None else self.steps_per_epoch * self.ways[way].step.median_ms / 60_000
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        sizes = {name: value for name, value in dataclasses.asdict(self).items() if name != "ways"}
-        ways = {name: cost.to_dict() | {"epoch_minutes": self.epoch_minutes(name)} for name, cost in self.ways.items()}
-        return sizes | {"weights": "random", "ways": ways}
-
-    def lines(self) -> list[str]:
-        """For people."""
-        costs = self.ways.values()
-        lines = [
-            _row(f"training step of {self.rows} rows, random weights", *(_WAYS[name] for name in self.ways)),
-            _row(
-                f"memory at {self.memory_tokens} tokens, counted from tensors",
-                *(f"{cost.memory.total / 1e6:,.0f} MB" for cost in costs),
-            ),
-            _row(
-                f"time at {self.step_tokens} tokens, measured here",
-                *(f"{cost.step.median_ms:,.0f} ms" for cost in costs),
-            ),
-        ]
-        if self.before_the_cut is not None:
-            before = self.before_the_cut
-            title = f"memory before the cut, {'LoRA' if before.way == 'lora' else 'all weights'}, {before.rows} rows"
-            column = [""] * list(self.ways).index(before.way) if before.way in self.ways else []
-            lines.insert(2, _row(title, *column, f"{before.memory_bytes / 1e6:,.0f} MB"))
-        if self.steps_per_epoch is not None:
-            minutes = (f"{self.epoch_minutes(name):,.1f} min" for name in self.ways)
-            lines.append(_row(f"an epoch of {self.steps_per_epoch:,} such steps", *minutes))
-        return lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +93,7 @@ class Feasibility:
             self.architecture.describe(),
             self._met(),
             "",
-            _row("", "dense", "after the cut", "all heads cut", "and all neurons"),
+            outlook_row("", "dense", "after the cut", "all heads cut", "and all neurons"),
             _costs("parameters", self.parameters, "{:,.0f}"),
             _costs("parameters in heads and neurons", self.block_parameters, "{:,.0f}"),
             _costs(f"MACs of the blocks, 1 x {self.tokens} tokens", self.macs, "{:,.0f} M", 1e6),
@@ -289,7 +208,14 @@ def check(
     trained = None
     if training is not None:
         tell("counting and timing training steps ...")
-        trained = _training(dense, chosen, training, tokens, facts, source)
+        trained = training_outlook(
+            dense,
+            chosen,
+            training,
+            tokens=tokens,
+            step_tokens=_step_tokens(facts, source, dense),
+            train_rows=facts["rows"]["train"] if facts else None,
+        )
     return Feasibility(
         architecture=whole,
         budget={name: planning[name] for name in (*_COUNTS, *_SHARES, *_TIMES) if planning.get(name) is not None},
@@ -340,36 +266,11 @@ def _random_model(kind: Any, config: Any) -> nn.Module:
     return model.to(best_device())
 
 
-def _training(
-    dense: nn.Module,
-    plan: Plan,
-    training: Training,
-    tokens: int,
-    facts: dict[str, Any] | None,
-    source: DataSettings | None,
-) -> TrainingOutlook:
-    rows = training.settings.batch_size
-    step_tokens, steps = tokens, None
-    if facts is not None and source is not None:
-        longest = min(source.max_length, longest_input(dense) or source.max_length)
-        if facts["median_tokens"]:
-            step_tokens = min(round(facts["median_tokens"]), longest)
-        steps = math.ceil(facts["rows"]["train"] / rows)
-    before = None
-    if training.before is not None:
-        settings, ready = training.before.settings, training.before.ready
-        tuned = ready(copy.deepcopy(dense), None)
-        counted = step_memory(tuned, settings, tokens=tokens)
-        before = StepMemory(settings.batch_size, counted.total, "lora" if isinstance(tuned, PeftModel) else "full")
-    cut = training.ready(prune_(copy.deepcopy(dense), plan), plan)
-    if isinstance(cut, PeftModel):
-        models = {"lora": training.ready(copy.deepcopy(dense), None), "prune-lora": cut}
-    else:
-        models = {"prune-full": cut}
-    models["full"] = dense.requires_grad_(True)
-    costs = training_costs(models, training.settings, tokens=tokens, step_tokens=step_tokens)
-    ways = {name: costs[name] for name in _WAYS if name in costs}
-    return TrainingOutlook(rows, tokens, step_tokens, steps, ways, before)
+def _step_tokens(facts: dict[str, Any] | None, source: DataSettings | None, model: nn.Module) -> int | None:
+    """Median length of the data's rows, as long as they are read; None without data, and of images."""
+    if facts is None or source is None or not facts["median_tokens"]:
+        return None
+    return min(round(facts["median_tokens"]), source.max_length, longest_input(model) or source.max_length)
 
 
 def _source(data: str | None, task: str | None, data_dir: str | None, task_type: TaskType) -> DataSettings:
@@ -381,13 +282,9 @@ def _source(data: str | None, task: str | None, data_dir: str | None, task_type:
 
 def _costs(title: str, costs: Outlook, form: str, unit: float = 1) -> str:
     cut = (f"{form.format(one / unit)} ({costs.share(one):.0%})" for one in (costs.left, costs.no_heads, costs.nothing))
-    return _row(title, form.format(costs.dense / unit), *cut)
+    return outlook_row(title, form.format(costs.dense / unit), *cut)
 
 
 def _speeds(title: str, costs: Outlook) -> str:
     times = map(costs.times_as_fast, (costs.left, costs.no_heads, costs.nothing))
-    return _row(title, "", *("no bound" if one is None else f"{one:.2f} times" for one in times))
-
-
-def _row(title: str, *cells: str) -> str:
-    return (f"{title:<47}" + "".join(f" {cell:>17}" for cell in cells)).rstrip()
+    return outlook_row(title, "", *("no bound" if one is None else f"{one:.2f} times" for one in times))

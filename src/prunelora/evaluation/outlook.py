@@ -64,6 +64,11 @@ def outlook(table: CostTable, left: Architecture) -> Outlook:
     )
 
 
+def outlook_row(title: str, *cells: str) -> str:
+    """A row of the table that costs are shown in, for a terminal."""
+    return (f"{title:<47}" + "".join(f" {cell:>17}" for cell in cells)).rstrip()
+
+
 def made_up_scores(architecture: Architecture, *, num_parameters: int) -> Importance:
     """Scores for a plan before there are any: the same in every layer, falling evenly from its first unit to its last.
 

@@ -3,7 +3,8 @@
 import statistics
 from dataclasses import dataclass
 
-from prunelora.comparison.tables import number_text, pair_of, share_text, signed
+from prunelora.comparison.tables import pair_of
+from prunelora.comparison.texts import number_text, share_text, signed
 from prunelora.reproduction import paper
 from prunelora.reproduction.results import Reproduction, TaskOutcome
 from prunelora.reproduction.tables import inference_shares, loss_to_full, step_shares

@@ -5,17 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from prunelora.comparison.results import Figure, LatencyFacts, MethodFacts
-from prunelora.comparison.tables import (
-    NONE,
-    inference_size,
-    largest_size,
-    latency_at,
-    number_text,
-    quality_text,
-    share_text,
-    signed,
-    size_text,
-)
+from prunelora.comparison.tables import inference_size, largest_size, latency_at
+from prunelora.comparison.texts import NONE, number_text, quality_text, share_text, signed, size_text
 from prunelora.report.reading import in_units, milliseconds
 from prunelora.report.tables import Table
 from prunelora.reproduction import paper
