@@ -256,6 +256,21 @@ def test_the_figure_has_every_method_and_the_majority_rate():
     assert set(METHODS) <= set(words(training_figure(make_comparison())))
 
 
+@pytest.mark.parametrize("rate", [0.9, 0.99, 0.3])
+def test_the_majority_rate_is_in_the_figure_wherever_the_methods_are(rate):
+    results = make_comparison()
+    results = results.model_copy(update={"task": results.task | {"majority_rate": {"test": rate}}})
+    drawn = quality_figure(results)
+    inside = []
+    for axes in drawn.axes:
+        note = next((text for text in axes.texts if text.get_text().startswith("most frequent class")), None)
+        if note is not None:
+            low, high = axes.get_ylim()
+            box, frame = note.get_window_extent(), axes.get_window_extent()
+            inside.append(low < 100 * rate < high and frame.y0 <= box.y0 and box.y1 <= frame.y1)
+    assert inside == [True]
+
+
 def test_points_are_where_the_numbers_are():
     results = make_comparison(("full", "prune-lora"))
     axes = quality_figure(results).axes[0]

@@ -193,7 +193,10 @@ def _scatter(
             if apart:
                 _break(axes, below, line[0])
             else:
-                axes.set_ylim(bottom=min(axes.get_ylim()[0], line[0] - 0.1 * span))
+                bottom, top = axes.get_ylim()
+                # It may be above all points: its words need room too.
+                room = 0.1 * max(span, line[0] - low)
+                axes.set_ylim(min(bottom, line[0] - 0.1 * span), max(top, line[0] + room))
             below.axhline(line[0], color="#666666", linewidth=1, linestyle="--")
             note = below.annotate(
                 line[1], (0.01, line[0]), xycoords=("axes fraction", "data"), xytext=(0, 3),
