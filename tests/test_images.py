@@ -141,6 +141,18 @@ def test_a_file_that_is_no_image_is_an_error_before_any_work(content, tmp_path):
         read_rows(Table(cells), Columns("image", None, ("label",), (), images=True), where="train")
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "gif", "webp", "tiff"])
+def test_an_image_that_is_cut_off_is_an_error_before_any_work(suffix, tmp_path):
+    folder = write_folder(tmp_path / "data", 20)
+    (folder / "blue" / "18.png").unlink()
+    path = folder / "blue" / f"18.{suffix}"
+    picture("blue", 18).save(path)
+    assert load(folder) is not None
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=rf"18\.{suffix} cannot be read as an image"):
+        load(folder)
+
+
 def test_pixels_are_the_processors_own_and_made_when_they_are_read(folder, processor, monkeypatch):
     task = load(folder)
     rows = tokenise(task.train, processor, max_length=128)
