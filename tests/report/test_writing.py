@@ -181,6 +181,10 @@ def test_warnings_stand_on_the_page(tmp_path):
             {"problem_type": "single_label_classification", "columns": {"image": "image", "label": "label"}},
             'pipeline("image-classification", prunelora.load(folder), image_processor=folder)("picture.png")',
         ),
+        (
+            {"problem_type": "regression", "columns": {"text": "a", "text_pair": "b", "label": "c"}},
+            'tokenizer=folder)({"text": "A text.", "text_pair": "Another."})',
+        ),
         ({"problem_type": "a kind of its own"}, "\nmodel = prunelora.load(folder)"),
     ],
 )

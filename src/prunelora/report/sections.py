@@ -162,10 +162,12 @@ def _loading(results: RunResults) -> Section | None:
 def _pipeline(results: RunResults) -> str | None:
     """A line that asks the model what it was trained for; None where transformers has no pipeline of that kind."""
     if "image" in results.task["columns"]:
-        kind, processor, asked = "image-classification", "image_processor", "picture.png"
+        kind, processor, asked = "image-classification", "image_processor", '"picture.png"'
     else:
-        processor, asked = "tokenizer", "Some text."
+        # Pairs have a form of their own in that pipeline.
+        pairs = "text_pair" in results.task["columns"]
+        processor, asked = "tokenizer", '{"text": "A text.", "text_pair": "Another."}' if pairs else '"Some text."'
         kind = _PIPELINES.get(results.task["problem_type"], "")
     if not kind:
         return None
-    return f'transformers.pipeline("{kind}", prunelora.load(folder), {processor}=folder)("{asked}")'
+    return f'transformers.pipeline("{kind}", prunelora.load(folder), {processor}=folder)({asked})'
