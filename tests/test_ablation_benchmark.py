@@ -1,6 +1,7 @@
 """The ablation: what is tried, in which order, what is chosen by what, and what its page says of made-up results."""
 
 import json
+import statistics
 from collections import Counter
 from dataclasses import replace
 
@@ -683,7 +684,7 @@ def test_differences_are_paired_by_task_and_seed(two_tasks):
 
 def test_the_page_says_what_is_clear_and_what_is_missing(two_tasks):
     text = page.page_text(two_tasks)
-    worse = next(line for line in text.splitlines() if line.startswith("- Worse by more than two standard errors"))
+    worse = next(line for line in text.splitlines() if line.startswith("- Clearly worse"))
     assert "tune-first-no-repair" in worse
     single = next(line for line in text.splitlines() if line.startswith("- One pair of trainings so far"))
     assert "none" in single
@@ -698,6 +699,16 @@ def test_every_task_counts_the_same_however_many_seeds_it_has():
     single = found_in.Difference((("rte", 0, 1.0),))
     assert (single.mean, single.error, single.is_clear) == (1.0, None, False)
     assert page._points(single) == "+1.00"
+
+
+@pytest.mark.parametrize(("pairs", "clear"), [(2, False), (3, False), (12, True)])
+def test_few_pairs_must_agree_more_closely(pairs, clear):
+    """All are three standard errors from nothing: Student's t asks for 12.7, 4.3 and 2.2."""
+    values = [(-1) ** place for place in range(pairs)]
+    offset = 3 * statistics.stdev(values) / pairs**0.5 - statistics.fmean(values)
+    difference = found_in.Difference(tuple(("rte", seed, value + offset) for seed, value in enumerate(values)))
+    assert difference.mean == pytest.approx(3 * difference.error)
+    assert difference.is_clear is clear
 
 
 def test_the_cut_and_the_costs_are_shown(two_tasks):

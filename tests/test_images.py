@@ -130,6 +130,20 @@ def test_what_is_no_image_is_an_error(tmp_path):
         load(write_folder(tmp_path / "more", 20), text_pair="label")
 
 
+@pytest.mark.parametrize(
+    "place", ["train/blue/2020/1.png", "train/blue/1.jfif", "train/1.png", "test/green/2020/1.png"]
+)
+def test_images_that_would_not_be_read_are_an_error(place, tmp_path):
+    for split, rows in (("train", 24), ("test", 6)):
+        write_folder(tmp_path / "data" / split, rows)
+    assert load(tmp_path / "data") is not None
+    path = tmp_path / "data" / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture("blue", 0).save(path, format="PNG")
+    with pytest.raises(DataError, match=r"is not read|holds images and \w+ none"):
+        load(tmp_path / "data")
+
+
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html></html>", "half"])
 def test_a_file_that_is_no_image_is_an_error_before_any_work(content, tmp_path):
     path = write_folder(tmp_path / "data", 20) / "blue" / "18.png"

@@ -16,7 +16,14 @@ from prunelora import delivering, running, stages
 from prunelora.data.load import load_task
 from prunelora.data.tokens import calibration_batches, tokenise
 from prunelora.delivery.processors import load_tokenizer
-from prunelora.errors import CheckpointError, DataError, MissingExtraError, RecipeError, UnsupportedModelError
+from prunelora.errors import (
+    CheckpointError,
+    DataError,
+    MissingExtraError,
+    PruneLoraError,
+    RecipeError,
+    UnsupportedModelError,
+)
 from prunelora.evaluation.latency_model import LatencyModel
 from prunelora.finetuning import callbacks, training
 from prunelora.finetuning.settings import FineTuneSettings
@@ -408,6 +415,22 @@ def test_a_second_process_is_kept_out(inputs, tmp_path):
         pytest.raises(RecipeError, match="another prunelora process works there"),
     ):
         run(inputs, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"plan.keep_heads": 73}, "keep_heads=73 cannot be met"),
+        ({"plan.keep_params": 0.1, "plan.count": "all"}, "Use keep_params >="),
+        ({"score.criterion": "surgeon", "plan.normalise": "paper"}, "scores of 'surgeon' are in units of the loss"),
+    ],
+)
+def test_a_budget_that_cannot_be_met_is_told_before_any_training(inputs, tmp_path, changes, message):
+    kinds = ["finetune", "merge", "score", "plan", "prune", "finetune", "merge"]
+    with pytest.raises(PruneLoraError, match=message):
+        run(inputs, tmp_path / "run", kinds, **changes)
+    assert not [path for path in (tmp_path / "run").glob("*") if path.suffix == ".safetensors" or path.is_dir()]
+    assert not list((tmp_path / "run").rglob("finetune*"))
 
 
 def test_measuring_an_unmerged_model_is_an_error(inputs, tmp_path):

@@ -107,11 +107,14 @@ def _sections(
             "variants that go on. The reported rows stand beside and choose nothing.",
             "A difference is the mean over tasks of what the variant has more than what it is held against, the same "
             f"task and seed each. Behind {_pm()} stands its standard error, from the differences over tasks and seeds. "
-            "Of twenty variants that change nothing, one or two come out more than two standard errors away; with few "
-            "pairs more do.",
+            "It is called clear where it is further from 0 than 95 of 100 differences would be that come from chance "
+            "(Student's t: 12.7 standard errors of two pairs, 4.3 of three, 2.2 of twelve). Of twenty variants that "
+            "change nothing, one comes out clear all the same.",
             "References and cut-first try two learning rates on the first seed of each task; a variant takes the "
             "multiple that was chosen for its way to walk, so that one thing is changed. Tune-first, and "
-            "what else tunes the dense model before the cut, takes that of lora-all: it begins as lora-all does.",
+            "what else tunes the dense model before the cut, takes that of lora-all: it begins as lora-all does. "
+            "So the training that variants of cut-first are held against with the first seed is the better of two on "
+            "these very rows, and the same one for all of them: small minuses are to be expected, and say little.",
             f"The first seed of {' and '.join(SCREENING_TASKS)} screens all variants. The best of each way to walk, "
             f"where it is above the way itself there, goes on to all tasks and seeds and to {TIGHT:g} of the MACs: "
             f"{names}. It was taken for being high on the screening, so a part of its lead there is luck, which the "
@@ -409,8 +412,8 @@ def _said(found: Found) -> Iterator[str]:
             kind = unclear if not difference.is_clear else better if difference.mean > 0 else worse
         kind.append(f"{variant.name} ({_points(difference)} against {variant.against})")
     for what, names in (
-        ("better by more than two standard errors", better),
-        ("worse by more than two standard errors", worse),
+        ("clearly better", better),
+        ("clearly worse", worse),
         ("no clear difference in accuracy", unclear),
         ("one pair of trainings so far, which has no standard error", single),
     ):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+from scipy.stats import t as student_t
 
 from benchmarks.ablation.variants import (
     BUDGETS,
@@ -228,8 +229,13 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Whether it is more than two standard errors from nothing."""
-        return self.error is not None and abs(self.mean) > 2 * self.error
+        """Whether it is further from nothing than 95 of 100 differences of so many pairs that come from chance.
+
+        Student's t: two pairs must agree much more closely than twelve.
+        """
+        if self.error is None:
+            return False
+        return abs(self.mean) > float(student_t.ppf(0.975, len(self.pairs) - 1)) * self.error
 
 
 def mean_over_tasks(values: Iterable[tuple[str, float]]) -> float:

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from safetensors.torch import save_file
 
 from prunelora.data.answers import labels_of
 from prunelora.data.metrics import metrics
 from prunelora.data.tokens import tokenise
 from prunelora.delivery.onnx import export
-from prunelora.errors import RecipeError
 from prunelora.evaluation.measurement import measure
 from prunelora.evaluation.quality import predict_rows
 from prunelora.models.anatomy import dissect
@@ -79,8 +77,6 @@ def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:
 
 def _measure(run: Run, _: str, settings: MeasureStage) -> Facts:
     """Quality on the test rows, which nothing before has seen; size, speed and memory beside the dense model."""
-    if isinstance(run.model, PeftModel):
-        raise RecipeError("Stage 'measure' needs a plain model: put 'merge' before it.")
     dense = run.pretrained()
     exported = run.folder.file("model.onnx")
     with tempfile.TemporaryDirectory() as scratch:

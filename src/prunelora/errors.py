@@ -36,6 +36,10 @@ class ExportError(PruneLoraError):
     """A model cannot be exported, or the exported model disagrees with the original."""
 
 
+class MeasureError(PruneLoraError):
+    """Something that cannot be measured as it was asked for."""
+
+
 class RecipeError(PruneLoraError):
     """A recipe or a run folder is not one that can be run."""
 

@@ -8,18 +8,20 @@
 import dataclasses
 import functools
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from prunelora import __version__
+from prunelora.data import metrics
 from prunelora.data.embedded import model_source
 from prunelora.data.load import load_task
 from prunelora.data.task import TaskData
+from prunelora.delivery import onnx
 from prunelora.delivery.checkpoints import load
-from prunelora.delivery.onnx import require_packages
 from prunelora.delivery.processors import load_processor
 from prunelora.errors import RecipeError
+from prunelora.finetuning import training
 from prunelora.models.loading import check_reads, check_source, fingerprint
 from prunelora.planning.plan import Plan
 from prunelora.recipe import Recipe, digest
@@ -27,8 +29,8 @@ from prunelora.report.results import RunResults
 from prunelora.report.summary import summarise
 from prunelora.runfolder import Record, RunFolder
 from prunelora.running import Run
-from prunelora.stage_settings import deciding
-from prunelora.stages import WORK
+from prunelora.stage_settings import FineTuneStage, deciding
+from prunelora.stages import WORK, check_first_plan
 
 Tell = Callable[[str], None]
 
@@ -149,11 +151,15 @@ def _execute(
     if until is not None and until not in names:
         raise RecipeError(f"The recipe has no stage {until!r}. It has: {', '.join(names)}.")
     last = len(names) - 1 if until is None else names.index(until)
-    if any(stage.stage == "export" for stage in recipe.stages[: last + 1]):
-        require_packages()
+    for stage in recipe.stages[: last + 1]:
+        if stage.stage == "export":
+            onnx.require_packages()
+        if isinstance(stage, FineTuneStage):
+            training.require_packages(stage)
     source = model_source(recipe.model)
     check_source(source)
     task = task or load_task(recipe.task)
+    metrics.require_packages(task.problem_type, task.label_names)
     check_reads(source, images=task.of_images)
     with folder.locked():
         folder.write_recipe(recipe)
@@ -163,7 +169,7 @@ def _execute(
             tell(PAIRS)
         run = Run(recipe, folder, task, load_processor(source, task), progress=progress)
         ran: list[str] = []
-        pending = [_Restoring(lambda: setattr(run, "model", run.pretrained()), model_only=True)]
+        pending = [_Restoring(functools.partial(_begin, run, names[: last + 1]), model_only=True)]
         plan_id = functools.partial(_plan_id, run, tell)
         for name, settings, key in keys_of(recipe, fingerprint(source), task, plan_id, until=until):
             work = WORK[settings.stage]
@@ -188,6 +194,12 @@ def _execute(
         return Outcome(folder.path, run.results(), tuple(ran))
 
 
+def _begin(run: Run, names: Sequence[str]) -> None:
+    """From the pretrained model; what can be known of the stages to come is, before the first."""
+    run.model = run.pretrained()
+    check_first_plan(run, names)
+
+
 def keys_of(
     recipe: Recipe, source: str, task: TaskData, plan_id: Callable[[str], str], *, until: str | None = None
 ) -> Iterator[tuple[str, Any, str]]:
@@ -205,15 +217,16 @@ def keys_of(
         plan_id: Gives the id of the plan that a stage, by its name, has left.
         until: Name of the last stage; all if not given.
     """
-    key = digest(
-        {
-            "model": source,
-            "data": task.fingerprint,
-            "max_length": recipe.task.max_length,
-            "seed": recipe.seed,
-            "prunelora": __version__,
-        }
-    )
+    start = {
+        "model": source,
+        "data": task.fingerprint,
+        "max_length": recipe.task.max_length,
+        "seed": recipe.seed,
+        "prunelora": __version__,
+    }
+    if task.metrics[0] != metrics.default_metrics(task.problem_type, task.label_names)[0]:
+        start["chosen_by"] = task.metrics[0]  # The same rows as a task of their own may be judged by something else.
+    key = digest(start)
     for name, settings in zip(recipe.names, recipe.stages, strict=True):
         key = digest({"stage": deciding(settings), "after": key})
         yield name, settings, key

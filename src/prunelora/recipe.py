@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prunelora.data.settings import OF_OWN_DATA, DataSettings
 from prunelora.errors import RecipeError
-from prunelora.stage_settings import BUDGETS, STAGE_KINDS, BaselineStage, FineTuneStage, Stage
+from prunelora.stage_settings import BUDGETS, STAGE_KINDS, BaselineStage, FineTuneStage, PlanStage, Stage
 from prunelora.storage import write_text
 
 FORMAT: Final = "prunelora-recipe-1"
@@ -88,16 +88,29 @@ class Recipe(BaseModel):
         """Hold the order of the stages to what each needs.
 
         Raises:
-            RecipeError: Naming the stage and what must come before it.
+            RecipeError: Naming the stage and what must come before it, or what cannot go with it.
         """
         if not self.stages:
             raise RecipeError(f"The recipe has no stages. Use some of: {', '.join(STAGE_KINDS)}.")
-        before: set[str] = set()
+        before: dict[str, Any] = {}
         for name, stage in zip(self.names, self.stages, strict=True):
             missing = [kind for kind in stage.needs if kind not in before]
             if missing:
                 raise RecipeError(f"Stage {name!r} needs {missing[0]!r} before it. Put one there.")
-            before.add(stage.stage)
+            if isinstance(stage, PlanStage) and before["score"].criterion == "surgeon" and stage.normalise != "none":
+                raise RecipeError(
+                    f"{name}.normalise={stage.normalise}: scores of 'surgeon' are in units of the loss, and are "
+                    "compared as they are. Set it and balance to none, or score by another criterion."
+                )
+            if isinstance(stage, FineTuneStage) and stage.distillation and "merge" not in before:
+                raise RecipeError(
+                    f"{name}.distillation needs a teacher, and no model was merged before. Put 'finetune' and 'merge' "
+                    "before the cut, or set distillation to 0."
+                )
+            if stage.stage == "measure" and _is_adapted(before):
+                raise RecipeError(f"Stage {name!r} needs a plain model: put 'merge' before it.")
+            before.pop(stage.stage, None)  # The last of its kind, and where it stands, is what counts.
+            before[stage.stage] = stage
 
     def with_settings(self, changes: Mapping[str, Any]) -> "Recipe":
         """A recipe with some settings changed.
@@ -283,6 +296,16 @@ def load_recipe(path: Path | str) -> Recipe:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read as a recipe ({error}).") from error
     return read_recipe(content, source=str(path))
+
+
+def _is_adapted(before: Mapping[str, Any]) -> bool:
+    """Whether an adapter is on the model that the last stage of each kind, in their order, has left."""
+    kinds = list(before)
+    return (
+        "finetune" in before
+        and before["finetune"].trainable == "adapter"
+        and "merge" not in kinds[kinds.index("finetune") :]
+    )
 
 
 def read_recipe(content: Any, *, source: str) -> Recipe:

@@ -97,6 +97,10 @@ class RunFolder:
         write_json(self._record_file(record.stage), vars(record))
         self._spent_file(record.stage).unlink(missing_ok=True)
 
+    def forget(self, stage: str) -> None:
+        """Remove a stage's record, which makes it unfinished: before its files change."""
+        self._record_file(stage).unlink(missing_ok=True)
+
     @contextmanager
     def working(self, stage: str, key: str, unfinished: Sequence[Path] = ()) -> Iterator[None]:
         """Work on a stage under a key, for the length of the block; nothing of other work under its name counts then.
@@ -113,7 +117,7 @@ class RunFolder:
         if self._begun_under(stage) != key:
             for folder in unfinished:
                 shutil.rmtree(folder, ignore_errors=True)
-        self._record_file(stage).unlink(missing_ok=True)
+        self.forget(stage)
         path, before = self._spent_file(stage), self.spent(stage, key)
         write_json(path, {"key": key, "seconds": before})
         started = time.perf_counter()

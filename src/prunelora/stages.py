@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peft import PeftModel
@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from prunelora.delivering import DELIVERY
 from prunelora.delivery.adapter_base import MODEL, REPAIRED, repair_as
 from prunelora.delivery.checkpoints import load, save
-from prunelora.errors import RecipeError
 from prunelora.evaluation.latency_cache import latency_model_for
 from prunelora.evaluation.latency_model import LatencyModel, LatencySettings
+from prunelora.evaluation.outlook import early_plan
 from prunelora.finetuning.adapter import merge
 from prunelora.importance.importance import Importance
 from prunelora.importance.score import score
@@ -21,6 +21,7 @@ from prunelora.importance.warmup import warm_up_
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
 from prunelora.models.inputs import image_tokens
+from prunelora.models.lineage import Lineage
 from prunelora.planning.make_plan import make_plan
 from prunelora.planning.plan import Plan
 from prunelora.pruning.repair import repair_, repaired_weights
@@ -86,16 +87,42 @@ def _plan(run: Run, name: str, settings: PlanStage) -> Facts:
         latency.save(run.path(name, "latency.json"))
         table = latency.table()
         facts["dense_ms"] = table.whole
-    if run.task.of_images:  # They are of one length.
-        settings = settings.model_copy(update={"tokens": image_tokens(run.model)})
-    own = {"stage", "latency_batch_size", "latency_engine", "latency_threads"}
-    plan = make_plan(importance, latency=table, **settings.model_dump(exclude=own))
+    plan = make_plan(importance, latency=table, **_planning(run, settings))
     if table is not None:
         facts["predicted_ms"] = table.of(plan.architecture)
     origin = {"model": run.recipe.model, "data": run.recipe.task.described, "data_fingerprint": run.task.fingerprint}
     run.plan = plan.model_copy(update={"provenance": plan.provenance | origin})
     run.plan.save(run.path(name, "plan.json"))
     return {"plan_id": run.plan.id} | facts
+
+
+def _planning(run: Run, settings: PlanStage) -> dict[str, Any]:
+    """Options of `make_plan`."""
+    if run.task.of_images:  # They are of one length.
+        settings = settings.model_copy(update={"tokens": image_tokens(run.model)})
+    return settings.model_dump(exclude={"stage", "latency_batch_size", "latency_engine", "latency_threads"})
+
+
+def check_first_plan(run: Run, names: Sequence[str]) -> None:
+    """Hold the first plan's budget to what the pretrained model has, before anything is trained for it.
+
+    A budget in times of this device is held to them when they were measured, and that of a model that was cut before
+    by its scores.
+
+    Args:
+        run: With the pretrained model.
+        names: Of the stages that are to be run.
+
+    Raises:
+        PlanError: If the budget cannot be met; the message says which can.
+    """
+    stages = zip(run.recipe.names, run.recipe.stages, strict=True)
+    first = next((stage for name, stage in stages if name in names and isinstance(stage, PlanStage)), None)
+    anatomy = dissect(run.model)
+    if first is None or first.needs_latency or anatomy.lineage != Lineage.whole(anatomy.architecture):
+        return
+    num_parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    early_plan(anatomy.architecture, num_parameters=num_parameters, **_planning(run, first))
 
 
 def _latency(run: Run, settings: PlanStage) -> LatencyModel:
@@ -172,12 +199,7 @@ def _made_from(run: Run) -> dict[str, str]:
 
 def _teacher(run: Run) -> Any:
     """The model that was last merged: dense and tuned, where the recipe tunes first."""
-    merged = next((name for name in reversed(run.done) if name.partition("-")[0] == "merge"), None)
-    if merged is None:
-        raise RecipeError(
-            "finetune.distillation needs a teacher, and no model was merged before. Put 'finetune' and 'merge' before "
-            "the cut, or set distillation to 0."
-        )
+    merged = next(name for name in reversed(run.done) if name.partition("-")[0] == "merge")
     return load(run.path(merged, "model")).to(best_device())
 
 

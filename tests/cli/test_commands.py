@@ -205,6 +205,21 @@ def test_check_asks_of_the_recipe_that_is_named(prunelora, inputs, tmp_path):
     assert "lora: has no stage plan" in err
 
 
+def test_another_recipe_leaves_a_begun_run_its_model_and_data(prunelora, inputs, tmp_path):
+    out = str(tmp_path / "run")
+    assert prunelora("score", out, *inputs, "--recipe", "cut-first", "--rows", "32", "--seed", "3", "--json")[0] == 0
+    ask = "run", "--out", out, "--dry-run", "--json"
+    _, said, _ = prunelora(*ask, "--recipe", "cut-early")
+    found = json.loads(said)
+    assert (found["model"], found["task"]["data"]) == (inputs[1], inputs[3])
+    assert found["stages"][0]["stage"] == "finetune-1"
+    _, said, _ = prunelora(*ask, "--recipe", "cut-early", "--data", "rotten-tomatoes")
+    assert (json.loads(said)["model"], json.loads(said)["task"]["data"]) == (inputs[1], "rotten-tomatoes")
+    load_recipe("cut-early").with_settings({"model": "other", "task.data": "other.csv"}).save(tmp_path / "its-own.yaml")
+    _, said, _ = prunelora(*ask, "--recipe", str(tmp_path / "its-own.yaml"))
+    assert (json.loads(said)["model"], json.loads(said)["task"]["data"]) == ("other", "other.csv")
+
+
 def test_check_takes_the_model_of_the_recipe_where_none_is_typed(prunelora, inputs, tmp_path):
     load_recipe("cut-early").with_settings({"model": inputs[1], "task.data": "nowhere.csv"}).save(tmp_path / "a.yaml")
     quick = "check", "--recipe", str(tmp_path / "a.yaml"), "--no-latency", "--no-training", "--json"
@@ -260,6 +275,9 @@ def test_families_lists_the_table(prunelora):
     ("arguments", "message"),
     [
         (["run", "--model", "x", "--out", "y"], "--data missing: a run needs --model and --data"),
+        (["run", "--model", "x", "--recipe", "cut-first", "--out", "y"], "--data missing: a run needs --model and"),
+        (["run", "--data", "x", "--recipe", "cut-first", "--out", "y"], "--model missing: a run needs --model and"),
+        (["plan", "nowhere", "--recipe", "cut-first"], "--model and --data missing"),
         (["run", "--model", "x", "--data", "y"], "Add --out FOLDER"),
         (["run", "--dry-run", "--set", "plan.keep_heads"], "expected STAGE.SETTING=VALUE"),
         (["run", "--dry-run", "--keep-heads", "many"], "keep_heads"),

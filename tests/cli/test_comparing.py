@@ -89,6 +89,14 @@ def test_what_was_typed_wrongly_is_said(prunelora, arguments, complaint):
     assert complaint in err.replace("\n", " ")
 
 
+def test_a_model_that_is_not_to_be_had_is_said(prunelora, inputs, tmp_path):
+    typed = [*inputs[2:], "--model", "no-such/model", "--out", str(tmp_path / "out"), "--methods", "lora,prune-lora"]
+    code, out, err = prunelora("compare", *typed, "--seeds", "0", "--factors", "1", "--json")
+    assert code == 1
+    assert "not to be had from the Hugging Face hub" in json.loads(out)["error"]
+    assert "Traceback" not in err
+
+
 def test_a_reproduction_asks_for_what_was_typed(prunelora, tmp_path, monkeypatch):
     from prunelora.errors import RecipeError
     from prunelora.reproduction import reproduce

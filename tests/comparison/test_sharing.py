@@ -1,6 +1,7 @@
 """Stages that cells have in common are done once, and nobody can tell from the results."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
 from prunelora.errors import CheckpointError, RecipeError
 from prunelora.models.loading import fingerprint
+from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.pipeline import execute, keys_of
 from prunelora.planning.plan import Plan
 from prunelora.recipe import Recipe, digest, read_recipe
@@ -188,6 +190,19 @@ def test_what_was_stopped_leaves_no_half_of_a_stage(recipe, trained, task, tmp_p
     assert bring_over(recipe, tmp_path / "run", task, [trained]) == (*FIRST, *LAST)
 
 
+def test_what_was_stopped_leaves_no_record_of_files_that_went(base, recipe, trained, task, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    execute(recipe_of(base, **{"warmup.steps": 1}), out, task=task, until="score", progress=False)
+
+    def stopped(_, record):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "finish", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        bring_over(recipe, out, task, [trained])
+    assert RunFolder(out).record("warmup") is None
+
+
 def test_weights_are_linked_and_text_is_copied(recipe, trained, task, tmp_path):
     bring_over(recipe, tmp_path / "run", task, [trained])
 
@@ -242,7 +257,7 @@ def test_keys_stay_what_they_were(recipe):
     """Work that is finished under them is weeks old in places."""
 
     class Rows:
-        fingerprint = "rows"
+        fingerprint, problem_type, label_names, metrics = "rows", SINGLE_LABEL, ("no", "yes"), ("accuracy",)
 
     short = recipe.model_copy(update={"stages": recipe.stages[1:4]})
     keys = [key for *_, key in keys_of(short, "model", Rows, lambda _: "p")]
@@ -251,6 +266,18 @@ def test_keys_stay_what_they_were(recipe):
     plan = digest({"stage": short.stages[1].model_dump(mode="json"), "after": score})
     edited = digest({"plan": "p", "after": plan})
     assert keys == [score, plan, digest({"stage": short.stages[2].model_dump(mode="json"), "after": edited})]
+    Rows.metrics = ("matthews",)  # The same rows, judged by something else, as CoLA's are.
+    assert not {key for *_, key in keys_of(short, "model", Rows, lambda _: "p")} & set(keys)
+
+
+def test_the_tokenizer_is_a_part_of_the_model(base, tmp_path):
+    folder = shutil.copytree(base.model, tmp_path / "model")
+    before = fingerprint(folder)
+    (folder / "README.md").write_text("About it.")
+    assert fingerprint(folder) == before
+    with (folder / "tokenizer_config.json").open("a") as file:
+        file.write(" ")
+    assert fingerprint(folder) != before
 
 
 def keys_version() -> str:
@@ -276,6 +303,21 @@ def methods(tmp_path):
 
 def inodes(out, name):
     return {path.stat().st_ino for path in out.rglob(name)}
+
+
+def test_a_cell_whose_plan_was_edited_and_run_again_is_read_anew(base, task, methods, tmp_path):
+    cell = cell_of(load_methods(methods, base=base)[0], 1e-3, 0, out=tmp_path)
+    before = run_cell(cell, task)
+    assert run_cell(cell, task) == before
+    path = cell.folder / "plan.json"
+    plan = json.loads(path.read_text())
+    plan["ranks"]["query"] = [1] * len(plan["ranks"]["query"])
+    path.write_text(json.dumps(plan))
+    execute(cell.recipe, cell.folder, task=task, progress=False)
+    after = run_cell(cell, task)
+    assert after.plan_id != before.plan_id
+    assert after.trained != before.trained
+    assert cell.facts() == after
 
 
 def test_a_comparison_does_once_what_its_methods_begin_with(base, methods, tmp_path):

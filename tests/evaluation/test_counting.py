@@ -62,5 +62,4 @@ def test_macs_are_the_products_that_torch_is_seen_to_do(family, cut):
     blocks = {f"{name}{block.prefix.removeprefix(prefix)}" for block in dissect(model).blocks}
     seen = sum(sum(found[block].values()) for block in blocks)
     counted = 2 * macs(model, tokens=tokens).total  # A multiplication and an addition.
-    # Products with DeBERTa's relative positions are left out of the count.
-    assert seen > counted if family == "deberta-v2" else seen == counted
+    assert seen == counted

@@ -120,21 +120,30 @@ def test_the_same_seed_gives_the_same_weights(tokenizer):
     assert any(not torch.equal(value, different[name]) for name, value in weights(first).items())
 
 
-def test_a_killed_training_goes_on_and_ends_where_it_would_have(tokenizer, tmp_path, monkeypatch):
-    whole = peft_model()
-    expected = tune(whole, tokenizer, epochs=3, checkpoints=tmp_path / "whole")
+@pytest.mark.parametrize(("evaluations", "kill_at", "goes_on_at"), [(1, 14, 13), (2, 11, 10), (2, 13, 13)])
+def test_a_killed_training_goes_on_and_ends_where_it_would_have(
+    evaluations, kill_at, goes_on_at, tokenizer, tmp_path, monkeypatch
+):
+    """Between two epochs, and within one; with dropout, so that the state of the generator matters in every step."""
 
+    def train(model, name):
+        return tune(
+            model, tokenizer, epochs=3, evaluations_per_epoch=evaluations, dropout=0.1, checkpoints=tmp_path / name
+        )
+
+    whole = peft_model()
+    expected = train(whole, "whole")
     clock = callbacks.StepClock
 
     class Killing(clock):
         def on_step_end(self, args, state, control, **kwargs):
             super().on_step_end(args, state, control, **kwargs)
-            if state.global_step == 14:  # In the third epoch: 12 steps are in checkpoints, two are lost.
+            if state.global_step == kill_at:  # Steps since the last checkpoint are lost.
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "StepClock", Killing)
     with pytest.raises(KeyboardInterrupt):
-        tune(peft_model(), tokenizer, epochs=3, checkpoints=tmp_path / "killed")
+        train(peft_model(), "killed")
     steps = []
 
     class Counting(clock):
@@ -144,12 +153,79 @@ def test_a_killed_training_goes_on_and_ends_where_it_would_have(tokenizer, tmp_p
 
     monkeypatch.setattr(training, "StepClock", Counting)
     again = peft_model()
-    result = tune(again, tokenizer, epochs=3, checkpoints=tmp_path / "killed")
-    assert steps == list(range(13, 19))  # Not from the beginning.
+    result = train(again, "killed")
+    assert steps == list(range(goes_on_at, 19))  # Not from the beginning.
     assert result.steps == expected.steps
     reference = weights(whole)
     assert all(torch.allclose(value, reference[name], atol=1e-6) for name, value in weights(again).items())
-    assert [e["step"] for e in result.history if "validation_loss" in e] == [6.0, 12.0, 18.0]
+    every = 6 // evaluations
+    assert [e["step"] for e in result.history if "validation_loss" in e] == list(range(every, 19, every))
+
+
+@pytest.mark.parametrize("broken", ["", '{"epoch": 1.0, "glob', None])
+@pytest.mark.parametrize("checkpoints", [("checkpoint-12",), ("checkpoint-6", "checkpoint-12")])
+def test_a_checkpoint_that_a_kill_left_half_written_is_not_gone_on_from(checkpoints, broken, tokenizer, tmp_path):
+    whole = peft_model()
+    expected = tune(whole, tokenizer, epochs=3, checkpoints=tmp_path / "whole")
+    folder = tmp_path / "killed"
+    tune(peft_model(), tokenizer, epochs=2, checkpoints=folder)
+    for name in checkpoints:
+        state = folder / name / "trainer_state.json"
+        if broken is None:
+            state.unlink()
+        else:
+            state.write_text(broken)
+    again = peft_model()
+    result = tune(again, tokenizer, epochs=3, checkpoints=folder)
+    assert result.steps == expected.steps
+    if len(checkpoints) == 2:  # From the beginning, as the whole one; else the schedule of two epochs is in it.
+        reference = weights(whole)
+        assert all(torch.allclose(value, reference[name], atol=1e-6) for name, value in weights(again).items())
+
+
+def test_patience_that_was_spent_before_a_kill_is_not_given_again(tokenizer, tmp_path, monkeypatch):
+    found = [0.9, 0.5, 0.5, 0.95, 0.96, 0.97]
+
+    def train(name, values, *, kill_at=None):
+        accuracies = iter(values)
+        monkeypatch.setattr(training, "metrics", lambda *_: {"accuracy": next(accuracies)})
+
+        class Killing(callbacks.StepClock):
+            def on_step_end(self, args, state, control, **kwargs):
+                super().on_step_end(args, state, control, **kwargs)
+                if state.global_step == kill_at:
+                    raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "StepClock", Killing)
+            return tune(peft_model(), tokenizer, epochs=6, patience=2, checkpoints=tmp_path / name)
+
+    expected = train("whole", found)
+    assert (expected.steps, expected.best_step) == (18, 6)
+    with pytest.raises(KeyboardInterrupt):
+        train("killed", found, kill_at=15)  # One of two is spent.
+    result = train("killed", found[2:])
+    assert (result.steps, result.best_step) == (18, 6)
+    assert result.best["validation_accuracy"] == 0.9
+
+
+@pytest.mark.parametrize("keep_start", [False, True])
+def test_a_training_in_bfloat16_leaves_the_model_its_own_forward_pass(keep_start, tokenizer):
+    model = tiny_model("bert", dtype=torch.float32, num_labels=2)
+    tune(model, tokenizer, precision="bfloat16", keep_start=keep_start)
+    assert "forward" not in vars(model)
+    fresh = tiny_model("bert", dtype=torch.float32, num_labels=2)
+    fresh.load_state_dict(model.state_dict())
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, fresh.eval()(input_ids=ids).logits)
+
+
+def test_layers_are_computed_again_in_this_training_alone(tokenizer):
+    model = peft_model()
+    tune(model, tokenizer, gradient_checkpointing=True)
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    tune(model, tokenizer)  # Its selective recomputation has no room for whole layers that are computed again.
 
 
 def test_early_stopping_stops(tokenizer):

@@ -16,6 +16,8 @@ from prunelora.runfolder import RunFolder
 from prunelora.stage_settings import BUDGETS, STAGE_KINDS, FineTuneStage, PlanStage, ScoreStage, WarmUpStage
 
 EXAMPLE_OUT = Path("runs/example")
+# What a recipe file need not say where a run was begun before.
+_OF_A_RUN = ("model", "task", "seed", "trust_remote_code")
 
 app = typer.Typer(
     help="Fine-tune a pretrained transformer so that what comes out is also smaller and faster.",
@@ -83,8 +85,8 @@ def run(
 
     A run that was stopped goes on; stages that are done under the same settings are not repeated.
     """
-    example = not settings.keys() & {"model", "data", "task"} and recipe is None
-    if not example and out is None:
+    example = not settings.keys() & {"model", "data", "task"}
+    if out is None and not (example and recipe is None):
         raise RecipeError("No run folder was given. Add --out FOLDER.")
     folder = RunFolder(out or EXAMPLE_OUT)
     # With model and data typed, what is not typed has its default: the same command is the same run.
@@ -106,19 +108,35 @@ def run(
 def _starting_recipe(
     file: Path | None, folder: RunFolder, settings: dict[str, Any], *, example: bool = False, anew: bool = False
 ) -> Recipe:
-    """The recipe that the typed settings change: a file's, the folder's, or the default one."""
-    if file is not None:
-        return load_recipe(file)
+    """The recipe that the typed settings change: a file's, the folder's, or the default one.
+
+    Args:
+        file: A recipe file, or the name of a packaged one. What it does not say of model, data and seed, the folder's
+            own recipe does, where a run was begun there.
+        folder: The run folder.
+        settings: What was typed.
+        example: Whether a run that nothing names model and data of is the embedded example.
+        anew: Whether all was typed that makes a run of its own in a folder where another was begun.
+
+    Raises:
+        RecipeError: If nothing names the model, or the data.
+    """
+    chosen, named = (load_recipe(file), file) if file is not None else (None, None)
+    said = set(settings) if chosen is None else set(settings) | chosen.model_fields_set
     if folder.begun and not anew:
-        return folder.recipe()
-    alternatives = (("--model", {"model"}), ("--data", {"data", "task"}))
-    missing = [option for option, names in alternatives if not settings.keys() & names]
-    if missing and not example:
+        before = folder.recipe()
+        if chosen is None:
+            return before
+        kept = {name: getattr(before, name) for name in _OF_A_RUN if name not in chosen.model_fields_set}
+        return chosen.model_copy(update=kept)
+    missing = [option for option, names in (("--model", {"model"}), ("--data", {"data", "task"})) if not said & names]
+    if missing and not (example and len(missing) == 2):
+        other = f", as {named} does not say" if named is not None else ""
         raise RecipeError(
-            f"{' and '.join(missing)} missing: a run needs --model and --data (or --task in its place). "
+            f"{' and '.join(missing)} missing: a run needs --model and --data (or --task in its place){other}. "
             "`prunelora run` with none of them runs the embedded example."
         )
-    return Recipe()
+    return chosen or Recipe()
 
 
 def _changed(recipe: Recipe, settings: dict[str, Any], sets: list[str] | None) -> Recipe:

@@ -100,10 +100,10 @@ def run_cell(
     if share_with and cell.facts() is None:
         bring_over(cell.recipe, cell.folder, task, run_folders(share_with, cell.seed))
     outcome = execute(cell.recipe, cell.folder, task=task, progress=progress, tell=tell)
-    before = cell.facts()
-    if before is not None and not outcome.ran:
+    facts, before = _facts(cell, outcome.results), cell.facts()
+    # Where nothing was trained anew it was found on the machine that it was found on.
+    if before is not None and before == facts.model_copy(update=_where_trained(before)):
         return before
-    facts = _facts(cell, outcome.results)
     write_json(cell.folder / FACTS, facts.model_dump(mode="json"))
     return facts
 
@@ -114,6 +114,10 @@ def run_cell_in_worker(cell: Cell, threads: int, share_with: Sequence[Path] = ()
 
     torch.set_num_threads(threads)
     return run_cell(cell, load_task(cell.recipe.task), share_with=share_with)
+
+
+def _where_trained(facts: CellFacts) -> dict[str, Any]:
+    return {"machine": facts.machine, "prunelora": facts.prunelora}
 
 
 def portable(recipe: Recipe) -> dict[str, Any]:

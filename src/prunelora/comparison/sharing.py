@@ -87,6 +87,7 @@ def _bring(donor: Path, run: Run, name: str, settings: Any, key: str) -> bool:
             return False
         if settings.stage == "plan" and Plan.load(other.file(files[0])).id != record.facts.get("plan_id"):
             return False
+        run.folder.forget(name)  # Its record vouches for files that are about to go.
         for file in files:
             _take(other.file(file), run.folder.file(file))
         if not _begins_alike(other.recipe(), run.recipe, name):

@@ -93,19 +93,46 @@ def read_image_folder(folder: Path) -> dict[str, tuple[dict[str, list[Any]], tup
         are those of the folders of all splits, in alphabetical order.
 
     Raises:
-        DataError: If classes and splits stand beside each other.
+        DataError: If classes and splits stand beside each other, or something in a class is not read.
     """
     below = _folders_in(folder)
     flat = [one for one in below if _images_in(one)]
-    if flat and len(flat) != len(below):
-        other = next(one for one in below if one not in flat)
-        raise DataError(
-            f"{folder}: {flat[0].name} holds images and {other.name} none. Give folders of classes that hold images, "
-            "or folders named train, validation and test with folders of classes in them."
-        )
-    splits = {"train": flat} if flat else {one.name.lower(): _folders_in(one) for one in below}
+    splits = {"train": below} if flat else {one.name.lower(): _folders_in(one) for one in below}
+    for where, classes in [(folder, below)] if flat else [(one, _folders_in(one)) for one in below]:
+        _check_classes(where, classes)
     names = tuple(sorted({one.name for classes in splits.values() for one in classes}))
     return {split: (_columns(classes, names), names) for split, classes in splits.items()}
+
+
+def _check_classes(where: Path, classes: Sequence[Path]) -> None:
+    """Hold folders of classes to hold images and nothing else: what was passed over would be missing without a word."""
+    full = [one for one in classes if _images_in(one)]
+    empty = next((one for one in classes if one not in full), None)
+    if empty is not None and full:
+        raise DataError(
+            f"{where}: {full[0].name} holds images and {empty.name} none. Give folders of classes that hold images, "
+            "or folders named train, validation and test with folders of classes in them."
+        )
+    loose = [(where, _images_in(where))] + [(one, _not_read(one)) for one in classes]
+    for holder, found in loose:
+        if found:
+            raise DataError(
+                f"{found[0]} is not read, nor {len(found) - 1:,} more in {holder}: a folder of classes holds nothing "
+                f"but the images of each class ({', '.join(IMAGE_SUFFIXES)}) in a folder of its own. Move it, or "
+                "remove it."
+            )
+
+
+def _not_read(folder: Path) -> list[Path]:
+    """What is in a class's folder and is no image, hidden files and notes on copyright and the like aside."""
+    passed = ("thumbs.db", "desktop.ini")
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() not in (*IMAGE_SUFFIXES, ".txt", ".md")
+        and not path.name.startswith(".")
+        and path.name.lower() not in passed
+    )
 
 
 def _columns(classes: Sequence[Path], names: Sequence[str]) -> dict[str, list[Any]]:

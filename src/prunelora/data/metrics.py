@@ -3,6 +3,7 @@
 import importlib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
@@ -89,12 +90,25 @@ def _token_metrics(logits: np.ndarray, labels: np.ndarray, label_names: Sequence
     return found | {"entity_f1": f1, "entity_precision": precision, "entity_recall": recall}
 
 
-def _judge_chunks(wanted: list[list[str]], given: list[list[str]]) -> tuple[float, float, float]:
+def require_packages(problem_type: str, label_names: Sequence[str]) -> None:
+    """Hold that what the metrics of a task need is installed.
+
+    Raises:
+        MissingExtraError: If labels tag chunks, and seqeval is not there.
+    """
+    if problem_type == TOKENS and tags_chunks(label_names):
+        _seqeval()
+
+
+def _seqeval() -> Any:
     try:
-        seqeval = importlib.import_module("seqeval.metrics.sequence_labeling")
+        return importlib.import_module("seqeval.metrics.sequence_labeling")
     except ImportError as error:
         raise MissingExtraError("Token classification", "tokens") from error
-    found = seqeval.precision_recall_fscore_support(wanted, given, average="micro", zero_division=0)
+
+
+def _judge_chunks(wanted: list[list[str]], given: list[list[str]]) -> tuple[float, float, float]:
+    found = _seqeval().precision_recall_fscore_support(wanted, given, average="micro", zero_division=0)
     precision, recall, f1, _ = found
     return float(precision), float(recall), float(f1)
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from prunelora.delivery import onnx as onnx_delivery
-from prunelora.errors import UnsupportedModelError
+from prunelora.errors import MeasureError, UnsupportedModelError
 from prunelora.evaluation.counting import ParameterCount, macs, parameters, weight_bytes
 from prunelora.evaluation.latency import Spread, Timing, interleaved, ratio
 from prunelora.evaluation.machine import describe_machine
@@ -165,11 +165,18 @@ def measure(
         seed: Of the random tokens.
 
     Raises:
-        UnsupportedModelError: If the family is not supported, or a size has more tokens than the model has positions.
+        UnsupportedModelError: If the family is not supported, a size has more tokens than the model has positions, or
+            images become another number of them.
+        MeasureError: If a size, or a number of rounds, is no whole number that can be timed.
         ExportError: If an exported model cannot be opened.
     """
+    _check_whole("warmup", warmup, at_least=0)
+    _check_whole("repeats", repeats, at_least=1)
+    _check_whole("training_batch_size", training_batch_size, at_least=0)
     longest = min((n for n in map(longest_input, _present(model, base)) if n is not None), default=None)
-    chosen = _chosen_sizes(sizes, longest) if sizes is not None else sizes_for(model, longest=longest)
+    chosen = _chosen_sizes(model, sizes, longest) if sizes is not None else sizes_for(model, longest=longest)
+    if reads_images(model):
+        training_tokens = image_tokens(model)
     training = (training_batch_size, training_tokens if longest is None else min(training_tokens, longest))
     threads = torch.get_num_threads()
     sessions = {
@@ -227,14 +234,27 @@ def macs_tokens(model: nn.Module) -> int:
     return image_tokens(model) if reads_images(model) else MACS_TOKENS
 
 
-def _chosen_sizes(sizes: Sequence[tuple[int, int]], longest: int | None) -> list[tuple[int, int]]:
+def _check_whole(name: str, value: Any, *, at_least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise MeasureError(f"{name}={value!r}: expected a whole number, at least {at_least}.")
+
+
+def _chosen_sizes(model: nn.Module, sizes: Sequence[tuple[int, int]], longest: int | None) -> list[tuple[int, int]]:
+    for batch_size, tokens in sizes:
+        _check_whole(f"sizes has {(batch_size, tokens)}: batch size", batch_size, at_least=1)
+        _check_whole(f"sizes has {(batch_size, tokens)}: tokens", tokens, at_least=1)
+        if reads_images(model) and tokens != image_tokens(model):
+            raise UnsupportedModelError(
+                f"sizes asks for {tokens} tokens, and every image becomes {image_tokens(model)} of them in this model. "
+                f"Ask for {(batch_size, image_tokens(model))}."
+            )
     too_long = [size for size in sizes if longest is not None and size[1] > longest]
     if too_long:
         raise UnsupportedModelError(
             f"sizes asks for {too_long[0][1]} tokens, and the model has positions for {longest}. "
             f"Ask for {longest} tokens or fewer."
         )
-    return [(int(batch_size), int(tokens)) for batch_size, tokens in sizes]
+    return list(sizes)
 
 
 def _cost(model: nn.Module, training: tuple[int, int], seed: int) -> Cost:

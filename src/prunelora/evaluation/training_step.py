@@ -1,6 +1,5 @@
 """One step of training, to count its memory and time it: forward, backward, AdamW."""
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import nn
 
 from prunelora.evaluation.measurement import labels_for
 from prunelora.finetuning.settings import FineTuneSettings
-from prunelora.finetuning.training import check_checkpointing, precision_of, recomputation_of
+from prunelora.finetuning.training import checkpointing_of, precision_of, recomputation_of
 from prunelora.models.device import on_device
 from prunelora.models.inputs import longest_input, random_inputs
 
@@ -41,31 +40,6 @@ def training_step(
         optimiser.zero_grad()
 
     return step
-
-
-@contextlib.contextmanager
-def checkpointing_of(model: nn.Module, settings: FineTuneSettings) -> Iterator[None]:
-    """Compute layers a second time in the backward pass while the block runs, where settings ask for it.
-
-    The Trainer switches it on in the same way; one that is on already stays as it is.
-
-    Raises:
-        UnsupportedModelError: If transformers cannot do so for this kind of model.
-    """
-    own: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    on = any(getattr(module, "gradient_checkpointing", False) for module in own.modules())
-    if on or not settings.gradient_checkpointing:
-        yield
-        return
-    check_checkpointing(own, settings)
-    # Newer transformers calls it by another name, and warns of the old one.
-    name = "activation" if hasattr(own, "activation_checkpointing_enable") else "gradient"
-    getattr(own, f"{name}_checkpointing_enable")()
-    try:
-        yield
-    finally:
-        getattr(own, f"{name}_checkpointing_disable")()
-        own.disable_input_require_grads()
 
 
 def random_batch(model: nn.Module, *, rows: int, tokens: int) -> dict[str, torch.Tensor]:

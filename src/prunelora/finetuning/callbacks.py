@@ -1,13 +1,17 @@
 """What is called at the Trainer's steps: the clock, the bar, early stopping, TensorBoard."""
 
+import base64
 import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback
 from transformers.integrations import TensorBoardCallback
+from transformers.trainer_callback import ExportableState
 
 from prunelora.finetuning.settings import FineTuneSettings
 
@@ -15,12 +19,72 @@ from prunelora.finetuning.settings import FineTuneSettings
 def chosen_callbacks(settings: FineTuneSettings, logs: Path) -> Iterator[TrainerCallback]:
     """Those that the settings ask for; `logs` is TensorBoard's folder."""
     if settings.patience:
-        yield EarlyStoppingCallback(early_stopping_patience=settings.patience)
+        yield Patience(early_stopping_patience=settings.patience)
     if settings.tensorboard:
         from torch.utils.tensorboard import SummaryWriter  # Fails to import where the extra is not installed.
 
         # A writer of our own: the Trainer's would write into the folder of checkpoints, which does not stay.
         yield TensorBoardCallback(tb_writer=SummaryWriter(log_dir=str(logs)))
+
+
+def _kept(callback: ExportableState, state: Any) -> dict[str, Any]:
+    """A callback's attributes in the checkpoint that a training goes on from; its own at the beginning."""
+    # A checkpoint of other callbacks would fail at the next one that is written.
+    found: dict[str, Any] = state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
+    return found["attributes"]
+
+
+class Patience(EarlyStoppingCallback):  # type: ignore[misc]
+    """Early stopping that goes on with the patience already spent: the Trainer alone begins again with all of it."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **options: Any) -> None:
+        """Take up the count."""
+        super().on_train_begin(args, state, control, **options)
+        self.early_stopping_patience_counter = _kept(self, state)["early_stopping_patience_counter"]
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop after this step where all of it was spent before: a kill came between the decision and the end."""
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+
+
+class OrderOfRows(TrainerCallback, ExportableState):  # type: ignore[misc]
+    """Draws the rows of an epoch in the same order where a training goes on within it.
+
+    Rows grouped by length are drawn by torch's own generator, whose state the Trainer puts back only after the order
+    was drawn. So its state at the beginning of the epoch is kept in every checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self.drawn_from = ""
+        self.resumed = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Look for the state in the checkpoint."""
+        kept = _kept(self, state)
+        self.resumed = state.global_step > 0
+        if self.resumed and float(state.epoch).is_integer():
+            # Between two epochs. The Trainer puts the generator back before it draws the next one's order.
+            self.drawn_from = kept["saved_at"]
+        else:
+            self.drawn_from = kept["drawn_from"]
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keep the generator's state; in an epoch that was begun before, put it back."""
+        if self.resumed and self.drawn_from:
+            content = np.frombuffer(base64.b64decode(self.drawn_from), dtype=np.uint8).copy()
+            torch.set_rng_state(torch.from_numpy(content))
+        else:
+            self.drawn_from = _generator_state()
+        self.resumed = False
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"args": {}, "attributes": {"drawn_from": self.drawn_from, "saved_at": _generator_state()}}
+
+
+def _generator_state() -> str:
+    return base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode("ascii")
 
 
 class StepClock(TrainerCallback):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import json
 import math
 import os
 import shutil
@@ -18,7 +19,8 @@ from datasets import Dataset
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalPrediction, get_last_checkpoint
 
 from prunelora.data.answers import answers_of
 from prunelora.data.images import holds_images
@@ -26,7 +28,7 @@ from prunelora.data.metrics import choosing_metrics, default_metrics, metrics
 from prunelora.data.tokens import Processor, collator
 from prunelora.errors import DataError, MissingExtraError, UnsupportedModelError
 from prunelora.finetuning.adapter import trainable_parameters
-from prunelora.finetuning.callbacks import QuietProgress, StepClock, chosen_callbacks
+from prunelora.finetuning.callbacks import OrderOfRows, QuietProgress, StepClock, chosen_callbacks
 from prunelora.finetuning.distillation import DistillingTrainer, check_teacher
 from prunelora.finetuning.recomputation import recomputing
 from prunelora.finetuning.settings import FineTuneSettings
@@ -109,8 +111,7 @@ def finetune(
     for name, rows in (("train", train), ("validation", validation)):
         if not len(rows):
             raise DataError(f"{name}: no rows to fine-tune with.")
-    if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise MissingExtraError("tensorboard=True", "tensorboard")
+    require_packages(settings)
     if checkpoints is None and _num_processes() > 1:
         raise DataError(
             f"Fine-tuning in {_num_processes()} processes needs checkpoints=, a folder that all of them see: the best "
@@ -142,7 +143,7 @@ def finetune(
         data_collator=collator(train, tokenizer),
         compute_metrics=lambda output: _judge(output, problem_type, label_names),
         preprocess_logits_for_metrics=lambda output, labels: answers_of(_logits(output), labels, problem_type),
-        callbacks=[clock, *chosen_callbacks(settings, Path(logs))],
+        callbacks=[clock, OrderOfRows(), *chosen_callbacks(settings, Path(logs))],
     )
     # Else it takes every model that takes further arguments for one that divides by the rows of all accumulated steps.
     # Classifiers do not: their gradients would be added up where a mean is meant.
@@ -154,9 +155,12 @@ def finetune(
         trainer.add_callback(QuietProgress)
     started = time.perf_counter()
     try:
-        start = _Start.of(model, trainer) if settings.keep_start else None
-        with dropout_of(model, settings.dropout), recomputation_of(settings), _under_own_names(model):
-            trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.is_dir() else None)
+        with (
+            _own_forward(model), checkpointing_of(model, settings), dropout_of(model, settings.dropout),
+            recomputation_of(settings), _under_own_names(model),
+        ):  # fmt: skip
+            start = _Start.of(model, trainer) if settings.keep_start else None
+            trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     finally:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -186,6 +190,17 @@ def finetune(
         step_ms=clock.median_ms,
         trainable=trainable_parameters(model),
     )
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The checkpoint with most steps; what a kill left half written goes. The Trainer writes its state last."""
+    for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        try:
+            json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint)
+    last: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    return last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,6 +286,16 @@ def _arguments(
     return arguments
 
 
+def require_packages(settings: FineTuneSettings) -> None:
+    """Hold that what a fine-tuning needs is installed.
+
+    Raises:
+        MissingExtraError: If TensorBoard is asked for and is not there.
+    """
+    if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise MissingExtraError("tensorboard=True", "tensorboard")
+
+
 def check_checkpointing(model: Any, settings: FineTuneSettings) -> None:
     """See that a model's layers can be computed a second time, where settings ask for it.
 
@@ -296,6 +321,44 @@ def precision_of(model: nn.Module, settings: FineTuneSettings) -> contextlib.Abs
     if not _in_bfloat16(settings):
         return contextlib.nullcontext()
     return torch.autocast(next(model.parameters()).device.type, torch.bfloat16)
+
+
+@contextlib.contextmanager
+def checkpointing_of(model: nn.Module, settings: FineTuneSettings) -> Iterator[None]:
+    """Compute layers a second time in the backward pass while the block runs, where settings ask for it.
+
+    One that is on already stays as it is.
+
+    Raises:
+        UnsupportedModelError: If transformers cannot do so for this kind of model.
+    """
+    own: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    on = any(getattr(module, "gradient_checkpointing", False) for module in own.modules())
+    if on or not settings.gradient_checkpointing:
+        yield
+        return
+    check_checkpointing(own, settings)
+    # Newer transformers calls it by another name, and warns of the old one.
+    name = "activation" if hasattr(own, "activation_checkpointing_enable") else "gradient"
+    getattr(own, f"{name}_checkpointing_enable")()
+    try:
+        yield
+    finally:
+        getattr(own, f"{name}_checkpointing_disable")()
+        own.disable_input_require_grads()
+
+
+@contextlib.contextmanager
+def _own_forward(model: nn.Module) -> Iterator[None]:
+    """Give the model its own forward pass back after the block: in bfloat16 the Trainer leaves its own in its place."""
+    names = ("forward", "_original_forward")
+    before = {name: vars(model)[name] for name in names if name in vars(model)}
+    try:
+        yield
+    finally:
+        for name in names:
+            vars(model).pop(name, None)
+        vars(model).update(before)
 
 
 def recomputation_of(settings: FineTuneSettings) -> contextlib.AbstractContextManager[Any]:

@@ -47,6 +47,7 @@ class Anatomy:
             queries_per_head=first.queries_per_head,
             gated=self.family.gate is not None,
             position_projections=first.position_projections,
+            relative_positions=_relative_positions(config),
             repeats=config.num_hidden_layers if self.family.repeated else 1,
         )
 
@@ -173,3 +174,12 @@ def _as_built(row: Family, layer: nn.Module) -> Family:
     if row.gate and row.up_without_gate and find(layer, row.gate) is None:
         return replace(row, gate=None, up=row.up_without_gate)
     return row
+
+
+def _relative_positions(config: Any) -> int:
+    """2 * span positions for each of "c2p" and "p2c" (DeBERTa's names, as in its configuration); 0 without them."""
+    if not getattr(config, "relative_attention", False):
+        return 0
+    most = config.max_relative_positions if config.max_relative_positions > 0 else config.max_position_embeddings
+    span = config.position_buckets if config.position_buckets > 0 else most
+    return 2 * span * len({"c2p", "p2c"} & set(config.pos_att_type or ()))

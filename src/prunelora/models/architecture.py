@@ -29,6 +29,8 @@ class Architecture:
         gated: Whether every neuron has a gate, a second projection into it.
         position_projections: Further projections, with biases, whose rows go with the heads: DeBERTa's of relative
             positions.
+        relative_positions: Rows of position tables that the queries or keys of every head are multiplied with, of all
+            tables together: DeBERTa's again.
         repeats: How often all layers are run, one after the other, with the same weights; 1 but for ALBERT.
     """
 
@@ -42,6 +44,7 @@ class Architecture:
     queries_per_head: int = 1
     gated: bool = False
     position_projections: int = 0
+    relative_positions: int = 0
     repeats: int = 1
 
     @property

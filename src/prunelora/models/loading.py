@@ -18,6 +18,13 @@ from prunelora.models.problem_types import AUTO_CLASS, CAUSAL_LM, OF_CONFIG, hea
 
 _LABELS_OF_REGRESSION = 1
 
+# What of a model's folder decides what comes out of it: configuration, weights, tokeniser, image processor.
+_DECIDING_SUFFIXES = (".safetensors", ".model")
+_DECIDING_FILES = (
+    "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "merges.txt", "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
+
 
 def load_pretrained(
     source: str | Path,
@@ -139,14 +146,23 @@ def _check_encoder(model: PreTrainedModel, source: str | Path, info: Mapping[str
 
 
 def fingerprint(source: str | Path) -> str:
-    """Identity of a model's files: a hash of config and weights of a folder; name and commit of a hub model."""
+    """Identity of a model's files: a hash of those of a folder that its results depend on; name and commit on the hub.
+
+    Of a folder these are the configuration, the weights, and what makes rows into inputs: tokeniser or image processor.
+
+    Raises:
+        CheckpointError: If it is no folder, and not to be had from the hub.
+    """
     path = Path(source)
     if not path.is_dir():
-        commit = getattr(AutoConfig.from_pretrained(source), "_commit_hash", None)
+        try:
+            commit = getattr(AutoConfig.from_pretrained(source), "_commit_hash", None)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(_unreachable(source, error)) from error
         return f"{source}@{commit}"
     content = hashlib.sha256()
     for file in sorted(path.iterdir()):
-        if file.name == "config.json" or file.suffix == ".safetensors":
+        if file.name in _DECIDING_FILES or file.suffix in _DECIDING_SUFFIXES:
             content.update(file.name.encode())
             with file.open("rb") as stream:
                 content.update(hashlib.file_digest(stream, "sha256").digest())

@@ -77,6 +77,8 @@ def allocate(
     choices = [_options(scores, costs, 1) for scores, costs in zip(heads, table.heads, strict=True)]
     choices += [_options(scores, costs, round_to) for scores, costs in zip(neurons, table.neurons, strict=True)]
     room = (limit - table.fixed) * (1 + _SLACK)
+    if -_SLACK * limit <= room < 0:  # The limit is what stays, but for the rounding of a fraction's last digit.
+        room = 0.0
     if room < sum(float(choice.costs.min()) for choice in choices):
         return None
     picked = _solve(choices, room)

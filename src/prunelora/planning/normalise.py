@@ -49,14 +49,20 @@ def by_cost(heads: Layers, neurons: Layers, table: CostTable) -> tuple[list[np.n
     """Scale the neurons' scores so that a unit of cost is worth as much in heads as in neurons, on average.
 
     Which kind is cut more then follows from how unevenly its scores are spread, not from how they were measured: a
-    head's gradient is summed over its channels before the absolute value is taken, a neuron has one channel.
+    head's gradient is summed over its channels before the absolute value is taken, a neuron has one channel. In a model
+    that was cut before, worth and cost are those of what is left.
     """
     worth_of_heads, worth_of_neurons = _sum(heads), _sum(neurons)
-    cost_of_heads, cost_of_neurons = _sum([t[-1:] for t in table.heads]), _sum([t[-1:] for t in table.neurons])
+    cost_of_heads, cost_of_neurons = _cost(table.heads, heads), _cost(table.neurons, neurons)
     if not (worth_of_heads and worth_of_neurons and cost_of_heads and cost_of_neurons):
         return list(heads), list(neurons)
     factor = worth_of_heads / cost_of_heads * cost_of_neurons / worth_of_neurons
     return list(heads), [factor * layer for layer in neurons]
+
+
+def _cost(costs: Layers, scores: Layers) -> float:
+    """Of as many units as have a score, in every layer."""
+    return float(sum(layer[len(left)] for layer, left in zip(costs, scores, strict=True)))
 
 
 def as_they_are(heads: Layers, neurons: Layers, _: CostTable) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -1,5 +1,6 @@
 """A plan: which heads and neurons stay, and the LoRA rank of every matrix, in the base model's coordinates."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,22 @@ class Plan(BaseModel):
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     # Validation -------------------------------------------------------------------------------------------------------
+
+    @field_validator("base")
+    @classmethod
+    def _check_base(cls, value: Architecture) -> Architecture:
+        if len(value.num_heads) != len(value.num_neurons):
+            raise PlanError(
+                f"base: num_heads and num_neurons have one entry a layer, found {len(value.num_heads)} and "
+                f"{len(value.num_neurons)}."
+            )
+        for name in ("num_heads", "num_neurons"):
+            if min(getattr(value, name), default=0) < 0:
+                raise PlanError(f"base.{name}: counts must not be negative, found {min(getattr(value, name))}.")
+        for name in ("hidden_size", "head_dim", "queries_per_head", "repeats"):
+            if getattr(value, name) < 1:
+                raise PlanError(f"base.{name}: expected at least 1, found {getattr(value, name)}.")
+        return value
 
     @field_validator("neurons", mode="before")
     @classmethod
@@ -93,7 +110,13 @@ class Plan(BaseModel):
     @field_serializer("base")
     def _write_base(self, value: Architecture) -> dict[str, Any]:
         """Leave out what only some families have: the others' plans read, and are known, as they always were."""
-        usual = {"queries_per_head": 1, "gated": False, "position_projections": 0, "repeats": 1}
+        usual = {
+            "queries_per_head": 1,
+            "gated": False,
+            "position_projections": 0,
+            "relative_positions": 0,
+            "repeats": 1,
+        }
         return {name: one for name, one in vars(value).items() if name not in usual or one != usual[name]}
 
     @classmethod
@@ -160,20 +183,8 @@ class Plan(BaseModel):
     @property
     def architecture(self) -> Architecture:
         """Sizes of the model after the cut."""
-        base = self.base
-        return Architecture(
-            family=base.family,
-            hidden_size=base.hidden_size,
-            head_dim=base.head_dim,
-            num_heads=tuple(map(len, self.heads)),
-            num_neurons=tuple(map(len, self.neurons)),
-            attention_bias=base.attention_bias,
-            ffn_bias=base.ffn_bias,
-            queries_per_head=base.queries_per_head,
-            gated=base.gated,
-            position_projections=base.position_projections,
-            repeats=base.repeats,
-        )
+        heads, neurons = tuple(map(len, self.heads)), tuple(map(len, self.neurons))
+        return dataclasses.replace(self.base, num_heads=heads, num_neurons=neurons)
 
     @property
     def keeps_everything(self) -> bool:
