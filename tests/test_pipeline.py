@@ -12,7 +12,7 @@ from tiny import largest_difference, logits, tiny_model
 from transformers import Trainer
 
 import prunelora as pl
-from prunelora import delivering, running, stages
+from prunelora import running, stages
 from prunelora.data.load import load_task
 from prunelora.data.tokens import calibration_batches, tokenise
 from prunelora.delivery.processors import load_tokenizer
@@ -369,10 +369,9 @@ def test_scores_and_training_never_see_test_rows(inputs, tmp_path, monkeypatch):
     """Other labels on the test rows change nothing but the reported numbers."""
     seen = []
     original = running.tokenise
-    for module in (running, delivering):
-        monkeypatch.setattr(
-            module, "tokenise", lambda rows, *args, **kwargs: seen.append(rows) or original(rows, *args, **kwargs)
-        )
+    monkeypatch.setattr(
+        running, "tokenise", lambda rows, *args, **kwargs: seen.append(rows) or original(rows, *args, **kwargs)
+    )
     run(inputs, tmp_path / "run")
     task = load_task(recipe_of(inputs).task)
     test_texts = set(task.test["text"])

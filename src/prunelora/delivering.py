@@ -9,15 +9,14 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from prunelora.data.answers import labels_of
 from prunelora.data.metrics import metrics
-from prunelora.data.tokens import tokenise
 from prunelora.delivery.onnx import export
 from prunelora.evaluation.measurement import measure
-from prunelora.evaluation.quality import predict_rows
 from prunelora.models.anatomy import dissect
 from prunelora.models.family import ATTENTION_PROJECTIONS
+from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.planning.plan import Plan
+from prunelora.report.reading import bits_of
 from prunelora.report.writing import write_report
 from prunelora.running import Facts, Run, StageWork, ready_to_train, restore_nothing, tune
 from prunelora.stage_settings import BaselineStage, ExportStage, MeasureStage
@@ -32,11 +31,8 @@ def _evaluate(run: Run, name: str, _: Any) -> Facts:
     """What metrics take, logits most often, and labels of every reported split, in the order of its rows."""
     tensors: dict[str, torch.Tensor] = {}
     quality = {}
-    for split, rows in run.task.reported.items():
-        tokenised = tokenise(rows, run.processor, max_length=run.recipe.task.max_length)
-        run.check_lengths(run.model, split, tokenised)
-        answers = predict_rows(run.model, tokenised, run.processor, problem_type=run.task.problem_type)
-        labels = labels_of(tokenised)
+    for split in run.task.reported:
+        answers, labels = run.answers(split)
         quality[split] = metrics(answers, labels, run.task.problem_type, run.task.label_names)
         tensors |= {f"{split}.logits": torch.from_numpy(answers), f"{split}.labels": torch.from_numpy(labels)}
     with replacing_file(run.path(name, "answers.safetensors")) as temporary:
@@ -71,7 +67,7 @@ def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:
         "rank": settings.rank,
         "training": training,
         "validation": run.quality("validation", model),
-        "test": run.quality("test", model),
+        **_tested(run, model),
     }
 
 
@@ -90,12 +86,21 @@ def _measure(run: Run, _: str, settings: MeasureStage) -> Facts:
             warmup=settings.warmup,
         )
     return {
-        "test": run.quality("test"),
+        **_tested(run, run.model),
         "more_tests": {split: run.quality(split) for split in run.task.more_tests},
         "test_rows": len(run.task.test),
         "majority_rate": run.task.majority_rate,
         "measurement": measurement.to_dict(),
     }
+
+
+def _tested(run: Run, model: Any) -> Facts:
+    """Metrics on the test rows and, where every row has one label, which rows were answered rightly."""
+    answers, labels = run.answers("test", model)
+    found: Facts = {"test": metrics(answers, labels, run.task.problem_type, run.task.label_names)}
+    if run.task.problem_type == SINGLE_LABEL:
+        found["test_right"] = bits_of(answers.argmax(-1) == labels)
+    return found
 
 
 def _report(run: Run, _: str, __: Any) -> Facts:

@@ -5,15 +5,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from datasets import Dataset
 
+from prunelora.data.answers import labels_of
 from prunelora.data.embedded import model_source
+from prunelora.data.metrics import metrics
 from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches, tokenise
 from prunelora.delivery.processors import load_processor
 from prunelora.errors import RecipeError, UnsupportedModelError
-from prunelora.evaluation.quality import evaluate, predict_rows
+from prunelora.evaluation.quality import predict_rows
 from prunelora.finetuning.adapter import add_adapter
 from prunelora.finetuning.distillation import TEACHER, check_task
 from prunelora.finetuning.settings import FineTuneSettings
@@ -70,10 +73,16 @@ class Run:
 
     def quality(self, split: str, model: Any = None) -> dict[str, float]:
         """Metrics of the present model, or another, on a split."""
+        answers, labels = self.answers(split, model)
+        return metrics(answers, labels, self.task.problem_type, self.task.label_names)
+
+    def answers(self, split: str, model: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """What `metrics` takes, logits most often, of the present model, or another, for a split; and its labels."""
         model = self.model if model is None else model
         tokenised = self.tokenised(split)
         self.check_lengths(model, split, tokenised)
-        return evaluate(model, tokenised, self.processor, problem_type=self.task.problem_type)
+        answers = predict_rows(model, tokenised, self.processor, problem_type=self.task.problem_type)
+        return answers, labels_of(tokenised)
 
     def pretrained(self) -> Any:
         """The model everything starts from, dense, on the best device."""

@@ -1,6 +1,7 @@
 """The commands, as a person types them: in a process of their own, or through the same entry point."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -168,6 +169,13 @@ def test_check_tells_sizes_speed_and_training_before_any_work(prunelora, inputs,
     before = found["training"]["before_the_cut"]
     assert (before["rows"], found["training"]["rows"]) == (16, 32)
     assert before["memory_bytes"] == pytest.approx(dense["memory_bytes"] - dense["saved_bytes"] / 2, rel=0.05)
+    # Nine tenths of the epochs are before it: all of them take what those take, and not what steps after it do.
+    after, training = found["training"]["ways"]["prune-lora"], found["training"]
+    assert (before["epochs"], training["epochs"]) == (pytest.approx(2.7), pytest.approx(0.3))
+    steps = math.ceil(found["data"]["rows"]["train"] / 16)
+    expected = 0.3 * after["epoch_minutes"] + 2.7 * steps * before["step"]["median_ms"] / 60_000
+    assert after["all_epochs_minutes"] == pytest.approx(expected)
+    assert dense["all_epochs_minutes"] == pytest.approx(3 * dense["epoch_minutes"])
 
 
 def test_check_measures_only_what_it_is_let(prunelora, inputs, latency_asked):

@@ -207,6 +207,27 @@ def test_the_time_beside_lora_is_the_ratio_taken_within_rounds_or_is_not_told():
         assert ("training step" in beside) == bool(told)
 
 
+def test_where_steps_have_other_numbers_of_rows_their_memory_says_so():
+    results = make_comparison()
+    assert "of as many rows as the method has" not in to_markdown(results)
+    assert "steps of" not in costs(results)[0]
+    methods = tuple(
+        one.model_copy(update={"memory": one.memory.model_copy(update={"step_rows": 16})})
+        if one.name == "prune-lora"
+        else one
+        for one in results.methods
+    )
+    halved = results.model_copy(update={"methods": methods})
+    assert "(16 rows: prune-lora; 32 rows: full, lora, random-prune-lora, magnitude-prune-lora)" in to_markdown(halved)
+    assert "of the training memory (steps of 16 rows and of 32)" in costs(halved)[0]
+
+
+def test_the_time_of_all_stages_is_told_beside_that_of_a_step():
+    own, full = make_comparison().method("prune-lora"), make_comparison().method("full")
+    share = 100 * own.train_seconds / full.train_seconds
+    assert f"{share:.0f} % of the time of all its stages, as recorded" in costs(make_comparison())[0]
+
+
 def test_sizes_that_results_do_not_say_are_not_made_up():
     results = make_comparison()
     methods = tuple(

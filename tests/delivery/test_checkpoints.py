@@ -67,10 +67,11 @@ def test_the_dtype_survives(dtype, tmp_path):
     assert {parameter.dtype for parameter in pl.load(tmp_path / "model").parameters()} == {dtype}
 
 
-def test_how_a_model_generates_survives(tmp_path):
+@pytest.mark.parametrize("form", ["pruned", "dense"])
+def test_how_a_model_generates_survives(form, tmp_path):
     model = language_model("llama")
     model.generation_config.update(max_new_tokens=7, repetition_penalty=1.3, eos_token_id=5)
-    folder = pl.save(pl.prune_(model, random_plan(model)), tmp_path / "model")
+    folder = pl.save(pl.prune_(model, random_plan(model)), tmp_path / "model", format=form)
     kept = pl.load(folder).generation_config
     assert (kept.max_new_tokens, kept.repetition_penalty, kept.eos_token_id) == (7, 1.3, 5)
     (folder / "generation_config.json").write_text("{")

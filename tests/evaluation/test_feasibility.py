@@ -262,6 +262,7 @@ def test_where_all_weights_are_trained_no_column_is_called_lora(folder):
     lines = check(folder, tokens=TOKENS, keep_macs=0.5, training=first).training.lines()
     assert lines[2].startswith("memory before the cut, all weights, 4 rows")
     assert lines[2].split()[-2:] == lines[1].split()[7:9], "not under full fine-tuning, whose memory it is"
+    assert lines[4].startswith("time before the cut, all weights, 4 rows")
 
 
 def test_dropout_of_the_settings_counts_in_training_memory(folder):

@@ -4,11 +4,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_model
 
 import prunelora as pl
 from prunelora.delivery import onnx as onnx_delivery
-from prunelora.errors import UnsupportedModelError
+from prunelora.errors import MeasureError, UnsupportedModelError
 from prunelora.evaluation import measurement
+from prunelora.models.inputs import image_tokens
 from prunelora.planning.plan import Plan
 
 QUICK = {"warmup": 1, "repeats": 2, "training_batch_size": 2, "training_tokens": 8}
@@ -112,3 +114,25 @@ def test_sizes_are_held_to_the_positions_the_model_has(make_tiny):
     found = pl.measure(make_tiny(), **QUICK | {"repeats": 1, "training_tokens": 128})
     assert [(one.batch_size, one.tokens) for one in found.latencies] == [(1, 32), (32, 32)]
     assert found.settings["training_tokens"] == 32
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"repeats": 0}, {"warmup": -1}, {"repeats": 2.5}, {"sizes": [(0, 8)]}, {"sizes": [(1, 0)]},
+        {"sizes": [(1, -4)]}, {"sizes": [(2.9, 8)]}, {"training_batch_size": -1},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_timed_is_said(make_tiny, options):
+    with pytest.raises(MeasureError, match="expected a whole number, at least"):
+        pl.measure(make_tiny(), **QUICK | {"sizes": [(1, 8)]} | options)
+
+
+def test_images_are_measured_as_what_they_are():
+    model = tiny_model("vit", dtype=torch.float32)
+    tokens = image_tokens(model)
+    with pytest.raises(UnsupportedModelError, match=rf"128 tokens, and every image becomes {tokens} of them"):
+        pl.measure(model, sizes=[(1, 128)], **QUICK)
+    found = pl.measure(model, sizes=[(1, tokens)], **QUICK)
+    assert [one.tokens for one in found.latencies] == [tokens]
+    assert found.settings["training_tokens"] == tokens

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import largest_difference, logits, random_plan, split, tiny_batch, tiny_model
-from transformers import BertModel, ConvBertConfig, ConvBertForSequenceClassification
+from tiny import largest_difference, logits, random_plan, split, tiny_batch, tiny_config, tiny_model
+from transformers import BertForMultipleChoice, BertModel, ConvBertConfig, ConvBertForSequenceClassification
 
 import prunelora as pl
 from prunelora.errors import ScoreError, UnsupportedModelError
@@ -156,12 +156,14 @@ def test_fisher_is_the_mean_of_squares():
     np.testing.assert_allclose(flat(pl.score(model, rows, criterion="fisher")), squares / tokens, rtol=1e-9)
 
 
-def test_surgeon_scores_are_costs_by_moments_of_inputs_and_gradients(monkeypatch):
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_surgeon_scores_are_costs_by_moments_of_inputs_and_gradients(family, monkeypatch):
+    """About the mean where there is a bias that makes up for it, else about 0."""
     monkeypatch.setattr(curvature, "NEGLIGIBLE", 0.0)
-    model, rows = tiny_model(), split(tiny_batch(4), 1)
-    layer = model.bert.encoder.layer[1]
-    for kind, projection, width in (("heads", layer.attention.output.dense, 6), ("ffn", layer.output.dense, 1)):
-        inputs, gradients = [], []
+    model, rows = tiny_model(family), split(tiny_batch(4), 1)
+    block = dissect(model).blocks[1]
+    for kind, name in (("heads", "output"), ("ffn", "down")):
+        projection, inputs, gradients = block.part(name), [], []
         for row in rows:
             seen = {}
 
@@ -176,11 +178,27 @@ def test_surgeon_scores_are_costs_by_moments_of_inputs_and_gradients(monkeypatch
             gradients.append(seen["output"].grad[0])
         x, g = torch.cat(inputs), torch.cat(gradients)
         weights = (g**2).sum(1) / (g**2).sum()
-        centred = x - (weights[:, None] * x).sum(0)
+        centred = x - (weights[:, None] * x).sum(0) if family == "bert" else x
         moments = (weights[:, None] * centred).T @ centred
-        wanted = costs_of_leaving_out(projection.weight.detach(), moments, g.T @ g, width=width) / (2 * len(rows))
+        units = x.shape[1] // (block.num_heads if kind == "heads" else block.num_neurons)
+        wanted = costs_of_leaving_out(projection.weight.detach(), moments, g.T @ g, width=units) / (2 * len(rows))
         found = getattr(pl.score(model, rows, criterion="surgeon"), kind)[1]
-        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+        np.testing.assert_allclose(found, wanted, rtol=1e-6 if family == "bert" else 1e-4)
+
+
+def test_scores_of_multiple_choice_are_of_examples_and_not_of_choices():
+    model = BertForMultipleChoice(tiny_config("bert")).double().eval()
+    ids = torch.randint(10, 50, (4, 3, 7), generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.tensor([0, 2, 1, 1])}
+    scores = pl.score(model, [batch])
+    for kind, found in ((0, scores.heads), (1, scores.ffn)):
+        total = 0.0
+        for example in split(batch, 1):
+            up, down = ones(model), ones(model)
+            up[kind][1][2] += 1e-6
+            down[kind][1][2] -= 1e-6
+            total += abs(loss_with(model, example, *up) - loss_with(model, example, *down)) / 2e-6
+        assert found[1][2] == pytest.approx(total / batch["attention_mask"].numel(), rel=1e-5)
 
 
 def test_the_lightest_tokens_of_every_example_are_left_out_of_the_surgeons_moments():

@@ -179,6 +179,26 @@ def test_more_worth_per_cost_in_heads_keeps_more_heads():
     assert pl.make_plan(plenty, **even).id == pl.make_plan(scores, **even).id
 
 
+def test_heads_and_neurons_of_a_model_that_was_cut_before_are_worth_the_same_per_cost():
+    left = Lineage(SMALL, tuple(tuple(range(1)) for _ in SMALL.num_heads), Lineage.whole(SMALL).neurons)
+    heads = [np.ones(len(ids)) for ids in left.heads]
+    neurons = [np.ones(len(ids)) for ids in left.neurons]
+    table = macs_table(SMALL, tokens=16)
+    heads, neurons = balanced(heads, neurons, table, "cost")
+    costs_of_heads = sum(costs[len(scores)] for costs, scores in zip(table.heads, heads, strict=True))
+    costs_of_neurons = sum(costs[len(scores)] for costs, scores in zip(table.neurons, neurons, strict=True))
+    assert sum(map(sum, heads)) / costs_of_heads == pytest.approx(sum(map(sum, neurons)) / costs_of_neurons)
+
+
+def test_what_no_cut_removes_can_be_asked_for_also_where_its_share_is_rounded_down():
+    scores = dataclasses.replace(random_scores(SMALL), num_parameters=43_360)
+    fixed = 43_360 - block_parameters(SMALL)
+    share = fixed / 43_360
+    for asked in (share, math.nextafter(share, 0)):
+        plan = pl.make_plan(scores, keep_params=asked, count="all")
+        assert plan.architecture.total_heads == plan.architecture.total_neurons == 0
+
+
 @pytest.mark.parametrize("change", [{"hidden_size": 32}, {"family": "roberta"}, {"gated": True}, {"repeats": 2}])
 def test_times_of_a_model_with_as_many_heads_and_neurons_but_another_are_refused(change):
     scores = random_scores(SMALL)

@@ -44,6 +44,10 @@ def changed(**changes) -> str:
     return json.dumps(content | changes)
 
 
+def based(**changes) -> str:
+    return changed(base=json.loads(a_plan().to_json())["base"] | changes)
+
+
 @settings(max_examples=40)
 @given(plans(BASE))
 def test_json_round_trips_exactly(plan):
@@ -118,6 +122,9 @@ def test_a_rank_of_zero_is_the_same_as_no_adapter():
         (changed(ranks={"gate": [8, 4, 4]}), "ranks: 'gate' is no projection"),
         (changed(ranks={"query": [8, -4, 4]}), "ranks.query: ranks must not be negative, found -4"),
         (changed(heads=[[0.5], [], [1]]), "heads.0.0"),
+        (based(num_neurons=[20, 20]), "base: num_heads and num_neurons have one entry a layer, found 3 and 2"),
+        (based(num_neurons=[-1, 20, 20]), "base.num_neurons: counts must not be negative, found -1"),
+        (based(head_dim=0), "base.head_dim: expected at least 1, found 0"),
         ("{", "plan: "),
         (json.dumps({"format": "prunelora-plan-1"}), "'base' is missing"),
     ],

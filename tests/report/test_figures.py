@@ -8,6 +8,7 @@ from report.made_up_run import made_up_importance, made_up_plan, make_results, m
 
 from prunelora.importance.importance import Importance
 from prunelora.models.lineage import Lineage
+from prunelora.planning.make_plan import make_plan
 from prunelora.planning.normalise import normalise
 from prunelora.report import figures
 
@@ -37,6 +38,21 @@ def test_the_colours_are_the_normalised_scores():
     importance = made_up_importance()
     cells = figures.importance_heatmap(importance).axes[0].collections[0].get_array()
     np.testing.assert_array_equal(np.asarray(cells), np.stack(normalise(importance.heads, "paper")))
+
+
+def test_where_scores_are_compared_as_they_are_what_is_cut_is_paler_than_what_stays():
+    """Layers differ by powers of ten: taken layer by layer, each would have dark heads and pale ones."""
+    made_up = made_up_importance(6, 12)
+    heads = tuple(scores * 10.0**layer for layer, scores in enumerate(made_up.heads))
+    importance = dataclasses.replace(made_up, heads=heads)
+    plan = make_plan(importance, keep_heads=0.5, normalise="none")
+    cells = np.asarray(figures.importance_heatmap(importance, plan).axes[0].collections[0].get_array())
+    kept = np.zeros((6, 12), dtype=bool)
+    for layer, ids in enumerate(plan.heads):
+        kept[layer, list(ids)] = True
+    assert cells[~kept].max() <= cells[kept].min()
+    assert (cells.min(), cells.max()) == (0, 1)
+    assert np.unique(cells).size > 40
 
 
 def test_heads_that_were_cut_earlier_have_no_colour_and_no_cross():

@@ -180,11 +180,26 @@ def _drawn(results: ComparisonResults, figures: frozenset[str]) -> list[Section]
         ),
         Section(
             "What training takes",
-            ("Further down needs less memory, further left less time.",),
+            ("Further down needs less memory, further left less time.", *_rows_text(results)),
             figure="training",
         ),
     ]
     return [section for section in sections if section.figure in figures]
+
+
+def _rows_text(results: ComparisonResults) -> tuple[str, ...]:
+    """What the memory of a step is of, where that is not the same for all."""
+    rows: dict[int, list[str]] = {}
+    for method in results.methods:
+        if method.memory.step_rows is not None:
+            rows.setdefault(method.memory.step_rows, []).append(method.name)
+    if len(rows) < 2:
+        return ()
+    said = "; ".join(f"{count} rows: {', '.join(names)}" for count, names in sorted(rows.items()))
+    return (
+        f"Memory is of the step that needs most, of as many rows as the method has in it ({said}); time is of "
+        "a step of the last tuning.",
+    )
 
 
 def _budgets_text(results: ComparisonResults) -> tuple[str, ...]:

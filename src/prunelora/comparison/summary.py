@@ -69,7 +69,10 @@ def _costs_of(own: MethodFacts, results: ComparisonResults) -> list[str]:
         step = {"full": own.step_to_full, "lora": own.step_to_lora}[name]
         parts = [
             f"{share_text(step.median)} of the time of a training step" if step else "",
-            f"{share_text(own.memory.training / other.memory.training)} of the training memory",
+            f"{share_text(own.train_seconds / other.train_seconds)} of the time of all its stages, as recorded"
+            if other.train_seconds
+            else "",
+            f"{share_text(own.memory.training / other.memory.training)} of the training memory{_rows(own, other)}",
             f"{share_text(own.trained / other.trained)} of the trained parameters" if other.trained else "",
             f"{share_text(own.disk_bytes / other.disk_bytes)} of the bytes on disk",
             f"{share_text(own.macs / other.macs)} of the MACs",
@@ -83,6 +86,12 @@ def _costs_of(own: MethodFacts, results: ComparisonResults) -> list[str]:
             f"{size_text(size)}."
         )
     return lines
+
+
+def _rows(own: MethodFacts, other: MethodFacts) -> str:
+    """Where their memory is of steps of other numbers of rows: that."""
+    rows = own.memory.step_rows, other.memory.step_rows
+    return f" (steps of {rows[0]} rows and of {rows[1]})" if None not in rows and rows[0] != rows[1] else ""
 
 
 def warnings(results: ComparisonResults) -> list[str]:

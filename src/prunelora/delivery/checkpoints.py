@@ -218,10 +218,17 @@ def _load_adapter(path: Path, base: Any) -> PeftModel:
                 f"{path}: the adapter belongs to a base cut by plan {plan.id}, the base given was cut by plan "
                 f"{present.id}. Its logits would be wrong without a word. Prune the base by this folder's plan.json."
             )
+    trained = [parameter for parameter in base.parameters() if parameter.requires_grad]
     with _told_as_checkpoint_error(path, ADAPTER_WEIGHTS):
         peft_model = PeftModel.from_pretrained(base, str(path))
-    audit(peft_model, plan)
-    check_digest(peft_model, about, path)
+    try:
+        audit(peft_model, plan)
+        check_digest(peft_model, about, path)
+    except PruneLoraError:
+        peft_model.unload()  # The base is left as it was found.
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        raise
     if (path / FROZEN_HEAD).exists():
         peft_model.get_base_model().load_state_dict(_read_tensors(path / FROZEN_HEAD), strict=False)
     return peft_model.eval()

@@ -37,6 +37,8 @@ def dense_copy(model: PreTrainedModel) -> PreTrainedModel:
             targets[name].view(-1)[numbers[name].view(-1).long()] = value.detach().cpu().view(-1)
         for name, buffer in model.named_buffers():
             full.get_buffer(name).copy_(buffer)
+    if full.can_generate():
+        full.generation_config = copy.deepcopy(model.generation_config)
     return full.eval()
 
 

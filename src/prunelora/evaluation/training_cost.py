@@ -66,7 +66,7 @@ def step_memory(model: nn.Module, settings: FineTuneSettings, *, tokens: int) ->
 
 def training_costs(
     models: Mapping[str, nn.Module],
-    settings: FineTuneSettings,
+    settings: FineTuneSettings | Mapping[str, FineTuneSettings],
     *,
     tokens: int,
     step_tokens: int | None = None,
@@ -79,20 +79,21 @@ def training_costs(
 
     Args:
         models: As they are trained, by name: with adapters, and `requires_grad` set. Steps hardly move their weights.
-        settings: Of the fine-tuning: rows a step, dropout, what is computed again.
+        settings: Of the fine-tuning: rows a step, dropout, what is computed again; one for all, or each model's own.
         tokens: Length of the rows whose memory is counted; of the longest ones, where rows differ.
         step_tokens: Length of the rows of the steps that are timed: of an average one; `tokens` if not given.
         rounds: Rounds that are timed; in each, every model takes a step.
         warmup: Rounds before, that are not.
     """
+    own = settings if isinstance(settings, Mapping) else dict.fromkeys(models, settings)
     with contextlib.ExitStack() as stack:
-        for model in models.values():
+        for name, model in models.items():
             stack.enter_context(left_as_found(model))
-            stack.enter_context(dropout_of(model, settings.dropout))
-        memory = {name: step_memory(model, settings, tokens=tokens) for name, model in models.items()}
+            stack.enter_context(dropout_of(model, own[name].dropout))
+        memory = {name: step_memory(model, own[name], tokens=tokens) for name, model in models.items()}
         steps = {
             name: training_step(
-                model, [random_batch(model, rows=settings.batch_size, tokens=step_tokens or tokens)], settings
+                model, [random_batch(model, rows=own[name].batch_size, tokens=step_tokens or tokens)], own[name]
             )
             for name, model in models.items()
         }

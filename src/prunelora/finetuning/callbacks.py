@@ -34,7 +34,7 @@ def _kept(callback: ExportableState, state: Any) -> dict[str, Any]:
     return found["attributes"]
 
 
-class Patience(EarlyStoppingCallback):  # type: ignore[misc]
+class Patience(EarlyStoppingCallback):
     """Early stopping that goes on with the patience already spent: the Trainer alone begins again with all of it."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **options: Any) -> None:
@@ -48,7 +48,7 @@ class Patience(EarlyStoppingCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
 
-class OrderOfRows(TrainerCallback, ExportableState):  # type: ignore[misc]
+class OrderOfRows(TrainerCallback, ExportableState):
     """Draws the rows of an epoch in the same order where a training goes on within it.
 
     Rows grouped by length are drawn by torch's own generator, whose state the Trainer puts back only after the order

@@ -9,8 +9,9 @@ solved anew: van der Ouderaa et al. 2024, "The LLM Surgeon")::
     mean loss goes up by about    1/2 tr(dW^T G dW H) / number of examples
 
 A token that the loss does not depend on counts for nothing, padding included. The mean m is left out because a bias
-makes up for it. An example's loss depends on few of its tokens: H is that of those which hold nearly all of its |g|^2,
-since a token takes K^2 products there, and G, where it takes D^2, is that of all.
+makes up for it; m = 0 for a projection that has none, as in repair. An example's loss depends on few of its tokens: H
+is that of those which hold nearly all of its |g|^2, since a token takes K^2 products there, and G, where it takes D^2,
+is that of all.
 """
 
 from collections.abc import Mapping
@@ -69,6 +70,7 @@ class _Moments:
         self.module = block.part(name)
         self.full_name = block.full_name(name)
         self.weight = matrix.weight
+        self.has_bias = matrix.bias is not None
         self.width = matrix.in_features // (block.num_heads if name == "output" else block.num_neurons)
         self.origin: torch.Tensor | None = None
         self.total = 0.0
@@ -90,8 +92,8 @@ class _Moments:
         there = _heaviest(weights.reshape(len(gradients), -1)).flatten()
         x, weights = x[there], weights[there]
         if self.origin is None and len(x):
-            # Any will do: H is taken about the mean. Far from it the squares would drown what differs.
-            self.origin = x.mean(0)
+            # Any will do where H is taken about the mean. Far from it the squares would drown what differs.
+            self.origin = x.mean(0) if self.has_bias else torch.zeros_like(x[0])
         x = x - self.origin if self.origin is not None else x
         weighted = x * weights[:, None]
         self.total += float(weights.sum())
@@ -103,7 +105,7 @@ class _Moments:
         if not self.total:
             return torch.zeros(len(self.x) // self.width, dtype=torch.float64)
         x, xx, gg, weight = (one.detach().cpu().double() for one in (self.x, self.xx, self.gg, self.weight))
-        mean = x / self.total
+        mean = x / self.total if self.has_bias else torch.zeros_like(x)
         inputs = xx / self.total - torch.outer(mean, mean)
         return torch.from_numpy(costs_of_leaving_out(weight, inputs, gg, width=self.width))
 

@@ -128,7 +128,8 @@ class _UnitGate(torch.autograd.Function):
         wide = torch.promote_types(inputs.dtype, torch.float32)
         per_channel = (inputs.to(wide) * gradient.to(wide)).sum(dim=1)  # (B, T, U * width) -> (B, U * width)
         examples, units = ctx.gate_shape
-        return gradient, per_channel.reshape(examples, units, -1).sum(dim=2)
+        # An example of multiple choice is several rows, one behind the other.
+        return gradient, per_channel.reshape(examples, -1, units, per_channel.shape[1] // units).sum(dim=(1, 3))
 
 
 class _Totals:
@@ -152,8 +153,13 @@ class _Totals:
         def gate(layer: int, inputs: torch.Tensor, units: int, of_heads: bool) -> torch.Tensor:
             wide = torch.promote_types(inputs.dtype, torch.float32)
             lengths.add(inputs.shape[1])
+            if inputs.shape[0] % examples:
+                raise ScoreError(
+                    f"Batch {number} has labels of {examples} examples, and the model makes {inputs.shape[0]} rows of "
+                    "it. Give every example as many rows (choices), one behind the other."
+                )
             if (layer, of_heads) not in gates:
-                ones = torch.ones(inputs.shape[0], units, dtype=wide, device=inputs.device, requires_grad=True)
+                ones = torch.ones(examples, units, dtype=wide, device=inputs.device, requires_grad=True)
                 gates[layer, of_heads] = ones
             # A layer that is run several times has one gate for all of them, as its units stay or go in all.
             return _UnitGate.apply(inputs, gates[layer, of_heads])

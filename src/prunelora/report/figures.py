@@ -3,6 +3,7 @@
 Every function returns a matplotlib Figure that the caller owns; pyplot and its global state are not used.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,16 +61,18 @@ _NO_METADATA: dict[str, dict[str, Any]] = {
 
 
 def importance_heatmap(importance: Importance, plan: Plan | None = None) -> Figure:
-    """Layers x heads: the normalised importance as colour, and a cross on every head that the plan cuts.
+    """Layers x heads: the importance that a plan goes by as colour, and a cross on every head that it cuts.
 
-    Heads that were gone before the scoring are hatched.
+    Scores that a plan compares as they are (normalise: none) are on a logarithmic scale, as they span many powers of
+    ten; else they are those of equation 2. Heads that were gone before the scoring are hatched.
     """
     base = importance.lineage.base
     values = np.full((base.num_layers, max(base.num_heads, default=0)), np.nan)
-    for layer, (ids, scores) in enumerate(
-        zip(importance.lineage.heads, normalise(importance.heads, "paper"), strict=True)
-    ):
+    how = "paper" if plan is None else plan.provenance.get("options", {}).get("normalise", "paper")
+    for layer, (ids, scores) in enumerate(zip(importance.lineage.heads, normalise(importance.heads, how), strict=True)):
         values[layer, list(ids)] = scores
+    if how == "none":
+        values = _by_powers(values)
     present = [(layer, head) for layer, ids in enumerate(importance.lineage.heads) for head in ids]
     gone = [
         (layer, head)
@@ -111,12 +114,23 @@ def importance_heatmap(importance: Importance, plan: Plan | None = None) -> Figu
         axes.set_xlabel("head")
         axes.set_ylabel("layer")
         bar = figure.colorbar(cells, ax=axes, fraction=0.05, pad=0.03, ticks=[0, 0.5, 1])
-        bar.set_label("importance (least 0, most 1)")
+        bar.set_label(f"importance{', logarithmic' if how == 'none' else ''} (least 0, most 1)")
         bar.outline.set_visible(False)
         # Vectors, like the rest; matplotlib would put a picture there, and white lines between the steps.
         if bar.solids is not None:
             bar.solids.set(rasterized=False, edgecolor="face")
     return figure
+
+
+def _by_powers(scores: np.ndarray) -> np.ndarray:
+    """Logarithms of scores, stretched to 0..1; nan where there is none, and 0 for what is not above 0."""
+    above = scores[scores > 0]
+    if not above.size or above.min() == above.max():
+        return np.where(np.isnan(scores), np.nan, (scores > 0).astype(float))
+    low, high = math.log(above.min()), math.log(above.max())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        stretched = (np.log(scores) - low) / (high - low)
+    return np.where(np.isnan(scores), np.nan, np.nan_to_num(np.clip(stretched, 0, 1), nan=0.0))
 
 
 def kept_per_layer(plan: Plan) -> Figure:

@@ -5,9 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from prunelora.data.metrics import default_metrics
 from prunelora.models.problem_types import BY_TOKEN, SINGLE_LABEL
 from prunelora.report.results import RunResults
+
+_TO_THE_MODEL = ("warmup", "score", "plan", "prune", "finetune", "merge")
 
 _TITLES = {
     "accuracy": "accuracy",
@@ -140,6 +144,28 @@ def accuracy_error(accuracy: float, rows: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / rows)
 
 
+def bits_of(right: np.ndarray) -> str:
+    """Which rows (N,) were answered rightly, as a stage writes it down: hexadecimal digits, eight rows a pair."""
+    return np.packbits(right).tobytes().hex()
+
+
+def right_rows(results: RunResults, stage: str) -> np.ndarray | None:
+    """Which test rows (N,) the model of a stage answered rightly; None where that was not written down."""
+    bits, count = results.facts(stage).get("test_right"), rows_tested(results)
+    if bits is None:
+        return None
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), dtype=np.uint8), count=count).astype(bool)
+
+
+def paired_error(first: np.ndarray, second: np.ndarray) -> float:
+    """Standard error of the difference of two accuracies on the same rows, from which rows (N,) each got right.
+
+    Rows that both get right or wrong say nothing of the difference: that of two models which mostly agree is better
+    known than either accuracy.
+    """
+    return float((first.astype(float) - second).std(ddof=1) / math.sqrt(len(first)))
+
+
 def value_with_error(metric: str, value: float, rows: int) -> str:
     """A metric's value, an accuracy with its standard error in points: "86.6 % (± 1.2)"."""
     text = metric_text(metric, value)
@@ -157,6 +183,11 @@ def answers_counted(results: RunResults) -> int:
     Answers to the tokens of one row hang together, so their number says nothing of the error.
     """
     return 0 if results.task.get("problem_type") in BY_TOKEN else rows_tested(results)
+
+
+def training_seconds(results: RunResults) -> float:
+    """Wall time of all stages up to the merged model: warm-up, scoring and repair are counted with the tunings."""
+    return sum(float(stage["seconds"]) for name, stage in results.stages.items() if kind_of(name) in _TO_THE_MODEL)
 
 
 def moments(results: RunResults) -> Iterator[Moment]:

@@ -85,6 +85,8 @@ def _figures(results: RunResults, metric: str) -> list[Section]:
         "magnitude": "how large the head's weights are; the task was not looked at",
         "random": "a random number, as a yardstick for the other ways to score",
     }.get(str(criterion), f"what the criterion {criterion!r} gives")
+    options = results.plan.provenance.get("options", {}) if results.plan else {}
+    alike = "compared as it is" if options.get("normalise") == "none" else "made comparable between layers"
     machine = machine_text(results.facts("measure").get("measurement", {}))
     training = [
         "The loss should fall, on training and validation rows alike; where only the first falls, the model learns the "
@@ -99,7 +101,7 @@ def _figures(results: RunResults, metric: str) -> list[Section]:
             "Which heads matter, and which were cut",
             (
                 "Every cell is one attention head: a part of a layer that looks at other words in its own way. Its "
-                f"importance is {meaning}, made comparable between layers. A cross marks a head that was removed.",
+                f"importance is {meaning}, {alike}. A cross marks a head that was removed.",
             ),
             figure="importance",
         ),

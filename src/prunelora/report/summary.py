@@ -10,18 +10,24 @@ from prunelora.report.reading import (
     Pair,
     accuracy_error,
     answers_counted,
+    duration,
     in_units,
     kind_of,
     main_metric,
     metric_text,
     metric_title,
+    paired_error,
+    right_rows,
     rows_tested,
     sizes,
     times,
     timings,
+    training_seconds,
     value_with_error,
 )
 from prunelora.report.results import RunResults
+
+PM = "\N{PLUS-MINUS SIGN}"
 
 # Quartiles further apart than this share of the median: other programs were probably running.
 NOISY = 0.25
@@ -37,6 +43,7 @@ def summarise(results: RunResults) -> list[str]:
     return [
         *(f"Gained: {line}" for line in gained(results)),
         *(f"Quality: {line}" for line in quality(results)),
+        *(f"Cost: {line}" for line in cost(results)),
         *(f"Warning: {line}" for line in warnings(results)),
         *files(results),
     ]
@@ -89,9 +96,20 @@ def quality(results: RunResults) -> list[str]:
     else:
         lines.append(
             f"the dense model with plain LoRA, trained the same way: {value_with_error(metric, dense, answers)}. "
-            f"{_difference(metric, value, dense, answers)}"
+            f"{_difference(results, metric, value, dense)}"
         )
     return lines
+
+
+def cost(results: RunResults) -> list[str]:
+    """Wall time of training beside the dense model's, where one was trained."""
+    dense = results.stages.get("baseline")
+    if dense is None:
+        return []
+    return [
+        f"training took {duration(training_seconds(results))}, all stages up to the merged model, and "
+        f"{duration(float(dense['seconds']))} for the dense model with plain LoRA."
+    ]
 
 
 def warnings(results: RunResults) -> list[str]:
@@ -134,7 +152,7 @@ def _speeds(pairs: list[Pair]) -> Iterator[str]:
         yield f"{own[-1].speed_text} at {own[-1].size}, {engine}{spread}."
 
 
-def _difference(metric: str, value: float, dense: float, count: int) -> str:
+def _difference(results: RunResults, metric: str, value: float, dense: float) -> str:
     where = "below" if value < dense else "above"
     if metric not in SHARES:
         return f"The pruned model is {abs(value - dense):.3f} {where} it."
@@ -142,9 +160,13 @@ def _difference(metric: str, value: float, dense: float, count: int) -> str:
     text = f"The pruned model is {abs(points):.1f} points {where} it"
     if metric != "accuracy":
         return f"{text}."
-    error = 100 * math.hypot(accuracy_error(value, count), accuracy_error(dense, count)) if count else 0.0
-    if abs(points) <= error:
-        return f"{text}, which is within the error of {count:,} rows."
+    right = [right_rows(results, stage) for stage in ("measure", "baseline")]
+    if right[0] is None or right[1] is None:
+        return f"{text}."
+    error = 100 * paired_error(right[0], right[1])
+    text += f" ({PM} {error:.1f}, paired by row)"
+    if abs(points) < 2 * error:
+        return f"{text}, which one seed on {len(right[0]):,} rows does not tell from 0."
     return f"{text}."
 
 

@@ -10,6 +10,7 @@ from prunelora.report.reading import (
     answers_counted,
     duration,
     in_units,
+    kind_of,
     main_metric,
     metric_text,
     metric_title,
@@ -146,7 +147,9 @@ def _training(results: RunResults) -> list[Row]:
     if trained is not None:
         rows.append(_pair("trained parameters", _sum(baseline.get("trainable")), trained, ""))
     if own.get("step_ms"):
-        rows.append(_pair("time of a training step", baseline.get("step_ms"), own["step_ms"], "ms"))
+        last = sum(kind_of(stage) == "finetune" for stage in results.stages) > 1
+        what = f"time of a training step{' of the last tuning' if last else ''}"
+        rows.append(_pair(what, baseline.get("step_ms"), own["step_ms"], "ms"))
     return rows
 
 
