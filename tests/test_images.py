@@ -21,10 +21,12 @@ from prunelora.data.tables import Table
 from prunelora.data.tokens import batches, calibration_batches, tokenise
 from prunelora.delivery.processors import load_image_processor
 from prunelora.errors import CheckpointError, DataError, UnsupportedModelError
+from prunelora.evaluation.feasibility import check
 from prunelora.evaluation.quality import predict_rows
-from prunelora.models.inputs import image_tokens
+from prunelora.models.inputs import image_tokens, random_inputs
 from prunelora.pipeline import execute
-from prunelora.recipe import load_recipe
+from prunelora.recipe import Recipe, load_recipe
+from prunelora.running import pretrained
 
 SIDE = 12
 COLOURS = {"blue": (40, 60, 200), "red": (200, 60, 40)}
@@ -165,6 +167,29 @@ def test_an_image_that_is_cut_off_is_an_error_before_any_work(suffix, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=rf"18\.{suffix} cannot be read as an image"):
         load(folder)
+
+
+def test_a_model_is_looked_at_with_images_of_the_size_that_it_will_be_given(folder, tmp_path, latency_asked):
+    """DINOv2's processors make smaller images than its configuration names, and its positions are interpolated."""
+    source = tmp_path / "dinov2"
+    AutoModelForImageClassification.from_config(tiny_config("dinov2")).save_pretrained(str(source))
+    smaller = ViTImageProcessor(size={"height": 8, "width": 8})
+    smaller.save_pretrained(str(source))
+    model = pretrained(Recipe(model=str(source)), load(folder), smaller)
+    dense = AutoModelForImageClassification.from_pretrained(str(source))
+    given = torch.zeros(1, 3, 8, 8)
+    assert image_tokens(dense) > image_tokens(model) == dense.base_model(given).last_hidden_state.shape[1]
+    shape = random_inputs(model, batch_size=2, tokens=1, generator=torch.Generator())["pixel_values"].shape
+    assert shape == (2, 3, 8, 8)
+    assert pl.measure(model, sizes=None, repeats=1, warmup=0).settings["macs_tokens"] == image_tokens(model)
+    found = check(str(source), data=str(folder), task_type="auto", keep_macs=0.5)
+    assert found.tokens == image_tokens(model)
+    assert image_tokens(pl.load(pl.save(model, tmp_path / "saved"))) == image_tokens(model)
+
+
+def test_a_model_that_reads_one_size_of_images_is_refused_another(folder, model_folder):
+    with pytest.raises(UnsupportedModelError, match="reads images of 12 x 12, and its image processor makes 8 x 8"):
+        pretrained(Recipe(model=str(model_folder)), load(folder), ViTImageProcessor(size={"height": 8, "width": 8}))
 
 
 def test_pixels_are_the_processors_own_and_made_when_they_are_read(folder, processor, monkeypatch):

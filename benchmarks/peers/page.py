@@ -131,9 +131,8 @@ def _sections(found: Found) -> Iterable[Section]:
             "cut. Training: wall time of all stages up to the merged model, beside LoRA's on the same task and seed "
             "where both were trained on the same system, as recorded while that may have done other things; variants "
             "of tune-first share the training before the cut, whose time counts for each. Memory: of a training step "
-            "of as many rows as the "
-            "recipe has in one, of 128 tokens each, in the fine-tuning that takes most, beside LoRA's. A forward pass "
-            "and a step of the last fine-tuning: timed in turn with all others in one run.",
+            "of as many rows as the recipe has in one, of 128 tokens each, in the fine-tuning that takes most, beside "
+            "LoRA's. A forward pass and a step of the last fine-tuning: timed in turn with all others in one run.",
             "Not all of the memory is saved by the cut. Full and lora keep what autograd keeps; what is cut is trained "
             "with selective recomputation, and what is tuned before the cut (tune-first, cut-early) takes half batches "
             f"there, two an update. {_without_a_cut()}",

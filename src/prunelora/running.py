@@ -14,7 +14,7 @@ from prunelora.data.embedded import model_source
 from prunelora.data.metrics import metrics
 from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches, tokenise
-from prunelora.delivery.processors import load_processor
+from prunelora.delivery.processors import load_processor, size_made_by
 from prunelora.errors import RecipeError, UnsupportedModelError
 from prunelora.evaluation.quality import predict_rows
 from prunelora.finetuning.adapter import add_adapter
@@ -24,7 +24,7 @@ from prunelora.finetuning.training import finetune
 from prunelora.importance.importance import Importance
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
-from prunelora.models.inputs import longest_input
+from prunelora.models.inputs import give_images_of_, longest_input
 from prunelora.models.loading import load_pretrained, pad_with_
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
@@ -166,6 +166,8 @@ def pretrained(recipe: Recipe, task: TaskData, processor: Any = None) -> Any:
     )
     processor = load_processor(source, task) if processor is None else processor
     pad_with_(model, getattr(processor, "pad_token_id", None))
+    if task.of_images:
+        give_images_of_(model, size_made_by(processor))
     model.config.name_or_path = recipe.model
     return model.to(best_device())
 

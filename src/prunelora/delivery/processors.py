@@ -33,6 +33,16 @@ def load_image_processor(folder: Path | str) -> Any:
         ) from error
 
 
+def size_made_by(processor: Any) -> tuple[int, int] | None:
+    """Height and width of the images that an image processor makes; None where they depend on the image."""
+    if getattr(processor, "do_center_crop", False):
+        size = processor.crop_size
+    else:
+        size = processor.size if getattr(processor, "do_resize", False) else None
+    height, width = (size.get("height"), size.get("width")) if size is not None else (None, None)
+    return (int(height), int(width)) if height and width else None
+
+
 def load_tokenizer(folder: Path | str, *, words: bool = False) -> PreTrainedTokenizerBase:
     """Load the tokenizer saved beside a model.
 

@@ -3,6 +3,7 @@
 Sizes, bounds and whether the budget can be met are arithmetic (`outlook`); latency and training are measured here.
 """
 
+import contextlib
 import dataclasses
 import statistics
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from prunelora.data.embedded import model_source
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings, TaskType
 from prunelora.data.tokens import tokenise
-from prunelora.delivery.processors import load_tokenizer
+from prunelora.delivery.processors import load_image_processor, load_tokenizer, size_made_by
 from prunelora.errors import CheckpointError, DataError, UnsupportedModelError
 from prunelora.evaluation.latency_cache import latency_model_for
 from prunelora.evaluation.latency_model import LatencySettings
@@ -27,7 +28,7 @@ from prunelora.evaluation.training_outlook import TrainingOutlook, training_outl
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.device import best_device
-from prunelora.models.inputs import image_tokens, longest_input, reads_images
+from prunelora.models.inputs import give_images_of_, image_tokens, longest_input, reads_images
 from prunelora.models.loading import describe_task_, give_padding_, task_class
 from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.planning.cost_tables import CostTable, macs_table, parameters_table
@@ -188,6 +189,7 @@ def check(
     with torch.device("meta"):
         shell = kind.from_config(config, dtype=torch.float32)  # As a run loads it.
     if reads_images(shell):
+        _look_at_processor(shell, model_source(model))
         tokens = image_tokens(shell)
     whole = dissect(shell).architecture
     num_parameters = sum(parameter.numel() for parameter in shell.parameters())
@@ -247,6 +249,12 @@ def _look_at_data(source: DataSettings, config: Any, tokenizer_source: str) -> d
         "majority_rates": rows.majority_rates,
         "problem_type": rows.problem_type,
     }
+
+
+def _look_at_processor(model: nn.Module, source: str) -> None:
+    """The images that the model will be given; those that its configuration names where no processor is there."""
+    with contextlib.suppress(CheckpointError):
+        give_images_of_(model, size_made_by(load_image_processor(source)))
 
 
 def _check_lengths(model: nn.Module, lengths: list[int | None]) -> None:

@@ -159,6 +159,7 @@ _DINOV2 = replace(
     norms=("norm1", "norm2"),
     scales=("layer_scale1.lambda1", "layer_scale2.lambda1"),
     reads="first_and_mean",
+    any_image_size=True,
 )
 _GPT2 = Family(
     name="gpt2",

@@ -57,6 +57,7 @@ class Family:
             of a sequence, what "pooling" of the configuration says ("cls" or "mean"), or the first token's and the
             others' mean ("first_and_mean").
         images: Whether it reads images, of one size, and not tokens.
+        any_image_size: Whether that size may be another than the configuration's: positions are interpolated.
         decoder: Whether tokens see only those before them, and their keys and values may be in a cache.
         stacks: Rows of further kinds of blocks, in the order they run; those with the same `blocks` are parts of one
             layer, one after the other.
@@ -95,6 +96,7 @@ class Family:
     scales: tuple[str, str] | None = None
     reads: Literal["first", "last", "end", "pooling", "first_and_mean"] = "first"
     images: bool = False
+    any_image_size: bool = False
     decoder: bool = False
     stacks: tuple["Family", ...] = ()
     last_norm: str | None = None

@@ -13,6 +13,9 @@ from prunelora.models.families import family_of_model_type
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _IMAGES = "pixel_values"
 
+# In a model's configuration, so that it is saved with the model.
+_GIVEN_SIZE = "given_image_size"
+
 
 def input_names(model: nn.Module) -> tuple[str, ...]:
     """Inputs that the family's tokenizer makes and forward takes: token_type_ids in BERT, not in RoBERTa."""
@@ -32,7 +35,7 @@ def input_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def reads_images(model: nn.Module) -> bool:
-    """Whether a model of a supported family takes images, of the one size that its configuration says."""
+    """Whether a model of a supported family takes images, all of one size (see `image_size`)."""
     family = family_of_model_type(getattr(model.config, "model_type", ""))
     return family is not None and family.images
 
@@ -54,12 +57,53 @@ def longest_input(model: nn.Module) -> int | None:
     return None
 
 
+def image_size(model: nn.Module) -> tuple[int, int]:
+    """Height and width of the images that a model is given: the configuration's, or what `give_images_of_` said."""
+    return _both(getattr(model.config, _GIVEN_SIZE, None) or model.config.image_size)
+
+
+def give_images_of_(model: nn.Module, size: tuple[int, int] | None) -> None:
+    """Say of what size the images are that a model is given, where its processor makes them of another than it names.
+
+    DINOv2's published models name 518 x 518, and their processors make 224 x 224, a quarter of the work.
+
+    Args:
+        model: Of a family that reads images.
+        size: Height and width; None where the processor does not say.
+
+    Raises:
+        UnsupportedModelError: If the family reads no other size than its configuration's.
+    """
+    named = _both(model.config.image_size)
+    if size is None or size == named:
+        return
+    family = family_of_model_type(getattr(model.config, "model_type", ""))
+    if family is None or not family.any_image_size:
+        raise UnsupportedModelError(
+            f"The model reads images of {named[0]} x {named[1]}, and its image processor makes {size[0]} x {size[1]}. "
+            "Set the size in its preprocessor_config.json."
+        )
+    setattr(model.config, _GIVEN_SIZE, list(size))
+
+
 def image_tokens(model: nn.Module) -> int:
     """Vectors that an image becomes in a model that reads images: its patches, and the tokens that the model adds."""
     for name, parameter in model.named_parameters():
         if name.rpartition(".")[2] == "position_embeddings":
-            return int(parameter.shape[1])
+            added = int(parameter.shape[1]) - _patches(model, _both(model.config.image_size))
+            return added + _patches(model, image_size(model))
     raise UnsupportedModelError(f"{type(model).__name__} has no position_embeddings to tell an image's length from.")
+
+
+def _patches(model: nn.Module, size: tuple[int, int]) -> int:
+    height, width = _both(model.config.patch_size)
+    return (size[0] // height) * (size[1] // width)
+
+
+def _both(size: Any) -> tuple[int, int]:
+    """A square's side, or height and width."""
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    return int(height), int(width)
 
 
 def random_inputs(
@@ -79,8 +123,7 @@ def random_inputs(
     """
     config: Any = model.config
     if reads_images(model):
-        size = config.image_size
-        height, width = size if isinstance(size, list | tuple) else (size, size)
+        height, width = image_size(model)
         return {_IMAGES: torch.randn(batch_size, config.num_channels, height, width, generator=generator)}
     shape = (batch_size, tokens)
     padding = config.pad_token_id if getattr(config, "pad_token_id", None) is not None else 0
