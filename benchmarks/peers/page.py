@@ -283,9 +283,9 @@ def task_table(found: Found, task: str) -> Table:
         )
     return Table(
         (
-            "method", _heading(found, task), "after the cut (repaired where it is), validation rows", "MACs left", "
-            ""heads", "neurons",
-            "parameters", "to the cut model", "training", "training memory", "step", "forward pass, of dense",
+            "method", _heading(found, task), "after the cut (repaired where it is), validation rows", "MACs left",
+            "heads", "neurons", "parameters", "to the cut model", "training", "training memory", "step",
+            "forward pass, of dense",
         ),
         tuple(rows),
     )  # fmt: skip
