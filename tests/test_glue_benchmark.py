@@ -86,6 +86,35 @@ def test_an_aim_that_is_missed_is_said(done):
     assert judged["accuracy, mean over 2 tasks, against lora"].met is False
 
 
+def test_a_difference_to_random_cuts_is_judged_by_the_seeds_which_draw_them(done):
+    """By seed 3.1, 3.2 and 3.4 points are clear; 0.1, 3.2 and 6.4 are not, however many rows there are."""
+    name = "accuracy, mean over 2 tasks, against random-prune-lora"
+    for by_seed, met in (((0.031, 0.032, 0.034), True), ((0.001, 0.032, 0.064), False)):
+        changed = {
+            task: one.model_copy(
+                update={
+                    "pairs": tuple(
+                        pair.model_copy(
+                            update={"by_seed": tuple((1 if pair.first == "prune-lora" else -1) * x for x in by_seed)}
+                        )
+                        if {pair.first, pair.second} == {"prune-lora", "random-prune-lora"}
+                        else pair
+                        for pair in one.pairs
+                    )
+                }
+            )
+            for task, one in done.items()
+        }
+        judged = {one.what: one for one in page.targets(changed)}[name]
+        assert judged.met is met
+        assert ", ".join(f"{100 * x:+.1f}" for x in by_seed) in judged.found
+
+
+def test_a_learning_rate_at_the_edge_of_what_was_tried_is_said(done):
+    said = list(page._at_the_edge(done))
+    assert any(line.startswith("lora chose the largest that was tried on every task") for line in said)
+
+
 def test_what_was_not_timed_is_neither_met_nor_missed(done):
     untimed = {
         name: one.model_copy(
@@ -120,7 +149,7 @@ def test_a_benchmark_task_has_a_plan_of_work():
 
 
 def test_learning_rates_are_compared_on_the_mean_over_the_tasks_that_tried_several(done):
-    rows = {(name, rate): (mean, best) for name, rate, mean, best in page._rates_on_mean(done).rows}
+    rows = {(name, rate): (mean, chosen) for name, rate, mean, chosen in page._rates_on_mean(done).rows}
     assert len(rows) == len(runner.METHODS) * 2
-    assert rows["lora", "0.001"] == ("88.1", "best")
-    assert rows["lora", "0.0005"] == ("86.9", "")
+    assert rows["lora", "0.001"] == ("88.1", "2 of 2 tasks")
+    assert rows["lora", "0.0005"] == ("86.9", "0 of 2 tasks")

@@ -209,7 +209,7 @@ def test_the_time_beside_lora_is_the_ratio_taken_within_rounds_or_is_not_told():
 
 def test_where_steps_have_other_numbers_of_rows_their_memory_says_so():
     results = make_comparison()
-    assert "of as many rows as the method has" not in to_markdown(results)
+    assert page._rows_text(results) == ()
     assert "steps of" not in costs(results)[0]
     methods = tuple(
         one.model_copy(update={"memory": one.memory.model_copy(update={"step_rows": 16})})
@@ -218,7 +218,8 @@ def test_where_steps_have_other_numbers_of_rows_their_memory_says_so():
         for one in results.methods
     )
     halved = results.model_copy(update={"methods": methods})
-    assert "(16 rows: prune-lora; 32 rows: full, lora, random-prune-lora, magnitude-prune-lora)" in to_markdown(halved)
+    (text,) = page._rows_text(halved)
+    assert "(16 rows: prune-lora; 32 rows: full, lora, random-prune-lora, magnitude-prune-lora)" in text
     assert "of the training memory (steps of 16 rows and of 32)" in costs(halved)[0]
 
 

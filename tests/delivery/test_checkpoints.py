@@ -210,8 +210,14 @@ def test_an_adapter_on_a_base_of_the_same_plan_with_other_weights_is_an_error(tm
     )
     with torch.no_grad():
         model.bert.embeddings.word_embeddings.weight[0, 0] += 1e-3
+    before = {name: (value.clone(), value.requires_grad) for name, value in model.named_parameters()}
     with pytest.raises(CheckpointError, match="a base model with other weights"):
         pl.load(tmp_path / "adapter", base=model)
+    after = dict(model.named_parameters())
+    assert after.keys() == before.keys()
+    assert all(
+        torch.equal(after[name], value) and after[name].requires_grad == free for name, (value, free) in before.items()
+    )
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------

@@ -198,7 +198,7 @@ def test_scores_of_multiple_choice_are_of_examples_and_not_of_choices():
             up[kind][1][2] += 1e-6
             down[kind][1][2] -= 1e-6
             total += abs(loss_with(model, example, *up) - loss_with(model, example, *down)) / 2e-6
-        assert found[1][2] == pytest.approx(total / batch["attention_mask"].numel(), rel=1e-5)
+        assert found[1][2] == pytest.approx(total / batch["attention_mask"].numel(), rel=1e-3)
 
 
 def test_the_lightest_tokens_of_every_example_are_left_out_of_the_surgeons_moments():

@@ -211,7 +211,7 @@ def test_the_majority_rate_stands_beside_the_accuracy_in_every_file(tmp_path):
 def test_metrics_hold_every_fact_and_are_plain_json(tmp_path):
     results = make_results()
     facts = {**results.facts("warmup"), "loss": float("nan")}
-    stages = {**results.stages, "warmup": {"seconds": 1.0, "facts": facts}}
+    stages = {**results.stages, "warmup": results.stages["warmup"] | {"facts": facts}}
     write_report(dataclasses.replace(results, stages=stages), tmp_path)
 
     def refuse(name):

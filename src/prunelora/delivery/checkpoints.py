@@ -218,6 +218,7 @@ def _load_adapter(path: Path, base: Any) -> PeftModel:
                 f"{path}: the adapter belongs to a base cut by plan {plan.id}, the base given was cut by plan "
                 f"{present.id}. Its logits would be wrong without a word. Prune the base by this folder's plan.json."
             )
+    before = [(parent, name, child) for parent in base.modules() for name, child in parent.named_children()]
     trained = [parameter for parameter in base.parameters() if parameter.requires_grad]
     with _told_as_checkpoint_error(path, ADAPTER_WEIGHTS):
         peft_model = PeftModel.from_pretrained(base, str(path))
@@ -225,7 +226,9 @@ def _load_adapter(path: Path, base: Any) -> PeftModel:
         audit(peft_model, plan)
         check_digest(peft_model, about, path)
     except PruneLoraError:
-        peft_model.unload()  # The base is left as it was found.
+        # The base is left as it was found. PEFT's own way back would leave it the adapter's task head.
+        for parent, name, child in before:
+            setattr(parent, name, child)
         for parameter in trained:
             parameter.requires_grad_(True)
         raise

@@ -59,7 +59,8 @@ def longest_input(model: nn.Module) -> int | None:
 
 def image_size(model: nn.Module) -> tuple[int, int]:
     """Height and width of the images that a model is given: the configuration's, or what `give_images_of_` said."""
-    return _both(getattr(model.config, _GIVEN_SIZE, None) or model.config.image_size)
+    config: Any = model.config
+    return _both(getattr(config, _GIVEN_SIZE, None) or config.image_size)
 
 
 def give_images_of_(model: nn.Module, size: tuple[int, int] | None) -> None:
@@ -74,29 +75,31 @@ def give_images_of_(model: nn.Module, size: tuple[int, int] | None) -> None:
     Raises:
         UnsupportedModelError: If the family reads no other size than its configuration's.
     """
-    named = _both(model.config.image_size)
+    config: Any = model.config
+    named = _both(config.image_size)
     if size is None or size == named:
         return
-    family = family_of_model_type(getattr(model.config, "model_type", ""))
+    family = family_of_model_type(getattr(config, "model_type", ""))
     if family is None or not family.any_image_size:
         raise UnsupportedModelError(
             f"The model reads images of {named[0]} x {named[1]}, and its image processor makes {size[0]} x {size[1]}. "
             "Set the size in its preprocessor_config.json."
         )
-    setattr(model.config, _GIVEN_SIZE, list(size))
+    setattr(config, _GIVEN_SIZE, list(size))
 
 
 def image_tokens(model: nn.Module) -> int:
     """Vectors that an image becomes in a model that reads images: its patches, and the tokens that the model adds."""
     for name, parameter in model.named_parameters():
         if name.rpartition(".")[2] == "position_embeddings":
-            added = int(parameter.shape[1]) - _patches(model, _both(model.config.image_size))
-            return added + _patches(model, image_size(model))
+            config: Any = model.config
+            added = int(parameter.shape[1]) - _patches(config, _both(config.image_size))
+            return added + _patches(config, image_size(model))
     raise UnsupportedModelError(f"{type(model).__name__} has no position_embeddings to tell an image's length from.")
 
 
-def _patches(model: nn.Module, size: tuple[int, int]) -> int:
-    height, width = _both(model.config.patch_size)
+def _patches(config: Any, size: tuple[int, int]) -> int:
+    height, width = _both(config.patch_size)
     return (size[0] // height) * (size[1] // width)
 
 
