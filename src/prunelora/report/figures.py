@@ -114,7 +114,7 @@ def importance_heatmap(importance: Importance, plan: Plan | None = None) -> Figu
         axes.set_xlabel("head")
         axes.set_ylabel("layer")
         bar = figure.colorbar(cells, ax=axes, fraction=0.05, pad=0.03, ticks=[0, 0.5, 1])
-        bar.set_label(f"importance{', logarithmic' if how == 'none' else ''} (least 0, most 1)")
+        bar.set_label(f"importance{', log' if how == 'none' else ''} (least 0, most 1)")
         bar.outline.set_visible(False)
         # Vectors, like the rest; matplotlib would put a picture there, and white lines between the steps.
         if bar.solids is not None:
