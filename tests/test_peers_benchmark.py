@@ -359,3 +359,14 @@ def test_the_library_knows_nothing_of_torch_pruning():
     sources = list((ROOT / "src").rglob("*.py"))
     assert len(sources) > 70
     assert not [path for path in sources if "torch_pruning" in path.read_text(encoding="utf-8")]
+
+
+def test_the_readme_says_what_training_takes_on_the_committed_page():
+    lines = (runner.ROOT / "benchmarks" / "peers" / "RESULTS.md").read_text(encoding="utf-8").splitlines()
+    heading = next(place for place, line in enumerate(lines) if line.startswith("| method | MACs left"))
+    column = [cell.strip() for cell in lines[heading].split("|")].index("training, of LoRA's")
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines[heading + 2 : heading + 2 + len(CONTENDERS)]]
+    taken = {row[1]: row[column] for row in rows}
+    readme = " ".join((runner.ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"a median of {taken['tune-first']} of its time, all stages counted" in readme
+    assert f"cuts after a quarter of the epochs, and takes {taken['cut-early']}." in readme
