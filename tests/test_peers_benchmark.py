@@ -321,6 +321,16 @@ def test_what_came_since_the_timing_is_timed_anew_where_the_trainings_are(finish
     assert json.loads(path.read_text(encoding="utf-8")) == earlier
 
 
+def test_another_seed_leaves_the_times_of_the_first_alone(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished.results, tmp_path / "results")
+    benchmark = Benchmark(**(vars(finished) | {"results": tmp_path / "results"}))
+    path = timing_file(benchmark.results, "reviews")
+    before = path.read_bytes()
+    monkeypatch.setattr("benchmarks.peers.cells.run_contender", lambda *_, **__: None)
+    runner.run(benchmark, asked(*RUN, seeds="1", more=["--timing"]))
+    assert path.read_bytes() == before
+
+
 def test_a_page_of_nothing_says_that_all_is_missing(tmp_path):
     found = page.page_of(page.read(small_benchmark(tmp_path, "minilm"), seeds=(0,), notes={}))
     assert any("11 of 11 trainings are missing" in line for line in found.warnings)
@@ -361,12 +371,18 @@ def test_the_library_knows_nothing_of_torch_pruning():
     assert not [path for path in sources if "torch_pruning" in path.read_text(encoding="utf-8")]
 
 
-def test_the_readme_says_what_training_takes_on_the_committed_page():
+def test_the_readme_has_the_means_of_the_committed_page():
     lines = (runner.ROOT / "benchmarks" / "peers" / "RESULTS.md").read_text(encoding="utf-8").splitlines()
-    heading = next(place for place, line in enumerate(lines) if line.startswith("| method | MACs left"))
-    column = [cell.strip() for cell in lines[heading].split("|")].index("training, of LoRA's")
-    rows = [[cell.strip() for cell in line.split("|")] for line in lines[heading + 2 : heading + 2 + len(CONTENDERS)]]
-    taken = {row[1]: row[column] for row in rows}
-    readme = " ".join((runner.ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"a median of {taken['tune-first']} of its time, all stages counted" in readme
-    assert f"cuts after a quarter of the epochs, and takes {taken['cut-early']}." in readme
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines if line.startswith("| ")]
+    heading = next(place for place, row in enumerate(rows) if row[-1] == "mean")
+    means = {row[0]: row[-1] for row in rows[heading + 2 : heading + 3 + len(CONTENDERS)]}
+    assert means.keys() >= CONTENDERS.keys()
+    readme = (runner.ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"LoRA by PEFT: {means['lora']};" in readme
+    for title, prefix in (
+        ("prunelora's choice, repaired", ""),
+        ("the smallest weights, repaired", "magnitude-"),
+        ("Torch-Pruning, Taylor importance", "torch-pruning-"),
+        ("at random, repaired", "random-"),
+    ):
+        assert f"| {title} | {means[prefix + 'tune-first']} | {means[prefix + 'cut-first']} |" in readme

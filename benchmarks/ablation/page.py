@@ -185,8 +185,7 @@ def _sections(
             f"many rows, needs what {YARDSTICK} needs; the late splits, and so the packaged tune-first, take smaller "
             "steps there. Nothing is recomputed in these trainings; what selective recomputation takes off, for all "
             "alike, is in the page on fine-tuning. Times are not compared here: the trainings were recorded over many "
-            "days, on machines of different speed. benchmarks.peers has the times of the packaged recipes' trainings, "
-            "and times their last steps in turn.",
+            "days, on machines of different speed. benchmarks.training_time trains the packaged recipes in turn.",
         ),
         table=_costs(found, best),
     )

@@ -128,11 +128,11 @@ def _sections(found: Found) -> Iterable[Section]:
             "Medians over all trainings (tasks and seeds) there are; MACs with the smallest and the largest share. "
             "To the cut model: from scoring to the cut, repair included where there is one, and with it two judgements "
             "of the model on the validation rows; for Torch-Pruning the gradients, the search for the ratio, and the "
-            "cut. Training: wall time of all stages up to the merged model, beside LoRA's on the same task and seed "
-            "where both were trained on the same system, as recorded while that may have done other things; variants "
-            "of tune-first share the training before the cut, whose time counts for each. Memory: of a training step "
-            "of as many rows as the recipe has in one, of 128 tokens each, in the fine-tuning that takes most, beside "
-            "LoRA's. A forward pass and a step of the last fine-tuning: timed in turn with all others in one run.",
+            "cut; as recorded while the machine may have done other things. Memory: of a training step of as many rows "
+            "as the recipe has in one, of 128 tokens each, in the fine-tuning that takes most, beside LoRA's. A "
+            "forward pass and a step of the last fine-tuning: timed in turn with all others in one run. What whole "
+            "trainings take is not compared here: these were recorded over many days, and some begin with stages that "
+            "another has done. python -m benchmarks.training_time trains LoRA and the packaged recipes in turn.",
             "Not all of the memory is saved by the cut. Full and lora keep what autograd keeps; what is cut is trained "
             "with selective recomputation, and what is tuned before the cut (tune-first, cut-early) takes half batches "
             f"there, two an update. {_without_a_cut()}",
@@ -180,7 +180,7 @@ def cost_table(found: Found) -> Table:
     for name in CONTENDERS:
         cells = found.everywhere(name)
         if not cells:
-            rows.append((name, MISSING, *[NONE] * 8))
+            rows.append((name, MISSING, *[NONE] * 7))
             continue
         rows.append(
             (
@@ -188,7 +188,6 @@ def cost_table(found: Found) -> Table:
                 _shares([cell.macs / cell.dense_macs for cell in cells]),
                 in_units(statistics.median(cell.parameters for cell in cells)),
                 _median([cell.seconds_to_cut for cell in cells], duration),
-                _median(_beside_lora(found, name, lambda cell: cell.seconds, same_system=True), share_text),
                 _median(_beside_lora(found, name, lambda cell: cell.most_memory), share_text),
                 _median([one.step_to_lora.median for one in found.timed(name) if one.step_to_lora], share_text),
                 *(
@@ -200,7 +199,7 @@ def cost_table(found: Found) -> Table:
         )
     return Table(
         (
-            "method", "MACs left", "parameters", "to the cut model", "training, of LoRA's", "memory, of LoRA's",
+            "method", "MACs left", "parameters", "to the cut model", "memory, of LoRA's",
             "step, of LoRA's", "batch 32, of dense", "batch 1, of dense", "ways to save and load that work",
         ),
         tuple(rows),
@@ -255,7 +254,7 @@ def task_table(found: Found, task: str) -> Table:
     for name in CONTENDERS:
         cells = found.of(task, name)
         if not cells:
-            rows.append((name, MISSING, *[NONE] * 10))
+            rows.append((name, MISSING, *[NONE] * 9))
             continue
         timed = timing.contenders.get(name) if timing is not None else None
         metric = cells[0].data["metrics"][0]
@@ -270,7 +269,6 @@ def task_table(found: Found, task: str) -> Table:
                 f"{statistics.fmean(sum(cell.neurons) for cell in cells):,.0f}",
                 in_units(statistics.fmean(cell.parameters for cell in cells)),
                 _median([cell.seconds_to_cut for cell in cells], duration),
-                duration(statistics.fmean(cell.seconds for cell in cells)),
                 in_units(statistics.fmean(cell.most_memory for cell in cells), "B"),
                 milliseconds(timed.step_ms) if timed else NONE,
                 "; ".join(
@@ -284,7 +282,7 @@ def task_table(found: Found, task: str) -> Table:
     return Table(
         (
             "method", _heading(found, task), "after the cut (repaired where it is), validation rows", "MACs left",
-            "heads", "neurons", "parameters", "to the cut model", "training", "training memory", "step",
+            "heads", "neurons", "parameters", "to the cut model", "training memory", "step",
             "forward pass, of dense",
         ),
         tuple(rows),
@@ -330,16 +328,6 @@ def _about(found: Found, task: str) -> Iterable[str]:
         yield ", ".join(f"{count:,} {split} rows" for split, count in rows.items()) + "."
     if task in found.notes:
         yield f"{found.notes[task]}."
-    systems: dict[str, list[str]] = {}
-    for name in CONTENDERS:
-        for system in sorted({_system(cell) for cell in found.of(task, name)}):
-            systems.setdefault(system, []).append(name)
-    if len(systems) > 1:
-        fewest = min(systems.values(), key=len)
-        yield (
-            f"Trained on {len(systems)} systems of different speed, {', '.join(fewest)} on another than the rest: the "
-            "times to the cut and of training do not compare across them."
-        )
     timing = found.timings.get(task)
     if timing is not None:
         machine = timing.machine
@@ -375,21 +363,13 @@ def _quality(found: Found, task: str, name: str) -> str:
     return f"{text} ({len(cells)} of {len(found.seeds)} seeds)" if some else text
 
 
-def _beside_lora(
-    found: Found, name: str, value: Callable[[PeerCell], float], *, same_system: bool = False
-) -> list[float]:
-    """A contender's values over LoRA's, on every task and seed that both have, and on one system if that is asked."""
+def _beside_lora(found: Found, name: str, value: Callable[[PeerCell], float]) -> list[float]:
+    """A contender's values over LoRA's, on every task and seed that both have."""
     return [
         value(cell) / value(found.cells[key])
         for cell in found.everywhere(name)
         if (key := (cell.task, LORA, cell.facts.seed)) in found.cells
-        and not (same_system and _system(cell) != _system(found.cells[key]))
     ]
-
-
-def _system(cell: PeerCell) -> str:
-    """What a training ran on; another kernel is another machine, or one of another time."""
-    return f"{cell.facts.machine['cpu']}, {cell.facts.machine['platform']}"
 
 
 def _ways(cells: Sequence[PeerCell]) -> str:
