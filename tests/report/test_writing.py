@@ -79,7 +79,7 @@ def test_what_it_says_it_wrote_is_exactly_what_is_there(written):
 
 def test_the_page_has_every_section_and_figure(written):
     page = Page((written[0] / "report.html").read_text(encoding="utf-8"))
-    assert page.headings == ["Gained", "Quality", "Files", *SECTIONS]
+    assert page.headings == ["Gained", "Quality", "Cost", "Files", *SECTIONS]
     assert page.tags.count("svg") == 5
 
 
@@ -163,6 +163,14 @@ def test_a_run_without_scores_and_plan_has_a_report(tmp_path):
     page = Page(read(tmp_path, dataclasses.replace(make_results(), importance=None, plan=None)))
     assert "LoRA ranks" not in page.headings
     assert "Dense against pruned" in page.headings
+
+
+@pytest.mark.usefixtures("sketched")
+@pytest.mark.parametrize("baseline", [True, False])
+def test_what_training_took_stands_on_the_page_beside_the_dense_models(baseline, tmp_path):
+    page = Page(read(tmp_path, make_results(baseline=baseline)))
+    assert ("for the dense model with plain LoRA" in page.text) == baseline
+    assert ("Cost" in page.text) == baseline
 
 
 @pytest.mark.usefixtures("sketched")

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from prunelora.report.figures import save_figures
 from prunelora.report.results import RunResults
 from prunelora.report.sections import Section, sections
-from prunelora.report.summary import files, gained, quality, summarise, warnings
+from prunelora.report.summary import cost, files, gained, quality, summarise, warnings
 from prunelora.storage import write_json, write_text
 
 
@@ -52,6 +52,7 @@ def write_report(results: RunResults, folder: Path) -> list[str]:
         summary=(
             ("Gained", tuple(gained(results))),
             ("Quality", tuple(quality(results))),
+            ("Cost", tuple(cost(results))),
             ("Files", tuple(files(results))),
         ),
         warnings=tuple(warnings(results)),
