@@ -14,7 +14,7 @@ from prunelora.evaluation.latency import Timing, interleaved
 from prunelora.evaluation.machine import describe_machine
 from prunelora.evaluation.measurement import synchronise
 from prunelora.evaluation.training_step import training_step
-from prunelora.finetuning.training import dropout_of
+from prunelora.finetuning.conditions import dropout_of
 from prunelora.models.device import best_device
 from prunelora.running import pretrained
 

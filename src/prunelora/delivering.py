@@ -32,7 +32,7 @@ def _evaluate(run: Run, name: str, _: Any) -> Facts:
     tensors: dict[str, torch.Tensor] = {}
     quality = {}
     for split in run.task.reported:
-        answers, labels = run.answers(split)
+        answers, labels = run.answers(split, run.model)
         quality[split] = metrics(answers, labels, run.task.problem_type, run.task.label_names)
         tensors |= {f"{split}.logits": torch.from_numpy(answers), f"{split}.labels": torch.from_numpy(labels)}
     with replacing_file(run.path(name, "answers.safetensors")) as temporary:

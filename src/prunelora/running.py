@@ -11,12 +11,11 @@ from datasets import Dataset
 
 from prunelora.data.answers import labels_of
 from prunelora.data.embedded import model_source
-from prunelora.data.metrics import metrics
 from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches, tokenise
 from prunelora.delivery.processors import load_processor, size_made_by
 from prunelora.errors import RecipeError, UnsupportedModelError
-from prunelora.evaluation.quality import predict_rows
+from prunelora.evaluation.quality import evaluate, predict_rows
 from prunelora.finetuning.adapter import add_adapter
 from prunelora.finetuning.distillation import TEACHER, check_task
 from prunelora.finetuning.settings import FineTuneSettings
@@ -73,16 +72,20 @@ class Run:
 
     def quality(self, split: str, model: Any = None) -> dict[str, float]:
         """Metrics of the present model, or another, on a split."""
-        answers, labels = self.answers(split, model)
-        return metrics(answers, labels, self.task.problem_type, self.task.label_names)
-
-    def answers(self, split: str, model: Any = None) -> tuple[np.ndarray, np.ndarray]:
-        """What `metrics` takes, logits most often, of the present model, or another, for a split; and its labels."""
         model = self.model if model is None else model
-        tokenised = self.tokenised(split)
-        self.check_lengths(model, split, tokenised)
+        return evaluate(model, self._readable(split, model), self.processor, problem_type=self.task.problem_type)
+
+    def answers(self, split: str, model: Any) -> tuple[np.ndarray, np.ndarray]:
+        """What `metrics` takes, logits most often, of a model for a split; and its labels."""
+        tokenised = self._readable(split, model)
         answers = predict_rows(model, tokenised, self.processor, problem_type=self.task.problem_type)
         return answers, labels_of(tokenised)
+
+    def _readable(self, split: str, model: Any) -> Dataset:
+        """A split's rows, tokenised, none longer than the model can read."""
+        tokenised = self.tokenised(split)
+        self.check_lengths(model, split, tokenised)
+        return tokenised
 
     def pretrained(self) -> Any:
         """The model everything starts from, dense, on the best device."""

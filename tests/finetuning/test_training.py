@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 import prunelora as pl
 from prunelora.errors import DataError, UnsupportedModelError
-from prunelora.finetuning import callbacks, training
+from prunelora.finetuning import callbacks, conditions, training
 from prunelora.finetuning.recomputation import recomputing
 from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
@@ -259,7 +259,7 @@ def test_selective_recomputation_is_on_and_trains_the_same(tokenizer, monkeypatc
         entered.append(True)
         return recomputing()
 
-    monkeypatch.setattr(training, "recomputing", counting)
+    monkeypatch.setattr(conditions, "recomputing", counting)
     models = {on: peft_model() for on in (True, False)}
     losses = {on: tune(model, tokenizer, selective_recomputation=on).best for on, model in models.items()}
     assert entered == [True]
@@ -367,7 +367,7 @@ def test_loras_own_dropout_is_not_the_models(tokenizer):
     model = tiny_model(dtype=torch.float32, num_labels=2)
     plan = Plan.whole(dissect(model).lineage, rank=4)
     model = pl.add_adapter(pl.prune_(model, plan), plan, dropout=0.25)
-    with training.dropout_of(model, 0.0):
+    with conditions.dropout_of(model, 0.0):
         kept = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
     assert kept == {0.0, 0.25}
 
@@ -381,9 +381,9 @@ def test_a_dropout_of_none_is_none_in_every_family(family):
     def differs() -> bool:
         return not torch.equal(model(**batch).logits, model(**batch).logits)
 
-    with training.dropout_of(model, 0.5):
+    with conditions.dropout_of(model, 0.5):
         assert differs()
-    with training.dropout_of(model, 0.0):
+    with conditions.dropout_of(model, 0.0):
         assert not differs()
     plain = (float, int, str, bool)
     for module, before in zip(model.eval().modules(), settings, strict=True):
@@ -394,7 +394,7 @@ def test_a_dropout_of_none_is_none_in_every_family(family):
 def test_checkpoints_of_every_family_are_found_again_whole(family, tmp_path):
     model = tiny_model(family, dtype=torch.float32)
     pl.prune_(model, random_plan(model))
-    with training._under_own_names(model):
+    with conditions.under_own_names(model):
         model.save_pretrained(tmp_path)
     assert "save_pretrained" not in vars(model)
     other = copy.deepcopy(model)

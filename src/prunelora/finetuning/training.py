@@ -1,6 +1,5 @@
 """Fine-tuning with transformers' Trainer: evaluation, best checkpoint, resuming."""
 
-import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -10,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalPrediction, get_last_checkpoint
 
@@ -26,11 +25,19 @@ from prunelora.data.answers import answers_of
 from prunelora.data.images import holds_images
 from prunelora.data.metrics import choosing_metrics, default_metrics, metrics
 from prunelora.data.tokens import Processor, collator
-from prunelora.errors import DataError, MissingExtraError, UnsupportedModelError
+from prunelora.errors import DataError, MissingExtraError
 from prunelora.finetuning.adapter import trainable_parameters
 from prunelora.finetuning.callbacks import OrderOfRows, QuietProgress, StepClock, chosen_callbacks
+from prunelora.finetuning.conditions import (
+    check_checkpointing,
+    checkpointing_of,
+    dropout_of,
+    in_bfloat16,
+    own_forward,
+    recomputation_of,
+    under_own_names,
+)
 from prunelora.finetuning.distillation import DistillingTrainer, check_teacher
-from prunelora.finetuning.recomputation import recomputing
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.models.device import best_device
 from prunelora.models.problem_types import SINGLE_LABEL, label_names_of, problem_type_of
@@ -156,8 +163,8 @@ def finetune(
     started = time.perf_counter()
     try:
         with (
-            _own_forward(model), checkpointing_of(model, settings), dropout_of(model, settings.dropout),
-            recomputation_of(settings), _under_own_names(model),
+            own_forward(model), checkpointing_of(model, settings), dropout_of(model, settings.dropout),
+            recomputation_of(settings), under_own_names(model),
         ):  # fmt: skip
             start = _Start.of(model, trainer) if settings.keep_start else None
             trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
@@ -267,7 +274,7 @@ def _arguments(
         greater_is_better=True,
         logging_strategy="steps",
         logging_steps=max(1, min(25, every)),
-        bf16=_in_bfloat16(settings),
+        bf16=in_bfloat16(settings),
         train_sampling_strategy="group_by_length" if settings.group_by_length and not images else "random",
         report_to=[],
         seed=seed,
@@ -294,115 +301,6 @@ def require_packages(settings: FineTuneSettings) -> None:
     """
     if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise MissingExtraError("tensorboard=True", "tensorboard")
-
-
-def check_checkpointing(model: Any, settings: FineTuneSettings) -> None:
-    """See that a model's layers can be computed a second time, where settings ask for it.
-
-    Raises:
-        UnsupportedModelError: If transformers cannot do so for this kind of model.
-    """
-    if settings.gradient_checkpointing and not model.supports_gradient_checkpointing:
-        raise UnsupportedModelError(
-            f"gradient_checkpointing=True, and the layers of {type(model).__name__} cannot be computed again. Leave it "
-            "out; selective_recomputation, which is on by default, is for every model."
-        )
-
-
-def _in_bfloat16(settings: FineTuneSettings) -> bool:
-    """Whether a training's forward passes run in bfloat16 mixed precision."""
-    if settings.precision != "auto":
-        return settings.precision == "bfloat16"
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-
-
-def precision_of(model: nn.Module, settings: FineTuneSettings) -> contextlib.AbstractContextManager[Any]:
-    """What forward passes of a training run under, as the Trainer has it."""
-    if not _in_bfloat16(settings):
-        return contextlib.nullcontext()
-    return torch.autocast(next(model.parameters()).device.type, torch.bfloat16)
-
-
-@contextlib.contextmanager
-def checkpointing_of(model: nn.Module, settings: FineTuneSettings) -> Iterator[None]:
-    """Compute layers a second time in the backward pass while the block runs, where settings ask for it.
-
-    One that is on already stays as it is.
-
-    Raises:
-        UnsupportedModelError: If transformers cannot do so for this kind of model.
-    """
-    own: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    on = any(getattr(module, "gradient_checkpointing", False) for module in own.modules())
-    if on or not settings.gradient_checkpointing:
-        yield
-        return
-    check_checkpointing(own, settings)
-    # Newer transformers calls it by another name, and warns of the old one.
-    name = "activation" if hasattr(own, "activation_checkpointing_enable") else "gradient"
-    getattr(own, f"{name}_checkpointing_enable")()
-    try:
-        yield
-    finally:
-        getattr(own, f"{name}_checkpointing_disable")()
-        own.disable_input_require_grads()
-
-
-@contextlib.contextmanager
-def _own_forward(model: nn.Module) -> Iterator[None]:
-    """Give the model its own forward pass back after the block: in bfloat16 the Trainer leaves its own in its place."""
-    names = ("forward", "_original_forward")
-    before = {name: vars(model)[name] for name in names if name in vars(model)}
-    try:
-        yield
-    finally:
-        for name in names:
-            vars(model).pop(name, None)
-        vars(model).update(before)
-
-
-def recomputation_of(settings: FineTuneSettings) -> contextlib.AbstractContextManager[Any]:
-    """What forward passes of a training run under."""
-    return recomputing() if settings.recomputes else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def dropout_of(model: nn.Module, probability: float | None) -> Iterator[None]:
-    """Give every dropout of the model itself, not LoRA's own, another probability while the block runs.
-
-    Some families have modules for it; in others, or in their attention, it is a number that a module holds.
-    """
-    found = [
-        (module, name, value)
-        for path, module in model.named_modules()
-        if "lora_dropout" not in path
-        for name, value in vars(module).items()
-        if isinstance(value, float) and ("dropout" in name or (name == "p" and isinstance(module, nn.Dropout)))
-    ]
-    if probability is not None:
-        for module, name, _ in found:
-            setattr(module, name, probability)
-    try:
-        yield
-    finally:
-        for module, name, before in found:
-            setattr(module, name, before)
-
-
-@contextlib.contextmanager
-def _under_own_names(model: nn.Module) -> Iterator[None]:
-    """Save checkpoints under the names that the weights have in the model while the block runs.
-
-    The Trainer saves them under those of a family's first checkpoints, and reads them back by the names of now: of some
-    families, ViT for one, most weights of the best checkpoint would not be found in it.
-    """
-    if isinstance(model, PreTrainedModel):
-        # In the instance, over the class's.
-        vars(model)["save_pretrained"] = functools.partial(model.save_pretrained, save_original_format=False)
-    try:
-        yield
-    finally:
-        vars(model).pop("save_pretrained", None)
 
 
 def _num_processes() -> int:
