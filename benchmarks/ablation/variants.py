@@ -270,6 +270,13 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
             recipe="cut-first-tuned", rate_of="lora-all"),
         _of("cut-first", "early", "And for a quarter of them, with half as many rows for scores and repair?",
             recipe="cut-first-early", rate_of="lora-all"),
+        # These two are asked for the time they save.
+        _of("cut-first", "early-eighth", "Is an eighth of the epochs before the cut enough?",
+            recipe="cut-first-early", rate_of="lora-all", against="cut-first-early", may_win=False,
+            changes={"finetune-1.epochs": 0.375, "finetune.epochs": 2.625}),
+        _of("cut-first", "early-rows-256", "Are 256 rows enough for scores and repair after an early tuning?",
+            recipe="cut-first-early", rate_of="lora-all", against="cut-first-early", may_win=False,
+            changes={"score.rows": 256, "prune.repair_rows": 256}),
     ),
     "rows": (
         # They are asked for the time they save.
