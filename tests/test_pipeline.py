@@ -1,5 +1,6 @@
 """The whole way, small: every stage once, resuming, hand-edited plans, repeated stages, and the API's own doors."""
 
+import dataclasses
 import gc
 import json
 import sys
@@ -9,16 +10,18 @@ import pytest
 import torch
 from small_run import make_data, make_model
 from tiny import largest_difference, logits, tiny_model
-from transformers import Trainer
+from transformers import AlbertConfig, AlbertModel, Trainer
 
 import prunelora as pl
-from prunelora import running, stages
+from prunelora import delivering, running, stages
+from prunelora.data import tokens
 from prunelora.data.load import load_task
 from prunelora.data.tokens import calibration_batches, tokenise
 from prunelora.delivery.processors import load_tokenizer
 from prunelora.errors import (
     CheckpointError,
     DataError,
+    ExportError,
     MissingExtraError,
     PruneLoraError,
     RecipeError,
@@ -28,6 +31,8 @@ from prunelora.evaluation.latency_model import LatencyModel
 from prunelora.finetuning import callbacks, training
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.importance.warmup import warm_up_
+from prunelora.models.anatomy import dissect
+from prunelora.models.families import FAMILIES
 from prunelora.models.loading import load_pretrained
 from prunelora.pipeline import PAIRS, execute
 from prunelora.recipe import Recipe, read_recipe
@@ -76,9 +81,12 @@ def test_a_run_leaves_everything_it_promises(finished):
     assert model.prunelora_plan.architecture.total_heads == 6
     assert model.config.id2label == {0: "bad", 1: "good"}
     metrics = json.loads((finished.folder / "metrics.json").read_text())
-    assert "measure" in json.dumps(metrics)
-    assert finished.results.facts("measure")["test_rows"] == 12
-    assert 0 <= finished.results.facts("baseline")["test"]["accuracy"] <= 1
+    assert metrics["stages"]["measure"]["facts"]["test_rows"] == 12
+    right = 12 * finished.results.facts("baseline")["test"]["accuracy"]
+    assert right == pytest.approx(round(right))
+    card = (finished.folder / "model" / "README.md").read_text()
+    assert "| validation, most frequent class | 0.5000 |" in card
+    assert finished.results.recipe_yaml in card
     text = " ".join(finished.summary)
     assert "6 of 12 attention heads" in text
     assert "most frequent class: 50.0" in text
@@ -178,7 +186,7 @@ def test_compress_is_the_same_in_one_call(inputs, tmp_path):
         model=inputs["model"],
         data=inputs["data"],
         out=tmp_path / "two",
-        recipe=recipe_of(inputs),
+        recipe=recipe_of(inputs, model="elsewhere", **{"task.data": "nowhere.csv"}),
         progress=False,
         seed=0,
     )
@@ -194,13 +202,55 @@ def test_a_run_stopped_in_any_stage_goes_on_where_it_stopped(inputs, tmp_path, m
         work.run(*arguments)  # Its files are there, its record is not: as after kill -9 at the last moment.
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(stages.WORK, stage, stages.StageWork(stopped, work.restore, work.files))
+    monkeypatch.setitem(
+        stages.WORK, stage, stages.StageWork(stopped, work.restore, work.files, unfinished=work.unfinished)
+    )
     with pytest.raises(KeyboardInterrupt):
         run(inputs, tmp_path / "stopped")
     monkeypatch.setitem(stages.WORK, stage, work)
     outcome = run(inputs, tmp_path / "stopped")
     assert outcome.ran == tuple(PAPER[PAPER.index(stage) :])
     assert torch.equal(logits(outcome.load(), BATCH), logits(expected.load(), BATCH))
+
+
+@pytest.mark.parametrize("epochs", [0.4, 1.6, 2])
+def test_a_training_killed_behind_its_last_step_takes_none_again(inputs, tmp_path, monkeypatch, epochs):
+    """Its checkpoints stay until its record is written; a schedule that ends in no 0 would show a step too many."""
+    changes = {"finetune.epochs": epochs, "finetune.schedule": "constant_with_warmup"}
+    expected = run(inputs, tmp_path / "whole", **changes)
+    with monkeypatch.context() as patch:
+
+        def stopped(*_, **__):
+            raise KeyboardInterrupt
+
+        patch.setattr(stages, "save", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(inputs, tmp_path / "stopped", until="finetune", **changes)
+    steps = []
+
+    class Counting(callbacks.StepClock):
+        def on_step_end(self, args, state, control, **kwargs):
+            steps.append(state.global_step)
+
+    monkeypatch.setattr(training, "StepClock", Counting)
+    outcome = run(inputs, tmp_path / "stopped", **changes)
+    assert steps == []
+    for name in ("history", "steps", "best", "best_step"):
+        assert outcome.results.facts("finetune")[name] == expected.results.facts("finetune")[name], name
+    assert torch.equal(logits(outcome.load(), BATCH), logits(expected.load(), BATCH))
+    assert not list((tmp_path / "stopped").glob(".*checkpoints"))
+
+
+def test_what_a_kill_left_half_written_is_swept_and_blocks_nothing(inputs, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".recipe.yaml.abcd_123.yaml").write_text("format")
+    run(inputs, folder, until="score")
+    (folder / ".model.0123abcd").mkdir()
+    (folder / ".model.0123abcd" / "model.safetensors").write_text("half")
+    (folder / ".mine").write_text("kept")
+    run(inputs, folder, until="score")
+    assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {".lock", ".mine"}
 
 
 def stop_after(monkeypatch, steps: int) -> None:
@@ -366,16 +416,15 @@ def test_full_fine_tuning_is_a_recipe_too(inputs, tmp_path):
 
 
 def test_scores_and_training_never_see_test_rows(inputs, tmp_path, monkeypatch):
-    """Other labels on the test rows change nothing but the reported numbers."""
+    """Whatever is tokenised, for samples as for training."""
     seen = []
-    original = running.tokenise
-    monkeypatch.setattr(
-        running, "tokenise", lambda rows, *args, **kwargs: seen.append(rows) or original(rows, *args, **kwargs)
-    )
+    original = tokens.encode_rows
+    monkeypatch.setattr(tokens, "encode_rows", lambda rows, *rest: seen.append(rows) or original(rows, *rest))
     run(inputs, tmp_path / "run")
     task = load_task(recipe_of(inputs).task)
     test_texts = set(task.test["text"])
-    assert seen
+    assert sum(len(rows) == 32 for rows in seen) >= 2  # The samples of warm-up and scores.
+    assert len(task.train) in {len(rows) for rows in seen}
     assert all(not test_texts & set(rows["text"]) for rows in seen)
     assert all(not test_texts & set(rows["text"]) for rows in (task.train, task.validation))
 
@@ -432,9 +481,63 @@ def test_a_budget_that_cannot_be_met_is_told_before_any_training(inputs, tmp_pat
     assert not list((tmp_path / "run").rglob("finetune*"))
 
 
-def test_measuring_an_unmerged_model_is_an_error(inputs, tmp_path):
-    with pytest.raises(RecipeError, match="needs a plain model: put 'merge' before it"):
-        run(inputs, tmp_path / "run", ["score", "plan", "prune", "finetune", "measure"])
+@pytest.mark.parametrize("what", ["repair", "export"])
+def test_what_the_model_cannot_do_is_told_before_any_training(inputs, tmp_path, monkeypatch, minilm_path, what):
+    kinds = ["finetune", "merge", "score", "plan", "prune", "finetune", "merge", "export"]
+    if what == "repair":
+        config = AlbertConfig(
+            hidden_size=24, embedding_size=8, num_attention_heads=4, num_hidden_layers=3, intermediate_size=32
+        )
+        AlbertModel(config).save_pretrained(tmp_path / "albert")
+        load_tokenizer(minilm_path).save_pretrained(tmp_path / "albert")
+        inputs, message = inputs | {"model": str(tmp_path / "albert")}, "Cut it without repair"
+    else:
+        no_export = dataclasses.replace(FAMILIES["bert"], onnx=False)
+        monkeypatch.setattr(stages, "dissect", lambda model: dataclasses.replace(dissect(model), family=no_export))
+        message = "BERT cannot be exported"
+    with pytest.raises((UnsupportedModelError, ExportError), match=message):
+        run(inputs, tmp_path / "run", kinds)
+    assert not list((tmp_path / "run").rglob("finetune*"))
+    assert run(inputs, tmp_path / "run", kinds[:5], until="plan", **{"prune.repair": False}).ran[-1] == "plan"
+
+
+def test_an_exported_model_that_was_changed_since_is_not_timed(inputs, tmp_path, monkeypatch):
+    asked = []
+    original = delivering.measure
+    monkeypatch.setattr(
+        delivering, "measure", lambda *args, **options: asked.append(options) or original(*args, **options)
+    )
+    again = ["score", "plan", "prune", "finetune", "merge"]
+    kinds = ["finetune", "merge", "export", *again]
+    run(inputs, tmp_path / "run", [*kinds, "measure"])
+    run(inputs, tmp_path / "run", [*kinds, "export", "measure"])
+    assert [(one["onnx"] is None, one["base_onnx"] is None) for one in asked] == [(True, True), (False, False)]
+
+
+def test_the_dense_model_is_exported_within_the_recipes_tolerance(inputs, tmp_path, monkeypatch):
+    asked = []
+    original = delivering.export
+    monkeypatch.setattr(
+        delivering, "export", lambda *args, **options: asked.append(options["tolerance"]) or original(*args, **options)
+    )
+    run(inputs, tmp_path / "run", ["finetune", "merge", "export", "measure"], **{"export.tolerance": 0.5})
+    assert asked == [0.5, 0.5]
+
+
+def test_an_adapter_behind_a_second_cut_without_repair_is_on_the_first_ones_repair(inputs, tmp_path):
+    kinds = ["score", "plan", "prune", "score", "plan", "prune", "finetune", "merge"]
+    changes = {"plan-1.keep_heads": 0.75, "plan-1.keep_ffn": 0.75, "prune.repair": False}
+    outcome = run(inputs, tmp_path / "run", kinds, **changes)
+    adapter = pl.load(tmp_path / "run" / "adapter")
+    assert largest_difference(logits(adapter, BATCH), logits(outcome.load(), BATCH)) < 1e-5
+
+
+def test_the_baseline_adapts_what_the_longest_fine_tuning_does(inputs, tmp_path):
+    kinds = ["finetune", "merge", "score", "plan", "prune", "finetune", "merge", "baseline"]
+    changes = {"finetune-1.lora_targets": "query,up", "plan.targets": "value", "finetune.epochs": 1}
+    results = run(inputs, tmp_path / "run", kinds, **changes).results
+    # Three layers of rank 8: 24 to 24, and 24 to 32.
+    assert results.facts("baseline")["training"]["trainable"]["lora"] == 3 * 8 * (24 + 24 + 24 + 32)
 
 
 def test_lora_without_a_plan_trains_the_same_rank_everywhere(inputs, tmp_path):

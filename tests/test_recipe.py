@@ -56,6 +56,17 @@ def test_the_ways_to_walk_are_packaged_and_the_default_tunes_first():
         (["score", "prune"], "Stage 'prune' needs 'plan' before it"),
         (["score", "plan", "merge"], "Stage 'merge' needs 'finetune' before it"),
         (["report"], "Stage 'report' needs 'measure' before it"),
+        *(
+            ([*before, kind], f"Stage '{kind}' needs a model without an adapter: put 'merge' before it")
+            for kind, before in {
+                "warmup": ["finetune"],
+                "score": ["finetune"],
+                "finetune": ["finetune"],
+                "export": ["finetune"],
+                "measure": ["finetune"],
+                "prune": ["score", "plan", "finetune"],
+            }.items()
+        ),
     ],
 )
 def test_an_order_that_cannot_work_is_an_error(stages, message):
@@ -125,6 +136,33 @@ def test_bare_names_find_their_stage():
     assert recipe.key_of("model") == "model"
     with pytest.raises(RecipeError, match="no stage of the recipe has such a setting"):
         recipe.key_of("sparsity")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "settings", "balance", "normalise"),
+    [
+        ("tune-first", {}, {}, "none", "none"),
+        ("tune-first", {"criterion": "surgeon"}, {}, "none", "none"),
+        ("tune-first", {"criterion": "random"}, {}, "cost", "none"),
+        ("tune-first", {}, {"score.criterion": "gradient"}, "cost", "none"),
+        ("tune-first", {"criterion": "random", "balance": "none"}, {}, "none", "none"),
+        ("tune-first", {"criterion": "random"}, {"plan.balance": "none"}, "none", "none"),
+        ("cut-first", {"criterion": "surgeon"}, {}, "none", "none"),
+        ("cut-first", {"criterion": "fisher"}, {}, "cost", "paper"),
+    ],
+)
+def test_heads_and_neurons_are_compared_as_another_criterion_wants_it(recipe, options, settings, balance, normalise):
+    plan = stages_of(load_recipe(recipe).with_options(options, settings))["plan"]
+    assert (plan.balance, plan.normalise) == (balance, normalise)
+
+
+def test_ranks_of_its_own_are_for_a_fine_tuning_before_the_plan():
+    recipe = Recipe().with_options({"lora_rank": 4})
+    assert [one.lora_rank for one in recipe.tunings.values()] == [4, 8]
+    with pytest.raises(RecipeError, match=r"finetune.lora_rank: a plan was made before.* plan.rank_high and"):
+        Recipe().with_settings({"finetune.lora_rank": 4})
+    with pytest.raises(RecipeError, match=r"finetune.lora_targets: a plan was made before.* plan.targets"):
+        load_recipe("cut-first").with_options({"lora_targets": "query"})
 
 
 def test_a_plan_without_a_budget_says_the_one_it_takes():

@@ -1,10 +1,9 @@
 """The stages behind the merged model: what is delivered, and what is known about it."""
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -13,7 +12,6 @@ from prunelora.data.metrics import metrics
 from prunelora.delivery.onnx import export
 from prunelora.evaluation.measurement import measure
 from prunelora.models.anatomy import dissect
-from prunelora.models.family import ATTENTION_PROJECTIONS
 from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.planning.plan import Plan
 from prunelora.report.reading import bits_of
@@ -57,12 +55,10 @@ def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:
     epochs = sum(stage.epochs for stage in tunings.values())
     tuning = tunings[run.recipe.main_tuning].model_copy(update={"epochs": epochs, "distillation": 0.0})
     model = run.pretrained()
-    targets = tuple(run.plan.ranks) if run.plan is not None else ATTENTION_PROJECTIONS
-    plan = Plan.whole(dissect(model).lineage, rank=settings.rank, targets=targets)
+    plan = Plan.whole(dissect(model).lineage, rank=settings.rank, targets=_adapted_by(run, run.recipe.main_tuning))
     model = ready_to_train(model, plan, tuning.model_copy(update={"trainable": "adapter"}), seed=run.recipe.seed)
     checkpoints = run.path(name, BASELINE_CHECKPOINTS)
     training = tune(run, model, tuning, checkpoints, run.path(name, "tensorboard-baseline"))
-    shutil.rmtree(checkpoints, ignore_errors=True)
     return {
         "rank": settings.rank,
         "training": training,
@@ -71,17 +67,25 @@ def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:
     }
 
 
+def _adapted_by(run: Run, name: str) -> tuple[str, ...]:
+    """The projections that a fine-tuning gives LoRA: by the plan, or by itself where none was made before."""
+    tuning, before = run.recipe.tunings[name], run.recipe.names[: run.recipe.names.index(name)]
+    planned = any(one.partition("-")[0] == "plan" for one in before)
+    if run.plan is not None and (planned or tuning.trainable == "all"):
+        return tuple(run.plan.ranks)
+    return tuning.lora_targets
+
+
 def _measure(run: Run, _: str, settings: MeasureStage) -> Facts:
     """Quality on the test rows, which nothing before has seen; size, speed and memory beside the dense model."""
     dense = run.pretrained()
-    exported = run.folder.file("model.onnx")
+    exported = _export_of_present_model(run)
     with tempfile.TemporaryDirectory() as scratch:
-        was_exported = "export" in run.done
         measurement = measure(
             run.model,
             base=dense,
-            onnx=exported if was_exported else None,
-            base_onnx=export(dense, Path(scratch) / "dense.onnx") if was_exported else None,
+            onnx=run.folder.file("model.onnx") if exported else None,
+            base_onnx=export(dense, Path(scratch) / "dense.onnx", tolerance=exported.tolerance) if exported else None,
             repeats=settings.repeats,
             warmup=settings.warmup,
         )
@@ -92,6 +96,17 @@ def _measure(run: Run, _: str, settings: MeasureStage) -> Facts:
         "majority_rate": run.task.majority_rate,
         "measurement": measurement.to_dict(),
     }
+
+
+def _export_of_present_model(run: Run) -> ExportStage | None:
+    """How the model was exported; None where it was not, or was changed afterwards."""
+    if "export" not in run.done:
+        return None
+    since = run.done[run.done.index("export") + 1 :]
+    if any(name.partition("-")[0] in ("warmup", "prune", "finetune", "merge") for name in since):
+        return None
+    stages: dict[str, Any] = dict(zip(run.recipe.names, run.recipe.stages, strict=True))
+    return cast(ExportStage, stages["export"])
 
 
 def _tested(run: Run, model: Any) -> Facts:

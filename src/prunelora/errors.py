@@ -4,6 +4,11 @@ Every message says what was asked, what was found and what to do, with the value
 """
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
 class PruneLoraError(Exception):
     """Base of every error that prunelora raises on purpose; its message is fit to be shown as it stands."""
 

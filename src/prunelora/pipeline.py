@@ -8,6 +8,7 @@
 import dataclasses
 import functools
 import gc
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from prunelora.errors import RecipeError
 from prunelora.finetuning import training
 from prunelora.models.loading import check_reads, check_source, fingerprint
 from prunelora.planning.plan import Plan
+from prunelora.progress import bars
 from prunelora.recipe import Recipe, digest
 from prunelora.report.results import RunResults
 from prunelora.report.summary import summarise
 from prunelora.runfolder import Record, RunFolder
 from prunelora.running import Run
-from prunelora.stage_settings import FineTuneStage, deciding
-from prunelora.stages import WORK, check_first_plan
+from prunelora.stage_settings import FineTuneStage, PlanStage, deciding
+from prunelora.stages import WORK, check_stages
 
 Tell = Callable[[str], None]
 
@@ -136,7 +138,8 @@ def execute(
         PruneLoraError: Of the kind that fits. What earlier stages left stays.
     """
     try:
-        return _execute(recipe, RunFolder(out), until, task, tell or (lambda _: None), progress)
+        with bars(progress):
+            return _execute(recipe, RunFolder(out), until, task, tell or (lambda _: None), progress)
     finally:
         # A Trainer, its model and its optimiser refer to each other in circles, which Python is slow to find: run after
         # run, as in a comparison, they would fill the memory.
@@ -153,6 +156,8 @@ def _execute(
     last = len(names) - 1 if until is None else names.index(until)
     for stage in recipe.stages[: last + 1]:
         if stage.stage == "export":
+            onnx.require_packages()
+        if isinstance(stage, PlanStage) and stage.needs_latency and stage.latency_engine == "onnxruntime":
             onnx.require_packages()
         if isinstance(stage, FineTuneStage):
             training.require_packages(stage)
@@ -187,6 +192,9 @@ def _execute(
                     facts = work.run(run, name, settings)
                 record = Record(name, key, folder.spent(name, key), _files(run, name, work.files(settings)), facts)
                 folder.finish(record)
+                # Only now: until then a repeat goes on from them.
+                for one in work.unfinished:
+                    shutil.rmtree(run.path(name, one), ignore_errors=True)
                 ran.append(name)
                 tell(f"{name}: {record.seconds:.1f} s")
             run.done.append(name)
@@ -197,7 +205,7 @@ def _execute(
 def _begin(run: Run, names: Sequence[str]) -> None:
     """From the pretrained model; what can be known of the stages to come is, before the first."""
     run.model = run.pretrained()
-    check_first_plan(run, names)
+    check_stages(run, names)
 
 
 def keys_of(

@@ -18,8 +18,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prunelora.data.settings import OF_OWN_DATA, DataSettings
-from prunelora.errors import RecipeError
-from prunelora.stage_settings import BUDGETS, STAGE_KINDS, BaselineStage, FineTuneStage, PlanStage, Stage
+from prunelora.errors import RecipeError, first_line
+from prunelora.stage_settings import BUDGETS, STAGE_KINDS, BaselineStage, FineTuneStage, PlanStage, ScoreStage, Stage
 from prunelora.storage import write_text
 
 FORMAT: Final = "prunelora-recipe-1"
@@ -79,6 +79,12 @@ class Recipe(BaseModel):
         return max(reversed(self.tunings.items()), key=lambda one: one[1].epochs)[0]
 
     @property
+    def _after_plans(self) -> set[str]:
+        """Names of the stages behind a plan."""
+        kinds = [stage.stage for stage in self.stages]
+        return set(self.names[kinds.index("plan") :]) if "plan" in kinds else set()
+
+    @property
     def cuts_untuned(self) -> bool:
         """Whether the first cut is made before any fine-tuning."""
         kinds = [stage.stage for stage in self.stages]
@@ -107,8 +113,8 @@ class Recipe(BaseModel):
                     f"{name}.distillation needs a teacher, and no model was merged before. Put 'finetune' and 'merge' "
                     "before the cut, or set distillation to 0."
                 )
-            if stage.stage == "measure" and _is_adapted(before):
-                raise RecipeError(f"Stage {name!r} needs a plain model: put 'merge' before it.")
+            if stage.stage in _OF_PLAIN_MODELS and _is_adapted(before):
+                raise RecipeError(f"Stage {name!r} needs a model without an adapter: put 'merge' before it.")
             before.pop(stage.stage, None)  # The last of its kind, and where it stands, is what counts.
             before[stage.stage] = stage
 
@@ -141,6 +147,11 @@ class Recipe(BaseModel):
                 raise RecipeError(
                     f"{key}: no such setting. {owner or 'The recipe'} has: {', '.join(settable) or 'none'}."
                 )
+            if field in _BEFORE_PLANS and owner in self._after_plans:
+                raise RecipeError(
+                    f"{key}: a plan was made before, and what it says counts. Set "
+                    f"{'plan.targets' if field == 'lora_targets' else 'plan.rank_high and plan.rank_low'}."
+                )
             target[field] = _typed(key, value) if isinstance(value, str) and field not in _TEXTS else value
         return read_recipe(content, source="settings")
 
@@ -151,6 +162,9 @@ class Recipe(BaseModel):
         scoring's. Where the recipe fine-tunes more than once, an option of fine-tuning is for all of them: "epochs" are
         shared out in the recipe's own proportion; "learning_rate" is the longest's, "batch_size" the last's, and the
         others' are scaled; any other is the same for each.
+
+        With another criterion of scores comes the way in which plans compare its heads with its neurons, where that is
+        not given too.
 
         Args:
             options: By bare name.
@@ -163,12 +177,33 @@ class Recipe(BaseModel):
         changes: dict[str, Any] = {}
         for option, value in options.items():
             changes |= self._spread(option, value)
-        return self.with_settings(changes | dict(settings or {}))
+        changes |= dict(settings or {})
+        return self.with_settings(self._compared_by_criterion(changes) | changes)
+
+    def _compared_by_criterion(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """How a plan compares scores, where another criterion is asked for: the surgeon's as they are, others by cost.
+
+        The recipe's own way is for its own criterion: gradients of a tuned model, taken as they are, leave hardly a
+        head.
+        """
+        stages = dict(zip(self.names, self.stages, strict=True))
+        found: dict[str, Any] = {}
+        criterion = None
+        for name, stage in stages.items():
+            if isinstance(stage, ScoreStage):
+                asked = changes.get(f"{name}.criterion", stage.criterion)
+                criterion = asked if asked != stage.criterion else None
+            elif isinstance(stage, PlanStage) and criterion is not None:
+                as_they_are = {f"{name}.normalise": "none", f"{name}.balance": "none"}
+                found |= as_they_are if criterion == "surgeon" else {f"{name}.balance": "cost"}
+        return found
 
     def _spread(self, option: str, value: Any) -> dict[str, Any]:
         key, tunings = self.key_of(option), self.tunings
         if len(tunings) < 2 or key.partition(".")[0] not in tunings:
             return {key: value}
+        if option in _BEFORE_PLANS:
+            return {f"{name}.{option}": value for name in tunings if name not in self._after_plans} or {key: value}
         number = _as_number(value)
         if option not in ("epochs", "learning_rate", "batch_size") or number is None:
             return {f"{name}.{option}": value for name in tunings}
@@ -231,6 +266,10 @@ class Recipe(BaseModel):
 _TEXTS = frozenset(
     {"model", "data", "task", "data_dir", "data_config", "text", "text_pair", "label", "keep_heads", "keep_ffn"}
 )
+# Stages that cannot work on a model that carries an adapter.
+_OF_PLAIN_MODELS = frozenset({"warmup", "score", "prune", "finetune", "export", "measure"})
+# Settings of a fine-tuning that a plan, where one was made before, has in its place.
+_BEFORE_PLANS = frozenset({"lora_rank", "lora_targets"})
 # Fields of a recipe or a stage that say what it is.
 _NOT_SETTINGS = frozenset({"stage", "stages", "task", "format"})
 
@@ -261,7 +300,7 @@ def _typed(key: str, value: str) -> Any:
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError as error:
-        what = str(error).splitlines()[0]
+        what = first_line(error)
         raise RecipeError(
             f"{key}={value}: not a value ({what}). Type a number, a word, or a list: [query, value]."
         ) from error

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from prunelora.errors import RecipeError
 from prunelora.recipe import Recipe, load_recipe
-from prunelora.storage import write_json
+from prunelora.storage import is_temporary, sweep, write_json
 
 RECIPE = "recipe.yaml"
 _RECORDS = "stages"
@@ -55,7 +55,7 @@ class RunFolder:
         self.path = Path(path)
         if self.path.is_file():
             raise RecipeError(f"{path} is a file. Give a folder for the run.")
-        if self.path.is_dir() and not self.begun and any(entry.name != _LOCK for entry in self.path.iterdir()):
+        if self.path.is_dir() and not self.begun and any(map(_is_of_others, self.path.iterdir())):
             raise RecipeError(
                 f"{path} is not empty and holds no run (no {RECIPE}); it is left as it is. Give another folder."
             )
@@ -115,6 +115,7 @@ class RunFolder:
             unfinished: Folders that the stage goes on from, if they are there.
         """
         if self._begun_under(stage) != key:
+            self._spent_file(stage).unlink(missing_ok=True)  # First: what is half removed must not be gone on from.
             for folder in unfinished:
                 shutil.rmtree(folder, ignore_errors=True)
         self.forget(stage)
@@ -163,6 +164,12 @@ class RunFolder:
                 f"{self.path}: another prunelora process works there. Wait for it, or stop it."
             ) from error
         try:
+            sweep(self.path)
             yield
         finally:
             lock.release()
+
+
+def _is_of_others(entry: Path) -> bool:
+    """Whether something in a folder without a recipe is not what a run that was killed at once has left."""
+    return not (entry.name == _LOCK or (entry.name.startswith(f".{RECIPE}.") and is_temporary(entry)))

@@ -126,6 +126,7 @@ class Run:
                 | {split: len(rows) for split, rows in self.task.more_tests.items()},
                 "majority_rate": self.task.majority_rate,
                 "majority_rates": self.task.majority_rates,
+                "validation_majority_rate": self.task.validation_majority_rate,
                 "metrics": list(self.task.metrics),
                 "columns": self.task.columns,
                 "notes": list(self.task.notes),

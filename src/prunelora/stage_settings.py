@@ -169,8 +169,12 @@ class FineTuneStage(FineTuneSettings):
     trainable: Literal["adapter", "all"] = Field(
         "adapter", description="adapter: LoRA by the plan's ranks, LayerNorms, task head. all: every weight."
     )
-    lora_rank: int = Field(8, ge=1, description="LoRA rank of every target where the recipe has no plan.")
-    lora_targets: Targets = Field(ATTENTION, description="Projections that get LoRA where the recipe has no plan.")
+    lora_rank: int = Field(
+        8, ge=1, description="LoRA rank of every target where no plan was made before; after one its ranks count."
+    )
+    lora_targets: Targets = Field(
+        ATTENTION, description="Projections that get LoRA where no plan was made before; after one its targets count."
+    )
     alpha_over_rank: float = Field(2.0, gt=0, description="LoRA's scale alpha / r, the same for every rank.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of LoRA's input.")
     lora_init: Literal["kaiming", "gaussian", "orthogonal"] = Field(

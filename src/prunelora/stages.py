@@ -1,7 +1,6 @@
 """The stages of a run up to the merged model: how each works, and how its result is brought back in a stopped run."""
 
 import copy
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from prunelora.delivering import DELIVERY
+from prunelora.delivery import onnx
 from prunelora.delivery.adapter_base import MODEL, REPAIRED, repair_as
 from prunelora.delivery.checkpoints import load, save
 from prunelora.evaluation.latency_cache import latency_model_for
@@ -24,16 +24,10 @@ from prunelora.models.inputs import image_tokens
 from prunelora.models.lineage import Lineage
 from prunelora.planning.make_plan import make_plan
 from prunelora.planning.plan import Plan
-from prunelora.pruning.repair import repair_, repaired_weights
+from prunelora.pruning.repair import check_repairable, repair_, repaired_weights
 from prunelora.pruning.surgery import prune_
 from prunelora.running import Facts, Run, StageWork, made, ready_to_train, tune
-from prunelora.stage_settings import (
-    FineTuneStage,
-    PlanStage,
-    PruneStage,
-    ScoreStage,
-    WarmUpStage,
-)
+from prunelora.stage_settings import FineTuneStage, PlanStage, PruneStage, ScoreStage, WarmUpStage
 from prunelora.storage import replacing_file
 
 CHECKPOINTS = ".checkpoints"
@@ -103,21 +97,28 @@ def _planning(run: Run, settings: PlanStage) -> dict[str, Any]:
     return settings.model_dump(exclude={"stage", "latency_batch_size", "latency_engine", "latency_threads"})
 
 
-def check_first_plan(run: Run, names: Sequence[str]) -> None:
-    """Hold the first plan's budget to what the pretrained model has, before anything is trained for it.
-
-    A budget in times of this device is held to them when they were measured, and that of a model that was cut before
-    by its scores.
+def check_stages(run: Run, names: Sequence[str]) -> None:
+    """Hold stages to what the pretrained model can do, before anything is trained for them.
 
     Args:
         run: With the pretrained model.
         names: Of the stages that are to be run.
 
     Raises:
-        PlanError: If the budget cannot be met; the message says which can.
+        PlanError: If the first plan's budget cannot be met; the message says which can.
+        UnsupportedModelError: If the model cannot be repaired, where that is asked for.
+        ExportError: If it cannot be exported, where that is.
     """
-    stages = zip(run.recipe.names, run.recipe.stages, strict=True)
-    first = next((stage for name, stage in stages if name in names and isinstance(stage, PlanStage)), None)
+    stages = [stage for name, stage in zip(run.recipe.names, run.recipe.stages, strict=True) if name in names]
+    _check_first_plan(run, next((stage for stage in stages if isinstance(stage, PlanStage)), None))
+    if any(isinstance(stage, PruneStage) and stage.repair for stage in stages):
+        check_repairable(run.model)
+    if any(stage.stage == "export" for stage in stages):
+        onnx.check_family(dissect(run.model).family)
+
+
+def _check_first_plan(run: Run, first: PlanStage | None) -> None:
+    """Budgets in times of this device wait for them to be measured, and those of a model cut before for its scores."""
     anatomy = dissect(run.model)
     if first is None or first.needs_latency or anatomy.lineage != Lineage.whole(anatomy.architecture):
         return
@@ -157,6 +158,8 @@ def _prune(run: Run, name: str, settings: PruneStage) -> Facts:
         facts["validation_before_repair"] = run.quality("validation")
         batches = run.calibration(settings.repair_rows, settings.repair_batch_size)
         facts["repair"] = repair_(run.model, dense, batches, weights=settings.repair_weights).to_dict()
+    if settings.repair or REPAIRED in _made_from(run):
+        # After an earlier repair too: its file has the projections of a larger model.
         tensors = repaired_weights(run.model)
         with replacing_file(run.path(name, "repaired.safetensors")) as temporary:
             save_file(tensors, temporary)
@@ -179,7 +182,6 @@ def _finetune(run: Run, name: str, settings: FineTuneStage) -> Facts:
     # An adapter is small, and its base model has the tokenizer.
     tokenizer = None if settings.trainable == "adapter" else run.processor
     save(run.model, run.path(name, _tuned_folder(settings)), tokenizer=tokenizer, made_from=_made_from(run))
-    shutil.rmtree(run.path(name, CHECKPOINTS), ignore_errors=True)
     return facts
 
 
@@ -191,7 +193,7 @@ def _made_from(run: Run) -> dict[str, str]:
         stage = names[name]
         if stage.stage == "merge":
             found = {MODEL: f"../{run.path(name, 'model').name}"}
-        elif isinstance(stage, PruneStage) and stage.repair:
+        elif isinstance(stage, PruneStage) and (stage.repair or REPAIRED in found):
             # The last one has all projections, those too that an earlier one has solved.
             found[REPAIRED] = f"../{run.path(name, 'repaired.safetensors').name}"
     return found
@@ -220,7 +222,12 @@ def _merge(run: Run, name: str, _: Any) -> Facts:
         run.model = merge(run.model)
     facts = {"validation": run.quality("validation")}
     shown = {f"validation {metric}": f"{value:.4f}" for metric, value in facts["validation"].items()}
-    save(run.model, run.path(name, "model"), tokenizer=run.processor, facts=shown)
+    rate = run.task.validation_majority_rate
+    if rate is not None:
+        shown["validation, most frequent class"] = f"{rate:.4f}"
+    shown |= {"validation rows": f"{len(run.task.validation):,}", "seed": str(run.recipe.seed)}
+    model = run.path(name, "model")
+    save(run.model, model, tokenizer=run.processor, facts=shown, recipe=run.recipe.to_yaml())
     return facts
 
 

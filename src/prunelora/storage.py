@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,20 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a path has the name of something that is being written here, or was when a process was killed."""
+    return re.fullmatch(r"\..+\.[a-z0-9_]{8}(\.\w+)?", path.name) is not None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes have left half written in a folder, where none is writing now."""
+    for path in filter(is_temporary, list(folder.iterdir())):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ def test_stage_commands_do_one_stage_each_and_equal_the_whole_run(prunelora, inp
 
 
 def test_killed_outright_the_same_command_goes_on(inputs, tmp_path):
-    """kill -9 while it fine-tunes; afterwards scoring and planning are not repeated, and the result is there."""
+    """kill -9 while it fine-tunes; afterwards what was done before it is not repeated."""
     command = [sys.executable, "-m", "prunelora.cli.main", "merge", str(tmp_path / "run"), *inputs,
                "--set", "score.rows=32", "--set", "finetune-1.epochs=1", "--set", "finetune.epochs=200"]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -78,6 +78,7 @@ def test_killed_outright_the_same_command_goes_on(inputs, tmp_path):
     while not list(checkpoints.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.05)
+    assert list(checkpoints.glob("checkpoint-*/trainer_state.json")), "it did not come to its fine-tuning"
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "run" / "model").exists()

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 import transformers
-from tiny import language_model, largest_difference, logits, random_plan, tiny_batch, tiny_model
+from tiny import language_model, largest_difference, logits, random_plan, stir, tiny_batch, tiny_model
 from transformers import AutoTokenizer, pipeline
 
 import prunelora as pl
@@ -117,8 +117,11 @@ def test_it_works_inside_a_transformers_pipeline(tmp_path, minilm_path):
         "text-classification", model=pl.load(tmp_path / "model"), tokenizer=load_tokenizer(tmp_path / "model")
     )
     answer = classify("a gripping film")[0]
-    assert answer["label"] in {"bad", "good"}
-    assert 0.5 <= answer["score"] <= 1
+    given = load_tokenizer(tmp_path / "model")("a gripping film", return_tensors="pt")
+    with torch.no_grad():
+        chances = pl.load(tmp_path / "model")(**given).logits.softmax(-1)[0]
+    assert answer["label"] == ("bad", "good")[int(chances.argmax())]
+    assert answer["score"] == pytest.approx(float(chances.max()), rel=1e-4)
 
 
 def test_saving_replaces_an_earlier_save_and_nothing_else(tmp_path):
@@ -218,6 +221,44 @@ def test_an_adapter_on_a_base_of_the_same_plan_with_other_weights_is_an_error(tm
     assert all(
         torch.equal(after[name], value) and after[name].requires_grad == free for name, (value, free) in before.items()
     )
+
+
+def test_an_adapter_of_another_plan_than_the_cut_is_saved_with_its_own_ranks(tmp_path):
+    """As where nothing was cut, or the same cut is adapted with other ranks."""
+    model = tiny_model()
+    peft_model = pl.add_adapter(copy.deepcopy(model), Plan.whole(dissect(model).lineage, rank=3, targets=("query",)))
+    stir(peft_model)
+    pl.save(peft_model, tmp_path / "adapter")
+    loaded = pl.load(tmp_path / "adapter", base=copy.deepcopy(model))
+    assert torch.equal(logits(loaded, tiny_batch()), logits(peft_model, tiny_batch()))
+    pl.save(loaded, tmp_path / "again")
+    again = pl.load(tmp_path / "again", base=copy.deepcopy(model))
+    assert torch.equal(logits(again, tiny_batch()), logits(peft_model, tiny_batch()))
+
+
+def test_weights_of_several_types_keep_them(tmp_path):
+    model = pruned(dtype=torch.bfloat16)
+    model.classifier.float()
+    types = {name: value.dtype for name, value in model.named_parameters()}
+    assert len(set(types.values())) == 2
+    for form in ("pruned", "dense"):
+        again = pl.load(pl.save(model, tmp_path / form, format=form))
+        assert {name: value.dtype for name, value in again.named_parameters()} == types
+        found = dict(again.named_parameters())
+        assert all(torch.equal(found[name], value) for name, value in model.named_parameters())
+
+
+def test_a_base_that_the_adapter_does_not_fit_is_left_as_it_was_found(tmp_path):
+    model = pruned()
+    pl.save(pl.add_adapter(copy.deepcopy(model), model.prunelora_plan), tmp_path / "adapter")
+    other = pruned(num_labels=model.config.num_labels + 2)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors: cannot be read"):
+        pl.load(tmp_path / "adapter", base=other)
+    dissect(other)
+    after = other.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 import prunelora as pl
-from prunelora.errors import DataError, UnsupportedModelError
+from prunelora.errors import DataError, RecipeError, UnsupportedModelError
 from prunelora.finetuning import callbacks, conditions, training
 from prunelora.finetuning.recomputation import recomputing
 from prunelora.models.anatomy import dissect
@@ -242,9 +242,13 @@ def test_steps_that_do_not_fill_an_update_are_one_too_and_the_epoch_is_evaluated
 def test_gradient_accumulation_and_checkpointing_train_too(tokenizer):
     model = peft_model()
     before = weights(model)
+    passes = []
+    act = model.get_base_model().bert.encoder.layer[0].intermediate.intermediate_act_fn
+    act.register_forward_pre_hook(lambda module, _: passes.append(module.training))
     result = tune(model, tokenizer, accumulation_steps=2, gradient_checkpointing=True)
     assert result.steps == 2 * ROWS // 16 // 2
     assert any(not torch.equal(value, before[name]) for name, value in weights(model).items())
+    assert sum(passes) == 2 * (2 * ROWS // 16)  # Every batch forward, and again in the backward pass.
 
 
 def test_layers_that_cannot_be_computed_again_are_an_error_before_any_training(tokenizer):
@@ -345,7 +349,7 @@ def test_several_processes_need_a_folder_in_common(tokenizer, monkeypatch):
 
 
 def test_an_unknown_setting_is_an_error(tokenizer):
-    with pytest.raises(ValueError, match="lr"):
+    with pytest.raises(RecipeError, match=r"lr=0.001: .*epochs, learning_rate"):
         tune(peft_model(), tokenizer, lr=1e-3)
 
 

@@ -155,9 +155,15 @@ OTHER_LAYOUTS = ("modernbert", "gpt2", "llama", "phi3", "vit", "dinov2", "bart",
 def test_no_projection_gets_worse_on_rows_it_has_not_seen(family, weights):
     model = tiny_model(family)
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model, empty=False, seed=3))
+    before = copy.deepcopy(pruned.state_dict())
     done = repair_(pruned, model, [tiny_batch(160, 12, family=family)], weights=weights)
     assert len(done.projections) == sum(2 if block.family.feed_forward else 1 for block in dissect(model).blocks)
-    assert all(one.error_after <= one.error_before for one in done.projections)
+    after = pruned.state_dict()
+    for one in done.projections:
+        if one.error_before > 1e-9:  # What is no better on the rows held out is not written.
+            own = [name for name in before if name.startswith(f"{one.name}.")]
+            changed = any(not torch.equal(after[name], before[name]) for name in own)
+            assert changed == (one.error_after < one.error_before), one.name
     # By the loss a few tokens may count for most of it, and so few say little about others.
     least = {"equal": 0.9, "loss": 1.0}[weights]
     # Where nothing is lost, before and after are both rounding.
@@ -335,6 +341,8 @@ def test_only_what_repair_can_change_is_kept_for_resuming():
     changed = {name for name, value in pruned.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert changed <= repaired_weights(pruned).keys()
+    kept = {name.rpartition(".")[0] for name in repaired_weights(pruned)}
+    assert kept <= {block.full_name(part) for block in dissect(pruned).blocks for part in ("output", "down")}
 
 
 def test_pruning_with_calibration_rows_is_pruning_and_repair():

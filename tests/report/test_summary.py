@@ -148,7 +148,7 @@ def test_it_ends_with_where_the_files_are():
     text = text_of(make_results())
     for path in ("runs/first/report.html", 'prunelora.load("runs/first/model")', "runs/first/model.onnx"):
         assert path in text
-    assert "onnx\n" not in text_of(make_results(without=("export",)))
+    assert "model.onnx" not in text_of(make_results(without=("export",)))
     assert "runs/first/adapter" in text_of(make_results(without=("merge",)))
 
 

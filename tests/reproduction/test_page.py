@@ -280,6 +280,7 @@ def test_what_it_says_it_wrote_is_exactly_what_is_there(written):
 def test_the_page_refers_to_nothing_outside_itself(written):
     html = (written[0] / "reproduction.html").read_text(encoding="utf-8")
     parsed = Page(html)
+    assert parsed.references
     assert all(reference.startswith("#") for reference in parsed.references)
     assert not re.search(r"https?://|@import", html)
     assert "script" not in parsed.tags

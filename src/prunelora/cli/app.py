@@ -13,7 +13,7 @@ from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
 from prunelora.recipe import Recipe, load_recipe
 from prunelora.runfolder import RunFolder
-from prunelora.stage_settings import BUDGETS, STAGE_KINDS, FineTuneStage, PlanStage, ScoreStage, WarmUpStage
+from prunelora.stage_settings import BUDGETS, STAGE_KINDS, FineTuneStage, PlanStage, PruneStage, ScoreStage, WarmUpStage
 
 EXAMPLE_OUT = Path("runs/example")
 # What a recipe file need not say where a run was begun before.
@@ -62,7 +62,8 @@ def _root(
     (DataSettings, None),
     (ScoreStage, ("criterion", "rows")),
     (WarmUpStage, ("steps",)),
-    (PlanStage, (*BUDGETS, "count", "normalise", "rank_high", "rank_low", "targets")),
+    (PlanStage, (*BUDGETS, "count", "normalise", "balance", "rank_high", "rank_low", "targets")),
+    (PruneStage, ("repair",)),
     (FineTuneStage, ("epochs", "learning_rate", "batch_size", "patience", "tensorboard")),
 )
 def run(
@@ -183,6 +184,9 @@ def _stage_command(kind: str) -> None:
 
         outcome = execute(chosen, folder.path, until=kind, tell=terminal.tell, progress=not json)
         facts = dict(outcome.results.facts(kind))
+        rate = outcome.results.task.get("validation_majority_rate")
+        if rate is not None and any(name.endswith("accuracy") for name in terminal.flatten(facts)):
+            facts["validation_majority_rate"] = rate
         if json:
             terminal.give_json({"folder": str(run), "stage": kind, "ran": outcome.ran, "facts": facts})
         else:

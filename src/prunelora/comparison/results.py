@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from prunelora.errors import RecipeError
+from prunelora.errors import RecipeError, first_line
 from prunelora.storage import write_json
 
 
@@ -275,5 +275,5 @@ def load_comparison(path: Path) -> ComparisonResults:
     try:
         return ComparisonResults.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError) as error:
-        first = str(error).splitlines()[0]
+        first = first_line(error)
         raise RecipeError(f"{path}: cannot be read as the results of a comparison ({first}).") from error

@@ -12,7 +12,7 @@ from prunelora.data.embedded import EMBEDDED_DATA, EMBEDDED_LABELS, EMBEDDED_SOU
 from prunelora.data.images import LABEL, is_image_folder, read_image_folder
 from prunelora.data.settings import DataSettings
 from prunelora.data.tables import Table, read_folder, read_table, tables_of
-from prunelora.errors import DataError
+from prunelora.errors import DataError, first_line
 
 # "sst2" or "nyu-mll/glue": what the hub accepts as a name.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -114,11 +114,11 @@ def read_hub(name: str, config: str | None, *, asked: str, instead: str) -> dict
         data = datasets.load_dataset(name, config)
     except ConnectionError as error:
         raise DataError(
-            f"{asked} the Hugging Face hub could not be reached ({_first_line(error)}). "
+            f"{asked} the Hugging Face hub could not be reached ({first_line(error)}). "
             f"{instead}, or try again with a network."
         ) from error
     except Exception as error:  # `datasets` raises many kinds here: not found, gated, unknown configuration, scripts
-        raise DataError(f"{asked} the Hugging Face hub does not give it ({_first_line(error)}). {instead}.") from error
+        raise DataError(f"{asked} the Hugging Face hub does not give it ({first_line(error)}). {instead}.") from error
     return tables_of(data)
 
 
@@ -141,7 +141,3 @@ def _by_split(name: str, tables: dict[str, Table], *, where: str) -> Source:
     left_out = [each for each in tables if each not in used.values()]
     notes = (f"left out: {', '.join(left_out)} (not train, validation or test)",) if left_out else ()
     return Source(name, splits, {split: f"{where}, split {each}" for split, each in used.items()}, notes)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

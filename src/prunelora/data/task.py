@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,11 +83,19 @@ class TaskData:
     @property
     def majority_rates(self) -> dict[str, float | None]:
         """The same for every reported split."""
+        return self._majority_rates(self.reported)
+
+    @property
+    def validation_majority_rate(self) -> float | None:
+        """The same for the validation rows."""
+        return self._majority_rates({"validation": self.validation})["validation"]
+
+    def _majority_rates(self, splits: Mapping[str, datasets.Dataset]) -> dict[str, float | None]:
         if self.problem_type not in (SINGLE_LABEL, TOKENS):
-            return dict.fromkeys(self.reported)
+            return dict.fromkeys(splits)
         counts = Counter(self._classes(self.train))
         most_frequent = min(counts, key=lambda label: (-counts[label], label))
-        labels = {split: self._classes(rows) for split, rows in self.reported.items()}
+        labels = {split: self._classes(rows) for split, rows in splits.items()}
         return {split: found.count(most_frequent) / len(found) for split, found in labels.items()}
 
     def _classes(self, rows: datasets.Dataset) -> list[int]:

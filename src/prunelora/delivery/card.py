@@ -12,7 +12,16 @@ from prunelora.storage import write_text
 GONE = "What was cut is gone from the weights, not masked."
 
 
-def write_card(folder: Path, model: nn.Module, plan: Plan, *, kind: str, auto: str, facts: Mapping[str, Any]) -> None:
+def write_card(
+    folder: Path,
+    model: nn.Module,
+    plan: Plan,
+    *,
+    kind: str,
+    auto: str,
+    facts: Mapping[str, Any],
+    recipe: str | None = None,
+) -> None:
     """Write README.md into a folder that is being saved.
 
     Args:
@@ -22,6 +31,7 @@ def write_card(folder: Path, model: nn.Module, plan: Plan, *, kind: str, auto: s
         kind: "model", "dense" or "adapter".
         auto: The Auto class of transformers that loads a model of this class.
         facts: Names to values, for a table.
+        recipe: What it was made by, as YAML.
     """
     adapter, dense = kind == "adapter", kind == "dense"
     base = str(model.config.name_or_path or type(model).__name__)  # type: ignore[union-attr]
@@ -75,4 +85,7 @@ def write_card(folder: Path, model: nn.Module, plan: Plan, *, kind: str, auto: s
         lines += [f"| {name} | {value} |" for name, value in facts.items()]
         lines += [""]
     lines += ["## Plan", "", "```", str(plan), "```", ""]
+    if recipe is not None:
+        lines += ["## Recipe", "", "`prunelora run --recipe FILE --out FOLDER` makes it again from:", ""]
+        lines += ["```yaml", *recipe.splitlines(), "```", ""]
     write_text(folder / "README.md", "\n".join(lines))

@@ -27,7 +27,7 @@ from prunelora.delivery.adapter_base import (
 from prunelora.delivery.card import write_card
 from prunelora.delivery.dense import dense_copy
 from prunelora.delivery.standalone import OWN_KEYS, own_auto_class, stock_class, write_standalone
-from prunelora.errors import CheckpointError, PruneLoraError
+from prunelora.errors import CheckpointError, PruneLoraError, first_line
 from prunelora.finetuning.adapter import ADAPTER, audit
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.loading import check_source, load_pretrained, pad_with_, progress_bars_off
@@ -58,6 +58,7 @@ def save(
     facts: Mapping[str, Any] | None = None,
     format: Literal["pruned", "dense"] = "pruned",
     made_from: Mapping[str, str] | None = None,
+    recipe: str | None = None,
 ) -> Path:
     """Save a model, or an adapter alone, atomically: the old folder stays whole until the new one is.
 
@@ -77,6 +78,7 @@ def save(
         made_from: For an adapter whose base is more than the pretrained model and the plan: files that it is made from,
             relative to `folder`. "model" is a saved model in place of the pretrained one, "repaired" the projections
             that were solved anew behind the cut.
+        recipe: What the model was made by, as YAML, for the model card.
 
     Returns:
         The folder.
@@ -129,7 +131,15 @@ def save(
         write_json(temporary / ABOUT, about)
         if tokenizer is not None:
             tokenizer.save_pretrained(str(temporary))
-        write_card(temporary, base, plan, kind=about["kind"], auto=own_auto_class(base), facts=facts or {})
+        write_card(
+            temporary,
+            base,
+            plan,
+            kind=about["kind"],
+            auto=own_auto_class(base),
+            facts=facts or {},
+            recipe=recipe,
+        )
     return target
 
 
@@ -146,6 +156,7 @@ def load(folder: Path | str, *, base: nn.Module | None = None) -> Any:
 
     Raises:
         CheckpointError: If something is missing, damaged, a pickle, or does not belong together.
+        AdapterError: If an adapter has other ranks than its plan. A base that was given is left as it was found.
     """
     path = Path(folder)
     if not path.is_dir():
@@ -178,6 +189,9 @@ def _load_model(path: Path) -> PreTrainedModel:
             model.generation_config = GenerationConfig.from_pretrained(str(path))
     if about["kind"] != DENSE:
         _prune_as(model, plan, path)
+    for name, parameter in model.named_parameters():
+        if name in tensors:  # Some models have weights of several types.
+            parameter.data = parameter.data.to(tensors[name].dtype)
     try:
         model.load_state_dict(tensors | _tied(model, tensors), strict=True)
     except RuntimeError as error:
@@ -220,9 +234,9 @@ def _load_adapter(path: Path, base: Any) -> PeftModel:
             )
     before = [(parent, name, child) for parent in base.modules() for name, child in parent.named_children()]
     trained = [parameter for parameter in base.parameters() if parameter.requires_grad]
-    with _told_as_checkpoint_error(path, ADAPTER_WEIGHTS):
-        peft_model = PeftModel.from_pretrained(base, str(path))
     try:
+        with _told_as_checkpoint_error(path, ADAPTER_WEIGHTS):
+            peft_model = PeftModel.from_pretrained(base, str(path))
         audit(peft_model, plan)
         check_digest(peft_model, about, path)
     except PruneLoraError:
@@ -232,6 +246,7 @@ def _load_adapter(path: Path, base: Any) -> PeftModel:
         for parameter in trained:
             parameter.requires_grad_(True)
         raise
+    base.prunelora_plan = plan
     if (path / FROZEN_HEAD).exists():
         peft_model.get_base_model().load_state_dict(_read_tensors(path / FROZEN_HEAD), strict=False)
     return peft_model.eval()
@@ -325,7 +340,7 @@ def _check_safetensors(path: Path) -> None:
             pass
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path}: damaged or cut off ({_first_line(error)}; {path.stat().st_size if path.exists() else 0} bytes). "
+            f"{path}: damaged or cut off ({first_line(error)}; {path.stat().st_size if path.exists() else 0} bytes). "
             "Copy the folder again, or save it again."
         ) from error
 
@@ -350,8 +365,4 @@ def _told_as_checkpoint_error(path: Path, name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{path / name}: cannot be read ({_first_line(error)}).") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path / name}: cannot be read ({first_line(error)}).") from error

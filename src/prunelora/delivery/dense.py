@@ -34,6 +34,7 @@ def dense_copy(model: PreTrainedModel) -> PreTrainedModel:
         for target in targets.values():
             target.zero_()
         for name, value in model.named_parameters():
+            targets[name].data = targets[name].data.to(value.dtype)
             targets[name].view(-1)[numbers[name].view(-1).long()] = value.detach().cpu().view(-1)
         for name, buffer in model.named_buffers():
             full.get_buffer(name).copy_(buffer)

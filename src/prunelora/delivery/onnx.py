@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunelora.errors import ExportError, MissingExtraError
+from prunelora.errors import ExportError, MissingExtraError, first_line
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.device import on_device
+from prunelora.models.family import Family
 from prunelora.models.inputs import input_names, longest_input, random_inputs, reads_images
 from prunelora.models.state import left_as_found
 
@@ -115,7 +116,7 @@ def session(path: Path | str, *, threads: int | None = None) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no base but Exception
         raise ExportError(
-            f"{path}: onnxruntime cannot open it ({_first_line(error)}). Export the model again."
+            f"{path}: onnxruntime cannot open it ({first_line(error)}). Export the model again."
         ) from error
 
 
@@ -138,8 +139,22 @@ class _LogitsOnly(nn.Module):
         return self.model(**dict(zip(self.names, inputs, strict=True))).logits
 
 
+def check_family(family: Family) -> None:
+    """See that export is known to be right for a family.
+
+    Raises:
+        ExportError: If it is not.
+    """
+    if not family.onnx:
+        raise ExportError(
+            f"{family.title} cannot be exported: the graph that torch makes of it is right for one size of batch "
+            "alone. Leave 'export' out of the recipe's stages; the merged model needs none."
+        )
+
+
 def _check(anatomy: Anatomy, path: Path) -> None:
     model = anatomy.model
+    check_family(anatomy.family)
     if path.is_dir():
         raise ExportError(f"{path} is a folder. Give the name of a file in it, such as {path / 'model.onnx'}.")
     dtypes = sorted({str(p.dtype) for p in model.parameters() if p.is_floating_point()})
@@ -194,7 +209,7 @@ def _write(model: nn.Module, inputs: Mapping[str, torch.Tensor], path: Path, ops
     except Exception as error:  # the exporter raises whatever its passes meet
         raise ExportError(
             f"{type(model).__name__} cannot be exported: torch.onnx.export raised {type(error).__name__} "
-            f"({_first_line(error)}). Is this model's logits output a single tensor, and opset={opset} one that "
+            f"({first_line(error)}). Is this model's logits output a single tensor, and opset={opset} one that "
             f"torch {torch.__version__} writes?"
         ) from error
 
@@ -247,7 +262,7 @@ def _compare(model: nn.Module, path: Path, examples: Sequence[Mapping[str, torch
             found = run(opened, inputs)
         except Exception as error:  # onnxruntime's own errors share no base but Exception
             raise ExportError(
-                f"The exported model does not run on input of shape {shape}: {_first_line(error)}. Nothing was written."
+                f"The exported model does not run on input of shape {shape}: {first_line(error)}. Nothing was written."
             ) from error
         if found.shape != wanted.shape:
             raise ExportError(
@@ -268,7 +283,3 @@ def _required(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise MissingExtraError("ONNX export", "onnx") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

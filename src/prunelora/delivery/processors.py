@@ -6,7 +6,7 @@ from typing import Any
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerBase
 
 from prunelora.data.task import TaskData
-from prunelora.errors import CheckpointError
+from prunelora.errors import CheckpointError, first_line
 
 
 def load_processor(folder: Path | str, task: TaskData) -> Any:
@@ -28,7 +28,7 @@ def load_image_processor(folder: Path | str) -> Any:
         return AutoImageProcessor.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{folder}: no image processor can be loaded there ({str(error).strip().splitlines()[0]}). Copy "
+            f"{folder}: no image processor can be loaded there ({first_line(error)}). Copy "
             "preprocessor_config.json of the base model into the folder."
         ) from error
 
@@ -63,9 +63,7 @@ def load_tokenizer(folder: Path | str, *, words: bool = False) -> PreTrainedToke
         options = {"add_prefix_space": True} if words else {}
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder}: the tokenizer cannot be loaded ({str(error).strip().splitlines()[0]})."
-        ) from error
+        raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({first_line(error)}).") from error
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token  # As `load_pretrained` tells the model.
     return tokenizer

@@ -19,7 +19,7 @@ from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings, TaskType
 from prunelora.data.tokens import tokenise
 from prunelora.delivery.processors import load_image_processor, load_tokenizer, size_made_by
-from prunelora.errors import CheckpointError, DataError, UnsupportedModelError
+from prunelora.errors import CheckpointError, DataError, UnsupportedModelError, first_line
 from prunelora.evaluation.latency_cache import latency_model_for
 from prunelora.evaluation.latency_model import LatencySettings
 from prunelora.evaluation.outlook import Outlook, early_plan, outlook, outlook_row
@@ -179,7 +179,7 @@ def check(
     try:
         config = AutoConfig.from_pretrained(model_source(model))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{model}: its configuration cannot be read ({str(error).splitlines()[0]}).") from error
+        raise CheckpointError(f"{model}: its configuration cannot be read ({first_line(error)}).") from error
     facts = None
     source = None if data is None and task is None and data_dir is None else _source(data, task, data_dir, task_type)
     if source is not None:

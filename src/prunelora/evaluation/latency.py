@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prunelora.progress import over
+
 # With fewer rounds quartiles mean nothing, however long one takes.
 LEAST_REPEATS = 5
 
@@ -102,7 +104,7 @@ def interleaved(
             break
     rounds: list[dict[str, float]] = []
     start = clock()
-    for number in range(repeats):
+    for number in over(range(repeats), "timing"):
         rounds.append(run_round(number))
         if max_seconds is not None and len(rounds) >= LEAST_REPEATS and clock() - start > max_seconds:
             break

@@ -55,26 +55,26 @@ def saved_for_backward_bytes(model: nn.Module, batch: Mapping[str, Any], *, reco
         Bytes.
     """
     own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
-    saved: dict[int, int] = {}
+    saved: list[weakref.ref[torch.Tensor]] = []
 
     def keeps(tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage.nbytes()
+        saved.append(weakref.ref(tensor))
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        keeps(tensor)
         # An output that is kept with its own history would keep itself, and the whole graph, for good.
-        return tensor.detach()
+        tensor = tensor.detach()
+        keeps(tensor)
+        return tensor
 
     with left_as_found(model), _problem_type_kept(model), torch.enable_grad():
         model.train()
         with recomputing(keeps) if recompute else saved_tensors_hooks(pack, lambda tensor: tensor):
-            # The graph, and with it every saved tensor, must live until all are counted: else addresses come up again.
             output = model(**on_device(batch, model))
-        total = sum(saved.values())
+        # Of what the output does not depend on, the graph is gone already, and its addresses may have come up again.
+        kept = [tensor.untyped_storage() for one in saved if (tensor := one()) is not None]
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in kept if storage.data_ptr() not in own}
         del output
-    return total
+    return sum(sizes.values())
 
 
 def training_memory(

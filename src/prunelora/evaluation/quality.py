@@ -14,6 +14,7 @@ from prunelora.data.tokens import Processor, batches, by_length
 from prunelora.models.device import on_device
 from prunelora.models.problem_types import label_names_of
 from prunelora.models.state import left_as_found
+from prunelora.progress import over
 
 
 def evaluate(
@@ -67,7 +68,7 @@ def predict(model: nn.Module, batches: Iterable[Mapping[str, Any]], problem_type
     parts = []
     with left_as_found(model), torch.inference_mode():
         model.eval()
-        for batch in batches:
+        for batch in over(batches, "judging"):
             inputs = {name: value for name, value in batch.items() if name != "labels"}
             logits = model(**on_device(inputs, model)).logits
             parts.append(answers_of(logits, batch.get("labels"), problem_type).float().cpu().numpy())

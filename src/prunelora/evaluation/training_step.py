@@ -17,7 +17,7 @@ from prunelora.models.inputs import longest_input, random_inputs
 def training_step(
     model: nn.Module, batches: Sequence[Mapping[str, Any]], settings: FineTuneSettings
 ) -> Callable[[], None]:
-    """What takes one training step, in float32, on the next batch each time it is called.
+    """What takes one training step, in the settings' precision, on the next batch each time it is called.
 
     Args:
         model: As it is trained: with its adapter, and `requires_grad` set. It is left in training mode.

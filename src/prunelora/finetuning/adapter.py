@@ -95,7 +95,7 @@ def add_adapter(
         # "^": a pattern without it also matches names that merely end like this one.
         rank_pattern={f"^{re.escape(target.name)}": target.rank for target in targets},
         alpha_pattern={f"^{re.escape(target.name)}": alpha_over_rank * target.rank for target in targets},
-        modules_to_save=saved or None,
+        modules_to_save=list(saved) or None,  # PEFT adds names of its own to the list.
         fan_in_fan_out=any(isinstance(model.get_submodule(target.name), Conv1D) for target in targets),
         init_lora_weights=INITIALISATIONS[initialisation],  # type: ignore[arg-type]
     )
@@ -103,6 +103,11 @@ def add_adapter(
         torch.manual_seed(seed)
         peft_model = get_peft_model(model, config, adapter_name=ADAPTER)
     audit(peft_model, plan)
+    copied = {name for name, one in model.named_modules() if isinstance(one, ModulesToSaveWrapper)}
+    if copied != set(saved):
+        name = min(copied ^ set(saved))
+        raise AdapterError(f"{name} is {'' if name in saved else 'not '}to be trained, and PEFT took it otherwise.")
+    model.prunelora_plan = plan  # type: ignore[assignment]  # Its ranks are saved with the adapter.
     return peft_model
 
 

@@ -26,7 +26,7 @@ def recomputing(keeps: Callable[[torch.Tensor], None] | None = None) -> saved_te
     checkpointing: what their layers keep can be had once only.
 
     Args:
-        keeps: Called with every tensor that is kept, as autograd knows it.
+        keeps: Called with every tensor that is kept, without its history; it lives for as long as it is kept.
 
     Raises:
         RuntimeError: In the backward pass, if a tensor that is needed was changed in place since, as without it.
@@ -36,9 +36,10 @@ def recomputing(keeps: Callable[[torch.Tensor], None] | None = None) -> saved_te
     def pack(tensor: torch.Tensor) -> "_Kept | _Again":
         node = _made_by(tensor)
         if node is None:
+            kept = _Kept(tensor)
             if keeps is not None:
-                keeps(tensor)
-            return _Kept(tensor)
+                keeps(kept.tensor)
+            return kept
         output = outputs.get(id(node))
         if output is None:
             outputs[id(node)] = output = _Output(node)

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from pydantic import ValidationError
 from torch import nn
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalPrediction, get_last_checkpoint
 
@@ -25,7 +26,7 @@ from prunelora.data.answers import answers_of
 from prunelora.data.images import holds_images
 from prunelora.data.metrics import choosing_metrics, default_metrics, metrics
 from prunelora.data.tokens import Processor, collator
-from prunelora.errors import DataError, MissingExtraError
+from prunelora.errors import DataError, MissingExtraError, RecipeError
 from prunelora.finetuning.adapter import trainable_parameters
 from prunelora.finetuning.callbacks import OrderOfRows, QuietProgress, StepClock, chosen_callbacks
 from prunelora.finetuning.conditions import (
@@ -110,11 +111,12 @@ def finetune(
         TrainingResult.
 
     Raises:
+        RecipeError: If there is no such setting, or it cannot have that value.
         DataError: If there are no rows to train on or to choose by, no such metric, or several processes have no folder
             in common.
         UnsupportedModelError: If the model's layers cannot be computed again, where settings ask for it.
     """
-    settings = FineTuneSettings(**((settings or FineTuneSettings()).model_dump() | options))
+    settings = _with_options(settings or FineTuneSettings(), options)
     for name, rows in (("train", train), ("validation", validation)):
         if not len(rows):
             raise DataError(f"{name}: no rows to fine-tune with.")
@@ -167,7 +169,10 @@ def finetune(
             recomputation_of(settings), under_own_names(model),
         ):  # fmt: skip
             start = _Start.of(model, trainer) if settings.keep_start else None
-            trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+            checkpoint = _last_whole_checkpoint(folder)
+            if checkpoint is not None:
+                _add_no_step_(trainer, checkpoint)
+            trainer.train(resume_from_checkpoint=checkpoint)
     finally:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -199,6 +204,18 @@ def finetune(
     )
 
 
+def _with_options(settings: FineTuneSettings, options: dict[str, Any]) -> FineTuneSettings:
+    try:
+        return FineTuneSettings(**(settings.model_dump() | options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RecipeError(
+            f"{place}={first.get('input')!r}: {first['msg']}. Settings of a fine-tuning: "
+            f"{', '.join(FineTuneSettings.model_fields)}."
+        ) from error
+
+
 def _last_whole_checkpoint(folder: Path) -> str | None:
     """The checkpoint with most steps; what a kill left half written goes. The Trainer writes its state last."""
     for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
@@ -208,6 +225,16 @@ def _last_whole_checkpoint(folder: Path) -> str | None:
             shutil.rmtree(checkpoint)
     last: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     return last
+
+
+def _add_no_step_(trainer: Trainer, checkpoint: str) -> None:
+    """Where a checkpoint is the training's end, leave nothing to do but to take up the best one.
+
+    The Trainer begins an epoch again that was left in its middle, and takes a step before it looks how many there are.
+    """
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    if state.global_step >= state.max_steps:
+        trainer.args.num_train_epochs = int(state.epoch or 0)
 
 
 @dataclasses.dataclass(frozen=True)

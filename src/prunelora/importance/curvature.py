@@ -25,6 +25,7 @@ from prunelora.importance.taps import Tap, listen
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.block import Block
 from prunelora.models.device import on_device
+from prunelora.progress import over
 
 # The lightest tokens of an example are left out of H, as long as they hold no more than this share of its |g|^2.
 NEGLIGIBLE = 0.05
@@ -52,14 +53,11 @@ class Curvature:
 
     def scores(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """What leaving out each head (H_l,) and each neuron (F_l,) adds to the mean loss when its turn comes."""
-        heads, neurons = (
-            [
-                torch.zeros(0, dtype=torch.float64) if one is None else one.costs() / (2 * self.num_examples)
-                for one in kind
-            ]
-            for kind in (self.heads, self.neurons)
-        )
-        return heads, neurons
+        costs = [
+            torch.zeros(0, dtype=torch.float64) if one is None else one.costs() / (2 * self.num_examples)
+            for one in over((*self.heads, *self.neurons), "leaving units out")
+        ]
+        return costs[: len(self.heads)], costs[len(self.heads) :]
 
 
 class _Moments:

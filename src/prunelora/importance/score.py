@@ -17,6 +17,7 @@ from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.device import on_device
 from prunelora.models.gates import gated
 from prunelora.models.state import left_as_found
+from prunelora.progress import over
 
 
 def score(
@@ -87,7 +88,7 @@ def score(
         model.eval()
         model.requires_grad_(False)
         totals = _Totals(anatomy, chosen) if isinstance(chosen, GradientCriterion) else Curvature(anatomy)
-        for number, batch in enumerate(batches):
+        for number, batch in enumerate(over(batches, "scoring")):
             totals.add(number, batch)
         if not totals.num_examples:
             raise ScoreError("No batch to score with: `batches` was empty, or was an iterator that is used up.")

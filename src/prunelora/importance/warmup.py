@@ -18,6 +18,7 @@ from prunelora.models.device import on_device
 from prunelora.models.family import Family
 from prunelora.models.problem_types import TOKENS, problem_type_of
 from prunelora.models.state import left_as_found
+from prunelora.progress import over
 
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.01
@@ -71,7 +72,7 @@ def warm_up_(
         order = torch.Generator().manual_seed(seed)
         with _encoder_replaced(anatomy) as feed:
             queue: list[int] = []
-            for _ in range(steps):
+            for _ in over(range(steps), "warming up"):
                 queue = queue or torch.randperm(len(cached), generator=order).tolist()
                 hidden, labels = cached[queue.pop()]
                 feed(hidden)
@@ -99,7 +100,7 @@ def head_restored(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def _features(anatomy: Anatomy, batches: Sequence[Mapping[str, Any]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """First token's hidden state (B, 1, D) and the labels of every batch."""
+    """What the task head reads of every batch, (B, 1, D) or as many tokens as it needs, and the labels."""
     model = anatomy.model
     cached = []
     with left_as_found(model):

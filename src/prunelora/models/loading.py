@@ -11,7 +11,7 @@ import transformers
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
-from prunelora.errors import CheckpointError, UnsupportedModelError
+from prunelora.errors import CheckpointError, UnsupportedModelError, first_line
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import family_of_model_type, supported_families
 from prunelora.models.problem_types import AUTO_CLASS, CAUSAL_LM, OF_CONFIG, head_for
@@ -241,7 +241,7 @@ def check_source(source: str | Path) -> None:
 
 
 def _unreachable(source: str | Path, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = first_line(error)
     if Path(source).exists():
         return f"{source}: cannot be loaded ({first})."
     return (

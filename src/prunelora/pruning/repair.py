@@ -33,8 +33,10 @@ from torch import nn
 from prunelora.errors import PlanError
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.empty import BiasOnly
+from prunelora.models.inputs import random_inputs
 from prunelora.models.matrices import widths
 from prunelora.models.state import left_as_found
+from prunelora.progress import over
 from prunelora.pruning.calls import Call, layer_calls
 from prunelora.pruning.layers import Layer, Projection, layers_of
 from prunelora.pruning.layerwise import run_layer, run_up_to, run_with_parts
@@ -57,7 +59,8 @@ class RepairedProjection:
 
     Attributes:
         name: Within the whole model.
-        damping: The one that did best on the held-out rows; infinity where only the bias was corrected.
+        damping: The one that did best on the held-out rows; infinity where only the bias was corrected. Where it did no
+            better than the old weights, these have stayed.
         error_before: Mean squared error of its outputs on the held-out rows, relative to the variance of those wanted.
         error_after: The same with the fit on the other rows.
     """
@@ -134,13 +137,26 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch], *, wei
             squares = [squared_gradients(original, batch, number) for number, batch in enumerate(batches)]
         done: list[RepairedProjection] = []
         flows: dict[int, _Flow] = {}
-        for index, (layer, dense_layer) in enumerate(zip(layers_of(anatomy), layers_of(original), strict=True)):
+        pairs = list(zip(layers_of(anatomy), layers_of(original), strict=True))
+        for index, (layer, dense_layer) in enumerate(over(pairs, "repairing")):
             for number, one in enumerate(calls):
                 start = one[index].start
                 if start is not None:
                     flows[number] = _Flow(start, start, _encoded(anatomy, flows[number].ours) if index else None)
             done += _repair_layer(layer, dense_layer, [one[index] for one in calls], list(flows.values()), squares)
     return Repair(tuple(done), rows, sum(int(one[0].real.sum()) for one in calls))
+
+
+def check_repairable(model: nn.Module) -> None:
+    """See that a model's layers can be run one by one, as `repair_` does, on a few random tokens.
+
+    Raises:
+        UnsupportedModelError: If they cannot.
+    """
+    inputs = random_inputs(model, batch_size=2, tokens=8, generator=torch.Generator().manual_seed(0))
+    with left_as_found(model), torch.no_grad():
+        model.eval()
+        list(layer_calls(dissect(model), [inputs]))
 
 
 def check_weights(weights: str) -> None:

@@ -13,7 +13,7 @@ from prunelora.models.layer_config import LayerConfig
 from prunelora.models.matrices import keep_columns, keep_rows, widths
 from prunelora.models.shared_bias import HandsOn, take_own_heads
 from prunelora.planning.plan import Plan, check_within
-from prunelora.pruning.repair import Weights, check_weights, repair_
+from prunelora.pruning.repair import Weights, check_repairable, check_weights, repair_
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -49,12 +49,15 @@ def prune_(
             the model is then untouched. If there are too few calibration rows; the model is then cut and not repaired.
         ScoreError: If tokens are to count by the loss, and a batch has no labels or its loss is not finite; the model
             is then cut and not repaired.
-        UnsupportedModelError: If the model's family is not supported.
+        UnsupportedModelError: If the model's family is not supported, or it cannot be repaired, where that is asked
+            for; the model is then untouched.
     """
     anatomy = dissect(model)
     present = anatomy.lineage
     check_within(plan, present)
     check_weights(repair_weights)
+    if repair_with is not None:
+        check_repairable(model)
     dense = copy.deepcopy(model) if repair_with is not None else None
     for block in anatomy.blocks:
         _cut_heads(block, _positions(present.heads[block.index], plan.heads[block.index]))

@@ -95,11 +95,14 @@ def journey(results: RunResults) -> Table:
         "merge": "adapter merged",
         "baseline": "dense baseline after its training",
     }
-    rows = tuple(
+    rows = [
         (after.get(moment.kind, f"after {moment.kind}"), moment.stage, metric_text(metric, moment.value))
         for moment in moments(results)
-    )
-    return Table(("", "stage", f"{metric_title(metric)}, validation rows"), rows)
+    ]
+    rate = results.task.get("validation_majority_rate")
+    if metric == "accuracy" and rate is not None:
+        rows.insert(0, ("most frequent class", "", metric_text(metric, rate)))
+    return Table(("", "stage", f"{metric_title(metric)}, validation rows"), tuple(rows))
 
 
 def stage_times(results: RunResults) -> Table:
