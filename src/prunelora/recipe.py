@@ -18,7 +18,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prunelora.data.settings import OF_OWN_DATA, DataSettings
-from prunelora.errors import RecipeError, first_line
+from prunelora.errors import PlanError, RecipeError, first_line
+from prunelora.planning.units import check_normalise, compared_as
 from prunelora.stage_settings import BUDGETS, STAGE_KINDS, BaselineStage, FineTuneStage, PlanStage, ScoreStage, Stage
 from prunelora.storage import write_text
 
@@ -103,11 +104,11 @@ class Recipe(BaseModel):
             missing = [kind for kind in stage.needs if kind not in before]
             if missing:
                 raise RecipeError(f"Stage {name!r} needs {missing[0]!r} before it. Put one there.")
-            if isinstance(stage, PlanStage) and before["score"].criterion == "surgeon" and stage.normalise != "none":
-                raise RecipeError(
-                    f"{name}.normalise={stage.normalise}: scores of 'surgeon' are in units of the loss, and are "
-                    "compared as they are. Set it and balance to none, or score by another criterion."
-                )
+            if isinstance(stage, PlanStage):
+                try:
+                    check_normalise(before["score"].criterion, stage.normalise)
+                except PlanError as error:
+                    raise RecipeError(f"Stage {name!r}: {error}") from error
             if isinstance(stage, FineTuneStage) and stage.distillation and "merge" not in before:
                 raise RecipeError(
                     f"{name}.distillation needs a teacher, and no model was merged before. Put 'finetune' and 'merge' "
@@ -194,8 +195,7 @@ class Recipe(BaseModel):
                 asked = changes.get(f"{name}.criterion", stage.criterion)
                 criterion = asked if asked != stage.criterion else None
             elif isinstance(stage, PlanStage) and criterion is not None:
-                as_they_are = {f"{name}.normalise": "none", f"{name}.balance": "none"}
-                found |= as_they_are if criterion == "surgeon" else {f"{name}.balance": "cost"}
+                found |= {f"{name}.{option}": value for option, value in compared_as(criterion).items()}
         return found
 
     def _spread(self, option: str, value: Any) -> dict[str, Any]:

@@ -155,11 +155,17 @@ def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:
     ]
     if json:
         terminal.give_json(
-            {"model": recipe.model, "task": recipe.task.model_dump(), "folder": str(folder.path), "stages": work}
+            {
+                **recipe.model_dump(mode="json", include={"model", "task", "seed", "trust_remote_code"}),
+                "folder": str(folder.path),
+                "stages": work,
+            }
         )
         return
     data = f"task {recipe.task.task}" if recipe.task.task is not None else f"data {recipe.task.data}"
     terminal.give_lines([f"model {recipe.model}, {data}, seed {recipe.seed}, into {folder.path}"])
+    of_data = recipe.task.model_dump(exclude={"data", "task"}, exclude_none=True)
+    terminal.give_lines([f"      {', '.join(f'{key}={value}' for key, value in of_data.items())}"])
     for number, one in enumerate(work, start=1):
         shown = ", ".join(f"{key}={value}" for key, value in one["settings"].items() if value is not None)
         mark = "  (finished once; repeated if something before it changed)" if one["has_record"] else ""

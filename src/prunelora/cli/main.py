@@ -20,7 +20,7 @@ _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 def main() -> None:
     """Run the command line; known errors end it with a message, not with a traceback."""
-    from prunelora.cli.terminal import complain
+    from prunelora.cli.terminal import complain, give_json
 
     # transformers and peft warn each other of coming renames; nobody at a terminal can do anything about it.
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -30,6 +30,8 @@ def main() -> None:
         complain(str(error))
         sys.exit(1)
     except _UsageError as error:
+        if "--json" in sys.argv:
+            give_json({"error": error.format_message()})
         error.show()
         sys.exit(error.exit_code)
     except typer.Abort:

@@ -17,6 +17,7 @@ from prunelora.planning.plan import Plan
 from prunelora.planning.ranks import block_importance as mean_of_units
 from prunelora.planning.ranks import block_ranks
 from prunelora.planning.selection import best, best_of_each, count_to_keep
+from prunelora.planning.units import check_normalise
 
 Positions = list[list[int]]
 
@@ -101,12 +102,7 @@ def make_plan(
         "speedup": speedup,
     }
     kind = budgets.only_one(given)
-    if importance.provenance.get("criterion") == "surgeon" and normalise != "none":
-        raise PlanError(
-            f"normalise={normalise!r} makes layers worth the same, but scores of 'surgeon' are in units of the loss "
-            "and are compared as they are. Use normalise='none' and balance='none' (in a recipe settings of the stage "
-            "plan), or score by another criterion."
-        )
+    check_normalise(importance.provenance.get("criterion"), normalise)
     scores = normalised(importance.heads, normalise), normalised(importance.ffn, normalise)
     facts: dict[str, Any] = {}
     if kind is None or kind == "counts":
