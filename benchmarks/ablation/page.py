@@ -230,6 +230,7 @@ def how_far(found: Found, frequent: Mapping[str, float]) -> Table:
         ("all, full fine-tuning", VARIANTS["full"]),
         ("all, LoRA", VARIANTS[YARDSTICK]),
         (f"{early.keep_macs:g}, cut-early", early),
+        (f"{TIGHT:g}, cut-early", EVERYTHING[f"{early.name}@{TIGHT:g}"]),
         (f"{packaged.keep_macs:g}", packaged),
         *((f"{budget:g}", EVERYTHING[f"{packaged.name}@{budget:g}"]) for budget in BUDGETS),
     ]

@@ -288,6 +288,7 @@ def check(
     from prunelora.evaluation.feasibility import check as check_budget
     from prunelora.evaluation.training_cost import Training
     from prunelora.planning.make_plan import make_plan
+    from prunelora.progress import bars
     from prunelora.running import ready_to_train
     from prunelora.stages import latency_settings
 
@@ -310,15 +311,16 @@ def check(
     *before, last = [Training(one, partial(ready_to_train, settings=one, seed=0)) for one in (*tunings, final)]
     usual_training = dataclasses.replace(last, before=before[0] if before else None)
     known = inspect.signature(make_plan).parameters
-    found = check_budget(
-        model or chosen.model,
-        data=data,
-        **source,
-        latency=latency_settings(plan) if latency or plan.needs_latency else None,
-        training=usual_training if training else None,
-        tell=terminal.tell,
-        **{name: value for name, value in plan.model_dump().items() if name in known},
-    )
+    with bars(not json):
+        found = check_budget(
+            model or chosen.model,
+            data=data,
+            **source,
+            latency=latency_settings(plan) if latency or plan.needs_latency else None,
+            training=usual_training if training else None,
+            tell=terminal.tell,
+            **{name: value for name, value in plan.model_dump().items() if name in known},
+        )
     if json:
         terminal.give_json(found.to_dict())
     else:

@@ -27,6 +27,7 @@ from prunelora.comparison.timing import MethodTiming, TimingSettings, time_metho
 from prunelora.data.load import load_task
 from prunelora.data.task import TaskData
 from prunelora.errors import RecipeError
+from prunelora.progress import bars
 from prunelora.recipe import Recipe
 
 RESULTS = "comparison.json"
@@ -152,7 +153,8 @@ def compare(
         results = _with_old(untimed, out)
         _write(results, out)  # Before any timing: one that fails loses nothing.
         if timing:
-            results = _with_timing(untimed, chosen, task, out, tell, timing_settings)
+            with bars(progress):
+                results = _with_timing(untimed, chosen, task, out, tell, timing_settings)
             _write(results, out)
     return results
 

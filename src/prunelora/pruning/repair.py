@@ -33,7 +33,7 @@ from torch import nn
 from prunelora.errors import PlanError
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.empty import BiasOnly
-from prunelora.models.inputs import random_inputs
+from prunelora.models.inputs import longest_input, random_inputs
 from prunelora.models.matrices import widths
 from prunelora.models.state import left_as_found
 from prunelora.progress import over
@@ -153,7 +153,8 @@ def check_repairable(model: nn.Module) -> None:
     Raises:
         UnsupportedModelError: If they cannot.
     """
-    inputs = random_inputs(model, batch_size=2, tokens=8, generator=torch.Generator().manual_seed(0))
+    tokens = min(8, longest_input(model) or 8)
+    inputs = random_inputs(model, batch_size=2, tokens=tokens, generator=torch.Generator().manual_seed(0))
     with left_as_found(model), torch.no_grad():
         model.eval()
         list(layer_calls(dissect(model), [inputs]))
