@@ -197,8 +197,8 @@ def _rows_text(results: ComparisonResults) -> tuple[str, ...]:
         return ()
     said = "; ".join(f"{count} rows: {', '.join(names)}" for count, names in sorted(rows.items()))
     return (
-        f"Memory is of the step that needs most, of as many rows as the method has in it ({said}); time is of "
-        "a step of the last tuning.",
+        f"Memory is of the step that needs most, of as many rows as the method has in it ({said}); time is of as many "
+        "rows for all, of several fine-tunings the mean, each by its epochs.",
     )
 
 
