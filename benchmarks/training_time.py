@@ -4,10 +4,13 @@ All stages up to the merged model are counted: warm-up, scoring, repair and judg
 tunings. LoRA is on every linear layer of the dense model, with nothing computed again; all train for as many epochs in
 all. Nothing is shared between trainings, and every round (a task and a seed) trains each once, one after the other.
 
+Rounds of other tasks and seeds that the result file has already, of the same machine, stay in it.
+
 python -m benchmarks.training_time [--tasks sst2,mrpc,rte] [--seeds 0] [--out FILE]
 """
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -32,6 +35,7 @@ def main(typed: Sequence[str] | None = None) -> int:
     unknown = [task for task in tasks if task not in FOUR]
     if unknown:
         parser.error(f"{unknown[0]} is not known; there are {', '.join(FOUR)}")
+    asked = {(task, seed) for task in tasks for seed in seeds}
     if not GLUE.is_dir():
         print(NO_GLUE, file=sys.stderr)
         return 1
@@ -40,7 +44,8 @@ def main(typed: Sequence[str] | None = None) -> int:
     from prunelora.storage import write_json
 
     _warm_up(tasks[0])
-    rounds = []
+    machine = describe_machine(best_device())
+    rounds = [one for one in found_before(arguments.out, machine) if (one["task"], one["seed"]) not in asked]
     for seed in seeds:
         for task in tasks:
             rounds.append({"task": task, "seed": seed, "seconds": trained(task, seed)})
@@ -50,13 +55,22 @@ def main(typed: Sequence[str] | None = None) -> int:
                 {
                     "benchmark": "training_time",
                     "model": "minilm",
-                    "epochs": {name: TASKS[name].epochs for name in tasks},
+                    "epochs": {one["task"]: TASKS[one["task"]].epochs for one in rounds},
                     "rounds": rounds,
-                    "machine": describe_machine(best_device()),
+                    "machine": machine,
                 },
             )
     print("\n".join(lines(rounds)))
     return 0
+
+
+def found_before(path: Path, machine: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rounds in a result file; none of another machine, whose seconds say something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    return list(content["rounds"]) if content["machine"] == machine else []
 
 
 def _warm_up(task: str) -> None:

@@ -38,3 +38,12 @@ def test_the_readme_says_what_training_takes():
         before = {"tune-first": "all stages", "cut-early": "there"}[method]
         said = f"{least:.1f} to {most:.1f} times its time"
         assert (f"{said}, {before}" if method == "tune-first" else f"{before} {said}") in readme, method
+
+
+def test_rounds_that_are_there_stay_unless_another_machine_has_run_them(tmp_path):
+    path = tmp_path / "found.json"
+    assert training_time.found_before(path, {"cpu": "a"}) == []
+    rounds = [made_up_round("sst2", 99.0, 80.0)]
+    path.write_text(json.dumps({"rounds": rounds, "machine": {"cpu": "a"}}))
+    assert training_time.found_before(path, {"cpu": "a"}) == rounds
+    assert training_time.found_before(path, {"cpu": "b"}) == []

@@ -416,9 +416,10 @@ def _said(found: Found) -> Iterator[str]:
         ("clearly better", better),
         ("clearly worse", worse),
         ("no clear difference in accuracy", unclear),
-        ("one pair of trainings so far, which has no standard error", single),
     ):
         yield f"{what}: {'; '.join(names) or 'none'}"
+    if single:
+        yield f"one pair of trainings so far, which has no standard error: {'; '.join(single)}"
 
 
 def _length(task: BenchmarkTask) -> str:
