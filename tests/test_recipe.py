@@ -160,8 +160,8 @@ def test_ranks_of_its_own_are_for_a_fine_tuning_before_the_plan():
     recipe = Recipe().with_options({"lora_rank": 4})
     assert [one.lora_rank for one in recipe.tunings.values()] == [4, 8]
     with pytest.raises(RecipeError, match=r"finetune.lora_rank: a plan was made before.* plan.rank_high and"):
-        Recipe().with_settings({"finetune.lora_rank": 4})
-    with pytest.raises(RecipeError, match=r"finetune.lora_targets: a plan was made before.* plan.targets"):
+        Recipe().with_options({}, {"finetune.lora_rank": 4})
+    with pytest.raises(RecipeError, match=r"lora_targets: a plan was made before.* plan.targets"):
         load_recipe("cut-first").with_options({"lora_targets": "query"})
 
 

@@ -148,11 +148,6 @@ class Recipe(BaseModel):
                 raise RecipeError(
                     f"{key}: no such setting. {owner or 'The recipe'} has: {', '.join(settable) or 'none'}."
                 )
-            if field in _BEFORE_PLANS and owner in self._after_plans:
-                raise RecipeError(
-                    f"{key}: a plan was made before, and what it says counts. Set "
-                    f"{'plan.targets' if field == 'lora_targets' else 'plan.rank_high and plan.rank_low'}."
-                )
             target[field] = _typed(key, value) if isinstance(value, str) and field not in _TEXTS else value
         return read_recipe(content, source="settings")
 
@@ -178,6 +173,8 @@ class Recipe(BaseModel):
         changes: dict[str, Any] = {}
         for option, value in options.items():
             changes |= self._spread(option, value)
+        for key in filter(self.is_planned, settings or {}):
+            raise _planned(key)
         changes |= dict(settings or {})
         return self.with_settings(self._compared_by_criterion(changes) | changes)
 
@@ -203,7 +200,7 @@ class Recipe(BaseModel):
         if len(tunings) < 2 or key.partition(".")[0] not in tunings:
             return {key: value}
         if option in _BEFORE_PLANS:
-            return {f"{name}.{option}": value for name in tunings if name not in self._after_plans} or {key: value}
+            return {f"{name}.{option}": value for name in tunings if name not in self._after_plans}
         number = _as_number(value)
         if option not in ("epochs", "learning_rate", "batch_size") or number is None:
             return {f"{name}.{option}": value for name in tunings}
@@ -214,6 +211,11 @@ class Recipe(BaseModel):
             # Whole rows; what was typed stays as it was typed.
             return {f"{name}.{option}": math.ceil(one) for name, one in scaled.items()} | {key: value}
         return {f"{name}.{option}": one for name, one in scaled.items()}
+
+    def is_planned(self, key: str) -> bool:
+        """Whether a plan, made before, has its own in place of a setting: the ranks and targets of LoRA."""
+        owner, _, field = key.rpartition(".")
+        return field in _BEFORE_PLANS and owner in self._after_plans
 
     def has_option(self, option: str) -> bool:
         """Whether `with_options` knows an option."""
@@ -242,6 +244,10 @@ class Recipe(BaseModel):
         ]
         if not owners:
             raise RecipeError(f"{option}: no stage of the recipe has such a setting. It has: {', '.join(self.names)}.")
+        if option in _BEFORE_PLANS:
+            owners = [name for name in owners if name not in self._after_plans]
+            if not owners:
+                raise _planned(option)
         # Fine-tunings alone have a learning rate.
         first = (self.main_tuning,) if option == "learning_rate" else ("finetune", "score")
         return f"{next((name for name in first if name in owners), owners[-1])}.{option}"
@@ -272,6 +278,12 @@ _OF_PLAIN_MODELS = frozenset({"warmup", "score", "prune", "finetune", "export", 
 _BEFORE_PLANS = frozenset({"lora_rank", "lora_targets"})
 # Fields of a recipe or a stage that say what it is.
 _NOT_SETTINGS = frozenset({"stage", "stages", "task", "format"})
+
+
+def _planned(key: str) -> RecipeError:
+    """For a setting of a fine-tuning that the plan before it has in its place."""
+    own = {"lora_targets": "plan.targets"}.get(key.rpartition(".")[2], "plan.rank_high and plan.rank_low")
+    return RecipeError(f"{key}: a plan was made before, and what it says counts. Set {own}.")
 
 
 def _leave_other_source(task: dict[str, Any], changes: Mapping[str, Any]) -> None:

@@ -93,6 +93,15 @@ def test_settings_reach_every_method_that_has_them():
     assert stage(methods[1], "plan").keep_heads == 3
 
 
+@pytest.mark.parametrize("key", ["lora_rank", "finetune.lora_rank"])
+def test_ranks_of_a_fine_tuning_reach_those_that_have_no_plan_before_it(key):
+    lora, pruned, first = load_methods(["lora", "prune-lora", "tune-first"], base=BASE, changes={key: 3})
+    ranks = [[one.lora_rank for one in method.recipe.tunings.values()] for method in (lora, pruned, first)]
+    assert ranks[0] == [3]
+    assert ranks[1] == [8]
+    assert ranks[2] == ([3, 8] if key == "lora_rank" else [8, 8])
+
+
 def test_two_budgets_of_a_method_are_an_error_however_each_is_named():
     with pytest.raises(PlanError, match=r"keep_macs=0.5, speedup=2.0: two budgets"):
         load_methods(["prune-lora"], base=BASE, changes={"keep_macs": 0.5, "plan.speedup": 2})

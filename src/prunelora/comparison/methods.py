@@ -129,7 +129,7 @@ def _check_change(key: str, methods: Sequence[Method]) -> None:
 
 def _has(recipe: Recipe, key: str) -> bool:
     owner = key.rpartition(".")[0]
-    return owner in recipe.names if owner else recipe.has_option(key)
+    return owner in recipe.names and not recipe.is_planned(key) if owner else recipe.has_option(key)
 
 
 def _fitted(method: Method, base: Recipe) -> Method:
