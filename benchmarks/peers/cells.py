@@ -100,7 +100,7 @@ def memory_of(cell: Cell, model: Any, task: TaskData, *, by_another: bool) -> di
     found = {}
     kinds = [stage.stage for stage in cell.recipe.stages]
     cut_at = max((index for index, kind in enumerate(kinds) if kind in CUT_STAGES), default=-1)
-    for index, (name, stage) in enumerate(zip(cell.recipe.names, cell.recipe.stages, strict=True)):
+    for index, (name, stage) in enumerate(cell.recipe.by_name.items()):
         if not isinstance(stage, FineTuneStage):
             continue
         if index < cut_at:

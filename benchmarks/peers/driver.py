@@ -85,7 +85,7 @@ def walk(cell: Cell, task: TaskData, *, share_with: Sequence[Path] = (), tell: T
     last: dict[str, Any] = {}
     for name in after:
         tell(f"{name} ...")
-        stage = dict(zip(cell.recipe.names, cell.recipe.stages, strict=True))[name]
+        stage = cell.recipe.by_name[name]
         if isinstance(stage, FineTuneStage):
             last = work.finetune(name, stage)
             steps += last["steps"]

@@ -69,9 +69,8 @@ def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:
 
 def _adapted_by(run: Run, name: str) -> tuple[str, ...]:
     """The projections that a fine-tuning gives LoRA: by the plan, or by itself where none was made before."""
-    tuning, before = run.recipe.tunings[name], run.recipe.names[: run.recipe.names.index(name)]
-    planned = any(one.partition("-")[0] == "plan" for one in before)
-    if run.plan is not None and (planned or tuning.trainable == "all"):
+    tuning = run.recipe.tunings[name]
+    if run.plan is not None and (name in run.recipe.after_plans or tuning.trainable == "all"):
         return tuple(run.plan.ranks)
     return tuning.lora_targets
 
@@ -102,10 +101,10 @@ def _export_of_present_model(run: Run) -> ExportStage | None:
     """How the model was exported; None where it was not, or was changed afterwards."""
     if "export" not in run.done:
         return None
+    stages = run.recipe.by_name
     since = run.done[run.done.index("export") + 1 :]
-    if any(name.partition("-")[0] in ("warmup", "prune", "finetune", "merge") for name in since):
+    if any(stages[name].stage in ("warmup", "prune", "finetune", "merge") for name in since):
         return None
-    stages: dict[str, Any] = dict(zip(run.recipe.names, run.recipe.stages, strict=True))
     return cast(ExportStage, stages["export"])
 
 

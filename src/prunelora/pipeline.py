@@ -235,7 +235,7 @@ def keys_of(
     if task.metrics[0] != metrics.default_metrics(task.problem_type, task.label_names)[0]:
         start["chosen_by"] = task.metrics[0]  # The same rows as a task of their own may be judged by something else.
     key = digest(start)
-    for name, settings in zip(recipe.names, recipe.stages, strict=True):
+    for name, settings in recipe.by_name.items():
         key = digest({"stage": deciding(settings), "after": key})
         yield name, settings, key
         if settings.stage == "plan":
@@ -259,6 +259,6 @@ def _plan_id(run: Run, tell: Tell, name: str) -> str:
 
 def _read_for_report(run: Run) -> None:
     """Scores and plan, where nothing had to be restored."""
-    for name, settings in zip(run.recipe.names, run.recipe.stages, strict=True):
+    for name, settings in run.recipe.by_name.items():
         if settings.stage in ("score", "plan") and name in run.done:
             WORK[settings.stage].restore(run, name, settings)

@@ -65,10 +65,14 @@ class Recipe(BaseModel):
         return names
 
     @property
+    def by_name(self) -> dict[str, Any]:
+        """All stages by their names, in order."""
+        return dict(zip(self.names, self.stages, strict=True))
+
+    @property
     def tunings(self) -> dict[str, FineTuneStage]:
         """All fine-tunings by name, in order."""
-        stages = zip(self.names, self.stages, strict=True)
-        return {name: stage for name, stage in stages if isinstance(stage, FineTuneStage)}
+        return {name: stage for name, stage in self.by_name.items() if isinstance(stage, FineTuneStage)}
 
     @property
     def main_tuning(self) -> str:
@@ -80,7 +84,7 @@ class Recipe(BaseModel):
         return max(reversed(self.tunings.items()), key=lambda one: one[1].epochs)[0]
 
     @property
-    def _after_plans(self) -> set[str]:
+    def after_plans(self) -> set[str]:
         """Names of the stages behind a plan."""
         kinds = [stage.stage for stage in self.stages]
         return set(self.names[kinds.index("plan") :]) if "plan" in kinds else set()
@@ -100,7 +104,7 @@ class Recipe(BaseModel):
         if not self.stages:
             raise RecipeError(f"The recipe has no stages. Use some of: {', '.join(STAGE_KINDS)}.")
         before: dict[str, Any] = {}
-        for name, stage in zip(self.names, self.stages, strict=True):
+        for name, stage in self.by_name.items():
             missing = [kind for kind in stage.needs if kind not in before]
             if missing:
                 raise RecipeError(f"Stage {name!r} needs {missing[0]!r} before it. Put one there.")
@@ -184,10 +188,9 @@ class Recipe(BaseModel):
         The recipe's own way is for its own criterion: gradients of a tuned model, taken as they are, leave hardly a
         head.
         """
-        stages = dict(zip(self.names, self.stages, strict=True))
         found: dict[str, Any] = {}
         criterion = None
-        for name, stage in stages.items():
+        for name, stage in self.by_name.items():
             if isinstance(stage, ScoreStage):
                 asked = changes.get(f"{name}.criterion", stage.criterion)
                 criterion = asked if asked != stage.criterion else None
@@ -200,7 +203,7 @@ class Recipe(BaseModel):
         if len(tunings) < 2 or key.partition(".")[0] not in tunings:
             return {key: value}
         if option in _BEFORE_PLANS:
-            return {f"{name}.{option}": value for name in tunings if name not in self._after_plans}
+            return {f"{name}.{option}": value for name in tunings if name not in self.after_plans}
         number = _as_number(value)
         if option not in ("epochs", "learning_rate", "batch_size") or number is None:
             return {f"{name}.{option}": value for name in tunings}
@@ -215,7 +218,7 @@ class Recipe(BaseModel):
     def is_planned(self, key: str) -> bool:
         """Whether a plan, made before, has its own in place of a setting: the ranks and targets of LoRA."""
         owner, _, field = key.rpartition(".")
-        return field in _BEFORE_PLANS and owner in self._after_plans
+        return field in _BEFORE_PLANS and owner in self.after_plans
 
     def has_option(self, option: str) -> bool:
         """Whether `with_options` knows an option."""
@@ -239,13 +242,11 @@ class Recipe(BaseModel):
             return f"task.{option}"
         if option in Recipe.model_fields:
             return option
-        owners = [
-            name for name, stage in zip(self.names, self.stages, strict=True) if option in type(stage).model_fields
-        ]
+        owners = [name for name, stage in self.by_name.items() if option in type(stage).model_fields]
         if not owners:
             raise RecipeError(f"{option}: no stage of the recipe has such a setting. It has: {', '.join(self.names)}.")
         if option in _BEFORE_PLANS:
-            owners = [name for name in owners if name not in self._after_plans]
+            owners = [name for name in owners if name not in self.after_plans]
             if not owners:
                 raise _planned(option)
         # Fine-tunings alone have a learning rate.

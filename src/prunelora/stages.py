@@ -109,7 +109,7 @@ def check_stages(run: Run, names: Sequence[str]) -> None:
         UnsupportedModelError: If the model cannot be repaired, where that is asked for.
         ExportError: If it cannot be exported, where that is.
     """
-    stages = [stage for name, stage in zip(run.recipe.names, run.recipe.stages, strict=True) if name in names]
+    stages = [stage for name, stage in run.recipe.by_name.items() if name in names]
     _check_first_plan(run, next((stage for stage in stages if isinstance(stage, PlanStage)), None))
     if any(isinstance(stage, PruneStage) and stage.repair for stage in stages):
         check_repairable(run.model)
@@ -187,10 +187,10 @@ def _finetune(run: Run, name: str, settings: FineTuneStage) -> Facts:
 
 def _made_from(run: Run) -> dict[str, str]:
     """What the model before a fine-tuning was made from, beside the pretrained one and the plan; beside its folder."""
-    names = dict(zip(run.recipe.names, run.recipe.stages, strict=True))
+    stages = run.recipe.by_name
     found: dict[str, str] = {}
     for name in run.done:
-        stage = names[name]
+        stage = stages[name]
         if stage.stage == "merge":
             found = {MODEL: f"../{run.path(name, 'model').name}"}
         elif isinstance(stage, PruneStage) and (stage.repair or REPAIRED in found):
@@ -201,7 +201,8 @@ def _made_from(run: Run) -> dict[str, str]:
 
 def _teacher(run: Run) -> Any:
     """The model that was last merged: dense and tuned, where the recipe tunes first."""
-    merged = next(name for name in reversed(run.done) if name.partition("-")[0] == "merge")
+    stages = run.recipe.by_name
+    merged = next(name for name in reversed(run.done) if stages[name].stage == "merge")
     return load(run.path(merged, "model")).to(best_device())
 
 

@@ -151,7 +151,7 @@ def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:
             "settings": stage.model_dump(mode="json", exclude={"stage"}),
             "has_record": folder.record(name) is not None,
         }
-        for name, stage in zip(recipe.names, recipe.stages, strict=True)
+        for name, stage in recipe.by_name.items()
     ]
     if json:
         terminal.give_json(

@@ -93,9 +93,7 @@ def _source_of(task: DataSettings) -> dict[str, str]:
 def _stages(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Settings of the stages that make the model, by the stages' names."""
     return {
-        name: stage.model_dump(mode="json")
-        for name, stage in zip(recipe.names, recipe.stages, strict=True)
-        if stage.stage not in LEFT_OUT
+        name: stage.model_dump(mode="json") for name, stage in recipe.by_name.items() if stage.stage not in LEFT_OUT
     }
 
 
@@ -107,7 +105,7 @@ def _option(recipe: Recipe, name: str) -> str:
         epochs = sum(stage.epochs for stage in recipe.tunings.values())
         return _text(float(f"{epochs:.6g}"))
     owner, _, field = recipe.key_of(name).rpartition(".")
-    value = getattr(dict(zip(recipe.names, recipe.stages, strict=True))[owner], field)
+    value = getattr(recipe.by_name[owner], field)
     return repr(value) if name in ("keep_heads", "keep_ffn") and value is not None else _text(value)
 
 

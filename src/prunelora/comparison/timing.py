@@ -77,7 +77,7 @@ class MethodTiming:
 def tunings_of(cell: Cell) -> Iterator[tuple[FineTuneStage, Plan | None]]:
     """Every fine-tuning of a finished cell, with the plan that the model is cut by when it begins; None while dense."""
     plan = None
-    for name, stage in zip(cell.recipe.names, cell.recipe.stages, strict=True):
+    for name, stage in cell.recipe.by_name.items():
         if isinstance(stage, PlanStage):
             plan = Plan.load(cell.folder / stage_file(name, "plan.json"))
         elif isinstance(stage, FineTuneStage):
