@@ -182,7 +182,7 @@ def test_a_model_is_looked_at_with_images_of_the_size_that_it_will_be_given(fold
     shape = random_inputs(model, batch_size=2, tokens=1, generator=torch.Generator())["pixel_values"].shape
     assert shape == (2, 3, 8, 8)
     assert pl.measure(model, sizes=None, repeats=1, warmup=0).settings["macs_tokens"] == image_tokens(model)
-    found = check(str(source), data=str(folder), task_type="auto", keep_macs=0.5)
+    found = check(str(source), data=DataSettings(data=str(folder)), keep_macs=0.5)
     assert found.tokens == image_tokens(model)
     assert image_tokens(pl.load(pl.save(model, tmp_path / "saved"))) == image_tokens(model)
 

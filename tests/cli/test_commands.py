@@ -10,10 +10,13 @@ import time
 
 import pytest
 import torch
+import typer
 from small_run import make_data, make_model
 from tiny import random_plan, tiny_model
 
 import prunelora as pl
+from prunelora.cli.app import app
+from prunelora.data.settings import DataSettings
 from prunelora.finetuning.adapter import trainable_parameters
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
@@ -177,6 +180,33 @@ def test_check_tells_sizes_speed_and_training_before_any_work(prunelora, inputs,
     expected = 0.3 * after["epoch_minutes"] + 2.7 * steps * before["step"]["median_ms"] / 60_000
     assert after["all_epochs_minutes"] == pytest.approx(expected)
     assert dense["all_epochs_minutes"] == pytest.approx(3 * dense["epoch_minutes"])
+
+
+def test_check_reads_data_by_every_option_that_run_has(prunelora, inputs, tmp_path):
+    rows = "".join(f"{'good' if i % 2 else 'bad'},1,a film of {i} words {'on ' * 30},{i}\n" for i in range(80))
+    (tmp_path / "odd.csv").write_text("verdict,1,said,other\n" + rows)
+    quick = "check", "--model", inputs[1], "--data", str(tmp_path / "odd.csv"), "--no-latency", "--no-training"
+    code, _, err = prunelora(*quick)
+    assert code == 1
+    assert "--text" in err
+    columns = "--text", "said", "--label", "verdict"
+    code, out, err = prunelora(*quick, *columns, "--validation-fraction", "0.2", "--test-fraction", "0.2", "--json")
+    assert code == 0, err
+    assert json.loads(out)["data"]["rows"] == {"train": 48, "validation": 16, "test": 16}
+    code, out, err = prunelora(*quick, *columns, "--max-train-rows", "20", "--json")
+    assert code == 0, err
+    rows = json.loads(out)["data"]["rows"]
+    assert rows["train"] + rows["validation"] == 20
+    run, checked = (typer.main.get_command(app).commands[name] for name in ("run", "check"))
+    assert set(DataSettings.model_fields) <= {option.name for option in checked.params}
+    assert set(DataSettings.model_fields) <= {option.name for option in run.params}
+
+
+@pytest.mark.parametrize("typed", [["--max-length", "64"], ["--text", "said"]])
+def test_check_takes_options_of_data_for_data_alone(prunelora, inputs, typed):
+    code, _, err = prunelora("check", "--model", inputs[1], "--no-latency", "--no-training", *typed)
+    assert code == 1
+    assert f"{typed[0]} {typed[1]}: " in err
 
 
 def test_check_measures_only_what_it_is_let(prunelora, inputs, latency_asked):

@@ -609,7 +609,7 @@ def test_compress_takes_a_task_in_place_of_data(monkeypatch):
 
 
 def test_check_looks_at_every_reported_split(tmp_path, minilm_path):
-    found = check("minilm", task="mnli", data_dir=str(write_official(tmp_path, "mnli")))
+    found = check("minilm", data=DataSettings(task="mnli", data_dir=str(write_official(tmp_path, "mnli"))))
     assert found.data["rows"] == {"train": 23, "validation": 2, "matched": 7, "mismatched": 5}
     assert "23 training rows, 7 matched rows, 5 mismatched rows" in found.lines()[-1]
     assert "majority-class rate 42.9% (matched), majority-class rate 40.0% (mismatched)" in found.lines()[-1]

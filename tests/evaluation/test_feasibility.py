@@ -10,6 +10,7 @@ from small_run import make_data, make_model
 from tiny import HEADS, LAYERS, NEURONS, VOCABULARY, tiny_batch, tiny_config, tiny_model
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from prunelora.data.settings import DataSettings
 from prunelora.errors import PlanError, UnsupportedModelError
 from prunelora.evaluation import feasibility
 from prunelora.evaluation.feasibility import check
@@ -275,7 +276,7 @@ def test_dropout_of_the_settings_counts_in_training_memory(folder):
 
 def test_an_epoch_takes_its_steps_at_the_median_length(tmp_path, minilm_path):
     model, data = make_model(tmp_path / "model", minilm_path), make_data(tmp_path / "data.csv")
-    found = check(str(model), data=str(data), tokens=32, keep_macs=0.5, training=way(batch_size=7))
+    found = check(str(model), data=DataSettings(data=str(data)), tokens=32, keep_macs=0.5, training=way(batch_size=7))
     training = found.training
     assert training.memory_tokens == 32
     assert training.step_tokens == found.data["median_tokens"] < 20

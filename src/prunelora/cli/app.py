@@ -239,7 +239,7 @@ def show(
 
 @app.command()
 @with_settings_of(
-    (DataSettings, ("task", "data_dir", "task_type")),
+    (DataSettings, None),
     (PlanStage, (*BUDGETS, "count", "tokens", "round_to", "latency_batch_size", "latency_engine", "latency_threads")),
 )
 def check(
@@ -249,13 +249,6 @@ def check(
             help="Model: a folder, a hub name, or minilm. Only its configuration is read. [default: the recipe's, "
             "minilm where it names none]",
             show_default=False,
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Task data: its rows and lengths, and the time of an epoch. A recipe's own is not looked at if it is "
-            "not named here, or by --task."
         ),
     ] = None,
     recipe: RecipeFile = None,
@@ -292,7 +285,7 @@ def check(
     from prunelora.running import ready_to_train
     from prunelora.stages import latency_settings
 
-    source = {name: settings.pop(name) for name in ("task", "data_dir", "task_type") if name in settings}
+    of_data = {name: settings.pop(name) for name in DataSettings.model_fields if name in settings}
     # What is not asked for is as `run` does it.
     chosen = Recipe() if recipe is None else load_recipe(recipe)
     planning = next((stage for stage in reversed(chosen.stages) if isinstance(stage, PlanStage)), None)
@@ -314,8 +307,7 @@ def check(
     with bars(not json):
         found = check_budget(
             model or chosen.model,
-            data=data,
-            **source,
+            data=_data_typed(chosen, of_data),
             latency=latency_settings(plan) if latency or plan.needs_latency else None,
             training=usual_training if training else None,
             tell=terminal.tell,
@@ -325,6 +317,16 @@ def check(
         terminal.give_json(found.to_dict())
     else:
         terminal.give_lines(found.lines())
+
+
+def _data_typed(recipe: Recipe, typed: dict[str, Any]) -> DataSettings | None:
+    """The data that a command is to look at: as a run would read it, where --data or --task names some."""
+    if not typed:
+        return None
+    if not typed.keys() & {"data", "task"}:
+        options = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in typed.items())
+        raise RecipeError(f"{options}: belongs to data, and none was named. Add --data or --task.")
+    return recipe.with_options(typed).task
 
 
 _TASKS = {

@@ -10,16 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import nn
 from transformers import AutoConfig
 
 from prunelora.data.embedded import model_source
 from prunelora.data.load import load_task
-from prunelora.data.settings import DataSettings, TaskType
+from prunelora.data.settings import DataSettings
 from prunelora.data.tokens import tokenise
 from prunelora.delivery.processors import load_image_processor, load_tokenizer, size_made_by
-from prunelora.errors import CheckpointError, DataError, UnsupportedModelError, first_line
+from prunelora.errors import CheckpointError, UnsupportedModelError, first_line
 from prunelora.evaluation.latency_cache import latency_model_for
 from prunelora.evaluation.latency_model import LatencySettings
 from prunelora.evaluation.outlook import Outlook, early_plan, outlook, outlook_row
@@ -142,10 +141,7 @@ class Feasibility:
 def check(
     model: str,
     *,
-    data: str | None = None,
-    task: str | None = None,
-    data_dir: str | None = None,
-    task_type: TaskType = "auto",
+    data: DataSettings | None = None,
     tokens: int = 128,
     latency: LatencySettings | None = None,
     training: Training | None = None,
@@ -156,10 +152,7 @@ def check(
 
     Args:
         model: Folder, hub name, or "minilm".
-        data: Task data to look at as well; see `prunelora.data.settings`.
-        task: The same by the name of a task.
-        data_dir: Folder with the files of the named task.
-        task_type: Kind of task, where the data does not tell.
+        data: Task data to look at as well, and how a run reads it; none if not given.
         tokens: Length of the inputs that MACs, and the memory of a training step, are counted for.
         latency: Which latency to predict, by measurements on this device that are then kept; none if not given, but for
             a budget in milliseconds or as a speedup.
@@ -181,9 +174,8 @@ def check(
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{model}: its configuration cannot be read ({first_line(error)}).") from error
     facts = None
-    source = None if data is None and task is None and data_dir is None else _source(data, task, data_dir, task_type)
-    if source is not None:
-        facts = _look_at_data(source, config, model_source(model))
+    if data is not None:
+        facts = _look_at_data(data, config, model_source(model))
     kind = task_class(config, facts["problem_type"] if facts else SINGLE_LABEL, model)
     give_padding_(config)
     with torch.device("meta"):
@@ -215,7 +207,7 @@ def check(
             chosen,
             training,
             tokens=tokens,
-            step_tokens=_step_tokens(facts, source, dense),
+            step_tokens=_step_tokens(facts, data, dense),
             train_rows=facts["rows"]["train"] if facts else None,
         )
     return Feasibility(
@@ -279,13 +271,6 @@ def _step_tokens(facts: dict[str, Any] | None, source: DataSettings | None, mode
     if facts is None or source is None or not facts["median_tokens"]:
         return None
     return min(round(facts["median_tokens"]), source.max_length, longest_input(model) or source.max_length)
-
-
-def _source(data: str | None, task: str | None, data_dir: str | None, task_type: TaskType) -> DataSettings:
-    try:
-        return DataSettings(data=data, task=task, data_dir=data_dir, task_type=task_type)
-    except ValidationError as error:
-        raise DataError(str(error.errors()[0]["msg"]).removeprefix("Value error, ") + ".") from error
 
 
 def _costs(title: str, costs: Outlook, form: str, unit: float = 1) -> str:
