@@ -52,11 +52,12 @@ class RecipeError(PruneLoraError):
 class MissingExtraError(PruneLoraError):
     """An optional dependency is not installed; the message holds the exact pip line."""
 
-    def __init__(self, what: str, extra: str) -> None:
-        """Say what was needed and which extra of the distribution brings it."""
-        self.what, self.extra = what, extra
-        super().__init__(f'{what} needs packages that are not installed. Run: pip install "prunelora[{extra}]"')
+    def __init__(self, what: str, extra: str, way_out: str = "") -> None:
+        """Say what was needed, which extra of the distribution brings it, and how to do without it."""
+        self.what, self.extra, self.way_out = what, extra, way_out
+        message = f'{what} needs packages that are not installed. Run: pip install "prunelora[{extra}]"'
+        super().__init__(f"{message}. {way_out}" if way_out else message)
 
-    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
-        """What pickle makes it again from; by itself it would take the message alone, for two arguments."""
-        return type(self), (self.what, self.extra)
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str, str]]:
+        """What pickle makes it again from; by itself it would take the message alone, for three arguments."""
+        return type(self), (self.what, self.extra, self.way_out)

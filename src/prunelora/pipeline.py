@@ -84,6 +84,7 @@ def compress(
     out: Path | str,
     recipe: Recipe | None = None,
     baseline: bool = False,
+    export: bool = True,
     tell: Tell | None = None,
     progress: bool = True,
     **options: Any,
@@ -99,6 +100,7 @@ def compress(
             repeated.
         recipe: The stages and their settings; the packaged tune-first if not given.
         baseline: Also fine-tune the dense model with plain LoRA, to see what pruning cost.
+        export: Write model.onnx, if the recipe has a stage for it; needs the extra "onnx".
         tell: Called with a line for every stage.
         progress: Show progress bars.
         **options: Settings by their bare names, such as keep_heads=0.5, epochs=3, learning_rate=1e-3, text="review".
@@ -112,7 +114,8 @@ def compress(
     recipe = recipe or Recipe()
     given = {name: value for name, value in (("model", model), ("data", data), ("task", task)) if value is not None}
     recipe = recipe.with_options(given | options)
-    return execute(recipe.with_baseline() if baseline else recipe, out, tell=tell, progress=progress)
+    recipe = recipe.with_baseline() if baseline else recipe
+    return execute(recipe if export else recipe.without_export(), out, tell=tell, progress=progress)
 
 
 def execute(
@@ -156,9 +159,9 @@ def _execute(
     last = len(names) - 1 if until is None else names.index(until)
     for stage in recipe.stages[: last + 1]:
         if stage.stage == "export":
-            onnx.require_packages()
+            onnx.require_packages(onnx.WITHOUT_EXPORT)
         if isinstance(stage, PlanStage) and stage.needs_latency and stage.latency_engine == "onnxruntime":
-            onnx.require_packages()
+            onnx.require_packages("Or plan for torch: latency_engine=torch.")
         if isinstance(stage, FineTuneStage):
             training.require_packages(stage)
     source = model_source(recipe.model)

@@ -260,6 +260,10 @@ class Recipe(BaseModel):
         place = next((i for i, stage in enumerate(self.stages) if stage.stage == "measure"), len(self.stages))
         return self.model_copy(update={"stages": (*self.stages[:place], BaselineStage(), *self.stages[place:])})
 
+    def without_export(self) -> "Recipe":
+        """The same recipe without its stage "export": nothing of it needs the extra "onnx" then."""
+        return self.model_copy(update={"stages": tuple(stage for stage in self.stages if stage.stage != "export")})
+
     def to_yaml(self) -> str:
         """The fully resolved recipe, for people and for `read_recipe`."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -358,3 +358,22 @@ def test_a_whole_small_run_prints_what_was_gained_and_where_it_is(prunelora, inp
     assert "--baseline trains one" in out
     code, out, _ = prunelora("run", "--out", str(out_folder), "--json")
     assert json.loads(out)["ran"] == []
+
+
+def test_without_the_packages_of_onnx_the_error_names_no_export_and_that_runs_to_the_report(
+    prunelora, inputs, tmp_path, monkeypatch
+):
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        monkeypatch.setitem(sys.modules, name, None)  # As if they were not installed.
+    command = ["run", *inputs, "--out", str(tmp_path / "run"), *SMALL, "--set", "measure.repeats=3", "--json"]
+    code, out, _ = prunelora(*command)
+    message = json.loads(out)["error"]
+    assert code != 0
+    assert 'pip install "prunelora[onnx]"' in message
+    assert "--no-export" in message
+    code, out, err = prunelora(*command, "--no-export")
+    assert code == 0, err
+    assert "export" not in json.loads(out)["ran"]
+    assert json.loads(out)["ran"][-2:] == ["measure", "report"]
+    assert (tmp_path / "run" / "report.html").exists()
+    assert not (tmp_path / "run" / "model.onnx").exists()

@@ -77,6 +77,10 @@ def run(
         bool,
         typer.Option("--baseline", help="Also fine-tune the dense model with plain LoRA, to see what pruning cost."),
     ] = False,
+    no_export: Annotated[
+        bool,
+        typer.Option("--no-export", help="Write no model.onnx: the extra onnx, which that needs, can be missing then."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     json: Json = False,
     *,
@@ -93,7 +97,8 @@ def run(
     # With model and data typed, what is not typed has its default: the same command is the same run.
     anew = "model" in settings and bool(settings.keys() & {"data", "task"})
     chosen = _starting_recipe(recipe, folder, settings, example=example, anew=anew)
-    chosen = _changed(chosen.with_baseline() if baseline else chosen, settings, sets)
+    chosen = chosen.with_baseline() if baseline else chosen
+    chosen = _changed(chosen.without_export() if no_export else chosen, settings, sets)
     if dry_run:
         _show_plan_of_work(chosen, folder, json)
         return

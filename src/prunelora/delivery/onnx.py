@@ -24,6 +24,9 @@ from prunelora.models.state import left_as_found
 # A protobuf file cannot be larger than 2 GiB; some room is left for the graph.
 LARGEST_SINGLE_FILE_BYTES = 1_900_000_000
 
+# For errors of a run that cannot export.
+WITHOUT_EXPORT = "Or run without the export: prunelora run --no-export; in Python compress(export=False)."
+
 # (batch, sequence) of the traced example, and of the random examples that are compared.
 _TRACED = (2, 8)
 _COMPARED = ((1, 5), (3, 16), (4, 27))
@@ -81,14 +84,17 @@ def export(
     return path
 
 
-def require_packages() -> None:
-    """Hold that everything `export` needs is installed; a run asks before it trains.
+def require_packages(way_out: str = "") -> None:
+    """Check that everything `export` needs is installed; a run asks before it trains.
+
+    Args:
+        way_out: For the error's message: how the caller's work can be done without ONNX.
 
     Raises:
         MissingExtraError: If the packages of the extra "onnx" are not installed.
     """
     for name in ("onnx", "onnxruntime", "onnxscript"):
-        _required(name)
+        _required(name, way_out)
 
 
 def session(path: Path | str, *, threads: int | None = None) -> Any:
@@ -148,7 +154,7 @@ def check_family(family: Family) -> None:
     if not family.onnx:
         raise ExportError(
             f"{family.title} cannot be exported: the graph that torch makes of it is right for one size of batch "
-            "alone. Leave 'export' out of the recipe's stages; the merged model needs none."
+            f"alone. {WITHOUT_EXPORT} The merged model needs no export."
         )
 
 
@@ -278,8 +284,8 @@ def _compare(model: nn.Module, path: Path, examples: Sequence[Mapping[str, torch
             )
 
 
-def _required(name: str) -> Any:
+def _required(name: str, way_out: str = "") -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingExtraError("ONNX export", "onnx") from error
+        raise MissingExtraError("ONNX export", "onnx", way_out) from error
