@@ -37,3 +37,12 @@ def make_data(path: Path, rows: int = 120) -> Path:
             rng.shuffle(words)
             writer.writerow([" ".join(words), "good" if number % 2 else "bad"])
     return path
+
+
+def make_mnli(folder: Path) -> Path:
+    """MNLI's files, a few rows of each: two reported splits, neither of which is called "test"."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("train", 60), ("validation_matched", 9), ("validation_mismatched", 12)):
+        lines = [f"{FILLER[i % 10]} {GOOD[i % 4]} {i}\t{BAD[i % 4]} {name} {i}\t{i % 3}" for i in range(rows)]
+        (folder / f"{name}.tsv").write_text("\n".join(["premise\thypothesis\tlabel", *lines]) + "\n", encoding="utf-8")
+    return folder

@@ -218,8 +218,7 @@ class _Work:
         write_json(self.cell.folder / CUT, content)
 
     def _tokenised(self, split: str) -> Any:
-        rows = self.task.reported[split] if split in self.task.reported else getattr(self.task, split)
-        return tokenise(rows, self.tokenizer, max_length=self.cell.recipe.task.max_length)
+        return tokenise(self.task.split(split), self.tokenizer, max_length=self.cell.recipe.task.max_length)
 
     def _quality(self, split: str) -> dict[str, float]:
         return evaluate(self.model, self._tokenised(split), self.tokenizer, problem_type=self.task.problem_type)

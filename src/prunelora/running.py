@@ -66,9 +66,8 @@ class Run:
         )
 
     def tokenised(self, split: str) -> Dataset:
-        """Tokenised rows of "train", "validation", "test", or another reported split."""
-        rows = self.task.more_tests[split] if split in self.task.more_tests else getattr(self.task, split)
-        return tokenise(rows, self.processor, max_length=self.recipe.task.max_length)
+        """Tokenised rows of a split, by the names that `TaskData.split` takes."""
+        return tokenise(self.task.split(split), self.processor, max_length=self.recipe.task.max_length)
 
     def quality(self, split: str, model: Any = None) -> dict[str, float]:
         """Metrics of the present model, or another, on a split."""
@@ -122,8 +121,9 @@ class Run:
             task={
                 "problem_type": self.task.problem_type,
                 "label_names": list(self.task.label_names),
-                "rows": {name: len(getattr(self.task, name)) for name in ("train", "validation", "test")}
+                "rows": {name: len(self.task.split(name)) for name in ("train", "validation", "test")}
                 | {split: len(rows) for split, rows in self.task.more_tests.items()},
+                "test_name": self.task.test_name,
                 "majority_rate": self.task.majority_rate,
                 "majority_rates": self.task.majority_rates,
                 "validation_majority_rate": self.task.validation_majority_rate,

@@ -11,6 +11,7 @@ import datasets
 
 from prunelora.data.images import IMAGE, Picture, holds_images
 from prunelora.data.rows import Rows
+from prunelora.errors import DataError
 from prunelora.models.problem_types import CAUSAL_LM, MULTI_LABEL, REGRESSION, SINGLE_LABEL, TOKENS
 
 
@@ -70,6 +71,17 @@ class TaskData:
     def reported(self) -> dict[str, datasets.Dataset]:
         """Every split that is reported: {"test": ...}, or {"matched": ..., "mismatched": ...}."""
         return {self.test_name: self.test, **self.more_tests}
+
+    def split(self, name: str) -> datasets.Dataset:
+        """Rows of a split: "train", "validation", "test", or a reported split by its name ("matched").
+
+        Raises:
+            DataError: If the task has no split of this name.
+        """
+        splits = {"train": self.train, "validation": self.validation, "test": self.test, **self.reported}
+        if name not in splits:
+            raise DataError(f"{self.name} has no split {name!r}. It has: {', '.join(splits)}.")
+        return splits[name]
 
     @property
     def majority_rate(self) -> float | None:

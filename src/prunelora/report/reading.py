@@ -177,6 +177,12 @@ def rows_tested(results: RunResults) -> int:
     return int(results.facts("measure").get("test_rows") or results.task.get("rows", {}).get("test", 0))
 
 
+def reported_rows(results: RunResults) -> str:
+    """The reported rows by number and name: "9,815 matched rows"; "test rows" if their number is not known."""
+    name, count = results.task.get("test_name", "test"), rows_tested(results)
+    return f"{count:,} {name} rows" if count else f"{name} rows"
+
+
 def answers_counted(results: RunResults) -> int:
     """Test rows that each have one answer, from which an accuracy has its standard error; 0 where tokens have them.
 

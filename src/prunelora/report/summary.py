@@ -17,6 +17,7 @@ from prunelora.report.reading import (
     metric_text,
     metric_title,
     paired_error,
+    reported_rows,
     right_rows,
     rows_tested,
     sizes,
@@ -75,12 +76,14 @@ def gained(results: RunResults) -> list[str]:
 
 def quality(results: RunResults) -> list[str]:
     """What the pruned model reaches, beside the majority rate and the dense model with plain LoRA."""
-    metric, count, answers = main_metric(results), rows_tested(results), answers_counted(results)
+    metric, answers = main_metric(results), answers_counted(results)
     value = results.facts("measure").get("test", {}).get(metric)
     if value is None:
         return ["not measured; the stage measure does that."]
-    rows = f"{count:,} test rows" if count else "the test rows"
-    line = f"{metric_title(metric)} {value_with_error(metric, value, answers)} on {rows}, one seed ({results.seed})"
+    line = (
+        f"{metric_title(metric)} {value_with_error(metric, value, answers)} on {reported_rows(results)}, one seed "
+        f"({results.seed})"
+    )
     if metric == "accuracy" and (rate := results.task.get("majority_rate")) is not None:
         line += f"; always answering the most frequent class: {metric_text(metric, rate)}"
     lines = [f"{line}."]

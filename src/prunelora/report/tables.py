@@ -17,7 +17,7 @@ from prunelora.report.reading import (
     milliseconds,
     moments,
     percent,
-    rows_tested,
+    reported_rows,
     sizes,
     times,
     timings,
@@ -115,7 +115,7 @@ def stage_times(results: RunResults) -> Table:
 
 def data_table(results: RunResults) -> Table:
     """Columns, rows per split, classes and majority rate."""
-    rates = {"test": results.task.get("majority_rate")}
+    rates = {results.task.get("test_name", "test"): results.task.get("majority_rate")}
     return Table(("", ""), task_rows(results.data, results.task, rates))
 
 
@@ -159,7 +159,7 @@ def _training(results: RunResults) -> list[Row]:
 def _quality(results: RunResults) -> list[Row]:
     test = results.facts("measure").get("test", {})
     dense = results.facts("baseline").get("test", {})
-    count, answers, rate = rows_tested(results), answers_counted(results), results.task.get("majority_rate")
+    answers, rate = answers_counted(results), results.task.get("majority_rate")
     rows = []
     for metric, value in test.items():
         other = dense.get(metric)
@@ -168,7 +168,7 @@ def _quality(results: RunResults) -> list[Row]:
             change = f"{100 * (value - other):+.1f} points" if metric in SHARES else f"{value - other:+.3f}"
         rows.append(
             Row(
-                f"{metric_title(metric)}, {count:,} test rows" if count else f"{metric_title(metric)}, test rows",
+                f"{metric_title(metric)}, {reported_rows(results)}",
                 NOT_TRAINED if other is None else value_with_error(metric, other, answers),
                 value_with_error(metric, value, answers),
                 change.replace("-", "\N{MINUS SIGN}"),
