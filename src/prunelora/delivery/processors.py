@@ -1,12 +1,14 @@
 """What is saved beside a model to make its inputs: a tokenizer, or an image processor."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from prunelora.data.task import TaskData
 from prunelora.errors import CheckpointError, first_line
+from prunelora.models.inputs import give_inputs_of_
 
 
 def load_processor(folder: Path | str, task: TaskData) -> Any:
@@ -44,7 +46,7 @@ def size_made_by(processor: Any) -> tuple[int, int] | None:
 
 
 def load_tokenizer(folder: Path | str, *, words: bool = False) -> PreTrainedTokenizerBase:
-    """Load the tokenizer saved beside a model.
+    """Load the tokenizer saved beside a model; it makes no input that the model does not use.
 
     Args:
         folder: Of the model.
@@ -64,6 +66,14 @@ def load_tokenizer(folder: Path | str, *, words: bool = False) -> PreTrainedToke
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({first_line(error)}).") from error
+    give_inputs_of_(tokenizer, _model_type(folder))
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token  # As `load_pretrained` tells the model.
     return tokenizer
+
+
+def _model_type(folder: Path | str) -> str:
+    """As the configuration beside a tokenizer says; empty for a folder with a tokenizer alone."""
+    with contextlib.suppress(OSError):
+        return str(PreTrainedConfig.get_config_dict(str(folder))[0].get("model_type", ""))
+    return ""

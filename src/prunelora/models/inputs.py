@@ -1,10 +1,13 @@
 """What a model reads: the names of its inputs, their longest length, and random ones to try it with."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
 
 from prunelora.errors import UnsupportedModelError
@@ -19,12 +22,37 @@ _GIVEN_SIZE = "given_image_size"
 
 def input_names(model: nn.Module) -> tuple[str, ...]:
     """Inputs that the family's tokenizer makes and forward takes: token_type_ids in BERT, not in RoBERTa."""
-    accepted = inspect.signature(model.forward).parameters
-    config: Any = model.config
     if reads_images(model):
         return (_IMAGES,)
+    config: Any = model.config
+    return _made_and_taken(type(config), model.forward)
+
+
+def give_inputs_of_(tokenizer: Any, model_type: str) -> None:
+    """Let a tokenizer make no input that models of a family do not use; it is saved with this setting.
+
+    A GPT-2 that is given token types, as the tokenizer of a BERT makes them, looks them up among its words.
+
+    Args:
+        tokenizer: Changed in place.
+        model_type: As in the configuration of the model; nothing is changed for one that transformers does not know.
+    """
+    family = family_of_model_type(model_type)
+    if family is None or family.images or model_type not in CONFIG_MAPPING:
+        return
+    config = CONFIG_MAPPING[model_type]
+    base: Any = MODEL_MAPPING[config]
+    used = _made_and_taken(config, base.forward)
+    names = [name for name in tokenizer.model_input_names if name not in _INPUTS or name in used]
+    if names != list(tokenizer.model_input_names):
+        tokenizer.model_input_names = names
+        tokenizer.init_kwargs["model_input_names"] = names  # What `save_pretrained` writes.
+
+
+def _made_and_taken(config: type, forward: Callable[..., Any]) -> tuple[str, ...]:
+    accepted = inspect.signature(forward).parameters
     try:
-        classes = TOKENIZER_MAPPING[type(config)]
+        classes = TOKENIZER_MAPPING[config]
     except KeyError:
         made = set(_INPUTS)
     else:
