@@ -34,7 +34,8 @@ from prunelora.importance.warmup import warm_up_
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
 from prunelora.models.loading import load_pretrained
-from prunelora.pipeline import PAIRS, execute
+from prunelora.pipeline import execute
+from prunelora.preflight import PAIRS
 from prunelora.recipe import Recipe, read_recipe
 
 PAPER = ["warmup", "score", "plan", "prune", "finetune", "merge"]

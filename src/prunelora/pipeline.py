@@ -16,32 +16,23 @@ from typing import Any
 from prunelora import __version__
 from prunelora.data import metrics
 from prunelora.data.embedded import model_source
-from prunelora.data.load import load_task
 from prunelora.data.task import TaskData
-from prunelora.delivery import onnx
 from prunelora.delivery.checkpoints import load
 from prunelora.delivery.processors import load_processor
 from prunelora.errors import RecipeError
-from prunelora.finetuning import training
-from prunelora.models.loading import check_reads, check_source, fingerprint
+from prunelora.models.loading import fingerprint
 from prunelora.planning.plan import Plan
+from prunelora.preflight import check_model, check_packages, notes, read_task
 from prunelora.progress import bars
 from prunelora.recipe import Recipe, digest
 from prunelora.report.results import RunResults
 from prunelora.report.summary import summarise
 from prunelora.runfolder import Record, RunFolder
 from prunelora.running import Run
-from prunelora.stage_settings import FineTuneStage, PlanStage, deciding
-from prunelora.stages import WORK, check_stages
+from prunelora.stage_settings import deciding
+from prunelora.stages import WORK
 
 Tell = Callable[[str], None]
-
-# What was measured of it is in docs/ablation.md.
-PAIRS = (
-    "note: these are pairs of texts. A pretrained model may not have learnt yet what compares two texts, and what has "
-    "not been learnt is not kept. Where much is cut, --recipe tune-first, which tunes before it cuts, gives better "
-    "models of pairs"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,32 +143,20 @@ def execute(
 def _execute(
     recipe: Recipe, folder: RunFolder, until: str | None, task: TaskData | None, tell: Tell, progress: bool
 ) -> Outcome:
-    recipe.check()
     names = recipe.names
     if until is not None and until not in names:
         raise RecipeError(f"The recipe has no stage {until!r}. It has: {', '.join(names)}.")
-    last = len(names) - 1 if until is None else names.index(until)
-    for stage in recipe.stages[: last + 1]:
-        if stage.stage == "export":
-            onnx.require_packages(onnx.WITHOUT_EXPORT)
-        if isinstance(stage, PlanStage) and stage.needs_latency and stage.latency_engine == "onnxruntime":
-            onnx.require_packages("Or plan for torch: latency_engine=torch.")
-        if isinstance(stage, FineTuneStage):
-            training.require_packages(stage)
+    wanted = names if until is None else names[: names.index(until) + 1]
+    check_packages(recipe, wanted)
     source = model_source(recipe.model)
-    check_source(source)
-    task = task or load_task(recipe.task)
-    metrics.require_packages(task.problem_type, task.label_names)
-    check_reads(source, images=task.of_images)
+    task = read_task(recipe, task)
     with folder.locked():
         folder.write_recipe(recipe)
-        for note in task.notes:
+        for note in notes(recipe, task):
             tell(note)
-        if recipe.cuts_untuned and "text_pair" in task.columns:
-            tell(PAIRS)
         run = Run(recipe, folder, task, load_processor(source, task), progress=progress)
         ran: list[str] = []
-        pending = [_Restoring(functools.partial(_begin, run, names[: last + 1]), model_only=True)]
+        pending = [_Restoring(functools.partial(_begin, run, wanted), model_only=True)]
         plan_id = functools.partial(_plan_id, run, tell)
         for name, settings, key in keys_of(recipe, fingerprint(source), task, plan_id, until=until):
             work = WORK[settings.stage]
@@ -208,7 +187,7 @@ def _execute(
 def _begin(run: Run, names: Sequence[str]) -> None:
     """From the pretrained model; what can be known of the stages to come is, before the first."""
     run.model = run.pretrained()
-    check_stages(run, names)
+    check_model(run, names)
 
 
 def keys_of(
