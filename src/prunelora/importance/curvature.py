@@ -10,8 +10,8 @@ solved anew: van der Ouderaa et al. 2024, "The LLM Surgeon")::
 
 A token that the loss does not depend on counts for nothing, padding included. The mean m is left out because a bias
 makes up for it; m = 0 for a projection that has none, as in repair. An example's loss depends on few of its tokens: H
-is that of those which hold nearly all of its |g|^2, since a token takes K^2 products there, and G, where it takes D^2,
-is that of all.
+uses only its heaviest, which hold 95 % of its |g|^2, since a token takes K^2 products there; G, where it takes D^2,
+uses all tokens.
 """
 
 from collections.abc import Mapping
@@ -21,6 +21,7 @@ import torch
 
 from prunelora.importance.elimination import costs_of_leaving_out
 from prunelora.importance.losses import count_examples, count_tokens
+from prunelora.importance.moments import OuterSum, WeightedMoments
 from prunelora.importance.taps import Tap, listen
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.block import Block
@@ -61,51 +62,34 @@ class Curvature:
 
 
 class _Moments:
-    """Sums over tokens for one projection: |g|^2, |g|^2 x, |g|^2 x x^T and g g^T, with x from an origin of its own."""
+    """Moments of one projection's inputs, weighted by |g|^2, and the sum of g g^T, over tokens."""
 
     def __init__(self, block: Block, name: str) -> None:
         matrix = block.matrix(name)
         self.module = block.part(name)
         self.full_name = block.full_name(name)
         self.weight = matrix.weight
-        self.has_bias = matrix.bias is not None
         self.width = matrix.in_features // (block.num_heads if name == "output" else block.num_neurons)
-        self.origin: torch.Tensor | None = None
-        self.total = 0.0
-        like: dict[str, Any] = {"dtype": self.dtype, "device": matrix.weight.device}
-        self.x = torch.zeros(matrix.in_features, **like)
-        self.xx = torch.zeros(matrix.in_features, matrix.in_features, **like)
-        self.gg = torch.zeros(matrix.out_features, matrix.out_features, **like)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the sums: not float64 for a float32 model, since the matrices of all layers are kept at once."""
-        return torch.promote_types(self.weight.dtype, torch.float32)
+        device = matrix.weight.device
+        self.inputs = WeightedMoments(matrix.in_features, device, centred=matrix.bias is not None)
+        self.errors = OuterSum(matrix.out_features, device)
 
     def add(self, inputs: torch.Tensor, gradients: torch.Tensor) -> None:
         """Add a batch: x (B, T, K) and g (B, T, D)."""
-        x, g = inputs.to(self.dtype).flatten(0, -2), gradients.to(self.dtype).flatten(0, -2)
-        self.gg.addmm_(g.T, g)
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        x, g = inputs.to(dtype).flatten(0, -2), gradients.to(dtype).flatten(0, -2)
+        self.errors.add(g)
         weights = g.square().sum(1)
-        there = _heaviest(weights.reshape(len(gradients), -1)).flatten()
-        x, weights = x[there], weights[there]
-        if self.origin is None and len(x):
-            # Any will do where H is taken about the mean. Far from it the squares would drown what differs.
-            self.origin = x.mean(0) if self.has_bias else torch.zeros_like(x[0])
-        x = x - self.origin if self.origin is not None else x
-        weighted = x * weights[:, None]
-        self.total += float(weights.sum())
-        self.x += weighted.sum(0)
-        self.xx.addmm_(weighted.T, x)
+        heavy = _heaviest(weights.reshape(len(gradients), -1)).flatten()
+        self.inputs.add(x[heavy], weights[heavy])
 
     def costs(self) -> torch.Tensor:
         """Of leaving each unit out when its turn comes, (U,)."""
-        if not self.total:
-            return torch.zeros(len(self.x) // self.width, dtype=torch.float64)
-        x, xx, gg, weight = (one.detach().cpu().double() for one in (self.x, self.xx, self.gg, self.weight))
-        mean = x / self.total if self.has_bias else torch.zeros_like(x)
-        inputs = xx / self.total - torch.outer(mean, mean)
-        return torch.from_numpy(costs_of_leaving_out(weight, inputs, gg, width=self.width))
+        if not self.inputs.total:
+            return torch.zeros(self.weight.shape[1] // self.width, dtype=torch.float64)
+        weight = self.weight.detach().cpu().double()
+        costs = costs_of_leaving_out(weight, self.inputs.covariance(), self.errors.matrix(), width=self.width)
+        return torch.from_numpy(costs)
 
 
 def _heaviest(weights: torch.Tensor) -> torch.Tensor:
@@ -113,7 +97,7 @@ def _heaviest(weights: torch.Tensor) -> torch.Tensor:
 
     Weights that are not finite stay: they are found, and said, where the sums are used.
     """
-    lightest = weights.sort(dim=1)
+    lightest = weights.sort(dim=1, stable=True)
     share = lightest.values.cumsum(1) / weights.sum(1, keepdim=True)
     go = (share <= NEGLIGIBLE) | (lightest.values <= 0)
     return torch.zeros_like(go).scatter(1, lightest.indices, ~go)

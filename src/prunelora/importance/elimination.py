@@ -25,6 +25,8 @@ STEPS = 96
 CANDIDATES = 4
 # The matrices are made smaller once this share of their groups, or less, is left: every step costs their size squared.
 SHRINK_AT = 0.75
+# Of groups whose costs differ by no more than this the first one goes, and not the one that rounding made the cheapest.
+TIE = 1e-6
 
 
 def costs_of_leaving_out(
@@ -58,11 +60,11 @@ def costs_of_leaving_out(
     index = torch.arange(groups)  # Of the groups that `left` has rows and columns of.
     while number_left:
         number = min(together, number_left)
-        candidates = left.costs(width).argsort()[: min(CANDIDATES * number, number_left)]
+        candidates = left.costs(width).argsort()[: min(CANDIDATES * number, number_left)].sort().values
         some, gone = left.only(candidates, width), []
         for _ in range(number):
             now = some.costs(width)
-            cheapest = int(now.argmin())
+            cheapest = int((now <= (1 + TIE) * now.min()).nonzero()[0])
             # Never the same score twice: ties would be broken by position, not by turn.
             highest = max(float(now[cheapest]), float(np.nextafter(highest, np.inf)))
             costs[index[candidates[cheapest]]] = highest
