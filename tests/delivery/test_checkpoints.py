@@ -108,6 +108,18 @@ def test_exactly_these_files_are_written(tmp_path, minilm_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "model"]  # No temporary folder is left.
 
 
+@pytest.mark.parametrize("kind", ["classifier", "language model"])
+def test_a_tokenizer_is_saved_with_the_side_that_the_model_is_used_with(kind, tmp_path, minilm_path):
+    tokenizer = AutoTokenizer.from_pretrained(str(minilm_path), padding_side="left")
+    model = tiny_model("gpt2") if kind == "classifier" else language_model("gpt2")
+    pl.save(model, tmp_path / "model", tokenizer=tokenizer)
+    saved = load_tokenizer(tmp_path / "model")
+    assert saved.padding_side == ("right" if kind == "classifier" else "left")
+    assert tokenizer.padding_side == "left"
+    given = saved(["a film", "a long and winding film"], padding=True)
+    assert given["attention_mask"][0][-1 if kind == "classifier" else 0] == 0
+
+
 def test_it_works_inside_a_transformers_pipeline(tmp_path, minilm_path):
     model = load_pretrained(minilm_path, label_names=("bad", "good"), problem_type="single_label_classification")
     importance = pl.score(model, criterion="magnitude")

@@ -30,9 +30,25 @@ def answers_of(logits: torch.Tensor, labels: torch.Tensor | None, problem_type: 
 
 
 def labels_of(tokenised: datasets.Dataset) -> np.ndarray:
-    """Labels of tokenised rows: (N,) or (N, C); (N, T) where tokens have them, shorter rows filled with IGNORED."""
-    labels = list(tokenised.with_format(None)["labels"])  # Of images, without reading their pixels.
-    return stacked([np.asarray(row)[None] for row in labels]) if is_by_token(tokenised) else np.asarray(labels)
+    """Labels of tokenised rows: (N,) or (N, C); (N, T) where tokens have them, shorter rows filled with IGNORED.
+
+    Rows that are padded already lose their padding, as in batches that a model reads.
+    """
+    plain = tokenised.with_format(None)  # Of images, without reading their pixels.
+    labels = list(plain["labels"])
+    if not is_by_token(tokenised):
+        return np.asarray(labels)
+    if "attention_mask" in tokenised.column_names:
+        labels = [_unpadded(row, mask) for row, mask in zip(labels, plain["attention_mask"], strict=True)]
+    return stacked([np.asarray(row)[None] for row in labels])
+
+
+def _unpadded(row: list[int], mask: list[int]) -> list[int]:
+    # [0, 0, 5, 6] and [0, 0, 1, 1] -> [5, 6]
+    if mask[0] and mask[-1]:
+        return row
+    real = np.flatnonzero(mask)
+    return row[real[0] : real[-1] + 1] if len(real) else []
 
 
 def is_by_token(tokenised: datasets.Dataset) -> bool:

@@ -1,5 +1,6 @@
 """Texts turned into tokens, and tokens into batches as `model(**batch)` takes them."""
 
+import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
@@ -70,7 +71,10 @@ def batches(tokenised: datasets.Dataset, tokenizer: Processor, *, batch_size: in
 
 
 def collator(tokenised: datasets.Dataset, tokenizer: Processor) -> Callable[[list[dict]], Any]:
-    """What makes a batch of such rows: inputs padded, and labels too where every token has one.
+    """What makes a batch of such rows: inputs padded on the right, and labels too where every token has one.
+
+    A tokenizer that pads on the left does so for generation. In training and evaluation, positions would then depend on
+    the longest row of the batch.
 
     Raises:
         DataError: If the tokenizer has no padding token.
@@ -83,6 +87,8 @@ def collator(tokenised: datasets.Dataset, tokenizer: Processor) -> Callable[[lis
             f"The tokenizer {tokenizer.name_or_path or type(tokenizer).__name__} has no padding token, so rows cannot "
             "be batched. Set one first, for example: tokenizer.pad_token = tokenizer.eos_token"
         )
+    tokenizer = copy.copy(tokenizer)
+    tokenizer.padding_side = "right"
     if is_by_token(tokenised):
         return DataCollatorForTokenClassification(tokenizer)
     return DataCollatorWithPadding(tokenizer)

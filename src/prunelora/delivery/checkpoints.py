@@ -26,6 +26,7 @@ from prunelora.delivery.adapter_base import (
 )
 from prunelora.delivery.card import write_card
 from prunelora.delivery.dense import dense_copy
+from prunelora.delivery.processors import save_processor
 from prunelora.delivery.standalone import OWN_KEYS, own_auto_class, stock_class, write_standalone
 from prunelora.errors import CheckpointError, PruneLoraError, first_line
 from prunelora.finetuning.adapter import ADAPTER, audit
@@ -72,7 +73,8 @@ def save(
     Args:
         model: What `merge`, `prune_` or `add_adapter` returned.
         folder: Where to; what an earlier call saved there is replaced.
-        tokenizer: Or an image processor: saved beside it, so that the folder works in `transformers.pipeline`.
+        tokenizer: Or an image processor: saved beside it, so that the folder works in `transformers.pipeline`. Saved
+            to pad on the right, except for a causal language model.
         facts: Numbers for the model card, such as accuracy; names to values.
         format: "pruned", the weights as they are; or "dense".
         made_from: For an adapter whose base is more than the pretrained model and the plan: files that it is made from,
@@ -130,7 +132,7 @@ def save(
         plan.save(temporary / PLAN)
         write_json(temporary / ABOUT, about)
         if tokenizer is not None:
-            tokenizer.save_pretrained(str(temporary))
+            save_processor(tokenizer, temporary, base)
         write_card(
             temporary,
             base,

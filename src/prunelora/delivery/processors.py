@@ -1,6 +1,7 @@
 """What is saved beside a model to make its inputs: a tokenizer, or an image processor."""
 
 import contextlib
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedConfig, Pr
 from prunelora.data.task import TaskData
 from prunelora.errors import CheckpointError, first_line
 from prunelora.models.inputs import give_inputs_of_
+from prunelora.models.problem_types import CAUSAL_LM, problem_type_of
 
 
 def load_processor(folder: Path | str, task: TaskData) -> Any:
@@ -18,6 +20,19 @@ def load_processor(folder: Path | str, task: TaskData) -> Any:
         CheckpointError: If there is none.
     """
     return load_image_processor(folder) if task.of_images else load_tokenizer(folder, words=task.by_word)
+
+
+def save_processor(processor: Any, folder: Path | str, model: Any) -> None:
+    """Save a tokenizer, or an image processor, beside a model.
+
+    A tokenizer is saved to pad on the right, as in training and evaluation, whichever side it pads on now. One of a
+    language model keeps its side: text is generated from rows padded on the left, and `generate` counts positions from
+    the first token.
+    """
+    if isinstance(processor, PreTrainedTokenizerBase) and problem_type_of(model) != CAUSAL_LM:
+        processor = copy.copy(processor)
+        processor.padding_side = "right"
+    processor.save_pretrained(str(folder))
 
 
 def load_image_processor(folder: Path | str) -> Any:

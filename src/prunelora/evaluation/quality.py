@@ -11,7 +11,7 @@ from torch import nn
 from prunelora.data.answers import answers_of, labels_of, stacked
 from prunelora.data.metrics import metrics
 from prunelora.data.tokens import Processor, batches, by_length
-from prunelora.models.device import on_device
+from prunelora.models.padding import readable
 from prunelora.models.problem_types import label_names_of
 from prunelora.models.state import left_as_found
 from prunelora.progress import over
@@ -69,7 +69,7 @@ def predict(model: nn.Module, batches: Iterable[Mapping[str, Any]], problem_type
     with left_as_found(model), torch.inference_mode():
         model.eval()
         for batch in over(batches, "judging"):
-            inputs = {name: value for name, value in batch.items() if name != "labels"}
-            logits = model(**on_device(inputs, model)).logits
-            parts.append(answers_of(logits, batch.get("labels"), problem_type).float().cpu().numpy())
+            inputs = readable(batch, model)
+            labels = inputs.pop("labels", None)
+            parts.append(answers_of(model(**inputs).logits, labels, problem_type).float().cpu().numpy())
     return stacked(parts)

@@ -41,6 +41,7 @@ from prunelora.finetuning.conditions import (
 from prunelora.finetuning.distillation import DistillingTrainer, check_teacher
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.models.device import best_device
+from prunelora.models.padding import as_read
 from prunelora.models.problem_types import SINGLE_LABEL, label_names_of, problem_type_of
 from prunelora.models.state import left_as_found
 
@@ -136,6 +137,7 @@ def finetune(
     if chooses not in known:
         raise DataError(f"main_metric={chooses!r} cannot choose checkpoints here. Use one of: {', '.join(known)}.")
     check_checkpointing(own, settings)
+    collate = collator(train, tokenizer)
     clock = StepClock()
     kind: Any = Trainer
     if settings.distillation:
@@ -149,7 +151,7 @@ def finetune(
         train_dataset=train,
         eval_dataset={"validation": validation},
         processing_class=tokenizer,
-        data_collator=collator(train, tokenizer),
+        data_collator=lambda rows: as_read(collate(rows), own),
         compute_metrics=lambda output: _judge(output, problem_type, label_names),
         preprocess_logits_for_metrics=lambda output, labels: answers_of(_logits(output), labels, problem_type),
         callbacks=[clock, OrderOfRows(), *chosen_callbacks(settings, Path(logs))],

@@ -25,7 +25,7 @@ from prunelora.importance.moments import OuterSum, WeightedMoments
 from prunelora.importance.taps import Tap, listen
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.block import Block
-from prunelora.models.device import on_device
+from prunelora.models.padding import readable
 from prunelora.progress import over
 
 # The lightest tokens of an example are left out of H, as long as they hold no more than this share of its |g|^2.
@@ -45,7 +45,7 @@ class Curvature:
     def add(self, number: int, batch: Mapping[str, Any]) -> None:
         """Run one batch forward and backward and add its tokens."""
         model = self.anatomy.model
-        batch = on_device(batch, model)
+        batch = readable(batch, model)
         examples = count_examples(batch, number)
         taps = [Tap(one.full_name, one.module, one.add) for one in (*self.heads, *self.neurons) if one]
         length = listen(model, batch, number, taps)

@@ -14,8 +14,8 @@ from prunelora.importance.importance import Importance
 from prunelora.importance.losses import Batch, check_that_all_ran, count_examples, count_tokens, summed_loss
 from prunelora.importance.warmup import head_restored, warm_up_
 from prunelora.models.anatomy import Anatomy, dissect
-from prunelora.models.device import on_device
 from prunelora.models.gates import gated
+from prunelora.models.padding import readable
 from prunelora.models.state import left_as_found
 from prunelora.progress import over
 
@@ -147,7 +147,7 @@ class _Totals:
     def add(self, number: int, batch: Batch) -> None:
         """Run one batch forward and backward and add its examples."""
         examples = count_examples(batch, number)
-        batch = on_device(batch, self.anatomy.model)
+        batch = readable(batch, self.anatomy.model)
         gates: dict[tuple[int, bool], torch.Tensor] = {}
         lengths: set[int] = set()
 

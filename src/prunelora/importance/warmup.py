@@ -14,8 +14,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutp
 
 from prunelora.errors import ScoreError
 from prunelora.models.anatomy import Anatomy, dissect
-from prunelora.models.device import on_device
 from prunelora.models.family import Family
+from prunelora.models.padding import readable
 from prunelora.models.problem_types import TOKENS, problem_type_of
 from prunelora.models.state import left_as_found
 from prunelora.progress import over
@@ -108,7 +108,7 @@ def _features(anatomy: Anatomy, batches: Sequence[Mapping[str, Any]]) -> list[tu
         for number, batch in enumerate(batches):
             if batch.get("labels") is None:
                 raise ScoreError(f"Batch {number} has no labels: its keys are {sorted(batch)}.")
-            inputs = on_device(batch, model)
+            inputs = readable(batch, model)
             labels = inputs.pop("labels")
             hidden = _last_hidden_state(anatomy, inputs)
             cached.append((_read_by_head(anatomy, hidden, inputs), labels))

@@ -11,7 +11,7 @@ from torch import nn
 
 from prunelora.errors import UnsupportedModelError
 from prunelora.models.anatomy import Anatomy
-from prunelora.models.device import on_device
+from prunelora.models.padding import readable
 from prunelora.pruning.layers import Layer, layers_of
 
 HIDDEN = "hidden_states"
@@ -51,7 +51,7 @@ def layer_calls(anatomy: Anatomy, batches: Iterable[Mapping[str, Any]]) -> Itera
     skipping: bool | None = None
     lengths: list[int | None] = []
     for batch in batches:
-        inputs = dict(on_device(batch, anatomy.model))
+        inputs = dict(readable(batch, anatomy.model))
         if skipping:
             with _skipped(layers, lengths):
                 calls = _noted_calls(anatomy, layers, inputs)

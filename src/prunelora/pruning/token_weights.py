@@ -17,7 +17,7 @@ import torch
 
 from prunelora.importance.taps import Tap, listen
 from prunelora.models.anatomy import Anatomy
-from prunelora.models.device import on_device
+from prunelora.models.padding import readable
 from prunelora.pruning.layers import layers_of
 
 # What a token weighs at least: gradients of one batch of labels do not say all that its hidden state is good for.
@@ -43,7 +43,7 @@ def squared_gradients(anatomy: Anatomy, batch: Mapping[str, Any], number: int) -
 
     projections = [one for layer in layers_of(anatomy) for one in layer.projections]
     taps = [Tap(one.full_name, one.module, partial(heard, one.full_name)) for one in projections]
-    listen(anatomy.model, on_device(batch, anatomy.model), number, taps)
+    listen(anatomy.model, readable(batch, anatomy.model), number, taps)
     return found
 
 

@@ -1,0 +1,177 @@
+"""Batches as a model reads them: padding behind the last token of every row, whichever side it was given on.
+
+Most models count positions from the first column of a batch, and a causal model predicts a token from the column before
+it. With padding on the left both depend on the longest row of the batch. With padding on the right neither does::
+
+    input_ids       0 0 5 6 7      ->    5 6 7 0 0
+    attention_mask  0 0 1 1 1      ->    1 1 1 0 0
+    labels          0 0 5 6 7      ->    5 6 7 -100 -100
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeGuard
+
+import torch
+from torch import nn
+
+from prunelora.errors import DataError
+from prunelora.models.device import on_device
+from prunelora.models.families import family_of_model_type
+from prunelora.models.problem_types import OF_CONFIG, problem_type_of
+
+IGNORED = -100
+
+# Inputs with one entry a token, and targets that number a token of the row.
+_BY_TOKEN = ("input_ids", "inputs_embeds", "token_type_ids", "position_ids", "special_tokens_mask")
+_OF_DECODER = ("decoder_input_ids", "decoder_inputs_embeds", "decoder_position_ids")
+_POSITIONS = ("start_positions", "end_positions")
+
+
+def readable(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Copy of a batch as the model is to read it (see `as_read`), on the model's device."""
+    return as_read(on_device(batch, model), model)
+
+
+def as_read(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Copy of a batch as the model is to read it, with padding on the right.
+
+    Padding is what `attention_mask` excludes before the first and after the last token of a row; without a mask every
+    token counts. Padding has no label, whatever the batch says, and the id that the model takes for padding.
+
+    Args:
+        batch: As `model(**batch)` takes it.
+        model: That will read it.
+
+    Raises:
+        DataError: If the padding cannot be moved, or the model's task head cannot find the last token of a row.
+    """
+    config: Any = getattr(model, "config", None)
+    family = family_of_model_type(getattr(config, "model_type", ""))
+    encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
+    inputs = padded_right(batch, encoder_decoder=encoder_decoder)
+    mask, padding = inputs.get("attention_mask"), getattr(config, "pad_token_id", None)
+    ids = inputs.get("input_ids")
+    if ids is None or mask is None or mask.shape != ids.shape:
+        return inputs
+    behind = _behind(mask)
+    if family is not None and family.reads == "last" and problem_type_of(model) in OF_CONFIG:
+        _check_last_token(config, len(ids), padded=bool(behind.any()))
+    if padding is not None:
+        inputs["input_ids"] = torch.where(behind, padding, ids)
+    return inputs
+
+
+def padded_right(batch: Mapping[str, Any], *, encoder_decoder: bool = False) -> dict[str, Any]:
+    """Copy of a batch with every row's padding behind its last token, in all that has an entry for every token.
+
+    Args:
+        batch: Padded on the left, on the right, or each row otherwise.
+        encoder_decoder: Whether `labels` are those of a decoder, which are moved by the decoder's own padding.
+
+    Raises:
+        DataError: If an input has an entry a token and is not known, or the answer's position is in the padding.
+    """
+    moved = dict(batch)
+    mask = batch.get("attention_mask")
+    if torch.is_tensor(mask) and _is_by_token(mask, batch, "input_ids", "inputs_embeds"):
+        labelled = () if encoder_decoder else ("labels",)
+        _move_(moved, "attention_mask", (*_BY_TOKEN, *labelled))
+    if not encoder_decoder:
+        return moved
+    labels = batch.get("labels")
+    mask = batch.get("decoder_attention_mask")
+    if torch.is_tensor(mask) and _is_by_token(mask, batch, "decoder_input_ids", "decoder_inputs_embeds", "labels"):
+        _move_(moved, "decoder_attention_mask", (*_OF_DECODER, "labels"))
+    elif not any(name in batch for name in _OF_DECODER) and _are_ids(labels):
+        # The decoder reads the labels, moved on by one, where nothing else is said.
+        first = _first(labels != IGNORED)
+        moved["labels"] = _rolled(labels, first)
+    return moved
+
+
+def _move_(batch: dict[str, Any], mask_name: str, names: tuple[str, ...]) -> None:
+    mask = batch[mask_name]
+    first = _first(mask != 0)
+    if bool(first.any()):
+        if mask_name == "attention_mask":
+            _check_known(batch, mask)
+            for name in _positions_in(batch):
+                batch[name] = _counted_from(first, batch[name], name)
+        for name in filter(batch.__contains__, (mask_name, *names)):
+            value = batch[name]
+            if torch.is_tensor(value) and name == "position_ids" and value.shape[-1] == mask.shape[-1]:
+                value = value.expand(mask.shape)
+            if _has_entry_for_each_token(name, value, mask):
+                batch[name] = _rolled(value, first)
+    labels = batch.get("labels")
+    if "labels" in names and torch.is_tensor(labels) and _has_entry_for_each_token("labels", labels, mask):
+        batch["labels"] = labels.masked_fill(_behind(batch[mask_name]), IGNORED)
+
+
+def _rolled(value: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """A tensor (..., T) or (..., T, D) with each row's first `first` entries put behind its others."""
+    rows, tokens = first.dim(), value.shape[first.dim()]
+    index = (torch.arange(tokens, device=value.device) + first[..., None]) % tokens
+    index = index.reshape(*index.shape, *[1] * (value.dim() - rows - 1))
+    return value.gather(rows, index.expand(value.shape))
+
+
+def _first(real: torch.Tensor) -> torch.Tensor:
+    """Number of each row's first real token (...,); 0 where there is none."""
+    return real.to(torch.uint8).argmax(-1)
+
+
+def _behind(mask: torch.Tensor) -> torch.Tensor:
+    """Which tokens are behind the last real one of their row."""
+    return (mask != 0).to(torch.int32).flip(-1).cumsum(-1).flip(-1) == 0
+
+
+def _is_by_token(mask: torch.Tensor, batch: Mapping[str, Any], *names: str) -> bool:
+    """Whether a mask has one entry for every token of the first of these inputs that is there."""
+    for name in names:
+        if torch.is_tensor(batch.get(name)):
+            return mask.dim() > 1 and batch[name].shape[: mask.dim()] == mask.shape
+    return False
+
+
+def _has_entry_for_each_token(name: str, value: Any, mask: torch.Tensor) -> bool:
+    if not torch.is_tensor(value) or value.shape[: mask.dim()] != mask.shape:
+        return False
+    return name != "labels" or _are_ids(value)  # Several labels a row are numbers, as many as they may be.
+
+
+def _are_ids(labels: Any) -> TypeGuard[torch.Tensor]:
+    return torch.is_tensor(labels) and labels.dim() > 1 and not labels.is_floating_point()
+
+
+def _positions_in(batch: Mapping[str, Any]) -> Iterator[str]:
+    return (name for name in _POSITIONS if torch.is_tensor(batch.get(name)))
+
+
+def _counted_from(first: torch.Tensor, positions: torch.Tensor, name: str) -> torch.Tensor:
+    counted = positions - first.reshape(positions.shape)
+    if bool((counted < 0).any()):
+        row = int((counted < 0).flatten().nonzero()[0])
+        raise DataError(
+            f"{name} of row {row} is {int(positions.flatten()[row])}, which is padding: the row begins at "
+            f"{int(first.flatten()[row])}. Count positions within the padded row."
+        )
+    return counted
+
+
+def _check_known(batch: Mapping[str, Any], mask: torch.Tensor) -> None:
+    known = (*_BY_TOKEN, *_OF_DECODER, "attention_mask", "decoder_attention_mask", "labels")
+    for name, value in batch.items():
+        if name not in known and torch.is_tensor(value) and value.shape[: mask.dim()] == mask.shape:
+            raise DataError(
+                f"The batch is padded on the left, and {name} {tuple(value.shape)} may have an entry for every token, "
+                "or not. Pad the batch on the right: tokenizer.padding_side = 'right'."
+            )
+
+
+def _check_last_token(config: Any, rows: int, *, padded: bool) -> None:
+    if config.pad_token_id is None and (padded or rows > 1):
+        raise DataError(
+            f"The task head of {config.model_type} reads the last token that is no padding, and its configuration has "
+            f"pad_token_id=None, for a batch of {rows} rows. Set model.config.pad_token_id = tokenizer.pad_token_id."
+        )
