@@ -78,3 +78,30 @@ def test_log_likelihood_is_the_models_own_loss(task, tokenizer):
     )
     assert one == pytest.approx(many, rel=1e-5)
     assert labels_of(rows).shape == (len(rows), max(len(row["labels"]) for row in rows))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_of_a_text_file_are_rows_and_blank_ones_are_none(end, tmp_path):
+    lines = [f'  indented, "quoted" {n}\u2028still the same' for n in range(20)]
+    path = tmp_path / "texts.txt"
+    path.write_text(end.join(["", *lines[:10], "  ", *lines[10:], ""]), encoding="utf-8", newline="")
+    task = load_task(DataSettings(data=str(path), task_type=CAUSAL_LM))
+    assert sorted(text for split in (task.train, task.validation, task.test) for text in split["text"]) == sorted(lines)
+    assert "texts.txt: every line is a row; blank lines left out: 2" in task.notes
+
+
+def test_text_files_of_a_folder_are_its_splits(tmp_path):
+    for split, count in (("train", 8), ("validation", 3), ("test", 2)):
+        (tmp_path / f"{split}.txt").write_text("".join(f"{split} {n}\n" for n in range(count)))
+    task = load_task(DataSettings(data=str(tmp_path), task_type=CAUSAL_LM))
+    assert (len(task.train), len(task.validation), len(task.test)) == (8, 3, 2)
+
+
+def test_a_text_file_for_another_task_is_refused_and_beside_tables_passed_over(tmp_path):
+    (tmp_path / "train.txt").write_text("a\nb\n")
+    for data in (tmp_path, tmp_path / "train.txt"):
+        with pytest.raises(DataError, match=r"train.txt is a text file.*say --task-type causal_lm"):
+            load_task(DataSettings(data=str(data)))
+    rows = "".join(f"text {n},{n % 2}\n" for n in range(20))
+    (tmp_path / "train.csv").write_text("text,label\n" + rows)
+    assert load_task(DataSettings(data=str(tmp_path))).problem_type == "single_label_classification"

@@ -10,6 +10,7 @@ from typing import Any
 from prunelora.errors import DataError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".conll")
+LINES_SUFFIX = ".txt"
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".npy", ".npz", ".ckpt")
 COLUMN_OPTIONS = "--text, --text-pair and --label"
 
@@ -22,9 +23,16 @@ def check_exists(path: Path) -> None:
         raise DataError(f"{path} does not exist. Check the spelling; relative paths start from {Path.cwd()}.")
 
 
-def check_suffix(path: Path) -> None:
-    """Refuse a file that is not one of the table types, pickles above all."""
+def check_suffix(path: Path, *, lines: bool = False) -> None:
+    """Refuse a file that is not one of the table types, pickles above all; or a text file, where rows are no lines."""
     suffix = path.suffix.lower()
+    if suffix == LINES_SUFFIX:
+        if lines:
+            return
+        raise DataError(
+            f"{path} is a text file, whose lines are rows for language modelling alone: say --task-type causal_lm for "
+            f"that. If it holds a table, rename it to .csv or .tsv; else give {_either(TABLE_SUFFIXES)}."
+        )
     if suffix in PICKLE_SUFFIXES:
         raise DataError(
             f"{path} is a pickle or array file ({suffix}); opening one can run any code, so it is not read. "
@@ -33,18 +41,6 @@ def check_suffix(path: Path) -> None:
     if suffix not in TABLE_SUFFIXES:
         found = f"the extension {suffix}" if suffix else "no extension"
         raise DataError(f"{path} has {found}. Data files are {_either(TABLE_SUFFIXES)}.")
-
-
-def decoded(path: Path) -> str:
-    """Text of a UTF-8 file, without its byte order mark."""
-    raw = path.read_bytes()
-    try:
-        return raw.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text: byte 0x{raw[error.start]:02x} at byte offset {error.start:,} cannot be read. "
-            f"Convert the file, for example: iconv -f LATIN1 -t UTF-8 {path.name} > utf8_{path.name}"
-        ) from error
 
 
 def check_has_rows(num_rows: int, *, where: str) -> None:

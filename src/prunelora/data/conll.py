@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
-from prunelora.data import checks
+from prunelora.data.text_files import TextFile
 from prunelora.errors import DataError
 
 TOKENS_COLUMN, TAGS_COLUMN = "tokens", "tags"
@@ -15,7 +14,7 @@ _NEW_DOCUMENT = "-DOCSTART-"
 _COMMENT = re.compile(r"# +(\S.* =( .*)?|id\s.+|new(doc|par)\b.*)")
 
 
-def read_conll(path: Path) -> dict[str, list[list[str]]]:
+def read_conll(file: TextFile) -> dict[str, list[list[str]]]:
     """Read a file of tagged words into one row a sentence.
 
     The first cell of a line is the word and the last its tag; cells between them, such as parts of speech, are passed
@@ -35,7 +34,7 @@ def read_conll(path: Path) -> dict[str, list[list[str]]]:
     tokens: list[list[str]] = []
     tags: list[list[str]] = []
     inside = False
-    lines = [line.strip("\r ") for line in checks.decoded(path).split("\n")]
+    lines = [line.strip("\n ") for line in file.lines()]
     separator, width = _layout(lines)
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -48,8 +47,8 @@ def read_conll(path: Path) -> dict[str, list[list[str]]]:
         width = width or len(cells)
         if len(cells) < 2 or len(cells) != width:
             raise DataError(
-                f"{path}, line {number:,}: {len(cells)} cells, {max(width, 2)} expected: the word first and its tag "
-                "last, the same number in every line, and an empty line behind every sentence."
+                f"{file.path}, line {number:,}: {len(cells)} cells, {max(width, 2)} expected: the word first and its "
+                "tag last, the same number in every line, and an empty line behind every sentence."
             )
         if not inside:
             tokens.append([])

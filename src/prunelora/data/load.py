@@ -37,7 +37,7 @@ def load_task(settings: DataSettings) -> TaskData:
         MissingExtraError: If the embedded example is asked for and its packages are not installed.
     """
     known = named_task(settings.task) if settings.task is not None else None
-    source = read_named(known, settings.data_dir) if known else read_source(settings)
+    source = read_named(known, settings.data_dir, settings.encoding) if known else read_source(settings)
     checks.check_has_rows(source.splits["train"].num_rows, where=source.where["train"])
     columns = source.columns or choose_columns(source.splits["train"], settings, where=source.where["train"])
     source = _without_unlabelled_test(source, columns)

@@ -12,7 +12,7 @@ from prunelora.data import checks
 from prunelora.data.columns import Columns
 from prunelora.data.glue import GLUE, GLUE_ON_THE_HUB, NamedTask
 from prunelora.data.labels import as_number
-from prunelora.data.sources import Source, read_hub
+from prunelora.data.sources import Source, check_encoding_is_used, read_hub
 from prunelora.data.tables import Table, describe_columns, read_folder, read_table, read_tsv
 from prunelora.errors import DataError
 
@@ -32,7 +32,7 @@ class _Labelled:
     unlabelled: int = 0
 
 
-def read_named(task: NamedTask, data_dir: str | None) -> Source:
+def read_named(task: NamedTask, data_dir: str | None, encoding: str | None = None) -> Source:
     """Read a named task from files or from the hub.
 
     Read are the folder itself or one of the task's name in it (in any case, and by its official name): train.tsv with
@@ -45,6 +45,7 @@ def read_named(task: NamedTask, data_dir: str | None) -> Source:
     Args:
         task: Row of the task.
         data_dir: Folder; the Hugging Face hub if None.
+        encoding: Of text files that are not Unicode.
 
     Returns:
         Source with `columns`; the labels are class ids, or numbers.
@@ -57,15 +58,19 @@ def read_named(task: NamedTask, data_dir: str | None) -> Source:
         readers = _readers_of(_from_hub(task))
     else:
         folder = _folder(task, Path(data_dir).expanduser())
-        where, readers = str(folder), _file_readers(task, folder)
+        where, readers = str(folder), _file_readers(task, folder, encoding)
     named = _name_splits(task, readers, where=where)
     splits: dict[str, Table] = {}
     notes: list[str] = []
     columns: Columns | None = None
+    encodings: set[str | None] = set()
     no_label = " or ".join((*task.no_label, "-1"))
     for split, name in named.items():
         place = f"{where}, split {name}"
-        parts = [_take(task, read(), where=place, may_lack_labels=split == "test") for read in readers[name]]
+        tables = [read() for read in readers[name]]
+        parts = [_take(task, table, where=place, may_lack_labels=split == "test") for table in tables]
+        notes += [note for table in tables for note in table.notes]
+        encodings |= {table.encoding for table in tables}
         found = [part for part in parts if part is not None]
         if not found:
             notes.append("the given test split has no labels: left out")
@@ -77,6 +82,7 @@ def read_named(task: NamedTask, data_dir: str | None) -> Source:
             notes.append(f"{split}: rows with cells missing or empty left out: {broken:,}")
         if unlabelled:
             notes.append(f"{split}: rows without a label ({no_label}) left out: {unlabelled:,}")
+    check_encoding_is_used(encoding, encodings, where=where)
     if "validation" in splits and any(name in readers for name in task.stems["test"]):
         notes.append("left out: test (the given validation is reported)")
     more = tuple(part for part in task.parts[1:] if part in splits)
@@ -130,7 +136,7 @@ def _folder(task: NamedTask, given: Path) -> Path:
     return given
 
 
-def _file_readers(task: NamedTask, folder: Path) -> dict[str, list[Reader]]:
+def _file_readers(task: NamedTask, folder: Path, encoding: str | None) -> dict[str, list[Reader]]:
     if (folder / "dataset_dict.json").exists():
         return _readers_of(read_folder(folder))
     inner = folder / "data"
@@ -138,7 +144,7 @@ def _file_readers(task: NamedTask, folder: Path) -> dict[str, list[Reader]]:
         files = _files_by_stem(task, place)
         if files:
             return {
-                stem: [lambda path=path: _read(task, path) for path in paths]  # type: ignore[misc]
+                stem: [lambda path=path: _read(task, path, encoding) for path in paths]  # type: ignore[misc]
                 for stem, paths in files.items()
             }
     found = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
@@ -175,10 +181,10 @@ def _files_by_stem(task: NamedTask, folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _read(task: NamedTask, path: Path) -> Table:
+def _read(task: NamedTask, path: Path, encoding: str | None) -> Table:
     if path.suffix.lower() in (".tsv", ".txt"):
-        return read_tsv(path, no_header=task.no_header, pad_short=task.broken_rows)
-    return read_table(path)
+        return read_tsv(path, encoding=encoding, no_header=task.no_header, pad_short=task.broken_rows)
+    return read_table(path, encoding=encoding)
 
 
 def _name_splits(task: NamedTask, names: Mapping[str, Any], *, where: str) -> dict[str, str]:

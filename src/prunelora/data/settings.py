@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from prunelora.data.text_files import check_encoding
 
 # Settings that say what is in a person's own data; of a named task it is known.
 OF_OWN_DATA = ("data_config", "text", "text_pair", "label", "task_type")
@@ -24,9 +26,10 @@ class DataSettings(BaseModel):
 
     data: str | None = Field(
         default=None,
-        description="Task data: a .csv, .tsv, .jsonl, .json, .parquet or .conll file; a folder with files named train, "
-        "validation and test of these types, or one saved by datasets.save_to_disk; a folder of images in folders of "
-        "classes; a name on the Hugging Face hub; or rotten-tomatoes, the embedded example.",
+        description="Task data: a .csv, .tsv, .jsonl, .json, .parquet or .conll file, or .txt with task_type "
+        "causal_lm; a folder with files named train, validation and test of these types, or one saved by "
+        "datasets.save_to_disk; a folder of images in folders of classes; a name on the Hugging Face hub; or "
+        "rotten-tomatoes, the embedded example.",
     )
     task: str | None = Field(
         default=None,
@@ -58,7 +61,8 @@ class DataSettings(BaseModel):
         default="auto",
         description="Kind of task. auto: words and whole numbers are classes, numbers with a fraction are regression, "
         "several 0/1 columns or lists are multi-label, a list of words with a list of tags is token_classification. "
-        "causal_lm goes on with the text: there is no label, and the model must be a decoder.",
+        "causal_lm goes on with the text: there is no label, and the model must be a decoder; of a .txt file every "
+        "line is a row.",
     )
     validation_fraction: float = Field(
         default=0.1,
@@ -74,6 +78,11 @@ class DataSettings(BaseModel):
         description="Share of rows (0 to 1) cut off for the reported numbers when the data is a single table.",
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of every cut of rows.")
+    encoding: str | None = Field(
+        default=None,
+        description="Encoding of text files that are not UTF-8, UTF-16 or UTF-32, such as cp1252, cp1251 or shift_jis. "
+        "The error about such a file shows what each would give.",
+    )
     max_length: int = Field(
         default=128, ge=8, description="Longest input in tokens, a pair together; what is longer is cut off."
     )
@@ -88,6 +97,11 @@ class DataSettings(BaseModel):
     def described(self) -> str:
         """What the data is called in reports: the task's name, or what was given as data."""
         return self.task or str(self.data)
+
+    @field_validator("encoding")
+    @classmethod
+    def _python_has_it(cls, value: str | None) -> str | None:
+        return value if value is None else check_encoding(value)
 
     @model_validator(mode="after")
     def _one_source(self) -> "DataSettings":

@@ -1,10 +1,9 @@
 """Finding the data that a person named: embedded example, file, folder or hub."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import datasets
 
 from prunelora.data import checks
 from prunelora.data.columns import Columns
@@ -51,9 +50,24 @@ def read_source(settings: DataSettings) -> Source:
     """Read what `settings.data` names.
 
     Raises:
-        DataError: If it does not exist, cannot be read, has a configuration without being of the hub, or the hub does
-            not give it.
+        DataError: If it does not exist, cannot be read, has a configuration without being of the hub or an encoding
+            without being a text file, or the hub does not give it.
     """
+    source = _read_source(settings)
+    check_encoding_is_used(
+        settings.encoding, {table.encoding for table in source.splits.values()}, where=str(settings.data)
+    )
+    notes = [note for table in source.splits.values() for note in table.notes]
+    return replace(source, notes=(*notes, *source.notes))
+
+
+def check_encoding_is_used(encoding: str | None, found: Collection[str | None], *, where: str) -> None:
+    """Refuse an encoding where none of the encodings of what was read is that of a text file."""
+    if encoding is not None and not any(found):
+        raise DataError(f"--encoding {encoding}: nothing of {where} is a text file. Leave it out.")
+
+
+def _read_source(settings: DataSettings) -> Source:
     data = str(settings.data)
     path = Path(data).expanduser()
     if settings.data_config and (data == EMBEDDED_DATA or path.exists()):
@@ -64,11 +78,14 @@ def read_source(settings: DataSettings) -> Source:
         )
     if data == EMBEDDED_DATA:
         return _read_embedded()
+    lines = settings.task_type == "causal_lm"
     if path.is_dir():
-        read = _read_images if is_image_folder(path) else read_folder
-        return _by_split(path.resolve().name, read(path), where=str(path))
+        images = is_image_folder(path)
+        tables = _read_images(path) if images else read_folder(path, encoding=settings.encoding, lines=lines)
+        return _by_split(path.resolve().name, tables, where=str(path))
     if path.exists() or _looks_like_path(data):
-        return Source(path.stem, {"train": read_table(path)}, {"train": str(path)})
+        table = read_table(path, encoding=settings.encoding, lines=lines)
+        return Source(path.stem, {"train": table}, {"train": str(path)})
     asked = f"{data} ({settings.data_config})" if settings.data_config else data
     tables = read_hub(
         data,
@@ -86,7 +103,7 @@ def _read_images(folder: Path) -> dict[str, Table]:
 
 
 def _looks_like_path(data: str) -> bool:
-    suffixes = (*checks.TABLE_SUFFIXES, *checks.PICKLE_SUFFIXES, ".txt", ".xlsx", ".xls")
+    suffixes = (*checks.TABLE_SUFFIXES, *checks.PICKLE_SUFFIXES, checks.LINES_SUFFIX, ".xlsx", ".xls")
     return Path(data).suffix.lower() in suffixes or _HUB_NAME.fullmatch(data) is None
 
 
@@ -94,7 +111,7 @@ def _read_embedded() -> Source:
     table = read_table(embedded_data_path())
     rows = [row for row, source in enumerate(table.columns["source"]) if source == EMBEDDED_SOURCE]
     columns = {name: [table.columns[name][row] for row in rows] for name in ("text", "label")}
-    chosen = replace(table, columns=columns, class_names={"label": EMBEDDED_LABELS})
+    chosen = Table(columns, {"label": EMBEDDED_LABELS})
     return Source(EMBEDDED_DATA, {"train": chosen}, {"train": EMBEDDED_DATA})
 
 
@@ -110,6 +127,8 @@ def read_hub(name: str, config: str | None, *, asked: str, instead: str) -> dict
     Raises:
         DataError: If the hub does not give it.
     """
+    import datasets
+
     try:
         data = datasets.load_dataset(name, config)
     except ConnectionError as error:

@@ -1,24 +1,19 @@
 """Files and data sets read into plain tables: lists of Python values, no caches, no network."""
 
-import csv
-import io
-import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import datasets
-import pyarrow
-import pyarrow.parquet
+from typing import TYPE_CHECKING, Any
 
 from prunelora.data import checks
 from prunelora.data.conll import read_conll
+from prunelora.data.delimited import Parsed, read_as_it_stands, read_delimited
+from prunelora.data.text_files import TextFile, text_file
 from prunelora.errors import DataError
 
-# A field longer than this is an unbalanced quote that swallowed the rest of the file, not a text.
-LONGEST_FIELD = 10_000_000
+if TYPE_CHECKING:
+    import datasets
 
 
 @dataclass(frozen=True)
@@ -28,10 +23,14 @@ class Table:
     Attributes:
         columns: Values by column; cells of CSV and TSV files are always strings.
         class_names: Names of the integer labels, for columns that carry them (`datasets.ClassLabel`).
+        notes: What was unusual about the file, and what was left out.
+        encoding: Encoding of the text file; None if the table is from none.
     """
 
     columns: dict[str, list[Any]]
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    encoding: str | None = None
 
     @property
     def num_rows(self) -> int:
@@ -39,54 +38,94 @@ class Table:
         return max((len(values) for values in self.columns.values()), default=0)
 
 
-def read_table(path: Path) -> Table:
-    """Read one CSV, TSV, JSON, JSON lines or Parquet file, or one in CoNLL style.
+def read_table(path: Path, *, encoding: str | None = None, lines: bool = False) -> Table:
+    """Read one CSV, TSV, JSON, JSON lines or Parquet file, one in CoNLL style, or the lines of a text file.
 
-    CSV cells may be quoted; TSV cells are taken as they stand, so that a quotation mark is text. "NA", "null" and
-    numbers stay text.
-    """
-    checks.check_exists(path)
-    checks.check_suffix(path)
-    match path.suffix.lower():
-        case ".csv":
-            return _read_delimited(path, delimiter=",", quoting=csv.QUOTE_MINIMAL)
-        case ".tsv":
-            return _read_delimited(path, delimiter="\t", quoting=csv.QUOTE_NONE)
-        case ".parquet":
-            return _read_parquet(path)
-        case ".conll":
-            return Table(columns=read_conll(path))
-        case _:
-            return _read_json(path)
-
-
-def read_tsv(path: Path, *, no_header: Sequence[str] = (), pad_short: bool = False) -> Table:
-    """Read a tab-separated file, whatever its extension.
+    "NA", "null" and numbers stay text. `prunelora.data.delimited` says how separators and quotation marks are found.
 
     Args:
         path: The file.
-        no_header: Names of the columns if the first line is no header: if it has so many cells and none of these names.
-        pad_short: Whether missing cells at the end of a line are None. If not, they are an error.
+        encoding: Of a text file that is not Unicode.
+        lines: Whether a .txt file is read: a row a line.
     """
     checks.check_exists(path)
-    return _read_delimited(path, delimiter="\t", quoting=csv.QUOTE_NONE, no_header=no_header, pad_short=pad_short)
+    checks.check_suffix(path, lines=lines)
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return _read_parquet(path)
+    file = text_file(path, encoding)
+    match suffix:
+        case ".csv":
+            return _table(file, read_delimited(file, ","))
+        case ".tsv":
+            return _table(file, read_delimited(file, "\t"))
+        case checks.LINES_SUFFIX:
+            return _read_lines(file)
+        case ".conll":
+            return Table(read_conll(file), notes=file.notes, encoding=file.encoding)
+        case _:
+            return Table(_read_json(file), notes=file.notes, encoding=file.encoding)
 
 
-def read_folder(folder: Path) -> dict[str, Table]:
-    """Read every table file of a folder, or the data set that `datasets.save_to_disk` wrote there, by split name."""
+def read_tsv(
+    path: Path, *, encoding: str | None = None, no_header: Sequence[str] = (), pad_short: bool = False
+) -> Table:
+    """Read a tab-separated file as it stands, whatever its extension: every quotation mark is text.
+
+    Args:
+        path: The file.
+        encoding: Of a file that is not Unicode.
+        no_header: As `read_as_it_stands` takes it.
+        pad_short: As `read_as_it_stands` takes it.
+    """
+    checks.check_exists(path)
+    file = text_file(path, encoding)
+    return _table(file, read_as_it_stands(file, no_header=no_header, pad_short=pad_short))
+
+
+def _read_lines(file: TextFile) -> Table:
+    """The column "text": a row is a line, as in the `datasets` loader "text"; blank lines are none."""
+    texts = []
+    blank = 0
+    for line in file.lines():
+        if line.strip():
+            texts.append(line.removesuffix("\n"))
+        else:
+            blank += 1
+    left_out = f"; blank lines left out: {blank:,}" if blank else ""
+    note = f"{file.path.name}: every line is a row{left_out}"
+    return Table({"text": texts}, notes=(*file.notes, note), encoding=file.encoding)
+
+
+def _table(file: TextFile, parsed: Parsed) -> Table:
+    return Table(dict(parsed.columns), notes=(*file.notes, *parsed.notes), encoding=file.encoding)
+
+
+def read_folder(folder: Path, *, encoding: str | None = None, lines: bool = False) -> dict[str, Table]:
+    """Read every table file of a folder, or the data set that `datasets.save_to_disk` wrote there, by split name.
+
+    Args:
+        folder: The folder.
+        encoding: Of text files that are not Unicode.
+        lines: Whether .txt files are read too, a row a line; they are passed over otherwise.
+    """
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return _read_saved(folder)
     tables: dict[str, Table] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in checks.TABLE_SUFFIXES or path.name.startswith("."):
+        suffixes = (*checks.TABLE_SUFFIXES, checks.LINES_SUFFIX) if lines else checks.TABLE_SUFFIXES
+        if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         name = path.stem.lower()
         if name in tables:
             raise DataError(
                 f"{folder} has two files for the split {name!r}, one of them {path.name}. Keep one, or pass one file."
             )
-        tables[name] = read_table(path)
+        tables[name] = read_table(path, encoding=encoding, lines=lines)
     if not tables:
+        texts = sorted(path for path in folder.iterdir() if path.suffix.lower() == checks.LINES_SUFFIX)
+        for path in texts:
+            checks.check_suffix(path)
         raise DataError(
             f"{folder} has no data files. Give a folder with files named train, validation and test "
             f"({', '.join(checks.TABLE_SUFFIXES)}), or one saved by datasets.save_to_disk."
@@ -94,9 +133,11 @@ def read_folder(folder: Path) -> dict[str, Table]:
     return tables
 
 
-def from_dataset(dataset: datasets.Dataset) -> Table:
+def from_dataset(dataset: "datasets.Dataset") -> Table:
     """Take a `datasets.Dataset` apart, keeping the class names of its label columns."""
-    arrow: pyarrow.Table = dataset.with_format("arrow")[:]
+    import datasets
+
+    arrow = dataset.with_format("arrow")[:]
     try:
         columns = {name: arrow.column(name).to_pylist() for name in arrow.column_names}
     except UnicodeDecodeError as error:
@@ -109,72 +150,27 @@ def from_dataset(dataset: datasets.Dataset) -> Table:
     return Table(columns=columns, class_names=class_names)
 
 
-def _read_delimited(
-    path: Path, *, delimiter: str, quoting: Literal[0, 3], no_header: Sequence[str] = (), pad_short: bool = False
-) -> Table:
-    rows = _delimited_rows(path, delimiter=delimiter, quoting=quoting)
-    line, header = next(rows, (0, []))
-    checks.check_has_rows(len(header), where=str(path))
-    if len(header) == len(no_header) and not set(header) & set(no_header):
-        rows = itertools.chain([(line, header)], rows)
-        header = list(no_header)
-    if len(set(header)) != len(header) or not all(name.strip() for name in header):
-        raise DataError(
-            f"{path}: the first line must name every column once, and reads {', '.join(map(repr, header))}. "
-            "Add a header line with distinct names."
-        )
-    cells: list[list[str | None]] = [[] for _ in header]
-    for line, found in rows:
-        missing = len(header) - len(found)
-        row = [*found, *[None] * missing] if pad_short else found
-        if len(row) != len(header):
-            raise DataError(
-                f"{path}, line {line:,}: {len(row)} cells, but the header names {len(header)} columns "
-                f"({', '.join(header)}). Check the separators and the quotation marks of this line."
-            )
-        for column, cell in zip(cells, row, strict=True):
-            column.append(cell)
-    return Table(columns=dict(zip(header, cells, strict=True)))
-
-
-def _delimited_rows(path: Path, *, delimiter: str, quoting: Literal[0, 3]) -> Iterator[tuple[int, list[str]]]:
-    text = checks.decoded(path)
-    # The limit is global to the csv module: it is put back, so that other users of the module see no change.
-    before = csv.field_size_limit(LONGEST_FIELD)
-    try:
-        # strict: a quote that never closes, or that closes in the middle of a cell, is an error and not a guess.
-        lines = io.StringIO(text, newline="")
-        reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
-        try:
-            for row in reader:
-                if row:  # a blank line
-                    yield reader.line_num, row
-        except csv.Error as error:
-            raise DataError(
-                f"{path}, line {reader.line_num:,}: {error}. Check the quotation marks up to this line."
-            ) from error
-    finally:
-        csv.field_size_limit(before)
-
-
-def _read_json(path: Path) -> Table:
-    text = checks.decoded(path)
+def _read_json(file: TextFile) -> dict[str, list[Any]]:
     # Both extensions are used for both forms, so the text decides.
-    if text.lstrip().startswith("["):
+    begins = next((line.lstrip() for line in file.lines("\n") if line.strip()), "")
+    if begins.startswith("["):
         try:
-            records = json.loads(text)
+            records = json.loads(file.read())
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {error.lineno:,}: not JSON ({error.msg}). Correct this line.") from error
+            raise DataError(
+                f"{file.path}, line {error.lineno:,}: not JSON ({error.msg}). Correct this line."
+            ) from error
     else:
-        records = [_json_line(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        lines = enumerate(file.lines("\n"), 1)
+        records = [_json_line(file.path, number, line) for number, line in lines if line.strip()]
     for number, record in enumerate(records, 1):
         if not isinstance(record, dict):
             raise DataError(
-                f"{path}, record {number:,}: {type(record).__name__} found, object expected. "
+                f"{file.path}, record {number:,}: {type(record).__name__} found, object expected. "
                 'Write one object a row, such as {"text": "...", "label": "..."}.'
             )
     names = list(dict.fromkeys(name for record in records for name in record))
-    return Table(columns={name: [record.get(name) for record in records] for name in names})
+    return {name: [record.get(name) for record in records] for name in names}
 
 
 def _json_line(path: Path, number: int, line: str) -> Any:
@@ -187,6 +183,9 @@ def _json_line(path: Path, number: int, line: str) -> Any:
 
 
 def _read_parquet(path: Path) -> Table:
+    import datasets
+    import pyarrow.parquet
+
     try:
         table = pyarrow.parquet.read_table(path)
         # Through Dataset, because class names travel in the file's metadata and only `datasets` reads them.
@@ -197,6 +196,8 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _read_saved(folder: Path) -> dict[str, Table]:
+    import datasets
+
     try:
         saved = datasets.load_from_disk(str(folder), keep_in_memory=True)
     except Exception as error:  # `datasets` raises whatever its readers meet in a damaged folder
@@ -206,9 +207,9 @@ def _read_saved(folder: Path) -> dict[str, Table]:
     return tables_of(saved)
 
 
-def tables_of(data: datasets.Dataset | datasets.DatasetDict) -> dict[str, Table]:
+def tables_of(data: "datasets.Dataset | datasets.DatasetDict") -> dict[str, Table]:
     """Tables by split name; a data set without splits is one table called "train"."""
-    if isinstance(data, datasets.DatasetDict):
+    if isinstance(data, Mapping):
         return {str(name): from_dataset(split) for name, split in data.items()}
     return {"train": from_dataset(data)}
 
