@@ -13,6 +13,7 @@ from benchmarks.ablation.results import (
     Found,
     Row,
     accuracy,
+    clear,
     finalists,
     loss,
     mean_over_tasks,
@@ -39,7 +40,7 @@ from benchmarks.ablation.variants import (
     Variant,
 )
 from benchmarks.tasks import BenchmarkTask
-from prunelora.comparison.statistics import figure
+from prunelora.comparison.results import figure
 from prunelora.comparison.texts import NONE, quality_text
 from prunelora.report.reading import percent
 from prunelora.report.sections import Section
@@ -106,10 +107,11 @@ def _sections(
             "Choices are made on validation rows, which are cut from training: the checkpoint, the learning rate, the "
             "variants that go on. The reported rows stand beside and choose nothing.",
             "A difference is the mean over tasks of what the variant has more than what it is held against, the same "
-            f"task and seed each. Behind {_pm()} stands its standard error, from the differences over tasks and seeds. "
-            "It is called clear where it is further from 0 than 95 of 100 differences would be that come from chance "
-            "(Student's t: 12.7 standard errors of two pairs, 4.3 of three, 2.2 of twelve). Of twenty variants that "
-            "change nothing, one comes out clear all the same.",
+            f"task and seed each. Behind {_pm()} stands its standard error over tasks: seeds of one task share its "
+            "rows and its peculiarities, so they are first averaged. "
+            "It is called clear where p of Student's t over tasks, adjusted for the number of variants (Holm), is "
+            "below 0.05. Two tasks, or four, show large differences alone: where nothing is clear, read the numbers as "
+            "what these tasks gave, not as what others would.",
             "References and cut-first try two learning rates on the first seed of each task; a variant takes the "
             "multiple that was chosen for its way to walk, so that one thing is changed. Tune-first, and "
             "what else tunes the dense model before the cut, takes that of lora-all: it begins as lora-all does. "
@@ -137,8 +139,8 @@ def _sections(
             "The packaged tune-first by the share of the MACs that stays, beside the dense model and the packaged "
             f"cut-early. Accuracy on the reported rows, in per cent, mean {_pm()} standard deviation over seeds. The "
             f"last columns: the mean difference to LoRA on every linear layer of the dense model ({YARDSTICK}), paired "
-            f"by task and seed, {_pm()} its standard error; on the reported rows, there without {UNLEARNT}, which "
-            "nobody learns, and on the validation rows.",
+            f"by task and seed, {_pm()} its standard error over tasks; on the reported rows, there without {UNLEARNT}, "
+            "which nobody learns, and on the validation rows.",
         ),
         table=how_far(found, frequent),
     )
@@ -401,16 +403,17 @@ def _called() -> Iterator[str]:
 def _said(found: Found) -> Iterator[str]:
     """Which variants differ clearly from what they are held against, and which do not."""
     better, worse, unclear, single = [], [], [], []
-    for variant in EVERYTHING.values():
-        if variant.against is None:
-            continue
-        difference = found.against(variant, accuracy)
+    held = [variant for variant in EVERYTHING.values() if variant.against is not None]
+    differences = {variant.name: found.against(variant, accuracy) for variant in held}
+    sure = clear(differences)
+    for variant in held:
+        difference = differences[variant.name]
         if not difference.pairs:
             continue
         if difference.error is None:
             kind = single
         else:
-            kind = unclear if not difference.is_clear else better if difference.mean > 0 else worse
+            kind = unclear if variant.name not in sure else better if difference.mean > 0 else worse
         kind.append(f"{variant.name} ({_points(difference)} against {variant.against})")
     for what, names in (
         ("clearly better", better),
@@ -419,7 +422,7 @@ def _said(found: Found) -> Iterator[str]:
     ):
         yield f"{what}: {'; '.join(names) or 'none'}"
     if single:
-        yield f"one pair of trainings so far, which has no standard error: {'; '.join(single)}"
+        yield f"one task so far, which has no standard error over tasks: {'; '.join(single)}"
 
 
 def _length(task: BenchmarkTask) -> str:

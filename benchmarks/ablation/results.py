@@ -3,13 +3,12 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import t as student_t
 
 from benchmarks.ablation.variants import (
     BUDGETS,
@@ -25,6 +24,7 @@ from benchmarks.ablation.variants import (
     Variant,
 )
 from prunelora.comparison.results import CellFacts
+from prunelora.evaluation import significance
 from prunelora.storage import write_json
 
 METRIC = "accuracy"
@@ -218,32 +218,41 @@ class Difference:
         return mean_over_tasks((task, value) for task, _, value in self.pairs)
 
     @property
+    def test(self) -> significance.Difference:
+        """Over tasks, which are drawn apart: a task's mean has its seeds' noise and its rows' in it."""
+        return significance.Difference(tuple(means_by_task((task, value) for task, _, value in self.pairs)), 0.0, 1)
+
+    @property
     def error(self) -> float | None:
-        """Standard error: of the differences over tasks and seeds together; None of a single one."""
-        values = [value for *_, value in self.pairs]
-        return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+        """Standard error over tasks; None of a single one."""
+        return self.test.seed_error
 
     def without(self, task: str) -> "Difference":
         """The same without a task."""
         return Difference(tuple(pair for pair in self.pairs if pair[0] != task))
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether it is further from nothing than 95 of 100 differences of so many pairs that come from chance.
 
-        Student's t: two pairs must agree much more closely than twelve.
-        """
-        if self.error is None:
-            return False
-        return abs(self.mean) > float(student_t.ppf(0.975, len(self.pairs) - 1)) * self.error
+def clear(differences: Mapping[str, Difference]) -> set[str]:
+    """Names of the differences that are more than chance: p below 0.05, adjusted for their number (Holm).
+
+    Differences on a single task have no test and are not counted.
+    """
+    p_values = {name: one.test.p_value for name, one in differences.items() if one.error is not None}
+    return {name for name, p in zip(p_values, significance.holm([*p_values.values()]), strict=True) if p < 0.05}
+
+
+def means_by_task(values: Iterable[tuple[str, float]]) -> list[float]:
+    """Mean of each task's values."""
+    by_task: dict[str, list[float]] = {}
+    for task, value in values:
+        by_task.setdefault(task, []).append(value)
+    return [statistics.fmean(one) for one in by_task.values()]
 
 
 def mean_over_tasks(values: Iterable[tuple[str, float]]) -> float:
     """Mean over tasks of the means of each task's values; nan of nothing."""
-    by_task: dict[str, list[float]] = {}
-    for task, value in values:
-        by_task.setdefault(task, []).append(value)
-    return statistics.fmean(map(statistics.fmean, by_task.values())) if by_task else math.nan
+    means = means_by_task(values)
+    return statistics.fmean(means) if means else math.nan
 
 
 def read_all(folder: Path) -> Found:

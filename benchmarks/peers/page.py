@@ -20,7 +20,7 @@ from benchmarks.peers.facts import (
 )
 from benchmarks.peers.present import have_cell, have_timing
 from benchmarks.training_step import HALF, REFERENCE, RESULT, SELECTIVE
-from prunelora.comparison.statistics import figure
+from prunelora.comparison.results import figure
 from prunelora.comparison.texts import NONE, number_text, quality_text, share_text, with_quartiles
 from prunelora.report.reading import duration, in_units, metric_title, milliseconds
 from prunelora.report.sections import Section

@@ -111,7 +111,8 @@ def made_up_pairs(methods, splits=("test",), metric="accuracy", rows=ROWS):
                 pairs.append(
                     PairFacts(
                         first=first.name, second=second.name, split=split, metric=metric, difference=difference,
-                        by_seed=by_seed, low=difference - 0.012, high=difference + 0.011, p_value=p_value, rows=rows,
+                        by_seed=by_seed, low=difference - 0.012, high=difference + 0.011, p_value=p_value,
+                        p_holm=p_value, row_error=0.006, rows=rows,
                     )
                 )  # fmt: skip
     return tuple(pairs)

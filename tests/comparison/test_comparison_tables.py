@@ -5,7 +5,7 @@ import statistics
 import pytest
 from comparison.made_up_comparison import MAJORITY, METHODS, figure, make_comparison
 
-from prunelora.comparison.results import Share
+from prunelora.comparison.results import Share, load_comparison, pairs_of
 from prunelora.comparison.table_file import to_csv
 from prunelora.comparison.tables import (
     CONSTANT,
@@ -23,6 +23,8 @@ from prunelora.comparison.tables import (
     training_table,
 )
 from prunelora.comparison.texts import NONE, number_text, p_text, share_text, signed
+from prunelora.evaluation.significance import Difference
+from prunelora.storage import write_json
 
 BY_METHOD = [main_table, cost_table, training_table, memory_table, latency_table, times_table, methods_table]
 
@@ -243,3 +245,43 @@ def test_csv_keeps_a_name_with_commas_and_quotes():
 )
 def test_numbers_for_people(text, wanted):
     assert text == wanted
+
+
+def test_results_of_an_earlier_version_are_tested_over_seeds_too(tmp_path):
+    """Their intervals were over rows alone: three seeds that disagree are then no longer told apart."""
+    content = make_comparison(("full", "lora")).model_dump(mode="json")
+    rows_alone = {
+        "by_seed": [0.03, 0.0, 0.015], "difference": 0.015, "low": 0.01, "high": 0.02, "p_value": 0.0005,
+    }  # fmt: skip
+    content["pairs"] = [
+        {name: value for name, value in (pair | rows_alone).items() if name not in ("row_error", "p_holm")}
+        for pair in content["pairs"]
+    ]
+    write_json(tmp_path / "comparison.json", content)
+    results = load_comparison(tmp_path / "comparison.json")
+    (pair,) = results.pairs
+    assert pair.row_error == pytest.approx(0.01 / 3.92)
+    assert not pair.told_apart
+    assert pair.low < 0 < pair.high
+    assert any("earlier version" in note for note in results.task["notes"])
+
+
+def test_p_values_are_adjusted_for_the_number_of_pairs():
+    places = [{"first": "a", "second": "b", "split": "test", "metric": "accuracy"}] * 10
+    differences = [Difference((0.02, 0.021, 0.019), 0.0005, 900)] + [Difference((0.001, -0.001, 0.0), 0.01, 900)] * 9
+    alone, among = pairs_of(places[:1], differences[:1]), pairs_of(places, differences)
+    assert alone[0].p_holm == alone[0].p_value == among[0].p_value
+    assert among[0].p_holm == pytest.approx(10 * alone[0].p_value)
+    assert alone[0].told_apart
+    assert not any(pair.told_apart for pair in among[1:])
+
+
+def test_of_one_seed_a_difference_is_of_the_rows_alone():
+    (pair,) = pairs_of(
+        [{"first": "a", "second": "b", "split": "test", "metric": "accuracy"}], [Difference((0.05,), 0.01, 900)]
+    )
+    assert pair.told_apart
+    assert pair.rows_alone
+    pair = pair.model_copy(update={"first": "lora", "second": "full"})
+    results = make_comparison(("full", "lora"), seeds=(0,), pairs=(pair,))
+    assert column(pairs_table(results), "more than noise") == {"lora against full": "of rows alone"}

@@ -133,8 +133,9 @@ def test_the_learning_rate_of_a_point_says_where_it_was_tried():
 def test_how_far_down_quality_holds_is_said_against_lora():
     ours, random = how_far_down(make_tradeoff())
     assert ours == (
-        "down to keep_macs=0.5 prune-lora is not below the accuracy of lora by more than noise, in 54 % of the dense "
-        "model's time at batch 32, 128 tokens; at 0.35 it is at \N{MINUS SIGN}1.4 points (p < 0.001)."
+        "down to keep_macs=0.5 prune-lora is not below the accuracy of lora by more than noise (there "
+        "\N{MINUS SIGN}0.3, 95 % interval \N{MINUS SIGN}1.5 to +0.8), in 54 % of the dense model's time at "
+        "batch 32, 128 tokens; at 0.35 it is at \N{MINUS SIGN}1.4 points (p < 0.001)."
     )
     assert random.startswith("down to keep_macs=1 random-prune-lora is not below")
     assert ours in quality(make_tradeoff())
@@ -153,14 +154,14 @@ def test_a_gap_in_the_curve_ends_how_far_down_it_holds():
     """What comes back within noise further down does not count."""
     results = make_tradeoff(("prune-lora",))
     pairs = tuple(
-        pair.model_copy(update={"p_value": 0.0005 if pair.first == "prune-lora@0.5" else 0.5})
+        pair.model_copy(update={"p_holm": 0.0005 if pair.first == "prune-lora@0.5" else 0.5})
         for pair in results.pairs
     )  # fmt: skip
     (line,) = how_far_down(results.model_copy(update={"pairs": pairs}))
     assert line.startswith("down to keep_macs=0.75 prune-lora is not below")
     assert "; at 0.5 it is at" in line
     (line,) = how_far_down(
-        results.model_copy(update={"pairs": tuple(one.model_copy(update={"p_value": 0.5}) for one in results.pairs)})
+        results.model_copy(update={"pairs": tuple(one.model_copy(update={"p_holm": 0.5}) for one in results.pairs)})
     )
     assert line.startswith("down to keep_macs=0.15 prune-lora is not below")
     assert line.endswith("128 tokens.")

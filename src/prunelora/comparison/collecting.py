@@ -1,7 +1,7 @@
 """Putting together what the cells of a comparison found: a row a method, a test a pair."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prunelora import __version__
@@ -9,8 +9,7 @@ from prunelora.comparison.budgets import to_be_paired
 from prunelora.comparison.cells import Cell, cell_of
 from prunelora.comparison.commands import command_of
 from prunelora.comparison.methods import Method
-from prunelora.comparison.results import CellFacts, ComparisonResults, MethodFacts, PairFacts
-from prunelora.comparison.statistics import figure, paired_test, right_answers
+from prunelora.comparison.results import CellFacts, ComparisonResults, MethodFacts, PairFacts, figure, pairs_of
 from prunelora.comparison.timing import measure_memory
 from prunelora.data.metrics import metrics
 from prunelora.data.task import TaskData
@@ -18,8 +17,10 @@ from prunelora.delivery.checkpoints import load
 from prunelora.evaluation.counting import macs, parameters
 from prunelora.evaluation.machine import describe_machine
 from prunelora.evaluation.measurement import macs_tokens
+from prunelora.evaluation.significance import compare_answers, right_answers
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
+from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.recipe import Recipe
 
 # What every finished training found, by method, learning rate and seed.
@@ -69,9 +70,7 @@ def collect(
             _method_facts(method, cells[method.name], task, found, tried_on[method.name], commands)
             for method in methods
         ),
-        pairs=tuple(
-            pair for first, second in to_be_paired(methods) for pair in _pairs(first.name, second.name, cells, task)
-        ),
+        pairs=_pairs(methods, cells, task),
         cells=tuple(found.values()),
         timing=None,
         machine=describe_machine(best_device()),
@@ -127,28 +126,21 @@ def _training_seconds(facts: CellFacts) -> float:
     return sum(seconds for stage, seconds in facts.seconds.items() if stage != "evaluate")
 
 
-def _pairs(first: str, second: str, cells: Mapping[str, Sequence[Cell]], task: TaskData) -> Iterator[PairFacts]:
+def _pairs(methods: Sequence[Method], cells: Mapping[str, Sequence[Cell]], task: TaskData) -> tuple[PairFacts, ...]:
     metric = task.metrics[0]
-    for split in task.reported:
-        answers = {name: [cell.answers(split) for cell in cells[name]] for name in (first, second)}
-        labels = answers[first][0][1]
-        test = paired_test(
-            [logits for logits, _ in answers[first]],
-            [logits for logits, _ in answers[second]],
-            labels,
-            judge=lambda logits, wanted: metrics(logits, wanted, task.problem_type, task.label_names)[metric],
-            row_scores=right_answers if metric == "accuracy" and labels.ndim == 1 else None,
-            draws=2000 if metric == "accuracy" else 500,
-        )
-        yield PairFacts(
-            first=first,
-            second=second,
-            split=split,
-            metric=metric,
-            difference=test.difference,
-            by_seed=test.by_seed,
-            low=test.low,
-            high=test.high,
-            p_value=test.p_value,
-            rows=len(labels),
-        )
+    places, differences = [], []
+    for first, second in to_be_paired(methods):
+        for split in task.reported:
+            answers = {name: [cell.answers(split) for cell in cells[name]] for name in (first.name, second.name)}
+            labels = answers[first.name][0][1]
+            places.append({"first": first.name, "second": second.name, "split": split, "metric": metric})
+            differences.append(
+                compare_answers(
+                    [logits for logits, _ in answers[first.name]],
+                    [logits for logits, _ in answers[second.name]],
+                    labels,
+                    judge=lambda logits, wanted: metrics(logits, wanted, task.problem_type, task.label_names)[metric],
+                    row_scores=right_answers if metric == "accuracy" and task.problem_type == SINGLE_LABEL else None,
+                )
+            )
+    return pairs_of(places, differences)

@@ -46,6 +46,15 @@ class TerminalTable:
 
 
 PAIRS = "Which differences are more than noise"
+PAIRS_TEXT = (
+    "Both methods answer the same rows, and are trained with the same seeds. The interval says between which "
+    "differences other seeds and other rows of the same kind would probably come out, for a single pair: a t "
+    "interval whose width joins the spread of the differences over seeds (last column) with that over rows.",
+    "p: how often a difference as large comes about between methods that are alike, adjusted for the number of "
+    "pairs in this table (Holm); below 0.05 counts as more than noise, and a table of methods that are alike has "
+    "such a pair in at most one of twenty cases. A pair that is not marked may differ all the same: few seeds show "
+    "large differences alone.",
+)
 # Sections whose tables a terminal shows too, as long as they are not folded; the others are in the report.
 _IN_THE_TERMINAL = ("All methods", "Every metric", PAIRS)
 
@@ -253,11 +262,15 @@ def _pairs_text(results: ComparisonResults) -> tuple[str, ...]:
     )
     return (
         *((chosen,) if curves(results) else ()),
-        "Both methods answer the same rows. p: how often a difference as large would come about if every row's two "
-        "answers were swapped at random; below 0.05 counts as more than noise. Of twenty pairs that are alike, about "
-        "one is marked by chance.",
-        "The interval says between which differences other rows of the same kind would probably come out. Neither "
-        "knows of other seeds: the difference seed by seed is in the last column.",
+        *PAIRS_TEXT,
+        *(
+            (
+                "There is one seed: interval and p are of these trainings on other rows. What another seed would give "
+                "is not known.",
+            )
+            if one_seed(results)
+            else ()
+        ),
     )
 
 

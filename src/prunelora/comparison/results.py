@@ -1,12 +1,15 @@
 """What a comparison found, as plain data: what tables and plots are made of, and what comparison.json holds."""
 
 import json
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prunelora.errors import RecipeError, first_line
+from prunelora.evaluation.significance import LEVEL, Difference, holm
 from prunelora.storage import write_json
 
 
@@ -63,6 +66,15 @@ class Figure(_Facts):
     mean: float
     sd: float | None
     values: tuple[float, ...]
+
+
+def figure(values: Sequence[float]) -> Figure:
+    """Mean and sample standard deviation of one value a seed."""
+    return Figure(
+        mean=statistics.fmean(values),
+        sd=statistics.stdev(values) if len(values) > 1 else None,
+        values=tuple(float(value) for value in values),
+    )
 
 
 class Share(_Facts):
@@ -188,10 +200,12 @@ class PairFacts(_Facts):
         metric: The task's main metric.
         difference: Mean over the seeds that both have of the first's metric minus the second's.
         by_seed: The same, seed by seed.
-        low: Lower end of the 95 % bootstrap interval over rows.
+        row_error: Standard error over rows of the mean over seeds.
+        low: Lower end of the 95 % interval over seeds and rows, as `prunelora.evaluation.significance.Difference`; of
+            one seed over rows alone.
         high: Upper end of it.
-        p_value: Of the paired randomisation test: how often swapping the two methods' answers row by row gives a
-            difference at least as large.
+        p_value: Of the same.
+        p_holm: The same, adjusted for the number of pairs in the comparison (Holm).
         rows: Number of rows.
     """
 
@@ -201,15 +215,25 @@ class PairFacts(_Facts):
     metric: str
     difference: float
     by_seed: tuple[float, ...]
+    row_error: float
     low: float
     high: float
     p_value: float
+    p_holm: float
     rows: int
 
     @property
-    def more_than_noise(self) -> bool:
-        """Whether the difference would be rare (p < 0.05) if the two methods were alike on such rows."""
-        return self.p_value < 0.05
+    def told_apart(self) -> bool:
+        """Whether the difference would be rare (p < 0.05, adjusted for the number of pairs) between methods alike.
+
+        Of one seed: between two trainings that are alike, on other rows; `rows_alone` says so.
+        """
+        return self.p_holm < LEVEL
+
+    @property
+    def rows_alone(self) -> bool:
+        """Whether nothing is known of other seeds."""
+        return len(self.by_seed) == 1
 
 
 class ComparisonResults(_Facts):
@@ -266,6 +290,40 @@ class ComparisonResults(_Facts):
         write_json(path, self.model_dump(mode="json"))
 
 
+def pairs_of(places: Sequence[Mapping[str, str]], differences: Sequence[Difference]) -> tuple[PairFacts, ...]:
+    """Every pair of a comparison with its test.
+
+    Args:
+        places: "first", "second", "split" and "metric" of each.
+        differences: One each.
+    """
+    adjusted = holm([one.p_value for one in differences])
+    pairs = []
+    for place, difference, p_holm in zip(places, differences, adjusted, strict=True):
+        low, high = difference.interval()
+        numbers = {"by_seed": difference.by_seed, "row_error": difference.row_error, "rows": difference.rows}
+        tested = {"difference": difference.mean, "low": low, "high": high, "p_value": difference.p_value}
+        pairs.append(PairFacts.model_validate({**place, **numbers, **tested, "p_holm": p_holm}))
+    return tuple(pairs)
+
+
+_TESTED_AGAIN = (
+    "Tests of pairs: over seeds and rows, the part of the rows from the bootstrap interval over rows that an earlier "
+    "version recorded."
+)
+# Standard errors between the ends of a 95 % interval of a normal distribution.
+_ENDS_APART = 3.92
+
+
+def _with_seeds(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Tests of an earlier version, whose intervals and p values were over rows alone, as tests over seeds and rows."""
+    places = [{name: pair[name] for name in ("first", "second", "split", "metric")} for pair in pairs]
+    differences = [
+        Difference(tuple(pair["by_seed"]), (pair["high"] - pair["low"]) / _ENDS_APART, pair["rows"]) for pair in pairs
+    ]
+    return [pair.model_dump() for pair in pairs_of(places, differences)]
+
+
 def load_comparison(path: Path) -> ComparisonResults:
     """Read what a comparison wrote.
 
@@ -273,7 +331,11 @@ def load_comparison(path: Path) -> ComparisonResults:
         RecipeError: If the file is not there, or holds something else.
     """
     try:
-        return ComparisonResults.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if any("row_error" not in pair for pair in content.get("pairs", ())):
+            content["pairs"] = _with_seeds(content["pairs"])
+            content["task"]["notes"] = [*content["task"]["notes"], _TESTED_AGAIN]
+        return ComparisonResults.model_validate(content)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ValidationError) as error:
         first = first_line(error)
         raise RecipeError(f"{path}: cannot be read as the results of a comparison ({first}).") from error

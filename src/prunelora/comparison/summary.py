@@ -17,15 +17,14 @@ from prunelora.comparison.texts import (
     with_unit,
 )
 from prunelora.comparison.tradeoff import how_far_down
-from prunelora.report.reading import SHARES, accuracy_error, metric_title
+from prunelora.evaluation.significance import Difference
+from prunelora.report.reading import SHARES, metric_title
 from prunelora.report.summary import NOISY
 
 # Whose results are told beside those of the others: the recipe of a run, and the paper's.
 FOCUS = ("tune-first", "prune-lora")
 YARDSTICKS = ("full", "lora")
 
-# Standard errors of a normal distribution that leave 5 % outside.
-_NINETY_FIVE = 1.96
 _MOST_NAMED = 4
 
 
@@ -131,12 +130,12 @@ def _best(results: ComparisonResults, split: str) -> Iterator[str]:
     yield f"{line}."
     others = [method for method in judged if method is not best]
     tests = {method.name: pair_of(results, best.name, method.name, split) for method in others}
-    alike = [method for method in others if (test := tests[method.name]) and not test.more_than_noise]
+    alike = [method for method in others if (test := tests[method.name]) and not test.told_apart]
     if alike:
         least = _least_work(results, [best, *alike])
-        yield f"within noise of {best.name}{_on(results, split)}: {_names(alike)}.{least}"
+        yield f"within noise of {best.name}{_on(results, split)}{_rows_alone(results)}: {_names(alike)}.{least}"
     elif others and all(tests.values()):
-        yield f"every other method is below {best.name} by more than noise{_on(results, split)}."
+        yield f"every other method is below {best.name} by more than noise{_on(results, split)}{_rows_alone(results)}."
 
 
 def _least_work(results: ComparisonResults, methods: Sequence[MethodFacts]) -> str:
@@ -159,11 +158,12 @@ def _least_work(results: ComparisonResults, methods: Sequence[MethodFacts]) -> s
 def _verdict(pair: PairFacts) -> str:
     unit = " points" if pair.metric in SHARES else ""
     text = (
-        f"{signed(pair.metric, pair.difference)}{unit} (95 % interval {interval_text(pair)}, p {p_said(pair.p_value)})"
+        f"{signed(pair.metric, pair.difference)}{unit} (95 % interval {interval_text(pair)}, p {p_said(pair.p_holm)})"
     )
-    if pair.more_than_noise:
-        return f"{text}: {'better' if pair.difference > 0 else 'worse'} by more than noise."
-    return f"{text}: no more than noise."
+    better = "better" if pair.difference > 0 else "worse"
+    if pair.rows_alone:
+        return f"{text}: {f'{better} by more' if pair.told_apart else 'no more'} than other rows explain, for one seed."
+    return f"{text}: {f'{better} by more' if pair.told_apart else 'no more'} than noise."
 
 
 def _missing(results: ComparisonResults) -> Iterator[str]:
@@ -196,10 +196,11 @@ def _nothing_learnt(results: ComparisonResults) -> Iterator[str]:
             figure = method.quality.get(split, {}).get(metric)
             if figure is None:
                 continue
-            # Under no relation at all, a correlation of n rows has the standard error 1 / sqrt(n - 1).
-            error = accuracy_error(figure.mean, rows) if metric == "accuracy" else 1 / math.sqrt(rows - 1)
-            error = math.hypot(error, (figure.sd or 0.0) / math.sqrt(len(figure.values)))
-            if figure.mean - constant <= _NINETY_FIVE * error:
+            # Under no relation at all, a correlation of n rows has the standard error 1 / sqrt(n - 1), and an accuracy
+            # that of the constant answer's.
+            share = constant * (1 - constant) if metric == "accuracy" else 1.0
+            above = Difference(tuple(value - constant for value in figure.values), math.sqrt(share / (rows - 1)), rows)
+            if above.interval()[0] <= 0:
                 low.append(f"{method.name}, {quality_said(metric, figure)}")
         if low:
             always = with_unit(metric, number_text(metric, constant))
@@ -213,7 +214,7 @@ def _nothing_learnt(results: ComparisonResults) -> Iterator[str]:
 def _noise(results: ComparisonResults) -> Iterator[str]:
     for split in results.splits:
         pairs = [pair for pair in results.pairs if pair.split == split]
-        alike = [pair for pair in pairs if not pair.more_than_noise]
+        alike = [pair for pair in pairs if not pair.told_apart]
         if not alike:
             continue
         if len(alike) == len(pairs) and len(pairs) > 1:
@@ -265,6 +266,11 @@ def _times(results: ComparisonResults) -> Iterator[str]:
 def _on(results: ComparisonResults, split: str) -> str:
     """Which rows, where there are several kinds: " (matched)"."""
     return f" ({split})" if len(results.splits) > 1 else ""
+
+
+def _rows_alone(results: ComparisonResults) -> str:
+    """What is known of one seed: how these trainings do on other rows."""
+    return ", of the rows alone" if one_seed(results) else ""
 
 
 def _names(methods: Sequence[MethodFacts]) -> str:

@@ -18,6 +18,7 @@ from prunelora.comparison.texts import (
     share_text,
     signed,
     size_text,
+    told_apart_text,
     with_quartiles,
 )
 from prunelora.report.reading import duration, in_units, milliseconds
@@ -153,15 +154,15 @@ def pairs_table(results: ComparisonResults) -> Table:
     """Every pair of methods: difference, its interval and p value, and whether it is more than noise."""
     several = len(results.splits) > 1
     unit = ", points" if points_of(results.main_metric) > 1 else ""
-    columns = ("method", f"difference{unit}", "95 % interval", "p", "more than noise", "seed by seed")
+    columns = ("method", f"difference{unit}", "95 % interval", "p, adjusted", "more than noise", "seed by seed")
     rows = tuple(
         (
             # One column, which can be broken: two names beside each other are too wide for a terminal.
             f"{pair.first} against {pair.second}{f', {pair.split}' if several else ''}",
             signed(pair.metric, pair.difference),
             interval_text(pair),
-            p_text(pair.p_value),
-            "yes" if pair.more_than_noise else "no",
+            p_text(pair.p_holm),
+            told_apart_text(pair),
             "  ".join(signed(pair.metric, one) for one in pair.by_seed),
         )
         for pair in results.pairs

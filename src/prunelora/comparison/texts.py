@@ -67,6 +67,13 @@ def p_text(p_value: float) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.2f}" if p_value >= 0.0995 else f"{p_value:.3f}"
 
 
+def told_apart_text(pair: PairFacts) -> str:
+    """Whether a difference is more than noise, for a table's cell; of one seed: more than the rows' noise."""
+    if not pair.told_apart:
+        return "no"
+    return "of rows alone" if pair.rows_alone else "yes"
+
+
 def p_said(p_value: float) -> str:
     """The same behind "p" in a sentence: "= 0.31", "< 0.001"."""
     text = p_text(p_value)

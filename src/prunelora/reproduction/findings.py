@@ -245,12 +245,13 @@ def _not_at_hand() -> Finding:
 
 
 def _beyond_noise(reproduction: Reproduction, other: str) -> list[str]:
-    """Tasks on which the paired test says that Prune-LoRA differs from another method."""
+    """Tasks on which Prune-LoRA and another method are told apart, over seeds and rows; of one seed over rows alone."""
     beyond = []
     for one in reproduction.done:
         pair = pair_of(one.comparison, "prune-lora", other, one.split) if one.comparison is not None else None
-        if pair is not None and pair.more_than_noise:
-            beyond.append(f"{one.task} ({signed('accuracy', pair.difference)})")
+        if pair is not None and pair.told_apart:
+            alone = ", of one seed's rows alone" if pair.rows_alone else ""
+            beyond.append(f"{one.task} ({signed('accuracy', pair.difference)}{alone})")
     return beyond
 
 
