@@ -82,7 +82,7 @@ def test_full_fine_tuning_needs_no_plan():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"plan.keep_head": "3"}, "plan.keep_head: no such setting. plan has: keep_heads, keep_ffn"),
+        ({"plan.keep_head": "3"}, "plan.keep_head: no such setting. Did you mean 'keep_heads'"),
         ({"cut.keep_heads": "3"}, "the recipe has no stage 'cut'. It has: finetune-1"),
         ({"finetune.epochs": "none"}, "finetune.epochs"),
         ({"finetune.epochs": "0"}, "greater than 0"),
@@ -212,7 +212,7 @@ def test_rows_a_step_are_scaled_in_the_recipes_own_proportion(asked, rows):
     recipe = tune_twice().with_settings({"finetune-1.batch_size": 16, "finetune.batch_size": 32})
     first, _, last, _ = recipe.with_options({"batch_size": asked}).stages
     assert (first.batch_size, last.batch_size) == rows
-    with pytest.raises(RecipeError, match=r"finetune.*batch_size"):
+    with pytest.raises(RecipeError, match="batch_size=0: "):
         recipe.with_options({"batch_size": 0})
 
 
@@ -248,7 +248,8 @@ def test_packaged_recipes_can_be_run_by_their_names(name):
 def test_the_default_recipe_is_a_packaged_one():
     assert Recipe().stages == load_recipe("tune-first").stages
     with pytest.raises(
-        RecipeError, match=r"tune-last: no file, and no packaged recipe. The packaged ones are: cut-early, cut-first"
+        RecipeError,
+        match=r"tune-last: no file, and no packaged recipe. Did you mean 'tune-first'\? Use one of: cut-early",
     ):
         load_recipe("tune-last")
 
@@ -266,5 +267,5 @@ def test_every_setting_is_described():
 
 @pytest.mark.parametrize(("key", "value"), [("plan.targets", "[query"), ("finetune.patience", "@x")])
 def test_what_cannot_be_read_as_a_value_is_an_error_that_names_the_setting(key, value):
-    with pytest.raises(RecipeError, match=rf"{re.escape(f'{key}={value}')}: not a value"):
+    with pytest.raises(RecipeError, match=rf"{re.escape(f'{key}={value!r}')}: not a value"):
         Recipe().with_settings({key: value})

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import gc
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,27 @@ from prunelora.preflight import check_model, check_packages, notes, read_task
 from prunelora.progress import bars
 from prunelora.recipe import Recipe, digest
 from prunelora.report.results import RunResults
-from prunelora.report.summary import summarise
-from prunelora.runfolder import Record, RunFolder
+from prunelora.report.summary import summarise, warnings
+from prunelora.runfolder import RECIPE, Record, RunFolder
 from prunelora.running import Run
 from prunelora.stage_settings import deciding
 from prunelora.stages import WORK
 
 Tell = Callable[[str], None]
+
+# What stages leave in the run folder, by the names under which a script finds it.
+_ARTEFACTS = {
+    "importance.safetensors": "importance",
+    "plan.json": "plan",
+    "adapter": "adapter",
+    "tuned": "tuned",
+    "model": "model",
+    "model.onnx": "export",
+    "metrics.json": "metrics",
+    "report.html": "report",
+    "report.md": "report_markdown",
+    "figures": "figures",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +57,38 @@ class Outcome:
         folder: The run folder.
         results: Everything that was found, as plain data.
         ran: Names of the stages that ran this time; the others were done before.
+        notes: What was told of the data and the run on the way.
+        paths: What is in the folder: "recipe", and of the stages that are done "plan", "adapter" or "tuned", "model",
+            "export", "report", "metrics" and so on.
     """
 
     folder: Path
     results: RunResults
     ran: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    paths: Mapping[str, Path] = dataclasses.field(default_factory=dict)
 
     @property
     def summary(self) -> list[str]:
         """A few lines that a person can act on."""
         return summarise(self.results)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: everything that the summary says, and what a script needs to go on."""
+        results = self.results
+        return {
+            "folder": str(self.folder),
+            "model": results.model,
+            "data": results.data,
+            "task": dict(results.task),
+            "seed": results.seed,
+            "ran": list(self.ran),
+            "stages": dict(results.stages),
+            "summary": self.summary,
+            "warnings": warnings(results),
+            "notes": list(self.notes),
+            "paths": {name: str(path) for name, path in self.paths.items()},
+        }
 
     def load(self) -> Any:
         """The small model, in eval mode."""
@@ -150,14 +186,20 @@ def _execute(
     check_packages(recipe, wanted)
     source = model_source(recipe.model)
     task = read_task(recipe, task)
+    told: list[str] = []
+
+    def note(line: str) -> None:
+        told.append(line)
+        tell(line)
+
     with folder.locked():
         folder.write_recipe(recipe)
-        for note in notes(recipe, task):
-            tell(note)
+        for line in notes(recipe, task):
+            note(line)
         run = Run(recipe, folder, task, load_processor(source, task), progress=progress)
         ran: list[str] = []
         pending = [_Restoring(functools.partial(_begin, run, wanted), model_only=True)]
-        plan_id = functools.partial(_plan_id, run, tell)
+        plan_id = functools.partial(_plan_id, run, note)
         for name, settings, key in keys_of(recipe, fingerprint(source), task, plan_id, until=until):
             work = WORK[settings.stage]
             if folder.is_done(name, key):
@@ -181,7 +223,7 @@ def _execute(
                 tell(f"{name}: {record.seconds:.1f} s")
             run.done.append(name)
         _read_for_report(run)
-        return Outcome(folder.path, run.results(), tuple(ran))
+        return Outcome(folder.path, run.results(), tuple(ran), tuple(told), _paths(run))
 
 
 def _begin(run: Run, names: Sequence[str]) -> None:
@@ -224,6 +266,13 @@ def keys_of(
             key = digest({"plan": plan_id(name), "after": key})
         if name == until:
             return
+
+
+def _paths(run: Run) -> dict[str, Path]:
+    """What the stages that are done have left, by what it is: of a kind of stage, the last one's."""
+    files = [file for name in run.done if (record := run.folder.record(name)) is not None for file in record.files]
+    left = {name: run.folder.file(file) for file, name in _ARTEFACTS.items() if file in files}
+    return {"recipe": run.folder.file(RECIPE), **left}
 
 
 def _files(run: Run, name: str, files: tuple[str, ...]) -> tuple[str, ...]:

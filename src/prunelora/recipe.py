@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,8 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from prunelora.data.settings import OF_OWN_DATA, DataSettings
 from prunelora.errors import PlanError, RecipeError, first_line
 from prunelora.planning.units import check_normalise, compared_as
+from prunelora.spelling import InPython, advice, did_you_mean, one_of, option, spelled
 from prunelora.stage_settings import BUDGETS, STAGE_KINDS, BaselineStage, FineTuneStage, PlanStage, ScoreStage, Stage
 from prunelora.storage import write_text
+from prunelora.validation import Place, complaint, dotted
 
 FORMAT: Final = "prunelora-recipe-1"
 
@@ -55,14 +57,7 @@ class Recipe(BaseModel):
         finetune, merge, score, plan, prune, finetune, merge ->
         finetune-1, merge-1, score, plan, prune, finetune, merge: the plain name is always the final result's.
         """
-        kinds = [stage.stage for stage in self.stages]
-        left, seen = Counter(kinds), Counter[str]()
-        names = []
-        for kind in kinds:
-            left[kind] -= 1
-            seen[kind] += 1
-            names.append(kind if not left[kind] else f"{kind}-{seen[kind]}")
-        return names
+        return _names([stage.stage for stage in self.stages])
 
     @property
     def by_name(self) -> dict[str, Any]:
@@ -115,8 +110,8 @@ class Recipe(BaseModel):
                     raise RecipeError(f"Stage {name!r}: {error}") from error
             if isinstance(stage, FineTuneStage) and stage.distillation and "merge" not in before:
                 raise RecipeError(
-                    f"{name}.distillation needs a teacher, and no model was merged before. Put 'finetune' and 'merge' "
-                    "before the cut, or set distillation to 0."
+                    f"{option(f'{name}.distillation', stage.distillation)} needs a teacher, and no model was merged "
+                    "before. Put 'finetune' and 'merge' before the cut, or set it to 0."
                 )
             if stage.stage in _OF_PLAIN_MODELS and _is_adapted(before):
                 raise RecipeError(f"Stage {name!r} needs a model without an adapter: put 'merge' before it.")
@@ -134,6 +129,10 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: If there is no such stage or setting, or the value is not one it can have.
         """
+        return self._changed(changes, {})
+
+    def _changed(self, changes: Mapping[str, Any], given: Mapping[str, tuple[str, Any]]) -> "Recipe":
+        """A recipe with some settings changed; `given` has the bare names and values by which some were given."""
         content = self.model_dump(mode="json")
         _leave_other_source(content["task"], changes)
         _leave_other_budgets(dict(zip(self.names, content["stages"], strict=True)), changes)
@@ -146,14 +145,25 @@ class Recipe(BaseModel):
                 target = content["stages"][self.names.index(owner)]
                 known = STAGE_KINDS[target["stage"]].model_fields
             else:
-                raise RecipeError(f"{key}: the recipe has no stage {owner!r}. It has: {', '.join(self.names)}.")
+                raise RecipeError(
+                    f"{option(key)}: the recipe has no stage {owner!r}.{did_you_mean(owner, self.names)} "
+                    f"It has: {', '.join(self.names)}."
+                )
             settable = [name for name in known if owner == "task" or name not in _NOT_SETTINGS]
             if field not in settable:
                 raise RecipeError(
-                    f"{key}: no such setting. {owner or 'The recipe'} has: {', '.join(settable) or 'none'}."
+                    f"{option(key)}: no such setting.{self._meant(key, settable)} {owner or 'The recipe'} has: "
+                    f"{', '.join(settable) or 'none'}."
                 )
             target[field] = _typed(key, value) if isinstance(value, str) and field not in _TEXTS else value
-        return read_recipe(content, source="settings")
+        return _validated(content, lambda key, value: option(*given.get(key, (key, value))))
+
+    def _meant(self, key: str, settable: Sequence[str]) -> str:
+        """The setting that a mistyped one resembles: of its own stage, or one that is named without its stage."""
+        owner, _, field = key.rpartition(".")
+        if not owner and self.has_option(field):
+            return f" Did you mean {self.key_of(field)!r}?"
+        return did_you_mean(field, settable)
 
     def with_options(self, options: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> "Recipe":
         """A recipe with options given by their bare names: keep_heads, text, epochs.
@@ -175,12 +185,16 @@ class Recipe(BaseModel):
             RecipeError: If no stage of the recipe has such a setting, or the value is not one it can have.
         """
         changes: dict[str, Any] = {}
-        for option, value in options.items():
-            changes |= self._spread(option, value)
+        given: dict[str, tuple[str, Any]] = {}
+        for bare, value in options.items():
+            spread = self._spread(bare, value)
+            changes |= spread
+            given |= dict.fromkeys(spread, (bare, value))
         for key in filter(self.is_planned, settings or {}):
             raise _planned(key)
         changes |= dict(settings or {})
-        return self.with_settings(self._compared_by_criterion(changes) | changes)
+        given = {key: typed for key, typed in given.items() if key not in (settings or {})}
+        return self._changed(self._compared_by_criterion(changes) | changes, given)
 
     def _compared_by_criterion(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """How a plan compares scores, where another criterion is asked for: the surgeon's as they are, others by cost.
@@ -195,40 +209,40 @@ class Recipe(BaseModel):
                 asked = changes.get(f"{name}.criterion", stage.criterion)
                 criterion = asked if asked != stage.criterion else None
             elif isinstance(stage, PlanStage) and criterion is not None:
-                found |= {f"{name}.{option}": value for option, value in compared_as(criterion).items()}
+                found |= {f"{name}.{setting}": value for setting, value in compared_as(criterion).items()}
         return found
 
-    def _spread(self, option: str, value: Any) -> dict[str, Any]:
-        key, tunings = self.key_of(option), self.tunings
+    def _spread(self, bare: str, value: Any) -> dict[str, Any]:
+        key, tunings = self.key_of(bare), self.tunings
         if len(tunings) < 2 or key.partition(".")[0] not in tunings:
             return {key: value}
-        if option in _BEFORE_PLANS:
-            return {f"{name}.{option}": value for name in tunings if name not in self.after_plans}
+        if bare in _BEFORE_PLANS:
+            return {f"{name}.{bare}": value for name in tunings if name not in self.after_plans}
         number = _as_number(value)
-        if option not in ("epochs", "learning_rate", "batch_size") or number is None:
-            return {f"{name}.{option}": value for name in tunings}
-        own = {name: float(getattr(stage, option)) for name, stage in tunings.items()}
-        whole = sum(own.values()) if option == "epochs" else own[key.partition(".")[0]]
+        if bare not in ("epochs", "learning_rate", "batch_size") or number is None:
+            return {f"{name}.{bare}": value for name in tunings}
+        own = {name: float(getattr(stage, bare)) for name, stage in tunings.items()}
+        whole = sum(own.values()) if bare == "epochs" else own[key.partition(".")[0]]
         scaled = {name: float(f"{number * one / whole:.6g}") for name, one in own.items()}
-        if option == "batch_size":
+        if bare == "batch_size":
             # Whole rows; what was typed stays as it was typed.
-            return {f"{name}.{option}": math.ceil(one) for name, one in scaled.items()} | {key: value}
-        return {f"{name}.{option}": one for name, one in scaled.items()}
+            return {f"{name}.{bare}": math.ceil(one) for name, one in scaled.items()} | {key: value}
+        return {f"{name}.{bare}": one for name, one in scaled.items()}
 
     def is_planned(self, key: str) -> bool:
         """Whether a plan, made before, has its own in place of a setting: the ranks and targets of LoRA."""
         owner, _, field = key.rpartition(".")
         return field in _BEFORE_PLANS and owner in self.after_plans
 
-    def has_option(self, option: str) -> bool:
+    def has_option(self, bare: str) -> bool:
         """Whether `with_options` knows an option."""
         try:
-            self.key_of(option)
+            self.key_of(bare)
         except RecipeError:
             return False
         return True
 
-    def key_of(self, option: str) -> str:
+    def key_of(self, bare: str) -> str:
         """Where an option given by its bare name belongs: "keep_heads" -> "plan.keep_heads", "text" -> "task.text".
 
         A name that several stages have means the stage it matters most for: "batch_size" is fine-tuning's, "rows"
@@ -238,20 +252,24 @@ class Recipe(BaseModel):
             RecipeError: If no stage of the recipe has it.
         """
         # First: "task" is the name of a task, not the section of the recipe that it stands in.
-        if option in DataSettings.model_fields:
-            return f"task.{option}"
-        if option in Recipe.model_fields:
-            return option
-        owners = [name for name, stage in self.by_name.items() if option in type(stage).model_fields]
+        if bare in DataSettings.model_fields:
+            return f"task.{bare}"
+        if bare in Recipe.model_fields:
+            return bare
+        owners = [name for name, stage in self.by_name.items() if bare in type(stage).model_fields]
         if not owners:
-            raise RecipeError(f"{option}: no stage of the recipe has such a setting. It has: {', '.join(self.names)}.")
-        if option in _BEFORE_PLANS:
+            known = {*Recipe.model_fields}.union(*(type(stage).model_fields for stage in self.stages)) - _NOT_SETTINGS
+            raise RecipeError(
+                f"{option(bare)}: no stage of the recipe has such a setting."
+                f"{did_you_mean(bare, {*DataSettings.model_fields, *known})} It has: {', '.join(self.names)}."
+            )
+        if bare in _BEFORE_PLANS:
             owners = [name for name in owners if name not in self.after_plans]
             if not owners:
-                raise _planned(option)
+                raise _planned(bare)
         # Fine-tunings alone have a learning rate.
-        first = (self.main_tuning,) if option == "learning_rate" else ("finetune", "score")
-        return f"{next((name for name in first if name in owners), owners[-1])}.{option}"
+        first = (self.main_tuning,) if bare == "learning_rate" else ("finetune", "score")
+        return f"{next((name for name in first if name in owners), owners[-1])}.{bare}"
 
     def with_baseline(self) -> "Recipe":
         """The same recipe with the dense LoRA baseline before it is measured."""
@@ -287,15 +305,16 @@ _NOT_SETTINGS = frozenset({"stage", "stages", "task", "format"})
 
 def _planned(key: str) -> RecipeError:
     """For a setting of a fine-tuning that the plan before it has in its place."""
-    own = {"lora_targets": "plan.targets"}.get(key.rpartition(".")[2], "plan.rank_high and plan.rank_low")
-    return RecipeError(f"{key}: a plan was made before, and what it says counts. Set {own}.")
+    lora_targets = key.rpartition(".")[2] == "lora_targets"
+    own = advice("plan.targets") if lora_targets else f"{advice('plan.rank_high')} and {advice('plan.rank_low')}"
+    return RecipeError(f"{option(key)}: a plan was made before, and what it says counts. Set {own}.")
 
 
 def _leave_other_source(task: dict[str, Any], changes: Mapping[str, Any]) -> None:
     """Where `changes` name a task, forget the data that the recipe had, and the other way round."""
     data, name = changes.get("task.data"), changes.get("task.task")
     if data is not None and name is not None:
-        raise RecipeError(f"--data {data} and --task {name} were both given. Give one of them.")
+        raise RecipeError(f"{option('data', data)} and {option('task', name)} were both given. Give one of them.")
     if data is not None:
         task |= {"task": None, "data_dir": None}
     if name is not None:
@@ -319,7 +338,7 @@ def _typed(key: str, value: str) -> Any:
     except yaml.YAMLError as error:
         what = first_line(error)
         raise RecipeError(
-            f"{key}={value}: not a value ({what}). Type a number, a word, or a list: [query, value]."
+            f"{option(key, value)}: not a value ({what}). Type a number, a word, or a list: [query, value]."
         ) from error
 
 
@@ -346,7 +365,7 @@ def load_recipe(path: Path | str) -> Recipe:
     if str(path) in packaged:
         path = packaged[str(path)]
     elif not Path(path).suffix and not Path(path).exists():
-        raise RecipeError(f"{path}: no file, and no packaged recipe. The packaged ones are: {', '.join(packaged)}.")
+        raise RecipeError(f"{path}: no file, and no packaged recipe.{one_of(str(path), packaged)}")
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -370,18 +389,61 @@ def read_recipe(content: Any, *, source: str) -> Recipe:
     Raises:
         RecipeError: Naming `source` and the place.
     """
+    with spelled(InPython()):  # As in the file, whatever else was typed.
+        try:
+            return _validated(content, option)
+        except (RecipeError, PlanError) as error:
+            raise RecipeError(f"{source}: {error}") from error
+
+
+def _validated(content: Any, spell: Callable[[str, Any], str]) -> Recipe:
+    """A recipe of plain data; `spell` writes a setting, by its key ("plan.keep_heads"), and its value."""
+    kinds = [stage.get("stage") for stage in content["stages"]] if _has_stages(content) else []
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise RecipeError(f"{source}: unknown key {place!r}.") from error
-        if first["type"] == "value_error":  # A rule over several settings: its message has the values.
-            raise RecipeError(f"{source}: {place}: {first['ctx']['error']}.") from error
-        raise RecipeError(f"{source}: {place}: {first['msg']}, found {first.get('input')!r}.") from error
+        raise RecipeError(
+            complaint(error, name=lambda place: _key(place, _names(kinds)), spell=spell, known=_known_at)
+        ) from error
     recipe.check()
     return recipe
+
+
+def _has_stages(content: Any) -> bool:
+    stages = content.get("stages") if isinstance(content, Mapping) else None
+    return isinstance(stages, list | tuple) and all(isinstance(stage, Mapping) for stage in stages)
+
+
+def _names(kinds: Sequence[Any]) -> list[str]:
+    """Names of stages: finetune, score, finetune -> finetune-1, score, finetune."""
+    left, seen = Counter(kinds), Counter[Any]()
+    names = []
+    for kind in kinds:
+        left[kind] -= 1
+        seen[kind] += 1
+        names.append(str(kind) if not left[kind] else f"{kind}-{seen[kind]}")
+    return names
+
+
+def _key(place: Place, names: Sequence[str]) -> str:
+    """The key of a setting, by its place in a recipe: ("stages", 8, "measure", "repeats") -> "measure.repeats"."""
+    match place:
+        case ("stages", int(number), "stage"):
+            return f"stage {number + 1}"
+        case ("stages", int(number), _, field, *_):
+            return f"{names[number]}.{field}"
+        case ("task", field, *_):
+            return f"task.{field}"
+    return dotted(place)
+
+
+def _known_at(place: Place) -> Iterable[str]:
+    match place:
+        case ("stages", _, kind, _):
+            return STAGE_KINDS[str(kind)].model_fields
+        case ("task", _):
+            return DataSettings.model_fields
+    return Recipe.model_fields
 
 
 def digest(value: Any) -> str:

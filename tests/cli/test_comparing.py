@@ -29,7 +29,11 @@ def test_a_comparison_prints_what_it_writes(prunelora, inputs, tmp_path):
     code, printed, err = prunelora(*arguments, "--json")
     assert code == 0, err
     results = load_comparison(out / "comparison.json")
-    assert json.loads(printed) == results.model_dump(mode="json")
+    given, written = json.loads(printed), results.model_dump(mode="json")
+    assert {name: given[name] for name in written} == written
+    assert given.keys() - written.keys() == {"tables", "summary", "commands", "paths"}
+    assert given["paths"]["report"] == str(out / "report.html")
+    assert [row[0] for row in given["tables"][0]["rows"]][-2:] == ["lora", "prune-lora"]
     assert [(cell.method, cell.seed) for cell in results.cells] == [("lora", 3), ("prune-lora", 3)]
     assert results.method("prune-lora").heads == (6, 12)
     assert "cell 2 of 2: prune-lora, learning rate 0.001, seed 3" in err
@@ -80,7 +84,7 @@ def test_with_no_arguments_the_example_is_compared(prunelora):
         (["--set", "epochs"], "--set epochs: expected STAGE.SETTING=VALUE"),
         (["--set", "max_train_rows=50"], "max_train_rows: model, data and seeds are the same for all methods"),
         (["--model", "minilm"], "Add --out FOLDER"),
-        (["--model", "minilm", "--out", "x"], "needs --model and --data"),
+        (["--model", "minilm", "--out", "x"], "A comparison needs --data"),
     ],
 )
 def test_what_was_typed_wrongly_is_said(prunelora, arguments, complaint):
@@ -93,7 +97,7 @@ def test_a_model_that_is_not_to_be_had_is_said(prunelora, inputs, tmp_path):
     typed = [*inputs[2:], "--model", "no-such/model", "--out", str(tmp_path / "out"), "--methods", "lora,prune-lora"]
     code, out, err = prunelora("compare", *typed, "--seeds", "0", "--factors", "1", "--json")
     assert code == 1
-    assert "not to be had from the Hugging Face hub" in json.loads(out)["error"]
+    assert "not to be had from the Hugging Face hub" in json.loads(out)["error"]["message"]
     assert "Traceback" not in err
 
 

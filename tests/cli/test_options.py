@@ -25,8 +25,9 @@ def text_of(command, name):
         ("compare", "rows", "the recipe's, else 1024"),
         ("prune", "repair", "the recipe's, else True"),
         ("run", "targets", "the recipe's, else query,key,value,output"),
-        ("run", "max_length", "128"),
-        ("run", "seed", "0"),
+        ("run", "max_length", "the recipe's, else 128"),
+        ("run", "seed", "the recipe's, else 0"),
+        ("compare", "max_length", "128"),
     ],
 )
 def test_what_a_recipe_says_comes_before_the_default_of_its_stages_settings(command, name, default):
@@ -41,5 +42,5 @@ def test_that_is_needed_as_a_runs_recipe_has_another_default():
 def test_without_a_recipe_behind_it_the_default_stands_alone():
     def command(*, settings): ...
 
-    made = with_settings_of((FineTuneStage, None), of_recipe=False)(command)
+    made = with_settings_of((FineTuneStage, None), not_of_recipe=(FineTuneStage,))(command)
     assert text_of(made, "learning_rate").endswith(" [default: 0.001]")

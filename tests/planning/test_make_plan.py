@@ -121,7 +121,7 @@ def test_counts_and_fractions(keep, left):
         ({"num_high": 4}, r"num_high=4: the model has 3 blocks"),
         ({"rank_high": 2, "rank_low": 4}, "expected rank_high >= rank_low"),
         ({"block_importance": "mean"}, "block_importance='mean' is unknown"),
-        ({"targets": ("query", "gate")}, "targets: 'gate' is no projection"),
+        ({"targets": ("query", "gate")}, "targets='gate': no projection"),
         ({"round_to": 0}, "round_to=0"),
         ({"round_to": 2.0}, r"round_to=2\.0: expected a whole number, 1 or more"),
         ({"keep_macs": 0.5, "tokens": 0}, "tokens=0: expected a whole number, 1 or more"),

@@ -1,5 +1,6 @@
 """The commands. Each reads what was typed, calls the library, and shows what came back."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,14 +9,18 @@ from pydantic import ValidationError
 
 from prunelora import __version__
 from prunelora.cli import comparing, terminal
-from prunelora.cli.options import Json, Sets, settings_typed, with_settings_of
+from prunelora.cli.options import Json, Quiet, Sets, settings_typed, with_settings_of
+from prunelora.cli.typed import Command, works_on
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
 from prunelora.recipe import Recipe, load_recipe
 from prunelora.runfolder import RunFolder
+from prunelora.spelling import option
 from prunelora.stage_settings import BUDGETS, STAGE_KINDS, FineTuneStage, PlanStage, PruneStage, ScoreStage, WarmUpStage
+from prunelora.validation import complaint
 
 EXAMPLE_OUT = Path("runs/example")
+DEFAULT_MODEL = Recipe.model_fields["model"].default
 # What a recipe file need not say where a run was begun before.
 _OF_A_RUN = ("model", "task", "seed", "trust_remote_code")
 
@@ -28,7 +33,7 @@ app = typer.Typer(
 )
 
 RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Run folder. Made if --model and --data (or --task) start a run in it.")
+    Path, typer.Argument(metavar="RUN", help="Run folder. Made if --data (or --task) starts a run in it.")
 ]
 RecipeFile = Annotated[
     Path | None,
@@ -56,7 +61,7 @@ def _root(
     pass
 
 
-@app.command()
+@app.command(cls=Command)
 @with_settings_of(
     RecipeOptions,
     (DataSettings, None),
@@ -83,6 +88,7 @@ def run(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     json: Json = False,
+    quiet: Quiet = False,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -96,7 +102,7 @@ def run(
     folder = RunFolder(out or EXAMPLE_OUT)
     # With model and data typed, what is not typed has its default: the same command is the same run.
     anew = "model" in settings and bool(settings.keys() & {"data", "task"})
-    chosen = _starting_recipe(recipe, folder, settings, example=example, anew=anew)
+    chosen = _starting_recipe(recipe, folder, settings, example=example, anew=anew, tell=terminal.teller(quiet))
     chosen = chosen.with_baseline() if baseline else chosen
     chosen = _changed(chosen.without_export() if no_export else chosen, settings, sets)
     if dry_run:
@@ -104,15 +110,21 @@ def run(
         return
     from prunelora.pipeline import execute
 
-    outcome = execute(chosen, folder.path, tell=terminal.tell, progress=not json)
+    outcome = execute(chosen, folder.path, tell=terminal.teller(quiet), progress=not quiet)
     if json:
-        terminal.give_json({"folder": str(outcome.folder), "ran": outcome.ran, "stages": dict(outcome.results.stages)})
+        terminal.give_json(outcome.to_dict())
     else:
         terminal.give_lines(outcome.summary)
 
 
 def _starting_recipe(
-    file: Path | None, folder: RunFolder, settings: dict[str, Any], *, example: bool = False, anew: bool = False
+    file: Path | None,
+    folder: RunFolder,
+    settings: dict[str, Any],
+    *,
+    example: bool = False,
+    anew: bool = False,
+    tell: Callable[[str], None],
 ) -> Recipe:
     """The recipe that the typed settings change: a file's, the folder's, or the default one.
 
@@ -123,9 +135,10 @@ def _starting_recipe(
         settings: What was typed.
         example: Whether a run that nothing names model and data of is the embedded example.
         anew: Whether all was typed that makes a run of its own in a folder where another was begun.
+        tell: Called with a line if nothing names the model, so that the default one is taken.
 
     Raises:
-        RecipeError: If nothing names the model, or the data.
+        RecipeError: If nothing names the data.
     """
     chosen, named = (load_recipe(file), file) if file is not None else (None, None)
     said = set(settings) if chosen is None else set(settings) | chosen.model_fields_set
@@ -135,18 +148,22 @@ def _starting_recipe(
             return before
         kept = {name: getattr(before, name) for name in _OF_A_RUN if name not in chosen.model_fields_set}
         return chosen.model_copy(update=kept)
-    missing = [option for option, names in (("--model", {"model"}), ("--data", {"data", "task"})) if not said & names]
-    if missing and not (example and len(missing) == 2):
+    if not said & {"data", "task"} and not (example and "model" not in said):
         other = f", as {named} does not say" if named is not None else ""
         raise RecipeError(
-            f"{' and '.join(missing)} missing: a run needs --model and --data (or --task in its place){other}. "
-            "`prunelora run` with none of them runs the embedded example."
+            f"--data missing: a run needs --data (or --task in its place){other}; --model is {DEFAULT_MODEL} if not "
+            "given. `prunelora run` with none of them runs the embedded example."
         )
+    if "model" not in said and not example:
+        tell(f"model {DEFAULT_MODEL}, the default; --model names another")
     return chosen or Recipe()
 
 
 def _changed(recipe: Recipe, settings: dict[str, Any], sets: list[str] | None) -> Recipe:
-    return recipe.with_options(settings, settings_typed(sets))
+    works_on(recipe)
+    changed = recipe.with_options(settings, settings_typed(sets))
+    works_on(changed)
+    return changed
 
 
 def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:
@@ -183,43 +200,54 @@ def _stage_command(kind: str) -> None:
 
     @with_settings_of(RecipeOptions, (DataSettings, None), (model, None))
     def command(
-        run: RunArgument, recipe: RecipeFile = None, sets: Sets = None, json: Json = False, *, settings: dict[str, Any]
+        run: RunArgument,
+        recipe: RecipeFile = None,
+        sets: Sets = None,
+        json: Json = False,
+        quiet: Quiet = False,
+        *,
+        settings: dict[str, Any],
     ) -> None:
         folder = RunFolder(run)
-        chosen = _starting_recipe(recipe, folder, settings)
+        chosen = _starting_recipe(recipe, folder, settings, tell=terminal.teller(quiet))
         if kind not in chosen.names:
             raise RecipeError(f"{run}: the recipe has no stage {kind!r}. It has: {', '.join(chosen.names)}.")
         own = {f"{kind}.{name}": settings.pop(name) for name in list(settings) if name in model.model_fields}
+        works_on(chosen)
         chosen = chosen.with_options(settings, settings_typed(sets) | own)
+        works_on(chosen)
         from prunelora.pipeline import execute
 
-        outcome = execute(chosen, folder.path, until=kind, tell=terminal.tell, progress=not json)
+        outcome = execute(chosen, folder.path, until=kind, tell=terminal.teller(quiet), progress=not quiet)
         facts = dict(outcome.results.facts(kind))
         rate = outcome.results.task.get("validation_majority_rate")
         if rate is not None and any(name.endswith("accuracy") for name in terminal.flatten(facts)):
             facts["validation_majority_rate"] = rate
+        plan = outcome.results.plan
         if json:
-            terminal.give_json({"folder": str(run), "stage": kind, "ran": outcome.ran, "facts": facts})
+            found = {"folder": str(run), "stage": kind, "ran": outcome.ran, "facts": facts, "notes": outcome.notes}
+            if kind == "plan" and plan is not None:
+                found["plan"] = plan.model_dump(mode="json")
+            terminal.give_json({**found, "paths": outcome.paths})
         else:
-            plan = outcome.results.plan
             if kind == "plan" and plan is not None:
                 terminal.give_lines(str(plan).splitlines())
             else:
                 terminal.give_lines(f"{name}: {value}" for name, value in terminal.flatten(facts).items())
 
     command.__doc__ = f"{str(model.__doc__).splitlines()[0]} Runs what must come before it, where that is not done yet."
-    app.command(name=kind)(command)
+    app.command(name=kind, cls=Command)(command)
 
 
 for _kind in ("score", "plan", "prune", "finetune", "merge", "measure", "export", "report"):
     _stage_command(_kind)
 
 
-app.command()(comparing.compare)
-app.command()(comparing.reproduce)
+app.command(cls=Command)(comparing.compare)
+app.command(cls=Command)(comparing.reproduce)
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     plan: Annotated[Path, typer.Argument(help="A plan.json, or a folder that has one (run, model or adapter).")],
     diff: Annotated[Path | None, typer.Option("--diff", help="Another plan to compare with.")] = None,
@@ -242,7 +270,7 @@ def show(
         terminal.give_lines(draw_plan(first) if second is None else draw_difference(first, second))
 
 
-@app.command()
+@app.command(cls=Command)
 @with_settings_of(
     (DataSettings, None),
     (PlanStage, (*BUDGETS, "count", "tokens", "round_to", "latency_batch_size", "latency_engine", "latency_threads")),
@@ -275,6 +303,7 @@ def check(
         ),
     ] = True,
     json: Json = False,
+    quiet: Quiet = False,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -300,22 +329,21 @@ def check(
     try:
         plan = PlanStage.model_validate(usual | settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        option = f"--{first['loc'][0]}".replace("_", "-")
-        raise RecipeError(f"{option} {first['input']}: {first['msg']}.") from error
+        raise RecipeError(complaint(error, name=lambda place: str(place[0]))) from error
     *tunings, final = chosen.tunings.values()
     # Plain LoRA beside what is cut is of the plan's high rank; what is tuned before there is a plan is as it says.
     final = final.model_copy(update={"lora_targets": plan.targets, "lora_rank": plan.rank_high})
     *before, last = [Training(one, partial(ready_to_train, settings=one, seed=0)) for one in (*tunings, final)]
     usual_training = dataclasses.replace(last, before=before[0] if before else None)
     known = inspect.signature(make_plan).parameters
-    with bars(not json):
+    works_on(chosen)
+    with bars(not quiet):
         found = check_budget(
             model or chosen.model,
             data=_data_typed(chosen, of_data),
             latency=latency_settings(plan) if latency or plan.needs_latency else None,
             training=usual_training if training else None,
-            tell=terminal.tell,
+            tell=terminal.teller(quiet),
             **{name: value for name, value in plan.model_dump().items() if name in known},
         )
     if json:
@@ -329,7 +357,7 @@ def _data_typed(recipe: Recipe, typed: dict[str, Any]) -> DataSettings | None:
     if not typed:
         return None
     if not typed.keys() & {"data", "task"}:
-        options = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in typed.items())
+        options = ", ".join(option(name, value) for name, value in typed.items())
         raise RecipeError(f"{options}: belongs to data, and none was named. Add --data or --task.")
     return recipe.with_options(typed).task
 
@@ -342,7 +370,7 @@ _TASKS = {
 }
 
 
-@app.command()
+@app.command(cls=Command)
 def families(json: Json = False) -> None:
     """Which models are supported, and for what."""
     from prunelora.models.families import FAMILIES

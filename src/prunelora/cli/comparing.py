@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from prunelora.cli import terminal
-from prunelora.cli.options import Json, Sets, settings_typed, with_settings_of
+from prunelora.cli.options import Json, Quiet, Sets, settings_typed, with_settings_of
 from prunelora.comparison.methods import METHODS
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
@@ -31,6 +31,7 @@ NoTiming = Annotated[
     (ScoreStage, ("rows",)),
     (PlanStage, ("keep_heads", "keep_ffn")),
     (FineTuneStage, ("epochs", "batch_size", "patience")),
+    not_of_recipe=(Recipe, DataSettings),
 )
 def compare(
     out: Annotated[
@@ -69,6 +70,7 @@ def compare(
     sets: Sets = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trainings, and do nothing.")] = False,
     json: Json = False,
+    quiet: Quiet = False,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -80,8 +82,13 @@ def compare(
     example = not settings.keys() & {"model", "data", "task"}
     if not example and out is None:
         raise RecipeError("No folder was given. Add --out FOLDER.")
-    if not example and ("model" not in settings or not settings.keys() & {"data", "task"}):
-        raise RecipeError("A comparison needs --model and --data (or --task); with none of them it is the example.")
+    if not example and not settings.keys() & {"data", "task"}:
+        raise RecipeError(
+            "A comparison needs --data (or --task in its place); with no --model either it is the example."
+        )
+    tell = terminal.teller(quiet)
+    if not example and "model" not in settings:
+        tell(f"model {Recipe.model_fields['model'].default}, the default; --model names another")
     own = {"model", "trust_remote_code", *DataSettings.model_fields}
     base = Recipe().with_options({name: value for name, value in settings.items() if name in own})
     changes = {name: value for name, value in settings.items() if name not in own} | settings_typed(sets)
@@ -105,9 +112,21 @@ def compare(
         else:
             terminal.give_lines(cells)
         return
-    results = run_comparison(**chosen, timing=not no_timing, jobs=jobs, tell=terminal.tell, progress=not json)
+    results = run_comparison(**chosen, timing=not no_timing, jobs=jobs, tell=tell, progress=not quiet)
     if json:
-        terminal.give_json(results.model_dump(mode="json"))
+        shown = [
+            {"title": one.title, "columns": [" ".join(name.split()) for name in one.columns], "rows": one.rows}
+            for one in tables(results)
+        ]
+        terminal.give_json(
+            {
+                **results.model_dump(mode="json"),
+                "tables": shown,
+                "summary": list(lines(results)),
+                "commands": list(commands(results)),
+                "paths": {"folder": chosen["out"], "report": chosen["out"] / "report.html"},
+            }
+        )
         return
     for table in tables(results):
         terminal.give_table(table.title, table.columns, table.rows)
@@ -162,6 +181,7 @@ def reproduce(
     ] = False,
     no_timing: NoTiming = False,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """The paper's tables 1 to 4 and figure 1 beside ours, and what does not reproduce.
 
@@ -188,12 +208,13 @@ def reproduce(
             max_train_rows=by_task(max_train_rows, int, "--max-train-rows", every=False),
             notes=notes,
             timing=not no_timing,
-            tell=terminal.tell,
-            progress=not json,
+            tell=terminal.teller(quiet),
+            progress=not quiet,
         )
     written = write_reproduction(found, out)
     if json:
-        terminal.give_json(numbers(found))
+        paths = {name.rpartition(".")[2]: out / name for name in written if "/" not in name}
+        terminal.give_json({**numbers(found), "paths": {"folder": out, **paths}})
         return
     for title, columns, rows in lines(found):
         terminal.give_table(title, columns, rows)

@@ -3,41 +3,53 @@
 Nothing heavy is imported here: `--help` answers at once. A command imports what it needs when it runs.
 """
 
+import shlex
 import sys
+import traceback
 import warnings
 from typing import Any
 
 import typer
 
 from prunelora.cli.app import app
-from prunelora.errors import PruneLoraError
+from prunelora.errors import PruneLoraError, first_line
 
-INTERRUPTED = 130
+# Exit codes; beside them terminal.BROKEN_PIPE. 70 is what sysexits.h calls an internal error.
+REFUSED, MISTYPED, FAULT, INTERRUPTED = 1, 2, 70, 130
 
 # What an unknown option or command raises; typer exports only this one of its children.
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 
 def main() -> None:
-    """Run the command line; known errors end it with a message, not with a traceback."""
-    from prunelora.cli.terminal import complain, give_json
+    """Run the command line and end with its exit code; only a fault of prunelora itself shows a traceback."""
+    from prunelora.cli.terminal import asked_for_json, complain, give_json
 
     # transformers and peft warn each other of coming renames; nobody at a terminal can do anything about it.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         code = app(standalone_mode=False)
     except PruneLoraError as error:
-        complain(str(error))
-        sys.exit(1)
+        code = REFUSED
+        complain(str(error), kind=type(error).__name__, exit_code=code)
     except _UsageError as error:
-        if "--json" in sys.argv:
-            give_json({"error": error.format_message()})
+        code = MISTYPED
+        if asked_for_json():
+            give_json({"error": {"kind": "UsageError", "message": error.format_message(), "exit_code": code}})
         error.show()
-        sys.exit(error.exit_code)
     except typer.Abort:
         code = INTERRUPTED
+    except Exception as error:
+        code = FAULT
+        traceback.print_exc()
+        complain(
+            f"{type(error).__name__}: {first_line(error)}. This is a fault of prunelora. Please report it, with the "
+            f"lines above and the command: {shlex.join(sys.argv)}",
+            kind=type(error).__name__,
+            exit_code=code,
+        )
     if code == INTERRUPTED:  # What typer makes of Ctrl-C.
-        complain("Stopped. The same command goes on where it stopped.")
+        complain("Stopped. The same command goes on where it stopped.", kind="Interrupted", exit_code=code)
     sys.exit(code)
 
 

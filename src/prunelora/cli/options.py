@@ -3,7 +3,7 @@
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +15,10 @@ from prunelora.errors import RecipeError
 Command = Callable[..., None]
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print the result alone: no progress and no notes on the way. Errors are told."),
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="STAGE.SETTING=VALUE", help="Any other setting of the recipe; may be repeated."),
@@ -33,12 +37,12 @@ def settings_typed(sets: list[str] | None) -> dict[str, str]:
 
 
 def with_settings_of(
-    *sources: tuple[type[BaseModel], Iterable[str] | None], of_recipe: bool = True
+    *sources: tuple[type[BaseModel], Iterable[str] | None], not_of_recipe: Collection[type[BaseModel]] = ()
 ) -> Callable[[Command], Command]:
     """Give a command an option for every field of some settings (or for the named ones).
 
-    What a recipe says of its stages comes before the defaults of their settings, and the texts of these options say so;
-    where no recipe stands behind them (`of_recipe` False) they say the default alone.
+    What the recipe says, which is a run folder's or a file's, comes before the defaults of its settings, and the texts
+    of these options say so; settings that the command takes from no recipe (`not_of_recipe`) have the default alone.
 
     The command gets what was typed as the keyword argument `settings`, a dict of field name to text or bool, with only
     what was given. Values are checked by the settings themselves.
@@ -48,7 +52,7 @@ def with_settings_of(
         signature = inspect.signature(command)
         own = [parameter for name, parameter in signature.parameters.items() if name != "settings"]
         fields = {
-            name: (field, of_recipe and "stage" in model.model_fields)
+            name: (field, model not in not_of_recipe)
             for model, names in sources
             for name, field in model.model_fields.items()
             if name != "stage" and (names is None or name in names)

@@ -1,16 +1,41 @@
 """What a person sees: progress on stderr, results on stdout, and one line of JSON where `--json` asks for it."""
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+# What a shell reports of a program that ended by SIGPIPE: `prunelora families | head -1`.
+BROKEN_PIPE = 128 + 13
+# Wider than any table: rich would cut what goes into a pipe or a file at 80 columns.
+_UNBOUNDED = 10_000
+
+
+class _Console(Console):
+    """rich's console, whose reader may leave before the end."""
+
+    def on_broken_pipe(self) -> None:
+        end_quietly()
+
+
+_out = _Console(highlight=False, soft_wrap=True)
+_err = _Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def end_quietly() -> NoReturn:
+    """End without a word, as the reader of stdout has left.
+
+    Raises:
+        SystemExit: Always.
+    """
+    # Python writes the rest of its buffer when it ends, and would complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(BROKEN_PIPE)
 
 
 def tell(line: str) -> None:
@@ -18,16 +43,36 @@ def tell(line: str) -> None:
     _err.print(escape(line), style="dim")
 
 
-def complain(message: str) -> None:
-    """An error: red for people; also as JSON where the command was given `--json`."""
-    if "--json" in sys.argv:
-        sys.stdout.write(json.dumps({"error": message}, ensure_ascii=False) + "\n")
+def teller(quiet: bool) -> Callable[[str], None]:
+    """What a command tells its progress to: stderr, or nobody."""
+    return (lambda _: None) if quiet else tell
+
+
+def complain(message: str, *, kind: str, exit_code: int) -> None:
+    """An error: red for people; also as JSON on stdout where the command was given `--json`.
+
+    Args:
+        message: What was asked, what was found, and what to do.
+        kind: Name of the class of the error.
+        exit_code: With which the command ends.
+    """
+    if asked_for_json():
+        give_json({"error": {"kind": kind, "message": message, "exit_code": exit_code}})
     _err.print(f"[bold red]error:[/] {escape(message)}")
+
+
+def asked_for_json() -> bool:
+    """Whether `--json` was typed; where an option is mistyped, nobody else knows."""
+    return "--json" in sys.argv
 
 
 def give_json(value: Any) -> None:
     """The result for machines: JSON on stdout, nothing else there."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+    try:
+        sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        end_quietly()
 
 
 def give_lines(lines: Iterable[str]) -> None:
@@ -37,14 +82,14 @@ def give_lines(lines: Iterable[str]) -> None:
 
 
 def give_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table; the first column is text, the others are numbers."""
+    """A table; the first column is text, the others are numbers. On a terminal it is as wide as that, else whole."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for number, column in enumerate(columns):
         # Names stay whole; where it is narrow, numbers are broken.
         table.add_column(column, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    _out.print(table)
+    _out.print(table, width=None if _out.is_terminal else _UNBOUNDED)
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

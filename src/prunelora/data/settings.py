@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from prunelora.data.text_files import check_encoding
 
+from prunelora.spelling import advice, option
+
 # Settings that say what is in a person's own data; of a named task it is known.
 OF_OWN_DATA = ("data_config", "text", "text_pair", "label", "task_type")
 
@@ -106,21 +108,28 @@ class DataSettings(BaseModel):
     @model_validator(mode="after")
     def _one_source(self) -> "DataSettings":
         if self.data_dir is not None and self.task is None:
-            raise ValueError(f"data_dir={self.data_dir!r} belongs to a named task: give task, or the folder as data")
+            raise ValueError(
+                f"{option('data_dir', self.data_dir)} belongs to a named task: give {advice('task')}, or the folder as "
+                f"{advice('data')}"
+            )
         if (self.data is None) == (self.task is None):
-            found = "neither" if self.data is None else f"data={self.data!r} and task={self.task!r}"
-            raise ValueError(f"give either data or task; found {found}")
+            both = f"{option('data', self.data)} and {option('task', self.task)}"
+            found = "neither" if self.data is None else both
+            raise ValueError(f"give either {advice('data')} or {advice('task')}; found {found}")
         own = {name: getattr(self, name) for name in OF_OWN_DATA if getattr(self, name) not in (None, "auto")}
         if self.task is not None and own:
-            named = ", ".join(f"{name}={value!r}" for name, value in own.items())
-            raise ValueError(f"{named}: columns and labels of task={self.task!r} are known; give the files as data")
+            named = ", ".join(option(name, value) for name, value in own.items())
+            raise ValueError(
+                f"{named}: columns and labels of {option('task', self.task)} are known; give the files as "
+                f"{advice('data')}"
+            )
         return self
 
     @model_validator(mode="after")
     def _some_rows_are_left_to_train_on(self) -> "DataSettings":
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError(
-                f"validation_fraction={self.validation_fraction} and test_fraction={self.test_fraction} leave no rows "
-                "to train on. Their sum must be below 1."
+                f"{option('validation_fraction', self.validation_fraction)} and "
+                f"{option('test_fraction', self.test_fraction)} leave no rows to train on. Their sum must be below 1."
             )
         return self

@@ -35,6 +35,7 @@ from prunelora.models.loading import check_source, load_pretrained, pad_with_, p
 from prunelora.models.problem_types import CAUSAL_LM, REGRESSION, label_names_of, problem_type_of
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
+from prunelora.spelling import one_of, option
 from prunelora.storage import replacing_folder, write_json
 
 WEIGHTS = "model.safetensors"
@@ -93,7 +94,7 @@ def save(
     _check_replaceable(target)
     adapter = isinstance(model, PeftModel)
     if format not in FORMATS:
-        raise CheckpointError(f"format={format!r} is unknown. Use one of: {', '.join(FORMATS)}.")
+        raise CheckpointError(f"{option('format', format)} is unknown.{one_of(format, FORMATS)}")
     if adapter and format == DENSE:
         raise CheckpointError(f"{folder}: an adapter has no dense weights. Merge it first: prunelora.merge(model).")
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model

@@ -33,6 +33,7 @@ from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.planning.cost_tables import CostTable, macs_table, parameters_table
 from prunelora.planning.costs import block_parameters
 from prunelora.planning.plan import Plan
+from prunelora.spelling import option
 
 # Options of make_plan that are a budget: numbers of heads and neurons, those that share one out, those in time.
 _COUNTS, _SHARES, _TIMES = ("keep_heads", "keep_ffn"), ("keep_macs", "keep_params"), ("max_latency_ms", "speedup")
@@ -254,7 +255,7 @@ def _check_lengths(model: nn.Module, lengths: list[int | None]) -> None:
     most = max((length for length in lengths if length is not None), default=0)
     if longest is not None and most > longest:
         raise UnsupportedModelError(
-            f"tokens={most}, and the model has positions for {longest}. Ask for {longest} tokens or fewer."
+            f"{option('tokens', most)}, and the model has positions for {longest}. Ask for {longest} tokens or fewer."
         )
 
 

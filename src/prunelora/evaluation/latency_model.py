@@ -16,6 +16,7 @@ from prunelora.models.architecture import Architecture
 from prunelora.models.families import FAMILIES
 from prunelora.planning.cost_tables import CostTable
 from prunelora.storage import write_text
+from prunelora.validation import complaint
 
 FORMAT: Final = "prunelora-latency-1"
 
@@ -167,9 +168,7 @@ class LatencyModel(BaseModel):
         except PlanError as error:
             raise PlanError(f"{source}: {error}") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise PlanError(f"{source}: {place}: {first['msg']}. Measure the model again.") from error
+            raise PlanError(f"{source}: {complaint(error)} Measure the model again.") from error
 
     @classmethod
     def load(cls, path: Path | str) -> "LatencyModel":

@@ -28,6 +28,7 @@ from prunelora.models.architecture import Architecture
 from prunelora.models.device import device_of, on_device
 from prunelora.models.inputs import image_tokens, longest_input, random_inputs, reads_images
 from prunelora.models.state import left_as_found
+from prunelora.spelling import option
 
 # Copies that are held at once. What does not fit is timed in further runs, each against the dense model again.
 MOST_BYTES = 2 * 1024**3
@@ -102,7 +103,8 @@ def measure_latency_model(
     longest = longest_input(model)
     if longest is not None and settings.tokens > longest:
         raise UnsupportedModelError(
-            f"tokens={settings.tokens}, and the model has positions for {longest}. Ask for {longest} tokens or fewer."
+            f"{option('tokens', settings.tokens)}, and the model has positions for {longest}. Ask for {longest} tokens "
+            "or fewer."
         )
     dense, *others = cuts(architecture, settings.engine)
     tell(

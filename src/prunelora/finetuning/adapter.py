@@ -23,6 +23,7 @@ from prunelora.models.problem_types import (
     problem_type_of,
 )
 from prunelora.planning.plan import Plan
+from prunelora.spelling import one_of, option
 
 ADAPTER = "default"
 # Our name -> PEFT's.
@@ -79,7 +80,9 @@ def add_adapter(
             f"{plan.architecture.describe()}. Call prune_(model, plan) first."
         )
     if initialisation not in INITIALISATIONS:
-        raise AdapterError(f"initialisation={initialisation!r} is unknown. Use one of: {', '.join(INITIALISATIONS)}.")
+        raise AdapterError(
+            f"{option('initialisation', initialisation)} is unknown.{one_of(initialisation, INITIALISATIONS)}"
+        )
     targets = list(_targets(anatomy, plan))
     if not targets:
         raise AdapterError(

@@ -44,6 +44,8 @@ from prunelora.models.device import best_device
 from prunelora.models.padding import as_read
 from prunelora.models.problem_types import SINGLE_LABEL, label_names_of, problem_type_of
 from prunelora.models.state import left_as_found
+from prunelora.spelling import one_of, option
+from prunelora.validation import complaint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +137,7 @@ def finetune(
     known = choosing_metrics(problem_type, label_names)
     chooses = main_metric or default_metrics(problem_type, label_names)[0]
     if chooses not in known:
-        raise DataError(f"main_metric={chooses!r} cannot choose checkpoints here. Use one of: {', '.join(known)}.")
+        raise DataError(f"{option('main_metric', chooses)} cannot choose checkpoints here.{one_of(chooses, known)}")
     check_checkpointing(own, settings)
     collate = collator(train, tokenizer)
     clock = StepClock()
@@ -210,10 +212,8 @@ def _with_options(settings: FineTuneSettings, options: dict[str, Any]) -> FineTu
     try:
         return FineTuneSettings(**(settings.model_dump() | options))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
         raise RecipeError(
-            f"{place}={first.get('input')!r}: {first['msg']}. Settings of a fine-tuning: "
+            f"{complaint(error, known=lambda _: FineTuneSettings.model_fields)} Settings of a fine-tuning: "
             f"{', '.join(FineTuneSettings.model_fields)}."
         ) from error
 

@@ -12,6 +12,7 @@ import torch
 from prunelora.errors import ScoreError
 from prunelora.models.block import Block
 from prunelora.models.matrices import Matrix
+from prunelora.spelling import one_of, option
 
 
 @dataclass(frozen=True)
@@ -105,5 +106,5 @@ def find_criterion(name: str) -> Criterion:
         ScoreError: If there is none of that name.
     """
     if name not in CRITERIA:
-        raise ScoreError(f"criterion={name!r} is unknown. Use one of: {', '.join(CRITERIA)}.")
+        raise ScoreError(f"{option('criterion', name)} is unknown.{one_of(name, CRITERIA)}")
     return CRITERIA[name]

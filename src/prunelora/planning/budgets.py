@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunelora.errors import PlanError
+from prunelora.spelling import advice, option
 
 if TYPE_CHECKING:  # numpy would be loaded for every --help
     from prunelora.planning.cost_tables import CostTable
@@ -19,12 +20,14 @@ class Budget:
     """A limit on what stays.
 
     Attributes:
-        option: As the person gave it: "keep_macs=0.5".
+        option: Its name: "keep_macs".
+        value: As the person gave it: 0.5.
         table: Costs of the base model, layer by layer.
         limit: In the table's unit.
     """
 
     option: str
+    value: float
     table: "CostTable"
     limit: float
 
@@ -38,59 +41,60 @@ def only_one(options: Mapping[str, object]) -> str | None:
     given = [name for name, value in options.items() if value is not None]
     kinds = list(dict.fromkeys("counts" if name in ("keep_heads", "keep_ffn") else name for name in given))
     if len(kinds) > 1:
-        shown = ", ".join(f"{name}={options[name]}" for name in given)
+        shown = ", ".join(option(name, options[name]) for name in given)
+        shares = ", ".join(map(advice, ("keep_macs", "keep_params", "max_latency_ms", "speedup")))
         raise PlanError(
-            f"{shown}: two budgets. Give one of keep_macs, keep_params, max_latency_ms, speedup, or keep_heads and "
-            "keep_ffn."
+            f"{shown}: two budgets. Give one of {shares}, or {advice('keep_heads')} and {advice('keep_ffn')}."
         )
     return kinds[0] if kinds else None
 
 
-def share(option: str, value: float, table: "CostTable") -> Budget:
+def share(name: str, value: float, table: "CostTable") -> Budget:
     """A fraction of what the base model costs: `keep_macs`, `keep_params`.
 
     Raises:
         PlanError: If the value is no fraction above 0.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or not 0 < value <= 1:
-        raise PlanError(f"{option}={value!r}: expected a fraction above 0 and at most 1, such as 0.5.")
-    return Budget(f"{option}={value}", table, value * table.whole)
+        raise PlanError(f"{option(name, value)}: expected a fraction above 0 and at most 1, such as 0.5.")
+    return Budget(name, value, table, value * table.whole)
 
 
-def at_most(option: str, value: float, table: "CostTable") -> Budget:
+def at_most(name: str, value: float, table: "CostTable") -> Budget:
     """A latency in milliseconds: `max_latency_ms`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise PlanError(f"{option}={value!r}: expected milliseconds, a number above 0.")
-    return Budget(f"{option}={value}", table, float(value))
+        raise PlanError(f"{option(name, value)}: expected milliseconds, a number above 0.")
+    return Budget(name, value, table, float(value))
 
 
-def times_as_fast(option: str, value: float, table: "CostTable") -> Budget:
+def times_as_fast(name: str, value: float, table: "CostTable") -> Budget:
     """A part of the base model's latency: `speedup`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
-        raise PlanError(f"{option}={value!r}: expected a number of 1 or more, such as 2 for twice as fast.")
-    return Budget(f"{option}={value}", table, table.whole / value)
+        raise PlanError(f"{option(name, value)}: expected a number of 1 or more, such as 2 for twice as fast.")
+    return Budget(name, value, table, table.whole / value)
 
 
 def infeasible(budget: Budget, *, count: str = "encoder") -> PlanError:
     """What to say where even a model without heads and neurons costs more than the limit."""
-    table, option = budget.table, budget.option.partition("=")[0]
+    table, asked = budget.table, option(budget.option, budget.value)
     least = table.fixed / table.whole
-    if option == "keep_params":
+    if budget.option == "keep_params":
         nearest = math.ceil(100 * least) / 100
         return PlanError(
-            f"{budget.option} cannot be met: what no cut removes (embeddings, norms, task head) is {least:.3f} of "
-            f"{_COUNTED[count]}. Use keep_params >= {nearest:g}, or count='encoder'."
+            f"{asked} cannot be met: what no cut removes (embeddings, norms, task head) is {least:.3f} of "
+            f"{_COUNTED[count]}. Use {advice('keep_params')} >= {nearest:g}, or {advice('count', 'encoder')}."
         )
-    if option == "speedup":
+    if budget.option == "speedup":
         nearest = math.floor(100 / least) / 100
-        advice = f"Use a speedup below {nearest:g}." if nearest > 1 else "No cut makes it faster: use another budget."
+        faster = f"Use {advice('speedup')} below {nearest:g}."
+        other = faster if nearest > 1 else "No cut makes it faster: use another budget."
         return PlanError(
-            f"{budget.option} cannot be met: without any head or neuron the model would be {1 / least:.2f} times as "
-            f"fast (the dense model takes {table.whole:.3g} ms). {advice}"
+            f"{asked} cannot be met: without any head or neuron the model would be {1 / least:.2f} times as "
+            f"fast (the dense model takes {table.whole:.3g} ms). {other}"
         )
     return PlanError(
-        f"{budget.option} cannot be met: without any head or neuron the model takes {table.fixed:.3g} {table.unit}, "
-        f"dense {table.whole:.3g}. Use {option} >= {_rounded_up(table.fixed):g}."
+        f"{asked} cannot be met: without any head or neuron the model takes {table.fixed:.3g} {table.unit}, "
+        f"dense {table.whole:.3g}. Use {advice(budget.option)} >= {_rounded_up(table.fixed):g}."
     )
 
 

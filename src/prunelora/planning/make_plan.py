@@ -18,6 +18,7 @@ from prunelora.planning.ranks import block_importance as mean_of_units
 from prunelora.planning.ranks import block_ranks
 from prunelora.planning.selection import best, best_of_each, count_to_keep
 from prunelora.planning.units import check_normalise
+from prunelora.spelling import advice, one_of, option
 
 Positions = list[list[int]]
 
@@ -91,7 +92,7 @@ def make_plan(
     lineage = importance.lineage
     unknown = [name for name in targets if name not in PROJECTIONS]
     if unknown:
-        raise PlanError(f"targets: {unknown[0]!r} is no projection. Use: {', '.join(PROJECTIONS)}.")
+        raise PlanError(f"{option('targets', unknown[0])}: no projection.{one_of(unknown[0], PROJECTIONS)}")
     _check_whole(tokens=tokens, round_to=round_to, rank_high=rank_high, rank_low=rank_low, num_high=num_high)
     given = {
         "keep_heads": keep_heads,
@@ -152,13 +153,13 @@ def _check_whole(**options: Any) -> None:
         if name == "num_high" and value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < _LEAST[name]:
-            raise PlanError(f"{name}={value!r}: expected a whole number, {_LEAST[name]} or more.")
+            raise PlanError(f"{option(name, value)}: expected a whole number, {_LEAST[name]} or more.")
 
 
 def _ranks(importance: Importance, how: str, rank_by: str, **options: Any) -> tuple[list[int], list[int]]:
     """Ranks of the attention matrices of every layer, and of its feed-forward matrices."""
     if rank_by not in ("heads", "parts"):
-        raise PlanError(f"rank_by={rank_by!r} is unknown. Use 'heads' or 'parts'.")
+        raise PlanError(f"{option('rank_by', rank_by)} is unknown.{one_of(rank_by, ('heads', 'parts'))}")
     of_heads = block_ranks(mean_of_units(importance.heads, how=how), **options)
     if rank_by == "heads":
         return of_heads, of_heads
@@ -175,8 +176,8 @@ def _budget(
         return budgets.share(kind, value, parameters_table(base, fixed=_fixed_parameters(importance, count)))
     if latency is None:
         raise PlanError(
-            f"{kind}={value} needs times of this device: pass latency=measure_latency_model(model).table(), or use "
-            "keep_macs, which needs none."
+            f"{option(kind, value)} needs times of this device: pass latency=measure_latency_model(model).table(), or "
+            f"use {advice('keep_macs')}, which needs none."
         )
     _check_measured(latency, base)
     return (budgets.at_most if kind == "max_latency_ms" else budgets.times_as_fast)(kind, value, latency)
@@ -198,12 +199,13 @@ def _check_measured(latency: CostTable, base: Architecture) -> None:
 
 def _fixed_parameters(importance: Importance, count: str) -> int:
     if count not in ("encoder", "all"):
-        raise PlanError(f"count={count!r} is unknown. Use 'encoder' or 'all'.")
+        raise PlanError(f"{option('count', count)} is unknown.{one_of(count, ('encoder', 'all'))}")
     if count == "encoder":
         return 0
     if importance.num_parameters is None:
         raise PlanError(
-            "count='all': the scores do not say how many parameters the model has. Score again, or use count='encoder'."
+            f"{option('count', count)}: the scores do not say how many parameters the model has. Score again, or use "
+            f"{advice('count', 'encoder')}."
         )
     present = Plan.whole(importance.lineage).architecture
     return importance.num_parameters - block_parameters(present)

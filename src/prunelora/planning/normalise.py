@@ -6,6 +6,7 @@ import numpy as np
 
 from prunelora.errors import PlanError
 from prunelora.planning.cost_tables import CostTable
+from prunelora.spelling import one_of, option
 
 Layers = Sequence[np.ndarray]
 
@@ -41,7 +42,7 @@ def normalise(scores: Layers, how: str) -> list[np.ndarray]:
         PlanError: If there is none of that name.
     """
     if how not in NORMALISATIONS:
-        raise PlanError(f"normalise={how!r} is unknown. Use one of: {', '.join(NORMALISATIONS)}.")
+        raise PlanError(f"{option('normalise', how)} is unknown.{one_of(how, NORMALISATIONS)}")
     return NORMALISATIONS[how](scores)
 
 
@@ -83,7 +84,7 @@ def balanced(heads: Layers, neurons: Layers, table: CostTable, how: str) -> tupl
         PlanError: If there is nothing of that name.
     """
     if how not in BALANCES:
-        raise PlanError(f"balance={how!r} is unknown. Use one of: {', '.join(BALANCES)}.")
+        raise PlanError(f"{option('balance', how)} is unknown.{one_of(how, BALANCES)}")
     return BALANCES[how](heads, neurons, table)
 
 

@@ -15,6 +15,7 @@ from prunelora.models.family import ATTENTION_PROJECTIONS, PROJECTIONS
 from prunelora.models.lineage import Lineage
 from prunelora.planning.ids import check_ids, read_ids, write_ids
 from prunelora.storage import write_text
+from prunelora.validation import complaint
 
 FORMAT: Final = "prunelora-plan-1"
 
@@ -272,17 +273,9 @@ def _through(first: Sequence[Sequence[int]], second: Sequence[Sequence[int]]) ->
 def _explain(error: ValidationError) -> str:
     """The first of pydantic's complaints, with its place."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the file"
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {place!r}. Remove it, or correct its spelling."
-    if first["type"] == "unexpected_keyword_argument":
-        return f"unknown key {place!r}. Remove it, or correct its spelling."
-    if first["type"] == "literal_error" and place == "format":
+    if first["type"] == "literal_error" and first["loc"] == ("format",):
         return f"format is {first['input']!r}, this version of prunelora reads {FORMAT!r}."
-    if first["type"] in ("missing", "missing_argument"):
-        return f"{place!r} is missing."
-    found = repr(first.get("input"))
-    return f"{place}: {first['msg']}, found {found[:60]}{'...' if len(found) > 60 else ''}."
+    return complaint(error, known=lambda place: Plan.model_fields if len(place) == 1 else ())
 
 
 def _readable_json(value: Mapping[str, Any]) -> str:

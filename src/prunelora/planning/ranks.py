@@ -6,6 +6,7 @@ import numpy as np
 
 from prunelora.errors import PlanError
 from prunelora.planning.normalise import normalise
+from prunelora.spelling import one_of, option
 
 PAPER_LAYERS = 12
 PAPER_HIGH_BLOCKS = 4
@@ -32,7 +33,7 @@ def block_importance(units: Sequence[np.ndarray], *, how: str = "raw") -> list[f
         L numbers; 0 for a block without any.
     """
     if how not in ("raw", "normalised"):
-        raise PlanError(f"block_importance={how!r} is unknown. Use 'raw' or 'normalised'.")
+        raise PlanError(f"{option('block_importance', how)} is unknown.{one_of(how, ('raw', 'normalised'))}")
     scores = list(units) if how == "raw" else normalise(units, "paper")
     return [float(layer.mean()) if layer.size else 0.0 for layer in scores]
 
@@ -46,8 +47,11 @@ def block_ranks(importance: Sequence[float], *, rank_high: int, rank_low: int, n
     layers = len(importance)
     num_high = default_num_high(layers) if num_high is None else num_high
     if not 0 <= num_high <= layers:
-        raise PlanError(f"num_high={num_high}: the model has {layers} blocks. Use a number in 0..{layers}.")
+        raise PlanError(f"{option('num_high', num_high)}: the model has {layers} blocks. Use a number in 0..{layers}.")
     if rank_low < 0 or rank_high < rank_low:
-        raise PlanError(f"rank_high={rank_high}, rank_low={rank_low}: expected rank_high >= rank_low >= 0.")
+        raise PlanError(
+            f"{option('rank_high', rank_high)}, {option('rank_low', rank_low)}: expected {option('rank_high')} >= "
+            f"{option('rank_low')} >= 0."
+        )
     high = set(sorted(range(layers), key=lambda layer: -importance[layer])[:num_high])
     return [rank_high if layer in high else rank_low for layer in range(layers)]

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from prunelora.errors import PlanError
+from prunelora.spelling import option
 
 
-def count_to_keep(keep: int | float | None, total: int, option: str) -> int:
+def count_to_keep(keep: int | float | None, total: int, name: str) -> int:
     """Turn a count or a fraction into a count; `None` keeps everything.
 
     A fraction is rounded down, so that the budget is never exceeded: 0.5 of 9 heads keeps 4.
@@ -19,17 +20,18 @@ def count_to_keep(keep: int | float | None, total: int, option: str) -> int:
     if keep is None:
         return total
     if isinstance(keep, bool) or not isinstance(keep, int | float):
-        raise PlanError(f"{option}={keep!r}: expected a count (int) or a fraction (float in 0..1).")
+        raise PlanError(f"{option(name, keep)}: expected a count (int) or a fraction (float in 0..1).")
     if isinstance(keep, int):
         if not 0 <= keep <= total:
             raise PlanError(
-                f"{option}={keep} cannot be met: the model has {total}. Use a count in 0..{total}, or a fraction "
+                f"{option(name, keep)} cannot be met: the model has {total}. Use a count in 0..{total}, or a fraction "
                 "such as 0.5."
             )
         return keep
     if not 0.0 <= keep <= 1.0 or math.isnan(keep):
         raise PlanError(
-            f"{option}={keep} is not a fraction in 0..1. Use a fraction such as 0.5, or a count such as {total // 2}."
+            f"{option(name, keep)} is not a fraction in 0..1. Use a fraction such as 0.5, or a count such as "
+            f"{total // 2}."
         )
     # A fraction typed in decimals must not lose a unit to binary rounding: 0.7 of 10 is 7, not 6.
     return math.floor(round(keep * total, 6))

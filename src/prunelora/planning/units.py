@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from prunelora.errors import PlanError
+from prunelora.spelling import advice, option
 
 # Criteria whose scores say what leaving a unit out adds to the loss, of a head as of a neuron, in every layer.
 IN_UNITS_OF_LOSS: Final = frozenset({"surgeon"})
@@ -26,7 +27,7 @@ def check_normalise(criterion: str | None, normalise: str) -> None:
     """
     if criterion in IN_UNITS_OF_LOSS and normalise != "none":
         raise PlanError(
-            f"normalise={normalise!r} makes layers worth the same, but scores of {criterion!r} are in units of the "
-            "loss and are compared as they are. Use normalise='none' and balance='none' (in a recipe settings of the "
-            "stage plan), or score by another criterion."
+            f"{option('normalise', normalise)} makes layers worth the same, but scores of {criterion!r} are in units "
+            "of the loss and are compared as they are. Use "
+            f"{advice('normalise', 'none')} and {advice('balance', 'none')}, or score by another criterion."
         )

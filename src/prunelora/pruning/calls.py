@@ -13,6 +13,7 @@ from prunelora.errors import UnsupportedModelError
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.padding import readable
 from prunelora.pruning.layers import Layer, layers_of
+from prunelora.spelling import advice
 
 HIDDEN = "hidden_states"
 
@@ -91,7 +92,7 @@ def _noted_calls(anatomy: Anatomy, layers: Sequence[Layer], inputs: Mapping[str,
         raise UnsupportedModelError(
             f"{type(anatomy.model).__name__}: its {len(layers)} blocks were called {len(seen)} times; they can "
             "be run one by one only where each is called once, with the hidden states first. Cut it without repair "
-            "(--no-repair, or repair: false in the recipe)."
+            f"({advice('repair', False)})."
         )
     calls: list[Call] = []
     for layer, (hidden, args, kwargs) in zip(layers, seen, strict=True):
@@ -124,7 +125,7 @@ def _nothing_between(anatomy: Anatomy, layers: Sequence[Layer]) -> Iterator[None
         if not torch.equal(hidden, given[0]):
             raise UnsupportedModelError(
                 f"{type(anatomy.model).__name__}: something is computed between its blocks, so they cannot be run one "
-                "by one. Cut it without repair (--no-repair, or repair: false in the recipe)."
+                f"by one. Cut it without repair ({advice('repair', False)})."
             )
 
     handles = [layer.module.register_forward_hook(gives) for layer in layers]

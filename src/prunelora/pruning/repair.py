@@ -41,6 +41,7 @@ from prunelora.pruning.calls import Call, layer_calls
 from prunelora.pruning.layers import Layer, Projection, layers_of
 from prunelora.pruning.layerwise import run_layer, run_up_to, run_with_parts
 from prunelora.pruning.token_weights import squared_gradients, token_weights
+from prunelora.spelling import one_of, option
 
 Batch = Mapping[str, Any]
 Weights = Literal["equal", "loss"]
@@ -167,7 +168,7 @@ def check_weights(weights: str) -> None:
         PlanError: If it is not.
     """
     if weights not in get_args(Weights):
-        raise PlanError(f"repair_weights={weights!r} is not known. Use one of: {', '.join(get_args(Weights))}.")
+        raise PlanError(f"{option('repair_weights', weights)} is not known.{one_of(weights, get_args(Weights))}")
 
 
 def repaired_weights(model: nn.Module) -> dict[str, torch.Tensor]:

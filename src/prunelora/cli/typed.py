@@ -1,0 +1,101 @@
+"""What was typed, and how messages spell it: `--keep-heads 73`, `--set plan.keep_heads=73`, or a recipe's own key."""
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from prunelora.errors import PruneLoraError
+from prunelora.recipe import Recipe
+from prunelora.spelling import NO_VALUE, current, spelled
+
+
+class TypedOptions:
+    """Spells options as the running command has them.
+
+    Attributes:
+        key_of: The key of an option in the recipe that the command works on: "repeats" -> "measure.repeats". Itself
+            until a recipe is known.
+    """
+
+    def __init__(self, context: typer.Context) -> None:
+        """Take the options of a command, with what was typed of them."""
+        options = [one for one in context.command.params if one.param_type_name == "option"]
+        self.flags = {str(one.name): _longest(one.opts) for one in options}
+        self.negations = {str(one.name): _longest(one.secondary_opts) for one in options if one.secondary_opts}
+        self.typed = {name for name in self.flags if _was_typed(context, name)}
+        self.set = [str(one).partition("=")[0].strip() for one in context.params.get("sets") or ()]
+        self.key_of: Callable[[str], str] = lambda name: name
+
+    def given(self, name: str, value: Any) -> str:
+        """As it was typed; where it was not, as a recipe has it."""
+        bare, key = name.rpartition(".")[2], self._key(name)
+        if key in self.set:
+            return "--set " + _assigned(key, value)
+        if bare in self.typed:
+            return self._flag(bare, value)
+        if value is NO_VALUE and name == bare and name in self.flags:
+            return self.flags[name]
+        return _assigned(key, value)
+
+    def advised(self, name: str, value: Any) -> str:
+        """As the command takes it."""
+        bare = name.rpartition(".")[2]
+        return self._flag(bare, value) if bare in self.flags else _set(self._key(name), value, "sets" in self.flags)
+
+    def _key(self, name: str) -> str:
+        if "." in name:
+            return name
+        try:
+            return self.key_of(name)
+        except PruneLoraError:  # No setting of the recipe.
+            return name
+
+    def _flag(self, name: str, value: Any) -> str:
+        if value is True and name in self.negations:
+            return self.flags[name]
+        if value is False and name in self.negations:
+            return self.negations[name]
+        return self.flags[name] if value is NO_VALUE else f"{self.flags[name]} {_word(value)}"
+
+
+class Command(TyperCommand):
+    """A command whose messages spell options as they were typed."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        with spelled(TypedOptions(ctx)):
+            return super().invoke(ctx)
+
+
+def works_on(recipe: Recipe) -> None:
+    """Tell the running command's messages of its recipe, whose keys name the options that were not typed."""
+    typed = current()
+    if isinstance(typed, TypedOptions):
+        typed.key_of = recipe.key_of
+
+
+def _was_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _longest(flags: list[str]) -> str:
+    return max(flags, key=len)
+
+
+def _assigned(key: str, value: Any) -> str:
+    return key if value is NO_VALUE else f"{key}={_word(value)}"
+
+
+def _set(key: str, value: Any, has_set: bool) -> str:
+    return (
+        f"--set {_assigned(key, value)}" if has_set and "." in key and value is not NO_VALUE else _assigned(key, value)
+    )
+
+
+def _word(value: Any) -> str:
+    """A value as one word of a shell: lists are joined by commas."""
+    return shlex.quote(",".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
