@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from prunelora.errors import PlanError, RecipeError
@@ -269,3 +270,82 @@ def test_every_setting_is_described():
 def test_what_cannot_be_read_as_a_value_is_an_error_that_names_the_setting(key, value):
     with pytest.raises(RecipeError, match=rf"{re.escape(f'{key}={value!r}')}: not a value"):
         Recipe().with_settings({key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "typed", "read"),
+    [
+        ("score.rows", "0100", 100),
+        ("score.rows", "+64", 64),
+        ("score.rows", "1e3", 1000),
+        ("finetune.learning_rate", ".5", 0.5),
+        ("finetune.learning_rate", "1e-3", 1e-3),
+        ("finetune.learning_rate", "5.", 5.0),
+        ("task.max_train_rows", "0090", 90),
+        ("plan.keep_ffn", "0100", 100),
+        ("finetune.patience", "null", None),
+        ("finetune.patience", "~", None),
+        ("task.text", "no", "no"),
+        ("task.label", "2020-01-01", "2020-01-01"),
+        ("task.text", "null", "null"),
+        ("task.encoding", "437", "437"),
+        ("finetune.train_norms", "false", False),
+        ("finetune.train_norms", "no", False),
+    ],
+)
+def test_what_is_typed_means_what_it_shows(key, typed, read, tmp_path):
+    recipe = Recipe().with_settings({key: typed})
+    stage, _, name = key.partition(".")
+    owner = recipe.task if stage == "task" else recipe.by_name[stage]
+    assert getattr(owner, name) == read
+    recipe.save(tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+NO_NUMBERS = (
+    "1:30", "1_0", "1_000", "0x10", "0o10", "0b1", "yes", "true", "on", "2020-01-01", "nan", ".inf", "1e999", "\uff11",
+    "", " ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", NO_NUMBERS)
+@pytest.mark.parametrize("key", ["score.rows", "task.max_train_rows", "finetune.epochs", "plan.keep_heads", "seed"])
+def test_what_shows_no_number_is_an_error_in_a_numbers_place(key, typed):
+    with pytest.raises(RecipeError, match=re.escape(key.rpartition(".")[2])):
+        Recipe().with_settings({key: typed})
+
+
+@pytest.mark.parametrize("option", ["epochs", "batch_size", "learning_rate"])
+def test_a_number_that_is_shared_out_is_no_less_plain(option):
+    with pytest.raises(RecipeError, match=option):
+        tune_twice().with_options({option: "1_0"})
+
+
+@pytest.mark.parametrize(("typed", "read"), [(np.int64(4), 4), (np.float32(0.5), 0.5), (np.float64(1.0), 1.0), (1, 1)])
+def test_numbers_of_numpy_are_numbers(typed, read):
+    stage = Recipe().with_options({"keep_heads": typed}).by_name["plan"]
+    assert (stage.keep_heads, type(stage.keep_heads)) == (read, type(read))
+
+
+def test_recipe_files_are_read_as_they_stand(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    start = "task: {data: 2020-01-01, text: no, label: 'yes', max_length: 0100}\nstages:\n- stage: finetune\n"
+    path.write_text("\ufeff" + start + "  learning_rate: 1e-3\n  epochs: 08\n  dropout: ~\n", encoding="utf-8")
+    recipe = load_recipe(path)
+    assert (recipe.task.data, recipe.task.text, recipe.task.label) == ("2020-01-01", "no", "yes")
+    assert recipe.task.max_length == 100
+    tuning = recipe.by_name["finetune"]
+    assert (tuning.learning_rate, tuning.epochs, tuning.dropout) == (1e-3, 8.0, None)
+    for line in ("epochs: 1_0", "epochs: 1:30", "batch_size: yes", "batch_size: '1_0'", "epochs: 1\n  epochs: 2"):
+        path.write_text(start + f"  {line}\n")
+        with pytest.raises(RecipeError, match=line.partition(":")[0]):
+            load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "word", ["1e3", "08", "1_0", "1:30", "yes", "no", "null", "~", "0x1", "1.", "=", "2020-01-01", "a: b", ""]
+)
+def test_every_name_of_a_column_round_trips(word, tmp_path):
+    recipe = Recipe().with_settings({"task.text": word})
+    recipe.save(tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml").task.text == word

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from prunelora.data.settings import OF_OWN_DATA, DataSettings
 from prunelora.errors import PlanError, RecipeError, first_line
@@ -23,6 +23,7 @@ from prunelora.planning.units import check_normalise, compared_as
 from prunelora.spelling import InPython, advice, did_you_mean, one_of, option, spelled
 from prunelora.stage_settings import BUDGETS, STAGE_KINDS, BaselineStage, FineTuneStage, PlanStage, ScoreStage, Stage
 from prunelora.storage import write_text
+from prunelora.typed import Settings, number_in, read_yaml, write_yaml
 from prunelora.validation import Place, complaint, dotted
 
 FORMAT: Final = "prunelora-recipe-1"
@@ -36,10 +37,8 @@ def _default_stages() -> tuple[Any, ...]:
     return load_recipe(DEFAULT).stages
 
 
-class Recipe(BaseModel):
+class Recipe(Settings):
     """Everything that determines a run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["prunelora-recipe-1"] = FORMAT
     model: str = Field(
@@ -284,17 +283,15 @@ class Recipe(BaseModel):
 
     def to_yaml(self) -> str:
         """The fully resolved recipe, for people and for `read_recipe`."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return write_yaml(self.model_dump(mode="json"))
 
     def save(self, path: Path) -> None:
         """Write it to a file, atomically."""
         write_text(path, self.to_yaml())
 
 
-# Settings that YAML must not read: a column may be called "1", a data set "yes"; 1.0 must not become 1.
-_TEXTS = frozenset(
-    {"model", "data", "task", "data_dir", "data_config", "text", "text_pair", "label", "keep_heads", "keep_ffn"}
-)
+# Settings that YAML must not read: a column may be called "1", an encoding "437".
+_TEXTS = frozenset({"model", "data", "task", "data_dir", "data_config", "text", "text_pair", "label", "encoding"})
 # Stages that cannot work on a model that carries an adapter.
 _OF_PLAIN_MODELS = frozenset({"warmup", "score", "prune", "finetune", "export", "measure"})
 # Settings of a fine-tuning that a plan, where one was made before, has in its place.
@@ -333,8 +330,10 @@ def _leave_other_budgets(stages: Mapping[str, dict[str, Any]], changes: Mapping[
 
 def _typed(key: str, value: str) -> Any:
     """What text stands for: a number, a list, none, or itself."""
+    if not value.strip():
+        raise RecipeError(f"{option(key)}: nothing was typed as its value. Type null for none, or leave it out.")
     try:
-        return yaml.safe_load(value)
+        return read_yaml(value)
     except yaml.YAMLError as error:
         what = first_line(error)
         raise RecipeError(
@@ -344,6 +343,8 @@ def _typed(key: str, value: str) -> Any:
 
 def _as_number(value: Any) -> float | None:
     """A number, typed or given; None for what is none, which the settings' own checks then say."""
+    if isinstance(value, str):
+        return number_in(value)
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -367,7 +368,7 @@ def load_recipe(path: Path | str) -> Recipe:
     elif not Path(path).suffix and not Path(path).exists():
         raise RecipeError(f"{path}: no file, and no packaged recipe.{one_of(str(path), packaged)}")
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = read_yaml(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read as a recipe ({error}).") from error
     return read_recipe(content, source=str(path))

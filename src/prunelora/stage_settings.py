@@ -3,22 +3,17 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.planning.budgets import only_one
+from prunelora.typed import Settings
 
 Projection = Literal["query", "key", "value", "output", "up", "down"]
 
 
-def _number(value: Any) -> Any:
-    """Tell a typed count ("100") from a typed fraction ("1.0"): 1 unit and all of them are different budgets."""
-    if not isinstance(value, str):
-        return value
-    return int(value) if value.strip().isdecimal() else float(value)
-
-
-Budget = Annotated[int | float | None, BeforeValidator(_number)]
+# 1 unit and all of them (1.0) are different budgets.
+Budget = int | float | None
 
 
 def _split(value: Any) -> Any:
@@ -34,10 +29,8 @@ BUDGETS: Final = ("keep_heads", "keep_ffn", "keep_macs", "keep_params", "max_lat
 KEEP_MACS: Final = 0.5
 
 
-class _Stage(BaseModel):
+class _Stage(Settings):
     """What every stage's settings have in common."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     # What must have come before, by kind of stage.
     needs: ClassVar[tuple[str, ...]] = ()

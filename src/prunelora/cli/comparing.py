@@ -13,6 +13,7 @@ from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
 from prunelora.recipe import Recipe
 from prunelora.stage_settings import FineTuneStage, PlanStage, ScoreStage
+from prunelora.typed import number_in
 
 COMPARE_OUT = Path("runs/compare")
 REPRODUCE_OUT = Path("runs/reproduce")
@@ -246,9 +247,9 @@ def by_task(text: str | None, kind: Callable[[str], Number], option: str, *, eve
         raise RecipeError(f"{option} {text}: expected {'a number, or ' if every else ''}TASK=NUMBER.") from error
 
 
-def numbers_in(text: str, kind: Callable[[str], Number], option: str) -> tuple[Number, ...]:
+def numbers_in(text: str, kind: Callable[[Any], Number], option: str) -> tuple[Number, ...]:
     """Numbers joined by commas: "0,1,2" -> (0, 1, 2)."""
-    try:
-        return tuple(kind(one) for one in text.split(",") if one.strip())
-    except ValueError as error:
-        raise RecipeError(f"{option} {text}: expected numbers joined by commas.") from error
+    found = [number_in(one) for one in text.split(",") if one.strip()]
+    if None in found or (kind is int and any(isinstance(one, float) for one in found)):
+        raise RecipeError(f"{option} {text}: expected numbers joined by commas.")
+    return tuple(kind(one) for one in found)

@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from prunelora.data.text_files import check_encoding
-
 from prunelora.spelling import advice, option
+from prunelora.typed import Settings
 
 # Settings that say what is in a person's own data; of a named task it is known.
 OF_OWN_DATA = ("data_config", "text", "text_pair", "label", "task_type")
@@ -21,10 +21,8 @@ TaskType = Literal[
 ]
 
 
-class DataSettings(BaseModel):
+class DataSettings(Settings):
     """Where the task data is, which columns matter, and how rows are split."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str | None = Field(
         default=None,

@@ -135,8 +135,7 @@ def check_encoding(name: str) -> str:
         "".encode(name)
     except (LookupError, ValueError) as error:
         raise ValueError(
-            f"encoding={name!r}: Python has no text encoding of this name. Give one such as cp1252, cp1251, gb18030 or "
-            "shift_jis"
+            "Python has no text encoding of this name. Give one such as cp1252, cp1251, gb18030 or shift_jis"
         ) from error
     return name
 

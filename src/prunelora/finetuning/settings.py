@@ -2,13 +2,13 @@
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from prunelora.typed import Settings
 
 
-class FineTuneSettings(BaseModel):
+class FineTuneSettings(Settings):
     """How to fine-tune."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Settings that change what a training costs, and nothing that it gives: it is not repeated for them.
     costs_alone: ClassVar[frozenset[str]] = frozenset({"selective_recomputation"})
