@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 import prunelora as pl
+from prunelora import progress
 from prunelora.errors import DataError, RecipeError, UnsupportedModelError
 from prunelora.finetuning import callbacks, conditions, training
 from prunelora.finetuning.recomputation import recomputing
@@ -56,8 +57,7 @@ def tune(model, tokenizer, **options):
         rows(ROWS, 0),
         rows(32, 1),
         tokenizer=tokenizer,
-        progress=False,
-        **({"batch_size": 16, "epochs": 2} | options),
+        **({"batch_size": 16, "epochs": 2, "progress": False} | options),
     )
 
 
@@ -339,7 +339,21 @@ def test_tensorboard_logs_are_written_where_asked(tokenizer, tmp_path):
 
 def test_nothing_is_printed_without_progress(tokenizer, capsys):
     tune(peft_model(), tokenizer, epochs=1)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_goes_to_a_log_file_as_plain_lines_of_steps_and_of_evaluations(tokenizer, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "DELAY_SECONDS", 1e-9)
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0)
+    done = tune(peft_model(), tokenizer, epochs=2, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "\r" not in err
+    steps = [line for line in err.splitlines() if line.startswith("fine-tuning: ")]
+    assert len(steps) == done.steps
+    assert steps[-1].startswith(f"fine-tuning: {done.steps} of {done.steps}, ")
+    assert ", loss=" in steps[-1]
+    assert "judging: 1 of 1, " in err
 
 
 def test_several_processes_need_a_folder_in_common(tokenizer, monkeypatch):
@@ -349,7 +363,7 @@ def test_several_processes_need_a_folder_in_common(tokenizer, monkeypatch):
 
 
 def test_an_unknown_setting_is_an_error(tokenizer):
-    with pytest.raises(RecipeError, match=r"lr=0.001: .*epochs, learning_rate"):
+    with pytest.raises(RecipeError, match=r"'lr'.*epochs, learning_rate"):
         tune(peft_model(), tokenizer, lr=1e-3)
 
 

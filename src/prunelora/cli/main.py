@@ -23,10 +23,12 @@ _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 def main() -> None:
     """Run the command line and end with its exit code; only a fault of prunelora itself shows a traceback."""
-    from prunelora.cli.terminal import asked_for_json, complain, give_json
+    from prunelora.cli.terminal import asked_for_json, complain, give_json, no_bars_of_libraries
 
     # transformers and peft warn each other of coming renames; nobody at a terminal can do anything about it.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    if not sys.stderr.isatty():
+        no_bars_of_libraries()  # A log file would fill with carriage returns.
     try:
         code = app(standalone_mode=False)
     except PruneLoraError as error:

@@ -48,6 +48,15 @@ def teller(quiet: bool) -> Callable[[str], None]:
     return (lambda _: None) if quiet else tell
 
 
+def no_bars_of_libraries() -> None:
+    """Keep the bars of downloads and of reading data away, which their libraries draw by themselves.
+
+    They read these variables when they are imported, so this comes before.
+    """
+    for library in ("HF_HUB", "HF_DATASETS"):
+        os.environ[f"{library}_DISABLE_PROGRESS_BARS"] = "1"
+
+
 def complain(message: str, *, kind: str, exit_code: int) -> None:
     """An error: red for people; also as JSON on stdout where the command was given `--json`.
 

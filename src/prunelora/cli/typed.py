@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from prunelora.cli.terminal import no_bars_of_libraries
 from prunelora.errors import PruneLoraError
 from prunelora.recipe import Recipe
 from prunelora.spelling import NO_VALUE, current, spelled
@@ -66,6 +67,8 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
+        if ctx.params.get("quiet"):
+            no_bars_of_libraries()
         with spelled(TypedOptions(ctx)):
             return super().invoke(ctx)
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState
 
 from prunelora.finetuning.settings import FineTuneSettings
+from prunelora.progress import bar
 
 
 def chosen_callbacks(settings: FineTuneSettings, logs: Path) -> Iterator[TrainerCallback]:
@@ -109,10 +110,44 @@ class StepClock(TrainerCallback):
             self.times.append(time.perf_counter() - self.started)
 
 
-class QuietProgress(ProgressCallback):
-    """The Trainer's progress bar without a dict printed at every log."""
+class StepProgress(TrainerCallback):
+    """Progress of the steps, with the loss, and of every evaluation."""
+
+    def __init__(self) -> None:
+        self.training: Any = None
+        self.judging: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Begin, at the step that a checkpoint is of."""
+        if state.is_world_process_zero:
+            self.training = bar("fine-tuning", state.max_steps, initial=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Count a step."""
+        if self.training is not None:
+            self.training.update(state.global_step - self.training.n)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Show the loss at the end of the bar."""
-        if state.is_world_process_zero and self.training_bar is not None and logs and "loss" in logs:
-            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+        """Show the loss beside the steps."""
+        if self.training is not None and logs and "loss" in logs:
+            self.training.set_postfix(loss=f"{float(logs['loss']):.3f}", refresh=False)
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **_: Any) -> None:
+        """Count a batch of an evaluation."""
+        if not state.is_world_process_zero:
+            return
+        if self.judging is None:
+            self.judging = bar("judging", len(eval_dataloader))
+        self.judging.update()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """End the evaluation."""
+        if self.judging is not None:
+            self.judging.close()
+        self.judging = None
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """End."""
+        if self.training is not None:
+            self.training.close()
+        self.training = None

@@ -28,7 +28,7 @@ from prunelora.data.metrics import choosing_metrics, default_metrics, metrics
 from prunelora.data.tokens import Processor, collator
 from prunelora.errors import DataError, MissingExtraError, RecipeError
 from prunelora.finetuning.adapter import trainable_parameters
-from prunelora.finetuning.callbacks import OrderOfRows, QuietProgress, StepClock, chosen_callbacks
+from prunelora.finetuning.callbacks import OrderOfRows, StepClock, StepProgress, chosen_callbacks
 from prunelora.finetuning.conditions import (
     check_checkpointing,
     checkpointing_of,
@@ -165,7 +165,7 @@ def finetune(
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     if progress:
-        trainer.add_callback(QuietProgress)
+        trainer.add_callback(StepProgress)
     started = time.perf_counter()
     try:
         with (
