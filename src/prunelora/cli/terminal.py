@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,7 +17,11 @@ _UNBOUNDED = 10_000
 
 
 class _Console(Console):
-    """rich's console, whose reader may leave before the end."""
+    """rich's console, whose reader may leave before the end; in a pipe or a file nothing is cut."""
+
+    @property
+    def options(self) -> ConsoleOptions:
+        return super().options if self.is_terminal else super().options.update_width(_UNBOUNDED)
 
     def on_broken_pipe(self) -> None:
         end_quietly()
@@ -98,7 +102,7 @@ def give_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
         table.add_column(column, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    _out.print(table, width=None if _out.is_terminal else _UNBOUNDED)
+    _out.print(table)
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,85 @@
+"""How commands end: exit codes, errors as JSON, and what goes to which stream."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from prunelora.cli import app as commands
+from prunelora.models.families import FAMILIES
+
+COMMAND = [sys.executable, "-m", "prunelora.cli.main"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "kind"),
+    [
+        (("show", "nowhere.json"), 1, "PlanError"),
+        (("run", "--model", "x", "--out", "out"), 1, "RecipeError"),
+        (("check", "--keep-macs", "2"), 1, "RecipeError"),
+        (("families", "--frobnicate"), 2, "UsageError"),
+        (("frobnicate",), 2, "UsageError"),
+    ],
+)
+def test_an_error_ends_with_its_code_and_is_json_too_where_it_is_asked_for(
+    prunelora, tmp_path, monkeypatch, arguments, code, kind
+):
+    monkeypatch.chdir(tmp_path)
+    ended, out, err = prunelora(*arguments, "--json")
+    error = json.loads(out)["error"]
+    assert (ended, error["exit_code"], error["kind"]) == (code, code, kind)
+    assert error["message"] in " ".join(err.split()) or kind == "UsageError"
+    assert "Traceback" not in err
+    ended, out, _ = prunelora(*arguments)
+    assert (ended, out) == (code, "")
+
+
+def test_a_fault_of_the_program_shows_its_traceback_and_asks_for_a_report(prunelora, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(commands.terminal, "give_table", broken)
+    code, out, err = prunelora("families")
+    assert (code, out) == (70, "")
+    assert "Traceback" in err
+    assert "Please report it" in err
+
+
+@pytest.mark.parametrize("wrong", [ZeroDivisionError("by zero"), KeyError("x"), AttributeError("no such")])
+def test_a_fault_is_json_too_where_it_is_asked_for(prunelora, monkeypatch, wrong):
+    def broken(*_):
+        raise wrong
+
+    monkeypatch.setattr("prunelora.planning.plan.Plan.load", broken)
+    code, out, err = prunelora("show", "plan.json", "--json")
+    assert (code, json.loads(out)["error"]["kind"]) == (70, type(wrong).__name__)
+    assert "Traceback" in err
+
+
+def test_help_and_version_end_with_0_and_an_empty_command_line_with_2(prunelora):
+    assert prunelora("--help")[0] == 0
+    assert prunelora("--version")[0] == 0
+    assert prunelora("check", "--help")[0] == 0
+    assert prunelora()[0] == 2
+
+
+@pytest.mark.parametrize("arguments", [("families",), ("families", "--json")])
+def test_a_reader_that_leaves_is_no_error(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run(
+        [*COMMAND, *arguments], stdout=write, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_a_table_in_a_pipe_has_every_value_whole(monkeypatch):
+    environment = os.environ | {"COLUMNS": "40"}
+    out = subprocess.run([*COMMAND, "families"], capture_output=True, text=True, check=True, env=environment).stdout
+    rows = [line for line in out.splitlines() if line.startswith("│")]
+    assert len(rows) == len(FAMILIES)
+    for family in FAMILIES.values():
+        assert any(family.title in row and ", ".join(family.model_types) in row for row in rows)
