@@ -11,7 +11,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 # From the bottom to the top. A module imports from its own layer and from those before it.
 LAYERS = (
-    ("errors", "progress", "spelling", "storage", "typed", "validation"),
+    ("errors", "progress", "scalars", "spelling", "storage", "typed", "validation"),
     ("models",),
     ("data",),
     ("importance",),

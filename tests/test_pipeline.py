@@ -502,19 +502,6 @@ def test_what_the_model_cannot_do_is_told_before_any_training(inputs, tmp_path, 
     assert run(inputs, tmp_path / "run", kinds[:5], until="plan", **{"prune.repair": False}).ran[-1] == "plan"
 
 
-def test_an_exported_model_that_was_changed_since_is_not_timed(inputs, tmp_path, monkeypatch):
-    asked = []
-    original = delivering.measure
-    monkeypatch.setattr(
-        delivering, "measure", lambda *args, **options: asked.append(options) or original(*args, **options)
-    )
-    again = ["score", "plan", "prune", "finetune", "merge"]
-    kinds = ["finetune", "merge", "export", *again]
-    run(inputs, tmp_path / "run", [*kinds, "measure"])
-    run(inputs, tmp_path / "run", [*kinds, "export", "measure"])
-    assert [(one["onnx"] is None, one["base_onnx"] is None) for one in asked] == [(True, True), (False, False)]
-
-
 def test_the_dense_model_is_exported_within_the_recipes_tolerance(inputs, tmp_path, monkeypatch):
     asked = []
     original = delivering.export

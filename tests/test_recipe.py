@@ -75,6 +75,58 @@ def test_an_order_that_cannot_work_is_an_error(stages, message):
         read_recipe({"stages": [{"stage": kind} for kind in stages]}, source="test")
 
 
+TUNE, CUT = ["finetune", "merge"], ["score", "plan", "prune"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([*CUT, "plan", "prune"], "Stage 'plan': the 'score' .*Put 'score' between 'prune-1' and 'plan'"),
+        ([*CUT, "prune"], "Stage 'prune': the 'plan' .*Put 'plan' between 'prune-1' and 'prune'"),
+        (["score", *TUNE, "plan", "prune"], "Put 'score' between 'finetune' and 'plan'"),
+        (["score", "warmup", "plan"], "Put 'score' between 'warmup' and 'plan'"),
+        (["score", "plan", *TUNE, "prune"], "Put 'plan' between 'finetune' and 'prune'"),
+        ([*TUNE, *CUT, *TUNE, "plan", "prune"], "Put 'score' between 'finetune' and 'plan'"),
+        ([*TUNE, "export", *TUNE], "Stage 'export' is not of the final model: 'finetune' changes it afterwards"),
+        ([*TUNE, "export", *CUT, "measure"], "Stage 'export' is not of the final model: 'prune' changes it"),
+        ([*TUNE, "measure", *CUT, "report"], "Stage 'measure' is not of the final model: 'prune' changes it"),
+    ],
+)
+def test_what_was_made_of_a_model_that_was_changed_since_is_stale(stages, message):
+    with pytest.raises(RecipeError, match=message):
+        read_recipe({"stages": [{"stage": kind} for kind in stages]}, source="test")
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [*CUT, *CUT],  # In rounds.
+        ["score", "plan", *TUNE, *CUT, *TUNE, "export", "measure", "report"],  # The first plan gives ranks alone.
+        ["score", "plan", "plan", "prune"],
+        [*TUNE, "export", *CUT, *TUNE, "evaluate", "export", "measure", "report"],
+    ],
+)
+def test_what_is_made_again_after_a_change_is_not_stale(stages):
+    assert len(read_recipe({"stages": [{"stage": kind} for kind in stages]}, source="test").stages) == len(stages)
+
+
+@pytest.mark.parametrize("name", packaged_recipes())
+def test_no_packaged_recipe_is_stale(name):
+    load_recipe(name).check()
+
+
+def test_numbers_of_numpy_are_settings_and_truth_values_are_none():
+    options = {"keep_heads": np.int64(4), "keep_ffn": np.float32(0.7), "rows": np.int32(64), "epochs": np.float64(2)}
+    recipe = Recipe().with_options(options | {"seed": np.int64(3)})
+    plan = recipe.by_name["plan"]
+    assert (plan.keep_heads, type(plan.keep_heads), plan.keep_ffn) == (4, int, 0.7)
+    assert (recipe.by_name["score"].rows, recipe.seed) == (64, 3)
+    for option in ("keep_heads", "keep_macs", "rows", "epochs"):
+        with pytest.raises(RecipeError, match=f"{option}=True: no finite number"):
+            Recipe().with_options({option: True})
+    assert not Recipe().with_options({"repair": False}).by_name["prune"].repair
+
+
 def test_full_fine_tuning_needs_no_plan():
     recipe = read_recipe({"stages": [{"stage": "finetune", "trainable": "all"}, {"stage": "merge"}]}, source="test")
     assert recipe.names == ["finetune", "merge"]

@@ -78,7 +78,7 @@ def _adapted_by(run: Run, name: str) -> tuple[str, ...]:
 def _measure(run: Run, _: str, settings: MeasureStage) -> Facts:
     """Quality on the test rows, which nothing before has seen; size, speed and memory beside the dense model."""
     dense = run.pretrained()
-    exported = _export_of_present_model(run)
+    exported = _export_of_model(run)
     with tempfile.TemporaryDirectory() as scratch:
         measurement = measure(
             run.model,
@@ -97,15 +97,9 @@ def _measure(run: Run, _: str, settings: MeasureStage) -> Facts:
     }
 
 
-def _export_of_present_model(run: Run) -> ExportStage | None:
-    """How the model was exported; None where it was not, or was changed afterwards."""
-    if "export" not in run.done:
-        return None
-    stages = run.recipe.by_name
-    since = run.done[run.done.index("export") + 1 :]
-    if any(stages[name].stage in ("warmup", "prune", "finetune", "merge") for name in since):
-        return None
-    return cast(ExportStage, stages["export"])
+def _export_of_model(run: Run) -> ExportStage | None:
+    """How the final model was exported, which a recipe's order sees to; None where it was not."""
+    return cast(ExportStage, run.recipe.by_name["export"]) if "export" in run.done else None
 
 
 def _tested(run: Run, model: Any) -> Facts:

@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError
 from prunelora.data.settings import OF_OWN_DATA, DataSettings
 from prunelora.errors import PlanError, RecipeError, first_line
 from prunelora.planning.units import check_normalise, compared_as
+from prunelora.scalars import plain
 from prunelora.spelling import InPython, advice, did_you_mean, one_of, option, spelled
 from prunelora.stage_settings import BUDGETS, STAGE_KINDS, BaselineStage, FineTuneStage, PlanStage, ScoreStage, Stage
 from prunelora.storage import write_text
@@ -90,7 +91,10 @@ class Recipe(Settings):
         return "prune" in kinds and "finetune" not in kinds[: kinds.index("prune")]
 
     def check(self) -> None:
-        """Hold the order of the stages to what each needs.
+        """Check that every stage has before it what it needs, made from the model as it is then.
+
+        Scores are of one model, and a plan is for it: a stage that changes the model makes both stale, and what was
+        exported or measured before it is not of the final model.
 
         Raises:
             RecipeError: Naming the stage and what must come before it, or what cannot go with it.
@@ -98,6 +102,7 @@ class Recipe(Settings):
         if not self.stages:
             raise RecipeError(f"The recipe has no stages. Use some of: {', '.join(STAGE_KINDS)}.")
         before: dict[str, Any] = {}
+        changed_by: dict[str, str] = {}  # By kind: the last stage that has changed the model since.
         for name, stage in self.by_name.items():
             missing = [kind for kind in stage.needs if kind not in before]
             if missing:
@@ -114,8 +119,23 @@ class Recipe(Settings):
                 )
             if stage.stage in _OF_PLAIN_MODELS and _is_adapted(before):
                 raise RecipeError(f"Stage {name!r} needs a model without an adapter: put 'merge' before it.")
+            for kind in stage.of_present:
+                if (change := changed_by.get(kind)) is not None:
+                    raise RecipeError(
+                        f"Stage {name!r}: the {kind!r} before it is of the model before {change!r} changed it. Put "
+                        f"{kind!r} between {change!r} and {name!r}."
+                    )
             before.pop(stage.stage, None)  # The last of its kind, and where it stands, is what counts.
+            if stage.changes_model:
+                changed_by |= dict.fromkeys(before, name)
+            changed_by.pop(stage.stage, None)
             before[stage.stage] = stage
+        for kind, stage in before.items():
+            if stage.of_final and kind in changed_by:
+                raise RecipeError(
+                    f"Stage {kind!r} is not of the final model: {changed_by[kind]!r} changes it afterwards. Put "
+                    f"{kind!r} behind it."
+                )
 
     def with_settings(self, changes: Mapping[str, Any]) -> "Recipe":
         """A recipe with some settings changed.
@@ -154,7 +174,7 @@ class Recipe(Settings):
                     f"{option(key)}: no such setting.{self._meant(key, settable)} {owner or 'The recipe'} has: "
                     f"{', '.join(settable) or 'none'}."
                 )
-            target[field] = _typed(key, value) if isinstance(value, str) and field not in _TEXTS else value
+            target[field] = _typed(key, value) if isinstance(value, str) and field not in _TEXTS else plain(value)
         return _validated(content, lambda key, value: option(*given.get(key, (key, value))))
 
     def _meant(self, key: str, settable: Sequence[str]) -> str:
@@ -343,6 +363,8 @@ def _typed(key: str, value: str) -> Any:
 
 def _as_number(value: Any) -> float | None:
     """A number, typed or given; None for what is none, which the settings' own checks then say."""
+    if isinstance(value, bool):
+        return None
     if isinstance(value, str):
         return number_in(value)
     try:

@@ -34,12 +34,19 @@ class _Stage(Settings):
 
     # What must have come before, by kind of stage.
     needs: ClassVar[tuple[str, ...]] = ()
+    # What of it must be of the present model: made since a stage last changed it.
+    of_present: ClassVar[tuple[str, ...]] = ()
+    # Whether weights or sizes of the model are others afterwards.
+    changes_model: ClassVar[bool] = False
+    # Whether its result is about the model that the recipe ends with.
+    of_final: ClassVar[bool] = False
 
 
 class WarmUpStage(_Stage):
     """Train the task head alone on frozen features, so that scores are not blurred by a random head."""
 
     stage: Literal["warmup"] = "warmup"
+    changes_model: ClassVar[bool] = True
     steps: int = Field(200, ge=1, description="Steps (one batch each) that train the task head alone before scoring.")
     rows: int = Field(1024, ge=1, description="Training rows used.")
     batch_size: int = Field(32, ge=1, description="Rows a step.")
@@ -63,6 +70,7 @@ class PlanStage(_Stage):
 
     stage: Literal["plan"] = "plan"
     needs: ClassVar[tuple[str, ...]] = ("score",)
+    of_present: ClassVar[tuple[str, ...]] = ("score",)
     keep_heads: Budget = Field(
         None, description="Attention heads that stay: a count of all layers' heads (100), or a fraction (0.5)."
     )
@@ -140,6 +148,8 @@ class PruneStage(_Stage):
 
     stage: Literal["prune"] = "prune"
     needs: ClassVar[tuple[str, ...]] = ("plan",)
+    of_present: ClassVar[tuple[str, ...]] = ("plan",)
+    changes_model: ClassVar[bool] = True
     repair: bool = Field(
         True, description="Re-solve output and down projections so that blocks give what the dense ones gave."
     )
@@ -176,6 +186,9 @@ class FineTuneStage(FineTuneSettings):
     train_norms: bool = Field(True, description="Train LayerNorms too.")
     train_head: bool = Field(True, description="Train the task head too.")
     needs: ClassVar[tuple[str, ...]] = ()
+    of_present: ClassVar[tuple[str, ...]] = ()
+    changes_model: ClassVar[bool] = True
+    of_final: ClassVar[bool] = False
 
 
 class MergeStage(_Stage):
@@ -195,6 +208,7 @@ class ExportStage(_Stage):
     """Write the model as ONNX and compare its logits with torch's."""
 
     stage: Literal["export"] = "export"
+    of_final: ClassVar[bool] = True
     tolerance: float = Field(1e-3, gt=0, description="Largest difference of a logit that is accepted.")
 
 
@@ -210,6 +224,7 @@ class MeasureStage(_Stage):
     """Measure quality on the test rows, and size, speed and memory beside the dense model."""
 
     stage: Literal["measure"] = "measure"
+    of_final: ClassVar[bool] = True
     repeats: int = Field(15, ge=3, description="Rounds of timing; in each, every model runs once.")
     warmup: int = Field(3, ge=1, description="Rounds before the clock counts.")
 

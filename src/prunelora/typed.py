@@ -6,7 +6,6 @@ place.
 """
 
 import math
-import numbers
 import re
 import typing
 from collections.abc import Hashable, Mapping
@@ -15,6 +14,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
+
+from prunelora.scalars import plain
 
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -59,9 +60,7 @@ def _as_number(value: Any) -> Any:
         return found
     if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError("no finite number")
-    if isinstance(value, numbers.Integral):  # numpy's too
-        return int(value)
-    return float(value) if isinstance(value, numbers.Real) else value
+    return plain(value)
 
 
 def _is_number(annotation: Any) -> bool:

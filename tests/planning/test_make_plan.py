@@ -1,5 +1,8 @@
 """From scores to plans: the paper's ranking, budgets that are never exceeded, ranks and counts of the paper."""
 
+import re
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -50,7 +53,7 @@ def test_normalisation_of_nothing_and_of_equals_stays_finite():
 
 
 @settings(max_examples=50)
-@given(scores, neuron_scores, st.integers(0, 12), st.integers(0, 30), st.integers(1, 5))
+@given(scores, neuron_scores, st.integers(0, 12), st.integers(5, 30), st.integers(1, 5))
 def test_a_budget_is_never_exceeded_and_the_best_stay(heads, ffn, keep_heads, keep_ffn, round_to):
     plan = pl.make_plan(
         importance_of(heads, ffn), keep_heads=keep_heads, keep_ffn=keep_ffn, round_to=round_to, normalise="none"
@@ -133,11 +136,52 @@ def test_counts_and_fractions(keep, left):
         ({"rank_low": -1}, "rank_low=-1: expected"),
         ({"num_high": 1.5}, r"num_high=1\.5: expected a whole number, 0 or more"),
         ({"num_high": True}, "num_high=True: expected"),
+        ({"keep_heads": np.int64(13)}, "keep_heads=13 cannot be met: the model has 12"),
+        ({"keep_heads": np.True_}, "expected a count"),
+        ({"keep_heads": 0.08}, r"keep_heads=0.08 of 12 would keep none. Use keep_heads=1"),
     ],
 )
 def test_an_option_without_meaning_is_an_error(options, message):
     with pytest.raises(PlanError, match=message):
         pl.make_plan(importance_of(np.random.default_rng(0).random((3, 4))), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "plain"),
+    [
+        ({"keep_heads": np.int64(4)}, {"keep_heads": 4}),
+        ({"keep_heads": np.uint8(4), "keep_ffn": np.float64(0.5)}, {"keep_heads": 4, "keep_ffn": 0.5}),
+        ({"keep_heads": np.float32(0.75)}, {"keep_heads": 0.75}),
+        # As a float64 it is 0.699999988, which of 120 heads would keep 83.
+        ({"keep_heads": np.float32(0.7)}, {"keep_heads": 0.7}),
+        ({"keep_heads": Fraction(1, 2)}, {"keep_heads": 0.5}),
+        ({"keep_macs": np.float32(0.5), "tokens": np.int32(16)}, {"keep_macs": 0.5, "tokens": 16}),
+        ({"rank_high": np.int64(16), "num_high": np.int64(1)}, {"rank_high": 16, "num_high": 1}),
+    ],
+)
+def test_numbers_of_numpy_are_numbers(options, plain):
+    scores = importance_of(np.random.default_rng(0).random((3, 40)))
+    found, wanted = (pl.make_plan(scores, round_to=np.int64(2), **one) for one in (options, plain))
+    assert found.id == wanted.id
+    # What was asked is kept as plain JSON.
+    assert pl.Plan.from_json(found.to_json()).provenance == wanted.provenance
+
+
+@pytest.mark.parametrize("keep", [1, 7, 0.1, 0.2])
+def test_a_count_of_neurons_never_becomes_none(keep):
+    scores = importance_of(np.random.default_rng(0).random((3, 4)), np.random.default_rng(1).random((3, 12)))
+    with pytest.raises(PlanError, match=rf"keep_ffn={keep} would keep no neuron") as raised:
+        pl.make_plan(scores, keep_ffn=keep)
+    least = int(re.search(r"Use keep_ffn=(\d+)", str(raised.value))[1])
+    assert pl.make_plan(scores, keep_ffn=least).architecture.total_neurons == least
+    assert pl.make_plan(scores, keep_ffn=0).architecture.total_neurons == 0
+
+
+def test_a_layer_with_fewer_neurons_than_a_group_is_a_group():
+    scores = importance_of(np.random.default_rng(0).random((2, 4)), [np.ones(5), np.ones(12)])
+    assert pl.make_plan(scores, keep_ffn=7).architecture.num_neurons == (5, 0)
+    with pytest.raises(PlanError, match="Use keep_ffn=5 or more"):
+        pl.make_plan(scores, keep_ffn=4)
 
 
 def test_scores_in_units_of_the_loss_are_not_normalised():

@@ -20,6 +20,7 @@ from prunelora.models.device import device_of, on_device
 from prunelora.models.inputs import image_tokens, longest_input, random_inputs, reads_images
 from prunelora.models.problem_types import BY_TOKEN, MULTI_LABEL, REGRESSION, problem_type_of
 from prunelora.models.state import left_as_found
+from prunelora.scalars import is_whole, plain
 from prunelora.spelling import option
 
 DEFAULT_SIZES = ((1, 32), (1, 128), (32, 32), (32, 128))
@@ -236,7 +237,7 @@ def macs_tokens(model: nn.Module) -> int:
 
 
 def _check_whole(name: str, value: Any, *, at_least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+    if not is_whole(plain(value), at_least=at_least):
         raise MeasureError(f"{option(name, value)}: expected a whole number, at least {at_least}.")
 
 

@@ -74,27 +74,38 @@ def times_as_fast(name: str, value: float, table: "CostTable") -> Budget:
     return Budget(name, value, table, table.whole / value)
 
 
-def infeasible(budget: Budget, *, count: str = "encoder") -> PlanError:
-    """What to say where even a model without heads and neurons costs more than the limit."""
-    table, asked = budget.table, option(budget.option, budget.value)
-    least = table.fixed / table.whole
-    if budget.option == "keep_params":
-        nearest = math.ceil(100 * least) / 100
-        return PlanError(
-            f"{asked} cannot be met: what no cut removes (embeddings, norms, task head) is {least:.3f} of "
-            f"{_COUNTED[count]}. Use {advice('keep_params')} >= {nearest:g}, or {advice('count', 'encoder')}."
-        )
-    if budget.option == "speedup":
-        nearest = math.floor(100 / least) / 100
+def infeasible(budget: Budget, least: float, *, round_to: int, count: str = "encoder") -> PlanError:
+    """The error for a limit below the cost of the smallest model that a budget may leave.
+
+    Args:
+        budget: The limit, as it was given.
+        least: Cost of that model: what no cut removes, and the cheapest head or group of neurons.
+        round_to: Neurons of a group.
+        count: What keep_params is a fraction of.
+    """
+    table, asked, name = budget.table, option(budget.option, budget.value), budget.option
+    share, smallest = least / table.whole, f"the least that can stay (a head, or {round_to} neurons of a layer)"
+    nothing = f"To keep nothing, use {advice('keep_heads', 0)} and {advice('keep_ffn', 0)}."
+    if name in ("keep_params", "keep_macs"):
+        nearest = math.ceil(100 * share) / 100 if share >= 0.01 else _rounded_up(share)
+        fixed, part = table.fixed / table.whole, (least - table.fixed) / table.whole
+        counted = _COUNTED[count] if name == "keep_params" else "the MACs of all heads and neurons"
+        why = f"what no cut removes (embeddings, norms, task head) is {fixed:.3g} of {counted}, and " if fixed else ""
+        why += f"{smallest} is {part:.3g}{'' if fixed else f' of {counted}'}"
+        # All parameters count only where embeddings do.
+        other = f", or {advice('count', 'encoder')}" if fixed and count == "all" else ""
+        return PlanError(f"{asked} cannot be met: {why}. Use {advice(name)} >= {min(nearest, 1.0):g}{other}. {nothing}")
+    if name == "speedup":
+        nearest = math.floor(100 / share) / 100
         faster = f"Use {advice('speedup')} below {nearest:g}."
         other = faster if nearest > 1 else "No cut makes it faster: use another budget."
         return PlanError(
-            f"{asked} cannot be met: without any head or neuron the model would be {1 / least:.2f} times as "
-            f"fast (the dense model takes {table.whole:.3g} ms). {other}"
+            f"{asked} cannot be met: with {smallest} alone the model would be {1 / share:.2f} times as fast (the dense "
+            f"model takes {table.whole:.3g} ms). {other} {nothing}"
         )
     return PlanError(
-        f"{asked} cannot be met: without any head or neuron the model takes {table.fixed:.3g} {table.unit}, "
-        f"dense {table.whole:.3g}. Use {advice(budget.option)} >= {_rounded_up(table.fixed):g}."
+        f"{asked} cannot be met: with {smallest} alone the model takes {least:.3g} {table.unit}, dense "
+        f"{table.whole:.3g}. Use {advice(name)} >= {_rounded_up(least):g}. {nothing}"
     )
 
 

@@ -16,8 +16,9 @@ from prunelora.planning.normalise import normalise as normalised
 from prunelora.planning.plan import Plan
 from prunelora.planning.ranks import block_importance as mean_of_units
 from prunelora.planning.ranks import block_ranks
-from prunelora.planning.selection import best, best_of_each, count_to_keep
+from prunelora.planning.selection import best, best_of_each, check_not_all_gone, count_to_keep
 from prunelora.planning.units import check_normalise
+from prunelora.scalars import is_whole, plain
 from prunelora.spelling import advice, one_of, option
 
 Positions = list[list[int]]
@@ -58,8 +59,8 @@ def make_plan(
     Args:
         importance: What `score` gave.
         keep_heads: Heads that stay in all layers together: a count (100 of 144 in the paper) or a fraction of the heads
-            that were scored (0.5). Fractions are rounded down.
-        keep_ffn: Neurons that stay in all layers together, likewise.
+            that were scored (0.5). Fractions are rounded down. 1 is one head, 1.0 all of them; 0 keeps none.
+        keep_ffn: Neurons that stay in all layers together, likewise; rounded down to groups of `round_to`.
         keep_macs: Fraction of the base model's MACs in its blocks that stays, for inputs of `tokens` tokens.
         keep_params: Fraction of the base model's parameters that stays; of which, says `count`.
         max_latency_ms: Time of one forward pass, by the table `latency`.
@@ -87,29 +88,32 @@ def make_plan(
 
     Raises:
         PlanError: If an option has no meaning for this model, two budgets are given, or one cannot be met; the message
-            says which values can.
+            says which values can. A budget above 0 that would keep no head and no neuron cannot be met.
     """
     lineage = importance.lineage
     unknown = [name for name in targets if name not in PROJECTIONS]
     if unknown:
         raise PlanError(f"{option('targets', unknown[0])}: no projection.{one_of(unknown[0], PROJECTIONS)}")
+    tokens, round_to, rank_high, rank_low = map(plain, (tokens, round_to, rank_high, rank_low))
+    num_high = plain(num_high)
     _check_whole(tokens=tokens, round_to=round_to, rank_high=rank_high, rank_low=rank_low, num_high=num_high)
     given = {
-        "keep_heads": keep_heads,
-        "keep_ffn": keep_ffn,
-        "keep_macs": keep_macs,
-        "keep_params": keep_params,
-        "max_latency_ms": max_latency_ms,
-        "speedup": speedup,
+        "keep_heads": plain(keep_heads),
+        "keep_ffn": plain(keep_ffn),
+        "keep_macs": plain(keep_macs),
+        "keep_params": plain(keep_params),
+        "max_latency_ms": plain(max_latency_ms),
+        "speedup": plain(speedup),
     }
     kind = budgets.only_one(given)
     check_normalise(importance.provenance.get("criterion"), normalise)
     scores = normalised(importance.heads, normalise), normalised(importance.ffn, normalise)
     facts: dict[str, Any] = {}
     if kind is None or kind == "counts":
-        heads_left = best(scores[0], count_to_keep(keep_heads, sum(map(len, lineage.heads)), "keep_heads"))
-        num_neurons = sum(map(len, lineage.neurons))
-        neurons_left = best(scores[1], count_to_keep(keep_ffn, num_neurons, "keep_ffn"), round_to=round_to)
+        num_heads, num_neurons = (sum(map(len, ids)) for ids in (lineage.heads, lineage.neurons))
+        heads_left = best(scores[0], count_to_keep(given["keep_heads"], num_heads, "keep_heads"))
+        neurons_left = best(scores[1], count_to_keep(given["keep_ffn"], num_neurons, "keep_ffn"), round_to=round_to)
+        check_not_all_gone(given["keep_ffn"], scores[1], neurons_left, round_to)
     else:
         budget = _budget(kind, given[kind], importance, count=count, tokens=tokens, latency=latency)
         heads_left, neurons_left, facts = _within(budget, *balanced(*scores, budget.table, balance), round_to, count)
@@ -152,7 +156,7 @@ def _check_whole(**options: Any) -> None:
     for name, value in options.items():
         if name == "num_high" and value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < _LEAST[name]:
+        if not is_whole(value, at_least=_LEAST[name]):
             raise PlanError(f"{option(name, value)}: expected a whole number, {_LEAST[name]} or more.")
 
 
@@ -217,8 +221,16 @@ def _within(
     """Positions of what stays in every layer, and how near to the budget, and to the best choice, that is."""
     table = budget.table
     found = allocate(table, heads, neurons, limit=budget.limit, round_to=round_to)
-    if found is None:
-        raise budgets.infeasible(budget, count=count)
+    offered = [*zip(table.heads, heads, strict=True)], [*zip(table.neurons, neurons, strict=True)]
+    smallest = [
+        float(costs[min(step, len(values))])
+        for step, of_kind in zip((1, round_to), offered, strict=True)
+        for costs, values in of_kind
+        if len(values)
+    ]
+    if found is None or (smallest and not any((*found.heads, *found.neurons))):
+        least = table.fixed + min(smallest, default=0.0)
+        raise budgets.infeasible(budget, least, round_to=round_to, count=count)
     facts = {
         "unit": table.unit,
         "base": table.whole,

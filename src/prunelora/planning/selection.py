@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prunelora.errors import PlanError
-from prunelora.spelling import option
+from prunelora.spelling import advice, option
 
 
 def count_to_keep(keep: int | float | None, total: int, name: str) -> int:
@@ -15,7 +15,7 @@ def count_to_keep(keep: int | float | None, total: int, name: str) -> int:
     A fraction is rounded down, so that the budget is never exceeded: 0.5 of 9 heads keeps 4.
 
     Raises:
-        PlanError: If it is neither a count in 0..total nor a fraction in 0..1.
+        PlanError: If it is neither a count in 0..total nor a fraction in 0..1, or a fraction above 0 that keeps none.
     """
     if keep is None:
         return total
@@ -34,7 +34,37 @@ def count_to_keep(keep: int | float | None, total: int, name: str) -> int:
             f"{total // 2}."
         )
     # A fraction typed in decimals must not lose a unit to binary rounding: 0.7 of 10 is 7, not 6.
-    return math.floor(round(keep * total, 6))
+    count = math.floor(round(keep * total, 6))
+    if keep and total and not count:
+        raise PlanError(
+            f"{option(name, keep)} of {total} would keep none. Use {advice(name, 1)} to keep one, {advice(name, 0)} to "
+            f"keep none, or a fraction of {math.ceil(1e6 / total) / 1e6:g} or more."
+        )
+    return count
+
+
+def check_not_all_gone(
+    keep: int | float | None, scores: Sequence[np.ndarray], kept: Sequence[Sequence[int]], round_to: int
+) -> None:
+    """See that groups of neurons do not turn a count into nothing.
+
+    Args:
+        keep: `keep_ffn` as it was given.
+        scores: For every layer, shape (F_l,).
+        kept: For every layer, positions of those that stay.
+        round_to: Size of a group.
+
+    Raises:
+        PlanError: If some were to stay and none do.
+    """
+    if not keep or any(kept) or not any(map(len, scores)):
+        return
+    smallest = min(min(round_to, len(layer)) for layer in scores if len(layer))
+    raise PlanError(
+        f"{option('keep_ffn', keep)} would keep no neuron: they stay in groups of {option('round_to', round_to)} in "
+        f"every layer. Use {advice('keep_ffn', smallest)} or more, {advice('round_to', 1)}, or {advice('keep_ffn', 0)} "
+        "to keep none." + (" 1 is a count, 1.0 keeps all." if keep == 1 and isinstance(keep, int) else "")
+    )
 
 
 def best(scores: Sequence[np.ndarray], keep: int, *, round_to: int = 1) -> list[list[int]]:
