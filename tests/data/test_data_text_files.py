@@ -56,7 +56,7 @@ def test_no_encoding_but_utf8_is_read_unnamed_and_the_advice_reads_what_was_writ
     path.write_bytes(text.encode(encoding))
     with pytest.raises(DataError) as refused:
         text_file(path)
-    advised = re.findall(r"--encoding (\S+)", str(refused.value))
+    advised = re.findall(r"encoding='(\S+)'", str(refused.value))
     same_as = re.findall(r"the same with ([^)]*)", str(refused.value))
     assert text in [text_file(path, name).read() for name in advised]
     assert all(text_file(path, name).read() for names in same_as for name in names.split(", "))
@@ -80,7 +80,7 @@ def test_latin1_is_refused_where_it_would_leave_control_characters(tmp_path):
     path.write_text(as_csv(GERMAN), encoding="cp1252")
     with pytest.raises(DataError, match=r"line 2, has the control character U\+0080.*") as refused:
         load(path, encoding="latin-1")
-    assert "--encoding cp1252" in str(refused.value)
+    assert "encoding='cp1252'" in str(refused.value)
 
 
 def test_text_that_was_damaged_before_is_read_with_a_warning(tmp_path):
@@ -105,7 +105,7 @@ def test_a_proven_encoding_is_not_overruled(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(as_csv(GERMAN), encoding="utf-16")
     with pytest.raises(
-        DataError, match=r"--encoding cp1252: .* is UTF-16, by its byte order mark. Say --encoding utf-16"
+        DataError, match=r"encoding='cp1252': .* is UTF-16, by its byte order mark. Say encoding='utf-16'"
     ):
         load(path, encoding="cp1252")
 
@@ -149,7 +149,7 @@ def test_what_is_no_text_encoding_is_an_error(name):
 
 
 def test_an_encoding_of_what_is_no_text_file_is_an_error(tmp_path, minilm_path):
-    with pytest.raises(DataError, match="--encoding cp1252: nothing of rotten-tomatoes is a text file"):
+    with pytest.raises(DataError, match="encoding='cp1252': nothing of rotten-tomatoes is a text file"):
         load("rotten-tomatoes", encoding="cp1252")
 
 
@@ -157,7 +157,7 @@ def test_files_of_a_named_task_have_an_encoding_too(tmp_path):
     rows = "".join(f"{text}\t{n % 2}\n" for n, text in enumerate(GERMAN))
     (tmp_path / "train.tsv").write_text("sentence\tlabel\n" + rows, encoding="cp1252")
     (tmp_path / "dev.tsv").write_text("sentence\tlabel\n" + rows, encoding="cp1252")
-    with pytest.raises(DataError, match="--encoding cp1252"):
+    with pytest.raises(DataError, match="encoding='cp1252'"):
         load_task(DataSettings(task="sst2", data_dir=str(tmp_path)))
     task = load_task(DataSettings(task="sst2", data_dir=str(tmp_path), encoding="cp1252"))
     assert list(task.test["text"]) == GERMAN

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunelora.errors import DataError
+from prunelora.spelling import advice
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".conll")
 LINES_SUFFIX = ".txt"
@@ -30,8 +31,9 @@ def check_suffix(path: Path, *, lines: bool = False) -> None:
         if lines:
             return
         raise DataError(
-            f"{path} is a text file, whose lines are rows for language modelling alone: say --task-type causal_lm for "
-            f"that. If it holds a table, rename it to .csv or .tsv; else give {_either(TABLE_SUFFIXES)}."
+            f"{path} is a text file, whose lines are rows for language modelling alone: say "
+            f"{advice('task_type', 'causal_lm')} for that. If it holds a table, rename it to .csv or .tsv; else give "
+            f"{_either(TABLE_SUFFIXES)}."
         )
     if suffix in PICKLE_SUFFIXES:
         raise DataError(

@@ -12,6 +12,7 @@ from prunelora.data.images import LABEL, is_image_folder, read_image_folder
 from prunelora.data.settings import DataSettings
 from prunelora.data.tables import Table, read_folder, read_table, tables_of
 from prunelora.errors import DataError, first_line
+from prunelora.spelling import option
 
 # "sst2" or "nyu-mll/glue": what the hub accepts as a name.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -64,7 +65,7 @@ def read_source(settings: DataSettings) -> Source:
 def check_encoding_is_used(encoding: str | None, found: Collection[str | None], *, where: str) -> None:
     """Refuse an encoding where none of the encodings of what was read is that of a text file."""
     if encoding is not None and not any(found):
-        raise DataError(f"--encoding {encoding}: nothing of {where} is a text file. Leave it out.")
+        raise DataError(f"{option('encoding', encoding)}: nothing of {where} is a text file. Leave it out.")
 
 
 def _read_source(settings: DataSettings) -> Source:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunelora.errors import DataError
+from prunelora.spelling import advice, option
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKED_UTF8 = "utf-8-sig"
@@ -93,17 +94,18 @@ def text_file(path: Path, encoding: str | None = None) -> TextFile:
     if encoding is None or _family(encoding) in _UNICODE:
         raise _not_utf8(path, scan.bad_byte or 0)
     # ASCII too: some encodings write all letters in it.
-    _decode_all(path, encoding, f"--encoding {encoding}")
+    _decode_all(path, encoding, option("encoding", encoding))
     return TextFile(path, encoding, () if scan.is_ascii else (f"{path.name}: read as {encoding}",))
 
 
 def _wide_file(path: Path, encoding: str | None, found: str, why: str) -> TextFile:
     if encoding is None or _family(encoding) != _family(found):
-        asked = "" if encoding is None else f"--encoding {encoding}: "
+        asked = "" if encoding is None else f"{option('encoding', encoding)}: "
         raise DataError(
-            f"{asked}{path} is {found.upper()}, {why}. Say --encoding {found}, or write the file again as UTF-8."
+            f"{asked}{path} is {found.upper()}, {why}. Say {advice('encoding', found)}, or write the file again as "
+            "UTF-8."
         )
-    _decode_all(path, found, f"--encoding {encoding}")
+    _decode_all(path, found, option("encoding", encoding))
     return TextFile(path, found, (f"{path.name}: read as {found}",))
 
 
@@ -113,7 +115,7 @@ def _notes_on_utf8(path: Path, scan: "_Scan", encoding: str | None) -> Iterator[
     if scan.controls:
         yield (
             f"warning: {path.name} has {scan.controls:,} control characters (U+0080 to U+009F): it was probably "
-            "written as cp1252 and converted as Latin-1. Give the original with --encoding cp1252"
+            f"written as cp1252 and converted as Latin-1. Give the original with {advice('encoding', 'cp1252')}"
         )
     if scan.lost:
         yield f"warning: {path.name} has {scan.lost:,} characters U+FFFD, which stand for characters lost before"
@@ -256,13 +258,13 @@ def _readings(path: Path) -> str:
             found.setdefault(text, []).append(name)
     best = sorted(found, key=_oddness)[:_MOST_READINGS]
     if not best:
-        return "Write the file again as UTF-8, or name its encoding with --encoding."
+        return f"Write the file again as UTF-8, or name its encoding with {advice('encoding')}."
     lines = [text.splitlines() for text in best]
     # The line in which most of the readings differ.
     rows = range(min(map(len, lines)))
     chosen = max(rows, key=lambda row: len({each[row] for each in lines}) - all(each[row].isascii() for each in lines))
     shown = "\n".join(
-        f"  --encoding {found[text][0]}{_also(found[text][1:])}: {_excerpt(each[chosen])}"
+        f"  {advice('encoding', found[text][0])}{_also(found[text][1:])}: {_excerpt(each[chosen])}"
         for text, each in zip(best, lines, strict=True)
     )
     return (
