@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import pandas
 import pytest
 import torch
 from small_run import make_data, make_model
@@ -37,6 +38,7 @@ from prunelora.models.loading import load_pretrained
 from prunelora.pipeline import execute
 from prunelora.preflight import PAIRS
 from prunelora.recipe import Recipe, read_recipe
+from prunelora.runfolder import RunFolder
 
 PAPER = ["warmup", "score", "plan", "prune", "finetune", "merge"]
 SMALL = {
@@ -577,3 +579,16 @@ def test_a_model_that_reads_images_is_refused_before_any_work(inputs, tmp_path):
     with pytest.raises(UnsupportedModelError, match="is a ViT, which reads images"):
         pl.compress(model=str(tmp_path / "vit"), data=inputs["data"], out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_rows_given_in_python_are_resumed_when_they_are_given_again(inputs, tmp_path):
+    frame = pandas.read_csv(inputs["data"])
+    first = execute(recipe_of(inputs | {"data": frame}, ["score", "plan"]), tmp_path / "run")
+    again = execute(recipe_of(inputs | {"data": frame.copy()}, ["score", "plan"]), tmp_path / "run")
+    assert (first.ran, again.ran) == (("score", "plan"), ())
+    with pytest.raises(DataError, match="Call compress again with the same rows"):
+        execute(RunFolder(tmp_path / "run").recipe(), tmp_path / "run")
+    same = RunFolder(tmp_path / "run").recipe().with_options({"data": inputs["data"]})
+    assert execute(same, tmp_path / "run").ran == ()
+    changed = frame.assign(label=frame["label"].replace("bad", "awful"))
+    assert execute(recipe_of(inputs | {"data": changed}, ["score", "plan"]), tmp_path / "run").ran == ("score", "plan")

@@ -106,7 +106,7 @@ class _Restoring:
 def compress(
     *,
     model: str | None = None,
-    data: str | None = None,
+    data: Any = None,
     task: str | None = None,
     out: Path | str,
     recipe: Recipe | None = None,
@@ -120,8 +120,9 @@ def compress(
 
     Args:
         model: Pretrained model: a folder, a hub name, or "minilm", the embedded one. The recipe's if not given.
-        data: Task data: a file, a folder, a hub name, or "rotten-tomatoes", the embedded example. The recipe's if
-            neither it nor `task` is given.
+        data: Task data: a file, a folder, a hub name, or "rotten-tomatoes", the embedded example; or rows: a pandas
+            DataFrame, a `datasets.Dataset`, or a dict of these by split. The recipe's if neither it nor `task` is
+            given.
         task: A task of GLUE by name, in place of `data`; with data_dir="..." from files.
         out: Run folder. A run that was stopped there goes on; a stage that is done under the same settings is not
             repeated.

@@ -153,6 +153,7 @@ class Recipe(Settings):
     def _changed(self, changes: Mapping[str, Any], given: Mapping[str, tuple[str, Any]]) -> "Recipe":
         """A recipe with some settings changed; `given` has the bare names and values by which some were given."""
         content = self.model_dump(mode="json")
+        content["task"]["data"] = self.task.given or self.task.data
         _leave_other_source(content["task"], changes)
         _leave_other_budgets(dict(zip(self.names, content["stages"], strict=True)), changes)
         for key, value in changes.items():

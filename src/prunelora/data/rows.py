@@ -115,7 +115,7 @@ def _as_words(values: Sequence[Any], *, column: str, where: str) -> list[list[st
 def _as_texts(values: Sequence[Any], *, column: str, where: str) -> list[str]:
     texts = []
     for row, value in enumerate(values, 1):
-        if value is None:
+        if checks.is_missing(value):
             texts.append("")
         elif isinstance(value, (str, int, float)):
             texts.append(str(value))

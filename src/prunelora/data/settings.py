@@ -1,9 +1,11 @@
 """What a person says about their data: one description of every option, for the command line, recipe and docs."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, field_validator, model_validator
 
+from prunelora.data.given import Given, as_named_or_given
 from prunelora.data.text_files import check_encoding
 from prunelora.spelling import advice, option
 from prunelora.typed import Settings
@@ -29,7 +31,8 @@ class DataSettings(Settings):
         description="Task data: a .csv, .tsv, .jsonl, .json, .parquet or .conll file, or .txt with task_type "
         "causal_lm; a folder with files named train, validation and test of these types, or one saved by "
         "datasets.save_to_disk; a folder of images in folders of classes; a name on the Hugging Face hub; or "
-        "rotten-tomatoes, the embedded example.",
+        "rotten-tomatoes, the embedded example. In Python also a pandas DataFrame, a datasets.Dataset, or a dict of "
+        "these by split.",
     )
     task: str | None = Field(
         default=None,
@@ -92,6 +95,25 @@ class DataSettings(Settings):
         description="Most training rows to use, in rows; stratified and seeded, taken after the test rows and before "
         "the validation rows are cut off. All when not given.",
     )
+
+    # Rows that were given in place of a name; `data` then describes them.
+    _given: Given | None = PrivateAttr(None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_given_rows(cls, content: Any, handler: ModelWrapValidatorHandler["DataSettings"]) -> "DataSettings":
+        if not isinstance(content, Mapping):
+            return handler(content)
+        data = as_named_or_given(content.get("data"))
+        rows = data if isinstance(data, Given) else None
+        settings = handler({**content, "data": rows.described if rows else data})
+        settings._given = rows
+        return settings
+
+    @property
+    def given(self) -> Given | None:
+        """The rows that were given in Python as data, if any were."""
+        return self._given
 
     @property
     def described(self) -> str:

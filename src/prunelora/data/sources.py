@@ -8,6 +8,7 @@ from pathlib import Path
 from prunelora.data import checks
 from prunelora.data.columns import Columns
 from prunelora.data.embedded import EMBEDDED_DATA, EMBEDDED_LABELS, EMBEDDED_SOURCE, embedded_data_path
+from prunelora.data.given import check_is_here
 from prunelora.data.images import LABEL, is_image_folder, read_image_folder
 from prunelora.data.settings import DataSettings
 from prunelora.data.tables import Table, read_folder, read_table, tables_of
@@ -69,14 +70,20 @@ def check_encoding_is_used(encoding: str | None, found: Collection[str | None], 
 
 
 def _read_source(settings: DataSettings) -> Source:
-    data = str(settings.data)
+    data, rows = str(settings.data), settings.given
+    if rows is None:
+        check_is_here(data)
     path = Path(data).expanduser()
-    if settings.data_config and (data == EMBEDDED_DATA or path.exists()):
-        found = "the embedded example" if data == EMBEDDED_DATA else f"a {'folder' if path.is_dir() else 'file'} here"
+    exists = rows is None and _exists(path)
+    if settings.data_config and (rows is not None or data == EMBEDDED_DATA or exists):
+        kinds = {data == EMBEDDED_DATA: "the embedded example", rows is not None: "rows given in Python"}
+        found = kinds.get(True) or f"a {'folder' if path.is_dir() else 'file'} here"
         raise DataError(
             f"--data-config {settings.data_config}: {data} is {found}, and only data sets of the hub have "
             "configurations. Leave it out, or name the file or folder that you mean."
         )
+    if rows is not None:
+        return _by_split(rows.kind, rows.tables, where=f"the {rows.kind}")
     if data == EMBEDDED_DATA:
         return _read_embedded()
     lines = settings.task_type == "causal_lm"
@@ -84,7 +91,7 @@ def _read_source(settings: DataSettings) -> Source:
         images = is_image_folder(path)
         tables = _read_images(path) if images else read_folder(path, encoding=settings.encoding, lines=lines)
         return _by_split(path.resolve().name, tables, where=str(path))
-    if path.exists() or _looks_like_path(data):
+    if exists or _looks_like_path(data):
         table = read_table(path, encoding=settings.encoding, lines=lines)
         return Source(path.stem, {"train": table}, {"train": str(path)})
     asked = f"{data} ({settings.data_config})" if settings.data_config else data
@@ -96,6 +103,13 @@ def _read_source(settings: DataSettings) -> Source:
         "--data-config",
     )
     return _by_split(f"{data}/{settings.data_config}" if settings.data_config else data, tables, where=asked)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # too long
+        raise DataError(f"{option('data', str(path))}: no file can have this name ({type(error).__name__}).") from error
 
 
 def _read_images(folder: Path) -> dict[str, Table]:
