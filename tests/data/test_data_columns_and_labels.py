@@ -173,3 +173,51 @@ def test_nothing_in_a_list_of_labels_is_no_class(nothing):
 def test_a_label_that_is_no_list_among_lists_is_an_error():
     with pytest.raises(DataError, match="row 3 has 3 in column 'label', where other rows have lists"):
         encode([[1, 2], [2, 1], 3])
+
+
+@pytest.mark.parametrize("labels", [["1", "0 ", " 1", "1.0", "0."], [1.0, "0", "1 ", "\u00a00", 0]])
+def test_whole_numbers_are_classes_however_a_spreadsheet_wrote_them(labels):
+    assert encode(labels).names == ("0", "1")
+
+
+def test_what_cannot_be_seen_at_the_end_of_a_word_makes_no_class():
+    assert encode(["good", " good", "good\u00a0", "\ufeffgood", "good\u200b ", "bad"]).names == ("bad", "good")
+
+
+def test_true_and_false_are_one_class_each_in_any_case():
+    encoded = encode([True, False], test=["TRUE", "false"])
+    assert (encoded.names, encoded.by_split["test"]) == (("False", "True"), [1, 0])
+    assert encode(["true", "false"]).names == ("false", "true")
+    assert encode([["TRUE", "0"], ["FALSE", 1]], columns=("toxic", "rude")).by_split["train"] == [[1, 0], [0, 1]]
+
+
+def test_words_that_differ_in_their_case_alone_are_noted():
+    assert "Good, good" in encode(["good", "Good", "bad"]).notes[0]
+    assert encode(["good", "bad"]).notes == ()
+
+
+def test_a_decimal_comma_is_read_for_regression_and_asked_about_otherwise():
+    encoded = encode(["0,5", "1", " 2,25 "], task_type="regression")
+    assert (encoded.by_split["train"], len(encoded.notes)) == ([0.5, 1.0, 2.25], 1)
+    assert encode(["0,5", "1,234"], task_type="regression").by_split["train"] == [0.5, 1.234]
+    with pytest.raises(DataError, match=r"'0,5'. If the comma is a decimal comma say task_type='regression'"):
+        encode(["0,5", "1", "2"])
+    assert encode(["1,2", "1", "2"], task_type="single_label_classification").names == ("1", "1,2", "2")
+    with pytest.raises(DataError, match="'1,234', whose comma may be a decimal comma or one between thousands"):
+        encode(["1,234", "5"], task_type="regression")
+
+
+def test_lists_written_as_text_are_asked_about():
+    labels = ["['a']", "['a', 'b']", "[]"]
+    with pytest.raises(DataError, match="lists that are written as text"):
+        encode(labels)
+    assert len(encode(labels, task_type="single_label_classification").names) == 3
+    table = Table({"tokens": ["['a', 'b']"] * 2, "label": ["x", "y"]})
+    with pytest.raises(DataError, match="column 'tokens' holds lists of words that are written as text"):
+        choose_columns(table, DataSettings(data="x.csv"), where="x.csv")
+
+
+def test_a_first_line_that_is_a_row_is_told():
+    table = Table({"fine film": ["dull film", "odd film"], "good": ["bad", "good"]})
+    with pytest.raises(DataError, match=r"The first line seems to be a row \('good' is one of others too\)"):
+        choose_columns(table, DataSettings(data="x.csv"), where="x.csv")

@@ -74,7 +74,7 @@ def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Colum
     names = list(table.columns)
     pictures = [name for name, cells in table.columns.items() if is_image_cell(next(iter(cells), None))]
     if pictures and settings.text in (None, *pictures):
-        return _image_and_label(pictures, names, settings, where=where)
+        return _image_and_label(pictures, table, settings, where=where)
     if settings.task_type == "causal_lm":
         return _text_alone(table, settings, where=where)
     if settings.task_type == "token_classification" or (settings.task_type == "auto" and _has_words(table, settings)):
@@ -82,7 +82,7 @@ def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Colum
     for option, column in (("--text", settings.text), ("--text-pair", settings.text_pair)):
         if column is not None:
             checks.check_has_column(column, names, option=option, where=where)
-    labels = _named_labels(settings.label, names, where=where) or (_guess_label(names, settings, where=where),)
+    labels = _named_labels(settings.label, names, where=where) or (_guess_label(table, settings, where=where),)
     text, pair = settings.text, settings.text_pair
     if text is None:
         taken = {*labels, *([pair] if pair else [])}
@@ -90,6 +90,11 @@ def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Colum
         guess = _guess_texts(table, left, want_pair=pair is None, where=where)
         text = guess[0]
         pair = pair or (guess[1] if len(guess) == 2 else None)
+    if _is_words_name(text) and _is_written_list(next(iter(table.columns[text]), None)):
+        raise DataError(
+            f"{where}: column {text!r} holds lists of words that are written as text. Give lists (JSON lines, "
+            "Parquet), or a .conll file."
+        )
     chosen = [text, *([pair] if pair else []), *labels]
     if len(set(chosen)) != len(chosen):
         raise DataError(
@@ -113,12 +118,13 @@ def _text_alone(table: Table, settings: DataSettings, *, where: str) -> Columns:
     return Columns(text, None, (), ("text",))
 
 
-def _image_and_label(pictures: Sequence[str], names: Sequence[str], settings: DataSettings, *, where: str) -> Columns:
+def _image_and_label(pictures: Sequence[str], table: Table, settings: DataSettings, *, where: str) -> Columns:
     if settings.text is None and len(pictures) > 1:
         raise DataError(f"{where}: the image could be any of {', '.join(pictures)}. Say which with --text.")
     if settings.text_pair is not None or settings.task_type in ("token_classification", "causal_lm"):
         raise DataError(f"{where}: column {pictures[0]!r} holds images, which are classified one by one.")
-    labels = _named_labels(settings.label, names, where=where) or (_guess_label(names, settings, where=where),)
+    named_labels = _named_labels(settings.label, list(table.columns), where=where)
+    labels = named_labels or (_guess_label(table, settings, where=where),)
     guessed = [role for role, named in (("image", settings.text), ("label", settings.label)) if named is None]
     return Columns(settings.text or pictures[0], None, labels, tuple(guessed), images=True)
 
@@ -127,6 +133,10 @@ def _has_words(table: Table, settings: DataSettings) -> bool:
     """Whether the column of the text, named or by its name, holds lists of words."""
     names = [settings.text] if settings.text is not None else [name for name in table.columns if _is_words_name(name)]
     return any(isinstance(next(iter(table.columns.get(name, ())), None), list | tuple) for name in names)
+
+
+def _is_written_list(cell: object) -> bool:
+    return isinstance(cell, str) and cell.startswith("[") and cell.endswith("]")
 
 
 def _is_words_name(name: str) -> bool:
@@ -164,7 +174,8 @@ def _named_labels(label: str | None, names: Sequence[str], *, where: str) -> tup
     return columns
 
 
-def _guess_label(names: Sequence[str], settings: DataSettings, *, where: str) -> str:
+def _guess_label(table: Table, settings: DataSettings, *, where: str) -> str:
+    names = list(table.columns)
     left = [name for name in names if name not in (settings.text, settings.text_pair)]
     for tier in LABEL_NAMES:
         found = [name for name in left if name.lower() in tier]
@@ -177,8 +188,14 @@ def _guess_label(names: Sequence[str], settings: DataSettings, *, where: str) ->
             )
     raise DataError(
         f"{where}: no column has a name known for labels ({', '.join(LABEL_NAMES[0])}, ...). "
-        f"Columns: {describe_columns(names)}. Name them with {checks.COLUMN_OPTIONS}."
+        f"Columns: {describe_columns(names)}. Name them with {checks.COLUMN_OPTIONS}.{_about_the_header(table)}"
     )
+
+
+def _about_the_header(table: Table) -> str:
+    """What to do if the first line is a row and no header: if a name of a column is one of its own cells too."""
+    rows = [name for name, cells in table.columns.items() if name in cells]
+    return f" The first line seems to be a row ({rows[0]!r} is one of others too): add a header line." if rows else ""
 
 
 def _guess_texts(table: Table, left: Sequence[str], *, want_pair: bool, where: str) -> tuple[str, ...]:
@@ -199,6 +216,7 @@ def _guess_texts(table: Table, left: Sequence[str], *, want_pair: bool, where: s
     )
     raise DataError(
         f"{where}: {what}. Columns: {describe_columns(list(table.columns))}. Name them with {checks.COLUMN_OPTIONS}."
+        f"{_about_the_header(table)}"
     )
 
 

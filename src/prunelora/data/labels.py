@@ -10,6 +10,7 @@ from prunelora.data import checks
 from prunelora.data.settings import TaskType
 from prunelora.data.tags import encode_tags
 from prunelora.errors import DataError
+from prunelora.spelling import advice
 
 ProblemType = Literal[
     "single_label_classification", "multi_label_classification", "regression", "token_classification", "causal_lm"
@@ -20,6 +21,13 @@ MOST_GUESSED_CLASSES = 200
 
 # "01" is a code word, not the number 1: two such codes must not become one class.
 _CODE_WORD = re.compile(r"[+-]?0\d+")
+# "0,5" as spreadsheets write it in half of the world, and "1,234", which is that or 1234.
+_COMMA_NUMBER = re.compile(r"[+-]?\d+,\d+")
+_THOUSANDS = re.compile(r"[+-]?\d{1,3},\d{3}")
+# "['a', 'b']": a list that became text in a CSV.
+_WRITTEN_LIST = re.compile(r"\[.*\]", re.DOTALL)
+# Characters of no width, which spreadsheets and web pages leave at the ends of words.
+_NO_WIDTH = "\u200b\u2060\ufeff"
 # "12" and "12.0", whose digits are taken as they stand.
 _WHOLE_NUMBER = re.compile(r"([+-]?\d+)(\.0*)?")
 
@@ -32,11 +40,13 @@ class EncodedLabels:
         problem_type: As `transformers` spells it in a configuration.
         names: Names of the classes by id; empty for regression and for language modelling.
         by_split: Class ids, floats, lists of 0.0 and 1.0, lists of ids, or None where there are no labels; by split.
+        notes: What was unusual about them.
     """
 
     problem_type: ProblemType
     names: tuple[str, ...]
     by_split: dict[str, list[Any]]
+    notes: tuple[str, ...] = ()
 
 
 def encode_labels(
@@ -127,10 +137,30 @@ def _problem_type(labels: Sequence[Any], *, lists: bool, named: bool, task_type:
     if lists:
         return "multi_label_classification"
     numbers = [as_number(label) for label in labels]
+    _check_not_ambiguous(labels, numbers, column=column)
     if named or any(number is None for number in numbers):
         return "single_label_classification"
     finite = [number for number in numbers if number is not None and math.isfinite(number)]
     return "single_label_classification" if all(n.is_integer() for n in finite) else "regression"
+
+
+def _check_not_ambiguous(labels: Sequence[Any], numbers: Sequence[float | None], *, column: str) -> None:
+    """Refuse words that are probably none: numbers with a comma, and lists written as text."""
+    words = [label for label, number in zip(labels, numbers, strict=True) if number is None and isinstance(label, str)]
+    if not words:
+        return
+    as_they_are = f"{advice('task_type', 'single_label_classification')} takes it as the name of a class"
+    if len(words) == len(labels) and all(_WRITTEN_LIST.fullmatch(word.strip()) for word in words):
+        raise DataError(
+            f"Column {column!r} holds lists that are written as text, such as {words[0]!r}. Give lists (JSON lines, "
+            f"Parquet), or several 0/1 columns; {as_they_are}."
+        )
+    if all(_COMMA_NUMBER.fullmatch(word.strip()) for word in words):
+        raise DataError(
+            f"Column {column!r} holds {words[0]!r}. If the comma is a decimal comma say "
+            f"{advice('task_type', 'regression')}; {as_they_are}; where it joins several labels, give lists (JSON "
+            "lines, Parquet)."
+        )
 
 
 def _encode_single_label(
@@ -139,8 +169,9 @@ def _encode_single_label(
     _check_finite_where_all_are_numbers(raw, column=column)
     keys: dict[str, list[Any]] = {split: [_as_whole_number(label) for label in each] for split, each in raw.items()}
     whole = all(number is not None for each in keys.values() for number in each)
+    notes: tuple[str, ...] = ()
     if not whole:
-        keys = {split: [str(label).strip() for label in labels] for split, labels in raw.items()}
+        keys, notes = _as_words(raw)
     checks.check_more_than_one(keys["train"], column=column, what="class")
     classes = sorted(set(keys["train"]))
     if guessed and not class_names and len(classes) > MOST_GUESSED_CLASSES:
@@ -162,7 +193,26 @@ def _encode_single_label(
         classes, names = list(range(len(class_names))), class_names
     ids = {each: index for index, each in enumerate(classes)}
     by_split = {split: [ids[label] for label in labels] for split, labels in keys.items()}
-    return EncodedLabels("single_label_classification", names, by_split)
+    return EncodedLabels("single_label_classification", names, by_split, notes)
+
+
+def _as_words(raw: dict[str, list[Any]]) -> tuple[dict[str, list[Any]], tuple[str, ...]]:
+    """Names of classes without what is at their ends and cannot be seen, and what is to be said about them."""
+    words = {split: [str(label).strip().strip(_NO_WIDTH).strip() for label in labels] for split, labels in raw.items()}
+    spelled: dict[str, set[str]] = {}
+    for each in words.values():
+        for word in each:
+            spelled.setdefault(word.casefold(), set()).add(word)
+    alike = [", ".join(sorted(each)) for each in spelled.values() if len(each) > 1]
+    if not alike:
+        return words, ()
+    if spelled.keys() <= {"true", "false"}:  # Spreadsheets write TRUE.
+        return {split: [word.capitalize() for word in each] for split, each in words.items()}, (
+            f"labels that are one: {'; '.join(sorted(alike))}",
+        )
+    return words, (
+        f"warning: labels that differ in their case alone are different classes: {'; '.join(sorted(alike))}",
+    )
 
 
 def _check_finite_where_all_are_numbers(raw: dict[str, list[Any]], *, column: str) -> None:
@@ -177,8 +227,14 @@ def _check_finite_where_all_are_numbers(raw: dict[str, list[Any]], *, column: st
 
 def _encode_regression(raw: dict[str, list[Any]], *, column: str) -> EncodedLabels:
     by_split: dict[str, list[Any]] = {}
+    commas = [label for labels in raw.values() for label in labels if _has_decimal_comma(label)]
+    if commas and all(_THOUSANDS.fullmatch(label.strip()) for label in commas):
+        raise DataError(
+            f"Column {column!r} holds {commas[0]!r}, whose comma may be a decimal comma or one between thousands. "
+            "Write decimals with a point, and thousands without a comma."
+        )
     for split, labels in raw.items():
-        numbers = [as_number(label) for label in labels]
+        numbers = [as_number(label.replace(",", ".") if _has_decimal_comma(label) else label) for label in labels]
         words = [row for row, number in enumerate(numbers, 1) if number is None]
         if words:
             raise DataError(
@@ -188,7 +244,12 @@ def _encode_regression(raw: dict[str, list[Any]], *, column: str) -> EncodedLabe
         by_split[split] = [number for number in numbers if number is not None]
         checks.check_finite(by_split[split], column=column, where=split)
     checks.check_more_than_one(by_split["train"], column=column, what="target")
-    return EncodedLabels("regression", (), by_split)
+    note = f"labels: the comma is a decimal comma ({commas[0].strip()})" if commas else ""
+    return EncodedLabels("regression", (), by_split, (note,) if note else ())
+
+
+def _has_decimal_comma(label: object) -> bool:
+    return isinstance(label, str) and _COMMA_NUMBER.fullmatch(label.strip()) is not None
 
 
 def _encode_multi_label(
@@ -244,7 +305,7 @@ def _are_indicator_lists(raw: dict[str, list[Any]]) -> bool:
 def _zero_one(rows: Sequence[Sequence[Any]], column: str, split: str) -> list[list[float]]:
     encoded = []
     for number, row in enumerate(rows, 1):
-        values = [float(value) if isinstance(value, bool) else as_number(value) for value in row]
+        values = [_zero_or_one(value) for value in row]
         if any(value not in (0.0, 1.0) for value in values):
             raise DataError(
                 f"{split}: row {number:,} has {list(row)} in the columns {column}. "
@@ -252,6 +313,12 @@ def _zero_one(rows: Sequence[Sequence[Any]], column: str, split: str) -> list[li
             )
         encoded.append([float(value or 0.0) for value in values])
     return encoded
+
+
+def _zero_or_one(value: object) -> float | None:
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return float(value.strip().lower() == "true")
+    return float(value) if isinstance(value, bool) else as_number(value)
 
 
 def _indicators(

@@ -73,7 +73,7 @@ def load_task(settings: DataSettings) -> TaskData:
         problem_type=encoded.problem_type,
         fingerprint=fingerprint_of(splits, label_names=encoded.names, problem_type=encoded.problem_type),
         columns=columns.by_role,
-        notes=(*notes, _label_note(encoded), *split_notes, f"rows: {counted}"),
+        notes=(*notes, _label_note(encoded), *encoded.notes, *split_notes, f"rows: {counted}"),
         metrics=known.metrics if known else default_metrics(encoded.problem_type, encoded.names),
         test_name=source.test_name,
         more_tests={split: datasets_by_split[split] for split in source.more_tests},
