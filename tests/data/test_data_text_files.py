@@ -129,6 +129,8 @@ def test_where_a_file_is_cut_into_chunks_changes_nothing(chunk, tmp_path, monkey
     path = tmp_path / "a.csv"
     path.write_text("text,label\nschön,“gut”\n", encoding="utf-8")
     assert text_file(path).encoding == "utf-8"
+    path.write_text("text,label\nsch\x93n\ufffd,\x85\x94gut\n", encoding="utf-8")
+    assert [int(word) for note in text_file(path).notes for word in note.split() if word.isdigit()] == [2, 1]
     path.write_bytes(b"text,label\nsch\xc3\xb6n,1\ncaf\xe9,1\n")
     with pytest.raises(DataError, match="byte 0xe9 at byte offset 23"):
         text_file(path)

@@ -182,8 +182,9 @@ def _spaces_follow(file: TextFile, dialect: Dialect) -> bool:
 
 def _all_quoted(cells: Sequence[str | None], quote: str) -> bool:
     """Whether all cells of a column that hold something stand in quotation marks, and at least two are different."""
-    full = {cell for cell in cells if cell}
-    return len(full) > 1 and all(len(cell) > 1 and cell[0] == cell[-1] == quote for cell in full)
+    # Most columns end at their first cell; only others are gone through a second time.
+    quoted = all(len(cell) > 1 and cell[0] == cell[-1] == quote for cell in cells if cell)
+    return quoted and len({cell for cell in cells if cell}) > 1
 
 
 def _is_written_quoted(cell: str) -> bool:

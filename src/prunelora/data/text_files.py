@@ -41,7 +41,7 @@ _SHOWN_CHARACTERS = 60
 # U+0080 to U+009F stand for nothing in a text: they are letters or quotation marks of another encoding, misread. In
 # UTF-8, U+0085 is a line separator.
 _CONTROLS = re.compile("[\x80-\x9f]")
-_CONTROLS_OF_UTF8 = re.compile("[\x80-\x84\x86-\x9f]")
+_CONTROLS_OF_UTF8 = re.compile(b"\xc2[\x80-\x84\x86-\x9f]")
 _LOST = "\ufffd"
 
 
@@ -170,7 +170,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 def _scan_utf8(path: Path) -> _Scan:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    is_ascii, controls, lost, offset = True, 0, 0, 0
+    is_ascii, controls, lost, offset, last = True, 0, 0, 0, b""
     for chunk in _chunks(path):
         if b"\0" in chunk:
             return _Scan(has_nul=True)
@@ -183,9 +183,10 @@ def _scan_utf8(path: Path) -> _Scan:
                 return _Scan(has_nul=True)
             return _Scan(bad_byte=offset - kept + error.start, is_ascii=False)
         if not chunk.isascii():
-            controls += len(_CONTROLS_OF_UTF8.findall(text))
+            controls += len(_CONTROLS_OF_UTF8.findall(last + chunk))
             lost += text.count(_LOST)
         offset += len(chunk)
+        last = chunk[-1:]
     return _Scan(is_ascii=is_ascii, controls=controls, lost=lost)
 
 
