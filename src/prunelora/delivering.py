@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from prunelora.data.metrics import metrics
+from prunelora.delivery.card import add_numbers
 from prunelora.delivery.onnx import export
 from prunelora.evaluation.measurement import measure
+from prunelora.judging import asked_latency, tested, tuned_dense
 from prunelora.models.anatomy import dissect
-from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.planning.plan import Plan
-from prunelora.report.reading import bits_of
 from prunelora.report.writing import write_report
 from prunelora.running import Facts, Run, StageWork, ready_to_train, restore_nothing, tune
 from prunelora.stage_settings import BaselineStage, ExportStage, MeasureStage
@@ -63,7 +63,7 @@ def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:
         "rank": settings.rank,
         "training": training,
         "validation": run.quality("validation", model),
-        **_tested(run, model),
+        **tested(run, model),
     }
 
 
@@ -88,27 +88,36 @@ def _measure(run: Run, _: str, settings: MeasureStage) -> Facts:
             repeats=settings.repeats,
             warmup=settings.warmup,
         )
-    return {
-        **_tested(run, run.model),
+    facts = {
+        **tested(run, run.model),
         "more_tests": {split: run.quality(split) for split in run.task.more_tests},
         "test_rows": len(run.task.test),
         "majority_rate": run.task.majority_rate,
         "measurement": measurement.to_dict(),
+        **tuned_dense(run),
+        **asked_latency(run, dense, settings),
     }
+    _tell_on_the_card(run, facts)
+    return facts
+
+
+def _tell_on_the_card(run: Run, facts: Facts) -> None:
+    """Put the reported quality on the card of the saved model; not where the model was changed since it was saved."""
+    stages = run.recipe.by_name
+    merged = next((name for name in reversed(run.done) if stages[name].stage == "merge"), None)
+    if merged is None or any(stages[name].changes_model for name in run.done[run.done.index(merged) + 1 :]):
+        return
+    rows = f"{len(run.task.test):,} {run.task.test_name} rows"
+    metric, tuned = run.task.metrics[0], facts.get("tuned_dense")
+    numbers = {f"{metric}, {rows}": f"{facts['test'][metric]:.4f}"}
+    if tuned:
+        numbers[f"the same training up to the cut, nothing cut: {metric}, {rows}"] = f"{tuned['test'][metric]:.4f}"
+    add_numbers(run.path(merged, "model"), numbers)
 
 
 def _export_of_model(run: Run) -> ExportStage | None:
     """How the final model was exported, which a recipe's order sees to; None where it was not."""
     return cast(ExportStage, run.recipe.by_name["export"]) if "export" in run.done else None
-
-
-def _tested(run: Run, model: Any) -> Facts:
-    """Metrics on the test rows and, where every row has one label, which rows were answered rightly."""
-    answers, labels = run.answers("test", model)
-    found: Facts = {"test": metrics(answers, labels, run.task.problem_type, run.task.label_names)}
-    if run.task.problem_type == SINGLE_LABEL:
-        found["test_right"] = bits_of(answers.argmax(-1) == labels)
-    return found
 
 
 def _report(run: Run, _: str, __: Any) -> Facts:

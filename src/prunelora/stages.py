@@ -12,12 +12,13 @@ from prunelora.delivery import onnx
 from prunelora.delivery.adapter_base import MODEL, REPAIRED, repair_as
 from prunelora.delivery.checkpoints import load, save
 from prunelora.evaluation.latency_cache import latency_model_for
-from prunelora.evaluation.latency_model import LatencyModel, LatencySettings
+from prunelora.evaluation.latency_model import LatencyModel
 from prunelora.evaluation.outlook import early_plan
 from prunelora.finetuning.adapter import merge
 from prunelora.importance.importance import Importance
 from prunelora.importance.score import score
 from prunelora.importance.warmup import warm_up_
+from prunelora.judging import latency_settings
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
 from prunelora.models.inputs import image_tokens
@@ -129,16 +130,6 @@ def _check_first_plan(run: Run, first: PlanStage | None) -> None:
 def _latency(run: Run, settings: PlanStage) -> LatencyModel:
     """What every number of heads and neurons costs on this device, for the model as it was before any cut."""
     return latency_model_for(run.pretrained(), latency_settings(settings))
-
-
-def latency_settings(settings: PlanStage) -> LatencySettings:
-    """Which latency a plan's budget, and `check`, mean."""
-    return LatencySettings(
-        engine=settings.latency_engine,
-        batch_size=settings.latency_batch_size,
-        tokens=settings.tokens,
-        threads=settings.latency_threads,
-    )
 
 
 def _restore_plan(run: Run, name: str, _: PlanStage) -> None:

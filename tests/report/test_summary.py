@@ -3,11 +3,16 @@ import math
 
 import numpy as np
 import pytest
-from report.made_up_run import make_results, training
+from report.made_up_run import make_results, timing, training
+from scipy.stats import t as student_t
 
-from prunelora.report.reading import accuracy_error, bits_of, finetunings, in_units, milliseconds
+from prunelora.evaluation.significance import wilson
+from prunelora.report.judged import bits_of
+from prunelora.report.reading import finetunings, in_units, milliseconds
 from prunelora.report.summary import summarise, warnings
 from prunelora.report.tables import comparison, stage_times
+
+MINUS = "\N{MINUS SIGN}"
 
 
 def text_of(results):
@@ -30,12 +35,29 @@ def test_the_majority_rate_rows_and_seed_stand_beside_the_accuracy():
     assert "one seed" in line
 
 
-def test_every_accuracy_has_its_binomial_standard_error():
-    assert accuracy_error(0.9, 900) == pytest.approx(0.01)
-    error = 100 * math.sqrt(0.803 * 0.197 / 853)
-    assert f"80.3 % (± {error:.1f})" in text_of(make_results())
-    dense = 100 * math.sqrt(0.826 * 0.174 / 853)
-    assert f"82.6 % (± {dense:.1f})" in text_of(make_results())
+def test_every_accuracy_has_wilsons_interval():
+    """80.3 % of 853 rows are 685 right ones, 82.6 % are 705."""
+    for right, shown in ((685, "80.3"), (705, "82.6")):
+        low, high = (100 * end for end in wilson(right / 853, 853))
+        assert f"{shown} % (95 % interval {low:.1f} to {high:.1f})" in text_of(make_results())
+
+
+def test_all_rows_right_is_no_certainty():
+    """Of 8 rows, 8 right: the interval begins at 67.6 %."""
+    results = make_results(accuracy=1.0, baseline=False)
+    results = with_task(with_facts(results, "measure", test_rows=8), rows={"train": 8, "validation": 8, "test": 8})
+    assert "100.0 % (95 % interval 67.6 to 100.0) on 8 test rows" in text_of(results)
+
+
+def test_a_metric_that_is_no_share_of_rows_has_the_interval_of_its_samples():
+    results = with_task(make_results(baseline=False), problem_type="regression", majority_rate=None,
+                        metrics=["pearson"])  # fmt: skip
+    draws = [0.6 + 0.001 * place for place in range(201)]
+    measured = with_facts(results, "measure", test={"pearson": 0.71}, test_draws={"pearson": draws})
+    assert "Pearson correlation 0.710 (95 % interval 0.605 to 0.795) on 853 test rows" in text_of(measured)
+    # Samples that all give the same say nothing.
+    alike = with_facts(results, "measure", test={"pearson": 1.0}, test_draws={"pearson": [1.0] * 200})
+    assert "Pearson correlation 1.000 on 853 test rows" in text_of(alike)
 
 
 def test_speed_is_said_for_every_engine_at_a_named_size():
@@ -72,17 +94,66 @@ def test_a_difference_to_the_baseline_has_the_error_of_answers_to_the_same_rows(
     assert "0.4 points above it" in text_of(make_results(accuracy=0.83))
     dense, pruned = np.ones(853, dtype=bool), np.ones(853, dtype=bool)
     dense[:10], pruned[10:30] = False, False
-    error = 100 * math.sqrt(30 - 100 / 853) / 853
+    reach = student_t.isf(0.025, 852) * 100 * math.sqrt((30 - 100 / 853) / 852 / 853)
+    low, high = (f"{100 * -10 / 853 + sign * reach:+.1f}".replace("-", MINUS) for sign in (-1, 1))
     text = text_of(answered(make_results(accuracy=0.826 - 10 / 853), pruned, dense))
-    assert f"1.2 points below it (± {error:.1f}, paired by row), which one seed on 853 rows does not tell from" in text
+    assert f"1.2 points below it (95 % interval of the difference, over rows: {low} to {high}), which one seed" in text
     dense[:10] = True
     text = text_of(answered(make_results(accuracy=0.826 - 20 / 853), pruned, dense))
-    assert "2.3 points below it (± 0.5, paired by row)." in text
+    assert "does not tell from 0" not in text
+    assert "2.3 points below it (95 % interval of the difference, over rows: " in text
 
 
-@pytest.mark.parametrize(("accuracy", "learnt"), [(0.45, False), (0.501, False), (0.517, False), (0.520, True)])
-def test_an_accuracy_within_its_error_of_the_majority_rate_is_nothing_learnt(accuracy, learnt):
-    # On 853 rows the standard error is 1.7 points; always answering the most frequent class is right in 50.1 %.
+def with_tuned_dense(results, accuracy, right):
+    tuned = {"stage": "merge-1", "test": {"accuracy": accuracy, "f1_macro": accuracy}, "test_right": bits_of(right)}
+    return with_facts(results, "measure", tuned_dense=tuned, test_right=bits_of(np.ones(853, dtype=bool)))
+
+
+def test_the_model_before_the_cut_stands_beside_the_pruned_one_with_its_interval():
+    results = with_tuned_dense(make_results(baseline=False), 0.833, np.arange(853) > 9)
+    text = text_of(results)
+    assert "the same training up to the cut, nothing cut: 83.3 % (95 % interval " in text
+    assert "The pruned model is 3.0 points below it (95 % interval of the difference, over rows: " in text
+    assert "--baseline" not in text
+    row = next(row for row in comparison(results) if row.what.startswith("accuracy, 853 test rows"))
+    assert (row.dense_value, row.pruned_value) == (0.833, 0.803)
+    assert "nothing cut" in row.what
+
+
+def test_with_a_baseline_both_dense_models_stand_beside_the_pruned_one():
+    results = with_tuned_dense(make_results(), 0.833, np.arange(853) > 9)
+    rows = [row.dense_value for row in comparison(results) if row.what.startswith("accuracy, 853 test rows")]
+    assert rows == [0.833, 0.826]
+
+
+def asked(results, *, pruned_ms, dense_ms=20.0, **budget):
+    """A budget in time, and what was measured at its size."""
+    facts = {"max_latency_ms": None, "speedup": None, "threads": 1} | budget
+    facts |= {"engine": "onnxruntime", "batch_size": 4, "tokens": 77}
+    facts |= {"model": timing(pruned_ms), "base": timing(dense_ms)}
+    ratio = pruned_ms / dense_ms
+    return with_facts(results, "measure", asked_latency=facts | {
+        "ratio": {"median": ratio, "q25": 0.95 * ratio, "q75": 1.05 * ratio}
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("budget", "pruned_ms", "said"),
+    [
+        ({"speedup": 2.0}, 9.0, "--speedup 2 at batch 4, 77 tokens, onnxruntime, 1 thread: met, 2.22 times as fast"),
+        ({"speedup": 2.0}, 11.0, "at batch 4, 77 tokens, onnxruntime, 1 thread: missed, 1.82 times as fast"),
+        ({"max_latency_ms": 9.5}, 9.0, "1 thread: met, 9.00 ms (middle half of the rounds 8.73 to 9.27)"),
+        ({"max_latency_ms": 8.5}, 9.0, "1 thread: missed, 9.00 ms"),
+    ],
+)  # fmt: skip
+def test_a_latency_that_was_asked_for_is_said_to_be_met_or_missed(budget, pruned_ms, said):
+    assert said in text_of(asked(make_results(), pruned_ms=pruned_ms, **budget))
+    assert "Asked for" not in text_of(make_results())
+
+
+@pytest.mark.parametrize(("accuracy", "learnt"), [(0.45, False), (0.501, False), (0.533, False), (0.537, True)])
+def test_an_accuracy_whose_interval_has_the_majority_rate_is_nothing_learnt(accuracy, learnt):
+    # On 853 rows the interval reaches 3.4 points down; always answering the most frequent class is right in 50.1 %.
     found = [line for line in warnings(make_results(accuracy=accuracy)) if "nothing was learnt" in line]
     assert (not found) == learnt
     assert all("finetune.learning_rate" in line for line in found)
@@ -170,7 +241,7 @@ def test_numbers_in_the_table_are_those_in_the_facts():
         assert (row.dense_value, row.pruned_value) == (one["base"]["median_ms"], one["model"]["median_ms"])
         assert f"{1 / one['ratio']['median']:.1f} times as fast" in row.change
     accuracy = rows["accuracy, 853 test rows"]
-    assert (accuracy.dense_value, accuracy.pruned_value, accuracy.change) == (0.826, 0.803, "\N{MINUS SIGN}2.3 points")
+    assert (accuracy.dense_value, accuracy.pruned_value, accuracy.change) == (0.826, 0.803, f"{MINUS}2.3 points")
     assert rows["always the most frequent class"].pruned == "50.1 %"
     assert rows["parameters"].pruned == "17.3 M"
     assert rows["parameters"].change == "76 %"

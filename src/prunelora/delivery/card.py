@@ -12,6 +12,27 @@ from prunelora.storage import write_text
 GONE = "What was cut is gone from the weights, not masked."
 
 
+_NUMBERS = ["| what | value |", "|---|---|"]
+
+
+def add_numbers(folder: Path, numbers: Mapping[str, Any]) -> None:
+    """Put rows into the table of numbers of a saved model's card; a row of the same name is replaced.
+
+    A card that a person has written anew, without that table, is left as it is.
+    """
+    path = folder / "README.md"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    heads = [place for place in range(len(lines)) if lines[place : place + 2] == _NUMBERS]
+    if not heads:
+        return
+    start = end = heads[0] + 2
+    while end < len(lines) and lines[end].startswith("| "):
+        end += 1
+    kept = [line for line in lines[start:end] if not any(line.startswith(f"| {name} |") for name in numbers)]
+    rows = [f"| {name} | {value} |" for name, value in numbers.items()]
+    write_text(path, "\n".join([*lines[:start], *kept, *rows, *lines[end:], ""]))
+
+
 def write_card(
     folder: Path,
     model: nn.Module,
@@ -81,7 +102,7 @@ def write_card(
             "",
         ]
     if facts:
-        lines += ["## Numbers", "", "| what | value |", "|---|---|"]
+        lines += ["## Numbers", "", *_NUMBERS]
         lines += [f"| {name} | {value} |" for name, value in facts.items()]
         lines += [""]
     lines += ["## Plan", "", "```", str(plan), "```", ""]

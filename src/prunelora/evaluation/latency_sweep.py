@@ -116,7 +116,7 @@ def measure_latency_model(
     groups = groups_of({cut: bytes_of(model, architecture, cut, settings.engine) for cut in others}, MOST_BYTES)
     ratios: dict[Cut, list[float]] = {}
     dense_rounds: list[float] = []
-    with left_as_found(model), _threads(settings.threads):
+    with left_as_found(model), threads_set(settings.threads):
         model.eval()
         of_dense = _call(model, architecture, dense, inputs, settings, tell)
         for group in groups:
@@ -207,12 +207,18 @@ def _call(
 ) -> Call:
     """One forward pass of a cut copy; of the model itself where nothing is cut."""
     copied = model if cut == whole_layer(architecture) else cut_copy(model, plan_of(architecture, cut))
+    if settings.engine == "onnxruntime":
+        tell(f"exporting it with {cut.heads} heads and {cut.neurons} neurons a layer ...")
+    return forward(copied, inputs, settings)
+
+
+def forward(model: nn.Module, inputs: dict[str, torch.Tensor], settings: LatencySettings) -> Call:
+    """One forward pass of a model in the engine of the settings; for onnxruntime the model is exported."""
     if settings.engine == "torch":
-        return partial(copied, **on_device(inputs, model))
-    tell(f"exporting it with {cut.heads} heads and {cut.neurons} neurons a layer ...")
+        return partial(model, **on_device(inputs, model))
     with tempfile.TemporaryDirectory() as folder:
         # Here its time alone matters.
-        path = onnx_delivery.export(copied, Path(folder) / "model.onnx", tolerance=math.inf)
+        path = onnx_delivery.export(model, Path(folder) / "model.onnx", tolerance=math.inf)
         return partial(onnx_delivery.run, onnx_delivery.session(path, threads=settings.threads), inputs)
 
 
@@ -242,7 +248,8 @@ def measured_device(model: nn.Module, settings: LatencySettings) -> torch.device
 
 
 @contextlib.contextmanager
-def _threads(number: int | None) -> Iterator[None]:
+def threads_set(number: int | None) -> Iterator[None]:
+    """Torch with a number of threads, for the length of the block; as it is where none is given."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -125,6 +125,27 @@ def compare_answers(
             )
         )
     return Difference(by_seed, statistics.stdev(means), len(labels))
+
+
+def bootstrap(
+    judge: Callable[[np.ndarray, np.ndarray], Mapping[str, float]],
+    answers: np.ndarray,
+    labels: np.ndarray,
+    *,
+    draws: int = 200,
+    seed: int = 0,
+) -> list[Mapping[str, float]]:
+    """Metrics on samples of the rows, drawn with replacement; the samples depend on nothing but the number of rows.
+
+    So two models' values on the i-th sample are of the same rows, and the standard deviation of their differences is
+    the standard error of the difference.
+    """
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        chosen = generator.integers(0, len(labels), size=len(labels))
+        found.append(judge(answers[chosen], labels[chosen]))
+    return found
 
 
 def error_of_mean(values: np.ndarray) -> float:

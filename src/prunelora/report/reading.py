@@ -5,10 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from prunelora.data.metrics import default_metrics
-from prunelora.models.problem_types import BY_TOKEN, SINGLE_LABEL
+from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.report.results import RunResults
 
 _TO_THE_MODEL = ("warmup", "score", "plan", "prune", "finetune", "merge")
@@ -116,6 +114,48 @@ class Pair:
         return f"{times(self.speed)} times as fast"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A budget in time, and what was measured where it was asked for.
+
+    Attributes:
+        max_latency_ms: Milliseconds that were asked for; None if a speed-up was.
+        speedup: How many times as fast as the dense model; None if milliseconds were asked for.
+        threads: Of the CPU.
+        pair: What was measured.
+    """
+
+    max_latency_ms: float | None
+    speedup: float | None
+    threads: int
+    pair: Pair
+
+    @property
+    def met(self) -> bool:
+        """Whether the median of the rounds is what was asked for."""
+        if self.max_latency_ms is not None:
+            return self.pair.pruned.median_ms <= self.max_latency_ms
+        return self.pair.speed >= (self.speedup or 0.0)
+
+    @property
+    def option(self) -> str:
+        """What was asked for, as it is typed."""
+        if self.max_latency_ms is not None:
+            return f"--max-latency-ms {self.max_latency_ms:g}"
+        return f"--speedup {self.speedup:g}"
+
+    @property
+    def found(self) -> str:
+        """What was measured, with the middle half of the rounds."""
+        if self.max_latency_ms is not None:
+            low, high = (
+                milliseconds(one).removesuffix(" ms") for one in (self.pair.pruned.q25_ms, self.pair.pruned.q75_ms)
+            )
+            return f"{milliseconds(self.pair.pruned.median_ms)} (middle half of the rounds {low} to {high})"
+        low, high = (f"{one:.2f}" for one in (self.pair.speed_low, self.pair.speed_high))
+        return f"{self.pair.speed:.2f} times as fast (middle half of the rounds {low} to {high})"
+
+
 def kind_of(stage: str) -> str:
     """Kind of a stage from its name: "finetune-1" -> "finetune"."""
     kind, dash, number = stage.rpartition("-")
@@ -139,39 +179,6 @@ def metric_text(metric: str, value: float) -> str:
     return f"{100 * value:.1f} %" if metric in SHARES else f"{value:.3f}"
 
 
-def accuracy_error(accuracy: float, rows: int) -> float:
-    """Binomial standard error of an accuracy: sqrt(p (1 - p) / n). 0.9 on 900 rows -> 0.01."""
-    return math.sqrt(accuracy * (1 - accuracy) / rows)
-
-
-def bits_of(right: np.ndarray) -> str:
-    """Which rows (N,) were answered rightly, as a stage writes it down: hexadecimal digits, eight rows a pair."""
-    return np.packbits(right).tobytes().hex()
-
-
-def right_rows(results: RunResults, stage: str) -> np.ndarray | None:
-    """Which test rows (N,) the model of a stage answered rightly; None where that was not written down."""
-    bits, count = results.facts(stage).get("test_right"), rows_tested(results)
-    if bits is None:
-        return None
-    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), dtype=np.uint8), count=count).astype(bool)
-
-
-def paired_error(first: np.ndarray, second: np.ndarray) -> float:
-    """Standard error of the difference of two accuracies on the same rows, from which rows (N,) each got right.
-
-    Rows that both get right or wrong say nothing of the difference: that of two models which mostly agree is better
-    known than either accuracy.
-    """
-    return float((first.astype(float) - second).std(ddof=1) / math.sqrt(len(first)))
-
-
-def value_with_error(metric: str, value: float, rows: int) -> str:
-    """A metric's value, an accuracy with its standard error in points: "86.6 % (± 1.2)"."""
-    text = metric_text(metric, value)
-    return f"{text} (± {100 * accuracy_error(value, rows):.1f})" if metric == "accuracy" and rows else text
-
-
 def rows_tested(results: RunResults) -> int:
     """Rows that the reported metrics were taken on; 0 if not known."""
     return int(results.facts("measure").get("test_rows") or results.task.get("rows", {}).get("test", 0))
@@ -183,12 +190,12 @@ def reported_rows(results: RunResults) -> str:
     return f"{count:,} {name} rows" if count else f"{name} rows"
 
 
-def answers_counted(results: RunResults) -> int:
-    """Test rows that each have one answer, from which an accuracy has its standard error; 0 where tokens have them.
-
-    Answers to the tokens of one row hang together, so their number says nothing of the error.
-    """
-    return 0 if results.task.get("problem_type") in BY_TOKEN else rows_tested(results)
+def asked_latency(results: RunResults) -> Asked | None:
+    """The latency that the plan was asked for; None if it was asked for something else."""
+    facts = results.facts("measure").get("asked_latency")
+    if facts is None:
+        return None
+    return Asked(facts["max_latency_ms"], facts["speedup"], facts["threads"], _pair(facts))
 
 
 def training_seconds(results: RunResults) -> float:
@@ -250,21 +257,21 @@ def sizes(measurement: Mapping[str, Any]) -> list[Size]:
 
 def timings(measurement: Mapping[str, Any]) -> list[Pair]:
     """Times of the pruned model that stand beside those of the dense one, from `Measurement.to_dict()`."""
-    return [
-        Pair(
-            engine=one["engine"],
-            batch=one["batch_size"],
-            tokens=one["tokens"],
-            dense=_timing(one["base"]),
-            pruned=_timing(one["model"]),
-            # The measured ratio is of the time, pruned over dense: its quartiles change places.
-            speed=1 / one["ratio"]["median"],
-            speed_low=1 / one["ratio"]["q75"],
-            speed_high=1 / one["ratio"]["q25"],
-        )
-        for one in measurement.get("latencies", ())
-        if one.get("base") and one.get("ratio")
-    ]
+    return [_pair(one) for one in measurement.get("latencies", ()) if one.get("base") and one.get("ratio")]
+
+
+def _pair(one: Mapping[str, Any]) -> Pair:
+    return Pair(
+        engine=one["engine"],
+        batch=one["batch_size"],
+        tokens=one["tokens"],
+        dense=_timing(one["base"]),
+        pruned=_timing(one["model"]),
+        # The measured ratio is of the time, pruned over dense: its quartiles change places.
+        speed=1 / one["ratio"]["median"],
+        speed_low=1 / one["ratio"]["q75"],
+        speed_high=1 / one["ratio"]["q25"],
+    )
 
 
 def machine_text(measurement: Mapping[str, Any]) -> str:

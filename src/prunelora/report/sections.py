@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from prunelora.models.problem_types import CAUSAL_LM, OF_CONFIG, TOKENS
+from prunelora.report.judged import TUNED, judged
 from prunelora.report.reading import kind_of, machine_text, main_metric, metric_title
 from prunelora.report.results import RunResults
 from prunelora.report.summary import saved_model
@@ -136,14 +137,24 @@ def _figures(results: RunResults, metric: str) -> list[Section]:
 
 def _comparison_text(results: RunResults) -> tuple[str, ...]:
     lines = [
-        "Dense is the model that the run started from, pruned the one that it ended with. \N{PLUS-MINUS SIGN} after an "
-        "accuracy is one binomial standard error, in points: other test rows of the same kind would give a number "
-        "about that far away.",
+        "Dense is the model that the run started from, pruned the one that it ended with. In parentheses after a "
+        "metric stands the 95 % interval over rows: of an accuracy Wilson's, of other metrics the bootstrap's. Other "
+        "test rows of the same kind would probably give a number within it; other seeds are not in it. That of a "
+        "difference is from the rows that both models answered.",
         "MACs are the multiplications (with their additions) that one row costs. Saved for backward is the memory that "
         "a training step of all weights keeps between its two halves. Times are medians; quartiles in parentheses.",
     ]
+    if judged(results, TUNED) is not None:
+        lines.append(
+            "The dense model's quality is that of the same training up to the cut, with nothing cut: the model that "
+            "was tuned, and then scored and cut. It had the epochs before the cut alone."
+        )
     if not results.facts("baseline"):
-        lines.append("No dense model was trained on this task. --baseline trains one with plain LoRA, the same way.")
+        lines.append(
+            "No dense model was trained for all of the epochs. --baseline trains one with plain LoRA, the same way."
+            if judged(results, TUNED) is not None
+            else "No dense model was trained on this task. --baseline trains one with plain LoRA, the same way."
+        )
     return tuple(lines)
 
 

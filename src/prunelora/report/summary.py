@@ -4,31 +4,27 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from prunelora.evaluation.significance import LEVEL
 from prunelora.models.problem_types import MULTI_LABEL, REGRESSION
+from prunelora.report.judged import BASELINE, PRUNED, TUNED, Judged, ends_text, judged, more_judged
 from prunelora.report.reading import (
     SHARES,
     Pair,
-    accuracy_error,
-    answers_counted,
+    asked_latency,
     duration,
     in_units,
     kind_of,
     main_metric,
     metric_text,
     metric_title,
-    paired_error,
     reported_rows,
-    right_rows,
     rows_tested,
     sizes,
     times,
     timings,
     training_seconds,
-    value_with_error,
 )
 from prunelora.report.results import RunResults
-
-PM = "\N{PLUS-MINUS SIGN}"
 
 # Quartiles further apart than this share of the median: other programs were probably running.
 NOISY = 0.25
@@ -42,12 +38,25 @@ _LEARN_MORE = (
 def summarise(results: RunResults) -> list[str]:
     """What was gained, what was lost, what to look at, and where the files are: a line each."""
     return [
+        *(f"Asked for: {line}" for line in asked_for(results)),
         *(f"Gained: {line}" for line in gained(results)),
         *(f"Quality: {line}" for line in quality(results)),
         *(f"Cost: {line}" for line in cost(results)),
         *(f"Warning: {line}" for line in warnings(results)),
         *files(results),
     ]
+
+
+def asked_for(results: RunResults) -> list[str]:
+    """Whether a latency that was asked for is met, where it was asked for."""
+    asked = asked_latency(results)
+    if asked is None:
+        return []
+    where = f"{asked.pair.size}, {asked.pair.engine}, {asked.threads} thread{'' if asked.threads == 1 else 's'}"
+    line = f"{asked.option} at {where}: {'met' if asked.met else 'missed'}, {asked.found}."
+    if not asked.met:
+        line += " Times vary from hour to hour: measure again on a quiet machine, or ask for a little more."
+    return [line]
 
 
 def gained(results: RunResults) -> list[str]:
@@ -76,31 +85,30 @@ def gained(results: RunResults) -> list[str]:
 
 def quality(results: RunResults) -> list[str]:
     """What the pruned model reaches, beside the majority rate and the dense model with plain LoRA."""
-    metric, answers = main_metric(results), answers_counted(results)
-    value = results.facts("measure").get("test", {}).get(metric)
-    if value is None:
+    metric, pruned = main_metric(results), judged(results, PRUNED)
+    if pruned is None or metric not in pruned.values:
         return ["not measured; the stage measure does that."]
-    line = (
-        f"{metric_title(metric)} {value_with_error(metric, value, answers)} on {reported_rows(results)}, one seed "
-        f"({results.seed})"
-    )
+    line = f"{metric_title(metric)} {pruned.said(metric)} on {reported_rows(results)}, one seed ({results.seed})"
     if metric == "accuracy" and (rate := results.task.get("majority_rate")) is not None:
         line += f"; always answering the most frequent class: {metric_text(metric, rate)}"
     lines = [f"{line}."]
-    for split, values in results.facts("measure").get("more_tests", {}).items():
-        number = results.task["rows"][split]
-        line = f"on {number:,} {split} rows: {value_with_error(metric, values[metric], number if answers else 0)}"
+    for split in results.facts("measure").get("more_tests", {}):
+        line = f"on {results.task['rows'][split]:,} {split} rows: {more_judged(results, split).said(metric)}"
         if metric == "accuracy" and (rate := results.task["majority_rates"].get(split)) is not None:
             line += f"; always answering the most frequent class: {metric_text(metric, rate)}"
         lines.append(f"{line}.")
-    dense = results.facts("baseline").get("test", {}).get(metric)
-    if dense is None:
-        lines.append("no dense model was trained beside it; --baseline trains one, with plain LoRA, the same way.")
-    else:
+    tuned, baseline = judged(results, TUNED), judged(results, BASELINE)
+    if tuned is not None:
         lines.append(
-            f"the dense model with plain LoRA, trained the same way: {value_with_error(metric, dense, answers)}. "
-            f"{_difference(results, metric, value, dense)}"
+            f"the same training up to the cut, nothing cut: {tuned.said(metric)}. {_difference(metric, pruned, tuned)}"
         )
+    if baseline is not None:
+        lines.append(
+            f"the dense model with plain LoRA, trained the same way: {baseline.said(metric)}. "
+            f"{_difference(metric, pruned, baseline)}"
+        )
+    elif tuned is None:
+        lines.append("no dense model was trained beside it; --baseline trains one, with plain LoRA, the same way.")
     return lines
 
 
@@ -155,36 +163,32 @@ def _speeds(pairs: list[Pair]) -> Iterator[str]:
         yield f"{own[-1].speed_text} at {own[-1].size}, {engine}{spread}."
 
 
-def _difference(results: RunResults, metric: str, value: float, dense: float) -> str:
-    where = "below" if value < dense else "above"
-    if metric not in SHARES:
-        return f"The pruned model is {abs(value - dense):.3f} {where} it."
-    points = 100 * (value - dense)
-    text = f"The pruned model is {abs(points):.1f} points {where} it"
-    if metric != "accuracy":
+def _difference(metric: str, pruned: Judged, dense: Judged) -> str:
+    """How the pruned model stands against a dense one, with the interval over the rows that both answered."""
+    change = pruned.values[metric] - dense.values[metric]
+    size = f"{100 * abs(change):.1f} points" if metric in SHARES else f"{abs(change):.3f}"
+    text = f"The pruned model is {size} {'below' if change < 0 else 'above'} it"
+    difference = pruned.against(dense, metric)
+    if difference is None:
         return f"{text}."
-    right = [right_rows(results, stage) for stage in ("measure", "baseline")]
-    if right[0] is None or right[1] is None:
-        return f"{text}."
-    error = 100 * paired_error(right[0], right[1])
-    text += f" ({PM} {error:.1f}, paired by row)"
-    if abs(points) < 2 * error:
-        return f"{text}, which one seed on {len(right[0]):,} rows does not tell from 0."
-    return f"{text}."
+    text += f" (95 % interval of the difference, over rows: {ends_text(metric, difference.interval())})"
+    if difference.p_value >= LEVEL:
+        return f"{text}, which one seed on {difference.rows:,} rows does not tell from 0."
+    return f"{text}; another seed may give another difference."
 
 
 def _nothing_learnt(results: RunResults) -> Iterator[str]:
-    metric, count = main_metric(results), rows_tested(results)
-    value = results.facts("measure").get("test", {}).get(metric)
-    if value is None or not count:
+    metric, count, pruned = main_metric(results), rows_tested(results), judged(results, PRUNED)
+    if pruned is None or metric not in pruned.values or not count:
         return
+    value = pruned.values[metric]
     rate, problem = results.task.get("majority_rate"), results.task.get("problem_type")
-    if metric == "accuracy" and rate is not None and value - rate <= accuracy_error(value, count):
-        found = value_with_error(metric, value, answers_counted(results))
+    interval = pruned.interval(metric)
+    if metric == "accuracy" and rate is not None and (interval or (value, value))[0] <= rate:
         yield (
-            f"nothing was learnt: the accuracy {found} is not above that of always answering the most frequent class "
-            f"({metric_text(metric, rate)}) by more than its standard error. To try: {_LEARN_MORE}. If the dense model "
-            "learns nothing either (--baseline), look at the labels."
+            f"nothing was learnt, as far as these rows tell: the accuracy {pruned.said(metric)} is not clearly above "
+            f"that of always answering the most frequent class ({metric_text(metric, rate)}). To try: {_LEARN_MORE}. "
+            "If the dense model learns nothing either (--baseline), look at the labels."
         )
     # Under no relation at all, a correlation of n rows has the standard error 1 / sqrt(n - 1).
     elif problem == REGRESSION and count > 1 and value <= 1 / math.sqrt(count - 1):

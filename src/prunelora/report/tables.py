@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prunelora.report.judged import BASELINE, PRUNED, TUNED, Judged, ends_text, judged
 from prunelora.report.reading import (
     SHARES,
     Timing,
-    answers_counted,
     duration,
     in_units,
     kind_of,
@@ -21,11 +21,13 @@ from prunelora.report.reading import (
     sizes,
     times,
     timings,
-    value_with_error,
 )
 from prunelora.report.results import RunResults
 
 NOT_TRAINED = "not trained"
+TUNED_TITLE = "dense: the same training up to the cut, nothing cut"
+NO_BASELINE = "no baseline"
+BASELINE_TITLE = "dense: plain LoRA"
 
 
 @dataclass(frozen=True)
@@ -146,40 +148,52 @@ def task_rows(data: str, task: Mapping[str, Any], rates: Mapping[str, float | No
 def _training(results: RunResults) -> list[Row]:
     own, baseline = results.facts("finetune"), results.facts("baseline").get("training", {})
     rows = []
+    missing = NOT_TRAINED if judged(results, TUNED) is None else NO_BASELINE
     trained = _sum(own.get("trainable"))
     if trained is not None:
-        rows.append(_pair("trained parameters", _sum(baseline.get("trainable")), trained, ""))
+        rows.append(_pair("trained parameters", _sum(baseline.get("trainable")), trained, "", missing=missing))
     if own.get("step_ms"):
         last = sum(kind_of(stage) == "finetune" for stage in results.stages) > 1
         what = f"time of a training step{' of the last tuning' if last else ''}"
-        rows.append(_pair(what, baseline.get("step_ms"), own["step_ms"], "ms"))
+        rows.append(_pair(what, baseline.get("step_ms"), own["step_ms"], "ms", missing=missing))
     return rows
 
 
 def _quality(results: RunResults) -> list[Row]:
-    test = results.facts("measure").get("test", {})
-    dense = results.facts("baseline").get("test", {})
-    answers, rate = answers_counted(results), results.task.get("majority_rate")
+    pruned = judged(results, PRUNED)
+    if pruned is None:
+        return []
+    tuned, baseline = judged(results, TUNED), judged(results, BASELINE)
+    beside: list[tuple[str, Judged | None]] = [(TUNED_TITLE, tuned)] if tuned is not None else []
+    # The same values stand in two rows where two dense models are known.
+    beside += [(BASELINE_TITLE if tuned is not None else "", baseline)] if baseline is not None or not beside else []
+    rate = results.task.get("majority_rate")
     rows = []
-    for metric, value in test.items():
-        other = dense.get(metric)
-        change = ""
-        if other is not None:
-            change = f"{100 * (value - other):+.1f} points" if metric in SHARES else f"{value - other:+.3f}"
-        rows.append(
-            Row(
-                f"{metric_title(metric)}, {reported_rows(results)}",
-                NOT_TRAINED if other is None else value_with_error(metric, other, answers),
-                value_with_error(metric, value, answers),
-                change.replace("-", "\N{MINUS SIGN}"),
-                other,
-                value,
+    for metric, value in pruned.values.items():
+        for title, dense in beside:
+            other = None if dense is None else dense.values.get(metric)
+            rows.append(
+                Row(
+                    f"{metric_title(metric)}, {reported_rows(results)}{f' ({title})' if title else ''}",
+                    NOT_TRAINED if dense is None or other is None else dense.text(metric),
+                    pruned.text(metric),
+                    "" if dense is None or other is None else _change(metric, pruned, dense),
+                    other,
+                    value,
+                )
             )
-        )
         if metric == "accuracy" and rate is not None:
             always = metric_text(metric, rate)
             rows.append(Row("always the most frequent class", always, always, "", rate, rate))
     return rows
+
+
+def _change(metric: str, pruned: Judged, dense: Judged) -> str:
+    """The difference in points, with its interval over rows where that is known."""
+    change, difference = pruned.values[metric] - dense.values[metric], pruned.against(dense, metric)
+    text = f"{100 * change:+.1f} points" if metric in SHARES else f"{change:+.3f}"
+    text += f" ({ends_text(metric, difference.interval())})" if difference is not None else ""
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _pair(what: str, dense: float | None, pruned: float, unit: str, *, missing: str = NOT_TRAINED) -> Row:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from prunelora.report.figures import save_figures
 from prunelora.report.results import RunResults
 from prunelora.report.sections import Section, sections
-from prunelora.report.summary import cost, files, gained, quality, summarise, warnings
+from prunelora.report.summary import asked_for, cost, files, gained, quality, summarise, warnings
 from prunelora.storage import write_json, write_text
 
 
@@ -50,6 +50,7 @@ def write_report(results: RunResults, folder: Path) -> list[str]:
         title=f"{Path(results.model).name} pruned for {Path(results.data).stem}",
         subtitle=f"{results.model} on {results.data}, seed {results.seed}",
         summary=(
+            ("Asked for", tuple(asked_for(results))),
             ("Gained", tuple(gained(results))),
             ("Quality", tuple(quality(results))),
             ("Cost", tuple(cost(results))),
