@@ -1,6 +1,7 @@
 """What the stages of a run hand on to each other, and how the models of a run are made and tuned."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from prunelora.importance.importance import Importance
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
 from prunelora.models.inputs import give_images_of_, longest_input
-from prunelora.models.loading import load_pretrained, pad_with_
+from prunelora.models.loading import load_pretrained, pad_with_, random_pretrained
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
 from prunelora.recipe import Recipe
@@ -145,24 +146,25 @@ def stage_file(stage: str, file: str) -> str:
     return f"{name.stem}-{number}{name.suffix}" if number else file
 
 
-def pretrained(recipe: Recipe, task: TaskData, processor: Any = None) -> Any:
+def pretrained(recipe: Recipe, task: TaskData, processor: Any = None, *, weights: bool = True) -> Any:
     """The dense model that a recipe starts from, with a task head for the task, on the best device.
 
     Args:
         recipe: Names the model.
         task: Its labels.
         processor: The tokenizer or image processor that goes with it; loaded if not given.
+        weights: Read its weights; else they are random, for what does not depend on them.
 
     Raises:
         UnsupportedModelError: If the family is not supported.
         CheckpointError: As the loading functions raise it.
     """
     source = model_source(recipe.model)
-    model: Any = load_pretrained(
+    load = functools.partial(load_pretrained, seed=recipe.seed) if weights else random_pretrained
+    model: Any = load(
         source,
         label_names=task.label_names,
         problem_type=task.problem_type,
-        seed=recipe.seed,
         trust_remote_code=recipe.trust_remote_code,
     )
     processor = load_processor(source, task) if processor is None else processor

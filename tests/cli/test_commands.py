@@ -155,7 +155,9 @@ def test_show_draws_a_plan_and_a_difference(prunelora, tmp_path):
 
 
 def test_check_tells_sizes_speed_and_training_before_any_work(prunelora, inputs, latency_asked):
-    code, out, err = prunelora("check", *inputs, "--tokens", "32", "--keep-heads", "6", "--keep-ffn", "1.0", "--json")
+    code, out, err = prunelora(
+        "check", *inputs, "--no-export", "--tokens", "32", "--keep-heads", "6", "--keep-ffn", "1.0", "--json"
+    )
     assert code == 0, err
     found = json.loads(out)
     assert (found["heads_left"], found["neurons_left"]) == (6, 96)
@@ -230,7 +232,7 @@ def test_check_measures_only_what_it_is_let(prunelora, inputs, latency_asked):
 def test_check_asks_of_the_recipe_that_is_named(prunelora, inputs, tmp_path):
     recipe = load_recipe("cut-early").with_settings({"plan.keep_macs": 0.3})
     recipe.save(tmp_path / "mine.yaml")
-    quick = "check", "--model", inputs[1], "--no-latency", "--no-training", "--json"
+    quick = "check", *inputs, "--no-latency", "--no-training", "--json"
     _, out, _ = prunelora(*quick, "--recipe", str(tmp_path / "mine.yaml"))
     assert json.loads(out)["budget"] == {"keep_macs": 0.3}
     _, out, _ = prunelora(*quick, "--recipe", str(tmp_path / "mine.yaml"), "--keep-params", "0.6")
@@ -239,9 +241,24 @@ def test_check_asks_of_the_recipe_that_is_named(prunelora, inputs, tmp_path):
     quickly = "check", "--model", inputs[1], "--no-latency", "--tokens", "32", "--json"
     _, out, _ = prunelora(*quickly, "--recipe", "cut-first")
     assert json.loads(out)["training"]["before_the_cut"] is None
-    code, _, err = prunelora(*quick, "--recipe", "lora")
-    assert code != 0
-    assert "lora: has no stage plan" in err
+    # Nor cut at all.
+    code, out, err = prunelora(*quick, "--recipe", "lora")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["budget"], found["heads_left"], found["training"]) == ({}, 12, None)
+
+
+def test_check_foresees_every_stage_of_the_run(prunelora, inputs, tmp_path):
+    quickly = "check", *inputs, "--no-latency", "--no-export", "--tokens", "32", "--recipe", "cut-early"
+    code, out, err = prunelora(*quickly, "--json")
+    assert code == 0, err
+    foreseen = json.loads(out)["run"]
+    _, out, _ = prunelora("run", *inputs, "--no-export", "--recipe", "cut-early", "--dry-run", "--json", "--out", "x")
+    assert [stage["stage"] for stage in foreseen["stages"]] == [stage["stage"] for stage in json.loads(out)["stages"]]
+    assert foreseen["seconds"] == pytest.approx(sum(stage["seconds"] for stage in foreseen["stages"]))
+    code, out, err = prunelora(*quickly, "--baseline", "--set", "finetune.epochs=9")
+    assert code == 0, err
+    assert [line.split()[0] for line in out.splitlines() if line.startswith(("baseline", "finetune-1"))]
 
 
 def test_another_recipe_leaves_a_begun_run_its_model_and_data(prunelora, inputs, tmp_path):
@@ -259,14 +276,15 @@ def test_another_recipe_leaves_a_begun_run_its_model_and_data(prunelora, inputs,
     assert (json.loads(said)["model"], json.loads(said)["task"]["data"]) == ("other", "other.csv")
 
 
-def test_check_takes_the_model_of_the_recipe_where_none_is_typed(prunelora, inputs, tmp_path):
-    load_recipe("cut-early").with_settings({"model": inputs[1], "task.data": "nowhere.csv"}).save(tmp_path / "a.yaml")
+def test_check_takes_model_and_data_of_the_recipe_where_none_are_typed(prunelora, inputs, tmp_path):
+    own = {"model": inputs[1], "task.data": inputs[3], "task.max_train_rows": 50}
+    load_recipe("cut-early").with_settings(own).save(tmp_path / "a.yaml")
     quick = "check", "--recipe", str(tmp_path / "a.yaml"), "--no-latency", "--no-training", "--json"
     code, out, err = prunelora(*quick)
     assert code == 0, err
     found = json.loads(out)
     assert sum(found["architecture"]["num_heads"]) == 12
-    assert found["data"] is None
+    assert found["data"]["rows"]["train"] + found["data"]["rows"]["validation"] == 50
     _, out, _ = prunelora(*quick, "--model", "minilm")
     assert sum(json.loads(out)["architecture"]["num_heads"]) == 72
 
@@ -276,7 +294,7 @@ def test_check_tunes_before_the_cut_as_the_recipe_says(prunelora, inputs, tmp_pa
     for rank in (1, 16):
         settings = {"finetune-1.lora_rank": rank, "finetune-1.lora_targets": ["query"], "plan.rank_high": 8}
         load_recipe("cut-early").with_settings(settings).save(tmp_path / "mine.yaml")
-        arguments = "--model", inputs[1], "--recipe", str(tmp_path / "mine.yaml"), "--tokens", "8", "--no-latency"
+        arguments = *inputs, "--recipe", str(tmp_path / "mine.yaml"), "--tokens", "8", "--no-latency", "--no-export"
         code, out, err = prunelora("check", *arguments, "--json")
         assert code == 0, err
         memory[rank] = json.loads(out)["training"]
@@ -287,7 +305,7 @@ def test_check_tunes_before_the_cut_as_the_recipe_says(prunelora, inputs, tmp_pa
 
 def test_check_says_what_is_trained_where_a_recipe_trains_all_weights(prunelora, inputs, tmp_path):
     load_recipe("cut-first").with_settings({"finetune.trainable": "all"}).save(tmp_path / "mine.yaml")
-    arguments = "--model", inputs[1], "--recipe", str(tmp_path / "mine.yaml"), "--tokens", "8", "--no-latency"
+    arguments = *inputs, "--recipe", str(tmp_path / "mine.yaml"), "--tokens", "8", "--no-latency", "--no-export"
     code, out, err = prunelora("check", *arguments)
     assert code == 0, err
     assert "full fine-tuning     all after cut" in out

@@ -52,7 +52,7 @@ class Stopped(Exception):
 
 
 def commands_with_a_recipe():
-    return ["run", *(name for name in COMMANDS if name in STAGE_KINDS)]
+    return ["run", "check", *(name for name in COMMANDS if name in STAGE_KINDS)]
 
 
 @pytest.fixture
@@ -69,7 +69,8 @@ def recipe_of(prunelora, monkeypatch, tmp_path):
             raise Stopped
 
         monkeypatch.setattr("prunelora.pipeline.execute", execute)
-        out = ["--out", str(tmp_path / "out")] if command == "run" else [str(tmp_path / "out")]
+        monkeypatch.setattr("prunelora.checking.check_run", execute)
+        out = {"run": ["--out", str(tmp_path / "out")], "check": []}.get(command, [str(tmp_path / "out")])
         _, _, err = prunelora(command, *out, "--recipe", str(tmp_path / "bare.yaml"), *typed)
         assert taken, err
         return taken[0]
@@ -108,30 +109,22 @@ def test_every_default_in_help_gives_way_to_the_recipes_own(recipe_of, tmp_path)
         assert recipe_of(command) == recipe
 
 
-@pytest.mark.parametrize(
-    ("command", "work", "before", "fewest"),
-    [
-        ("check", "prunelora.evaluation.feasibility.check", ["--no-training"], 10),
-        ("compare", "prunelora.comparison.compare.compare", ["--out", "out"], 7),
-    ],
-)
-def test_typing_a_default_of_help_is_as_typing_nothing(prunelora, monkeypatch, command, work, before, fewest):
+def test_typing_a_default_of_compare_is_as_typing_nothing(prunelora, monkeypatch):
     taken = []
 
     def instead(*given, **options):
         taken.append((given, {name: value for name, value in options.items() if name != "tell"}))
         raise Stopped
 
-    monkeypatch.setattr(work, instead)
-    prefix = "the recipe's, else " if command == "check" else "(?!the recipe's)"
+    monkeypatch.setattr("prunelora.comparison.compare.compare", instead)
     typed = []
-    for name, parameter in inspect.signature(COMMANDS[command]).parameters.items():
+    for name, parameter in inspect.signature(COMMANDS["compare"]).parameters.items():
         made = typing.get_args(parameter.annotation)[1:]
-        stated = re.search(rf"\[default: {prefix}([^ ]*)\]$", (made[0].help if made else "") or "")
+        stated = re.search(r"\[default: (?!the recipe's)([^ ]*)\]$", (made[0].help if made else "") or "")
         if stated is not None:
             flag, no_flag = f"--{name.replace('_', '-')}", f"--no-{name.replace('_', '-')}"
             typed.append({"True": [flag], "False": [no_flag]}.get(stated[1], [flag, stated[1]]))
-    assert len(typed) >= fewest
+    assert len(typed) >= 7
     for words in ([], [word for option in typed for word in option]):
-        assert prunelora(command, "--data", "rotten-tomatoes", *before, *words)[0] == 70
+        assert prunelora("compare", "--data", "rotten-tomatoes", "--out", "out", *words)[0] == 70
     assert taken[0] == taken[1]

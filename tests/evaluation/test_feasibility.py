@@ -154,12 +154,16 @@ def test_latency_is_measured_where_it_is_asked_for_or_the_budget_is_in_time(fold
     assert any("2 x 8" in line for line in found.lines())
 
 
-@pytest.mark.parametrize("asked", [{"speedup": 1.5}, {"training": way()}, {"latency": LatencySettings(tokens=128)}])
-def test_what_is_longer_than_the_model_can_read_is_not_measured(folder, latency_asked, asked):
-    check(folder, tokens=128, keep_macs=0.5)
+def test_a_time_for_inputs_longer_than_the_model_can_read_is_refused(folder, latency_asked):
     with pytest.raises(UnsupportedModelError, match="tokens=128, and the model has positions for 40"):
-        check(folder, tokens=128, **asked)
+        check(folder, tokens=128, speedup=1.5)
     assert latency_asked == []
+
+
+def test_what_no_budget_needs_is_measured_for_inputs_that_the_model_can_read(folder, latency_asked):
+    found = check(folder, tokens=128, keep_macs=0.5, training=way(), latency=LatencySettings(tokens=128))
+    assert [asked.tokens for asked in latency_asked] == [40]
+    assert found.training.memory_tokens == 40
 
 
 def test_no_random_number_of_the_caller_is_used(folder):

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from prunelora import __version__
 from prunelora.cli import comparing, terminal
@@ -17,7 +16,6 @@ from prunelora.recipe import Recipe, load_recipe
 from prunelora.runfolder import RunFolder
 from prunelora.spelling import option
 from prunelora.stage_settings import BUDGETS, STAGE_KINDS, FineTuneStage, PlanStage, PruneStage, ScoreStage, WarmUpStage
-from prunelora.validation import complaint
 
 EXAMPLE_OUT = Path("runs/example")
 DEFAULT_MODEL = Recipe.model_fields["model"].default
@@ -43,6 +41,14 @@ RecipeFile = Annotated[
         "cut-first.",
     ),
 ]
+Baseline = Annotated[
+    bool,
+    typer.Option("--baseline", help="Also fine-tune the dense model with plain LoRA, to see what pruning cost."),
+]
+NoExport = Annotated[
+    bool,
+    typer.Option("--no-export", help="Write no model.onnx: the extra onnx, which that needs, can be missing then."),
+]
 RecipeOptions = (Recipe, ("model", "seed", "trust_remote_code"))
 
 
@@ -61,8 +67,8 @@ def _root(
     pass
 
 
-@app.command(cls=Command)
-@with_settings_of(
+# What a person can say of a run, beside its recipe.
+_OF_RUN: tuple[Any, ...] = (
     RecipeOptions,
     (DataSettings, None),
     (ScoreStage, ("criterion", "rows")),
@@ -71,6 +77,10 @@ def _root(
     (PruneStage, ("repair",)),
     (FineTuneStage, ("epochs", "learning_rate", "batch_size", "patience", "tensorboard")),
 )
+
+
+@app.command(cls=Command)
+@with_settings_of(*_OF_RUN)
 def run(
     out: Annotated[
         Path | None,
@@ -78,14 +88,8 @@ def run(
     ] = None,
     recipe: RecipeFile = None,
     sets: Sets = None,
-    baseline: Annotated[
-        bool,
-        typer.Option("--baseline", help="Also fine-tune the dense model with plain LoRA, to see what pruning cost."),
-    ] = False,
-    no_export: Annotated[
-        bool,
-        typer.Option("--no-export", help="Write no model.onnx: the extra onnx, which that needs, can be missing then."),
-    ] = False,
+    baseline: Baseline = False,
+    no_export: NoExport = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -272,19 +276,13 @@ def show(
 
 @app.command(cls=Command)
 @with_settings_of(
-    (DataSettings, None),
-    (PlanStage, (*BUDGETS, "count", "tokens", "round_to", "latency_batch_size", "latency_engine", "latency_threads")),
+    *_OF_RUN, (PlanStage, ("tokens", "round_to", "latency_batch_size", "latency_engine", "latency_threads"))
 )
 def check(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model: a folder, a hub name, or minilm. Only its configuration is read. [default: the recipe's, "
-            "minilm where it names none]",
-            show_default=False,
-        ),
-    ] = None,
     recipe: RecipeFile = None,
+    sets: Sets = None,
+    baseline: Baseline = False,
+    no_export: NoExport = False,
     latency: Annotated[
         bool,
         typer.Option(
@@ -298,8 +296,8 @@ def check(
         typer.Option(
             "--training/--no-training",
             help="Count the memory of a training step, and time it: by full fine-tuning, by LoRA, and by LoRA after "
-            "the cut, or by all weights after it where the recipe trains them. Takes a dozen steps and a training's "
-            "own memory.",
+            "the cut, or by all weights after it where the recipe trains them; with data, time pieces of every stage "
+            "of the run. Takes a dozen steps and a training's own memory.",
         ),
     ] = True,
     json: Json = False,
@@ -307,59 +305,27 @@ def check(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """What can this model, data and budget give? Sizes, ceilings, latency and training, before any work."""
-    import dataclasses
-    import inspect
-    from functools import partial
+    """What would this run give and take? Sizes, ceilings, latency, and seconds of all stages, before any work.
 
-    from prunelora.evaluation.feasibility import check as check_budget
-    from prunelora.evaluation.training_cost import Training
-    from prunelora.planning.make_plan import make_plan
-    from prunelora.progress import bars
-    from prunelora.running import ready_to_train
-    from prunelora.stages import latency_settings
-
-    of_data = {name: settings.pop(name) for name in DataSettings.model_fields if name in settings}
-    # What is not asked for is as `run` does it.
+    Takes the options of run, and refuses what run would refuse. Of the model only the configuration is read.
+    """
     chosen = Recipe() if recipe is None else load_recipe(recipe)
-    planning = next((stage for stage in reversed(chosen.stages) if isinstance(stage, PlanStage)), None)
-    if planning is None or not chosen.tunings:
-        raise RecipeError(f"{recipe}: has no stage plan or none of fine-tuning, so there is no cut to look at.")
-    usual = planning.model_dump(exclude=set(BUDGETS) if settings.keys() & set(BUDGETS) else None)
-    try:
-        plan = PlanStage.model_validate(usual | settings)
-    except ValidationError as error:
-        raise RecipeError(complaint(error, name=lambda place: str(place[0]))) from error
-    *tunings, final = chosen.tunings.values()
-    # Plain LoRA beside what is cut is of the plan's high rank; what is tuned before there is a plan is as it says.
-    final = final.model_copy(update={"lora_targets": plan.targets, "lora_rank": plan.rank_high})
-    *before, last = [Training(one, partial(ready_to_train, settings=one, seed=0)) for one in (*tunings, final)]
-    usual_training = dataclasses.replace(last, before=before[0] if before else None)
-    known = inspect.signature(make_plan).parameters
-    works_on(chosen)
+    of_data = [name for name in DataSettings.model_fields if name in settings]
+    names_data = bool(settings.keys() & {"data", "task"}) or (recipe is not None and "task" in chosen.model_fields_set)
+    if of_data and not names_data:
+        options = ", ".join(option(name, settings[name]) for name in of_data)
+        raise RecipeError(f"{options}: belongs to data, and none was named. Add --data or --task.")
+    chosen = chosen.with_baseline() if baseline else chosen
+    chosen = _changed(chosen.without_export() if no_export else chosen, settings, sets)
+    from prunelora.checking import check_run
+    from prunelora.progress import bars
+
     with bars(not quiet):
-        found = check_budget(
-            model or chosen.model,
-            data=_data_typed(chosen, of_data),
-            latency=latency_settings(plan) if latency or plan.needs_latency else None,
-            training=usual_training if training else None,
-            tell=terminal.teller(quiet),
-            **{name: value for name, value in plan.model_dump().items() if name in known},
-        )
+        found = check_run(chosen, data=names_data, latency=latency, training=training, tell=terminal.teller(quiet))
     if json:
         terminal.give_json(found.to_dict())
     else:
         terminal.give_lines(found.lines())
-
-
-def _data_typed(recipe: Recipe, typed: dict[str, Any]) -> DataSettings | None:
-    """The data that a command is to look at: as a run would read it, where --data or --task names some."""
-    if not typed:
-        return None
-    if not typed.keys() & {"data", "task"}:
-        options = ", ".join(option(name, value) for name, value in typed.items())
-        raise RecipeError(f"{options}: belongs to data, and none was named. Add --data or --task.")
-    return recipe.with_options(typed).task
 
 
 _TASKS = {

@@ -16,12 +16,14 @@ from transformers import AutoConfig
 from prunelora.data.embedded import model_source
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
+from prunelora.data.task import TaskData
 from prunelora.data.tokens import tokenise
 from prunelora.delivery.processors import load_image_processor, load_tokenizer, size_made_by
 from prunelora.errors import CheckpointError, UnsupportedModelError, first_line
 from prunelora.evaluation.latency_cache import latency_model_for
 from prunelora.evaluation.latency_model import LatencySettings
 from prunelora.evaluation.outlook import Outlook, early_plan, outlook, outlook_row
+from prunelora.evaluation.run_outlook import RunOutlook
 from prunelora.evaluation.training_cost import Training
 from prunelora.evaluation.training_outlook import TrainingOutlook, training_outlook
 from prunelora.models.anatomy import dissect
@@ -56,6 +58,8 @@ class Feasibility:
         latency_settings: Of what input, in which engine.
         training: What training takes; None if it was not measured.
         data: What the task data is like; None if none was given.
+        plan: What the cut leaves, by made-up scores.
+        run: What a run takes, stage by stage; None if it was not measured.
     """
 
     architecture: Architecture
@@ -69,6 +73,8 @@ class Feasibility:
     latency_settings: LatencySettings | None = None
     training: TrainingOutlook | None = None
     data: dict[str, Any] | None = None
+    plan: Plan | None = None
+    run: RunOutlook | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -85,6 +91,7 @@ class Feasibility:
             "latency": self.latency.to_dict() if self.latency else None,
             "latency_settings": settings.model_dump() if settings else None,
             "training": self.training.to_dict() if self.training else None,
+            "run": self.run.to_dict() if self.run else None,
             "data": self.data,
         }
 
@@ -109,6 +116,8 @@ class Feasibility:
             ]
         if self.training is not None:
             lines += ["", *self.training.lines()]
+        if self.run is not None:
+            lines += ["", *self.run.lines()]
         if self.data is not None:
             lines += ["", self._data(self.data)]
         return lines
@@ -143,10 +152,12 @@ def check(
     model: str,
     *,
     data: DataSettings | None = None,
+    rows: TaskData | None = None,
     tokens: int = 128,
     latency: LatencySettings | None = None,
     training: Training | None = None,
     tell: Callable[[str], None] | None = None,
+    trust_remote_code: bool = False,
     **planning: Any,
 ) -> Feasibility:
     """Tell what a budget gives for a model; of the model only its configuration is read, no weights.
@@ -154,6 +165,7 @@ def check(
     Args:
         model: Folder, hub name, or "minilm".
         data: Task data to look at as well, and how a run reads it; none if not given.
+        rows: What `load_task(data)` gave, where the caller has it already; read if not given.
         tokens: Length of the inputs that MACs, and the memory of a training step, are counted for.
         latency: Which latency to predict, by measurements on this device that are then kept; none if not given, but for
             a budget in milliseconds or as a speedup.
@@ -161,22 +173,23 @@ def check(
             on the dense model, and by LoRA after the cut; by full fine-tuning of both, if all weights are trained.
             Nothing of it if not given. Needs a training's own memory.
         tell: Called with a line on what is done.
+        trust_remote_code: Let the model's own Python code run.
         planning: Options of `make_plan`: the budget, in one of five ways, and what else a plan is made by.
 
     Raises:
         PlanError: If the budget has no meaning for the model or cannot be met; the message says which can.
-        UnsupportedModelError: If the family is not supported, or something is measured for inputs longer than the model
-            has positions for.
+        UnsupportedModelError: If the family is not supported, or a budget in time is for inputs longer than the model
+            has positions for; what no budget needs is measured for the longest inputs that it can read.
         CheckpointError, DataError: As the loading functions raise them.
     """
     tell = tell or (lambda _: None)
     try:
-        config = AutoConfig.from_pretrained(model_source(model))
+        config = AutoConfig.from_pretrained(model_source(model), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{model}: its configuration cannot be read ({first_line(error)}).") from error
     facts = None
     if data is not None:
-        facts = _look_at_data(data, config, model_source(model))
+        facts = _look_at_data(rows or load_task(data), config, model_source(model))
     kind = task_class(config, facts["problem_type"] if facts else SINGLE_LABEL, model)
     give_padding_(config)
     with torch.device("meta"):
@@ -188,7 +201,11 @@ def check(
     num_parameters = sum(parameter.numel() for parameter in shell.parameters())
     in_time = any(planning.get(name) is not None for name in _TIMES)
     asked = latency or (LatencySettings(tokens=tokens) if in_time else None)
-    _check_lengths(shell, [asked.tokens if asked else None, tokens if training else None])
+    longest = longest_input(shell)
+    readable = tokens if longest is None else min(tokens, longest)
+    if asked is not None and not in_time and longest is not None:  # No plan needs it: what can be read will do.
+        asked = asked.model_copy(update={"tokens": min(asked.tokens, longest)})
+    _check_length(longest, asked)
 
     def plan(table: CostTable | None) -> Plan:
         return early_plan(whole, num_parameters=num_parameters, tokens=tokens, latency=table, **planning)
@@ -207,7 +224,7 @@ def check(
             dense,
             chosen,
             training,
-            tokens=tokens,
+            tokens=readable,
             step_tokens=_step_tokens(facts, data, dense),
             train_rows=facts["rows"]["train"] if facts else None,
         )
@@ -223,12 +240,12 @@ def check(
         latency_settings=measured.settings if measured else None,
         training=trained,
         data=facts,
+        plan=chosen,
     )
 
 
-def _look_at_data(source: DataSettings, config: Any, tokenizer_source: str) -> dict[str, Any]:
+def _look_at_data(rows: TaskData, config: Any, tokenizer_source: str) -> dict[str, Any]:
     """Numbers of rows and their lengths; the configuration gets the labels."""
-    rows = load_task(source)
     describe_task_(config, label_names=rows.label_names, problem_type=rows.problem_type)
     lengths = None
     if not rows.of_images:
@@ -250,12 +267,11 @@ def _look_at_processor(model: nn.Module, source: str) -> None:
         give_images_of_(model, size_made_by(load_image_processor(source)))
 
 
-def _check_lengths(model: nn.Module, lengths: list[int | None]) -> None:
-    longest = longest_input(model)
-    most = max((length for length in lengths if length is not None), default=0)
-    if longest is not None and most > longest:
+def _check_length(longest: int | None, latency: LatencySettings | None) -> None:
+    if longest is not None and latency is not None and latency.tokens > longest:
         raise UnsupportedModelError(
-            f"{option('tokens', most)}, and the model has positions for {longest}. Ask for {longest} tokens or fewer."
+            f"{option('tokens', latency.tokens)}, and the model has positions for {longest}. Ask for {longest} tokens "
+            "or fewer."
         )
 
 

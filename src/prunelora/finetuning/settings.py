@@ -1,5 +1,6 @@
 """Settings of a fine-tuning, described in one place for --help, recipes and docs."""
 
+import math
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -16,7 +17,7 @@ class FineTuneSettings(Settings):
     epochs: float = Field(3.0, gt=0, description="Passes over the training rows.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     batch_size: int = Field(32, ge=1, description="Rows a step and device, before accumulation.")
-    accumulation_steps: int = Field(1, ge=1, description="Batches to an update, as of all their rows in one.")
+    accumulation_steps: int = Field(1, ge=1, description="Steps whose gradients are averaged for an update.")
     warmup_fraction: float = Field(0.06, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
         "linear", description="How the learning rate falls after that."
@@ -72,3 +73,16 @@ class FineTuneSettings(Settings):
     def recomputes(self) -> bool:
         """Whether training runs under `recomputing`: a checkpointed layer's own way of keeping less is another one."""
         return self.selective_recomputation and not self.gradient_checkpointing
+
+    def updates_per_epoch(self, rows: int, *, processes: int = 1) -> int:
+        """Optimiser steps in a pass over the training rows: 100 rows, batch_size 16, accumulation_steps 2 -> 4."""
+        return math.ceil(math.ceil(rows / (self.batch_size * processes)) / self.accumulation_steps)
+
+    def updates(self, rows: int, *, processes: int = 1) -> int:
+        """Optimiser steps in all epochs."""
+        return math.ceil(self.epochs * self.updates_per_epoch(rows, processes=processes))
+
+    def updates_between_evaluations(self, rows: int, *, processes: int = 1) -> int:
+        """Optimiser steps after which the validation rows are judged and a checkpoint is kept."""
+        each = self.updates_per_epoch(rows, processes=processes) // self.evaluations_per_epoch
+        return max(1, min(each, self.updates(rows, processes=processes)))

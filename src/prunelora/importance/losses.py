@@ -41,22 +41,18 @@ def summed_loss(model: nn.Module, batch: Batch, number: int) -> torch.Tensor:
         ScoreError: If the batch has no labels, there is no loss, or it is not finite.
     """
     examples = count_examples(batch, number)
-    outputs = model(**batch)
-    loss = getattr(outputs, "loss", None)
+    loss = getattr(model(**batch), "loss", None)
     if loss is None:
         raise ScoreError(
             f"{type(model).__name__} returned no loss for batch {number}. Scores need a model with a task head, "
             "such as AutoModelForSequenceClassification."
         )
-    count = count_losses(model, batch, examples)
-    if not count:
-        return 0 * outputs.logits.sum()  # A mean over no label is not a number.
     if not torch.isfinite(loss).all():
         raise ScoreError(
             f"The loss of batch {number} is {loss.item()}. Check its rows and labels, and the model's dtype "
             f"({next(model.parameters()).dtype}): float16 overflows where bfloat16 and float32 do not."
         )
-    return loss * count
+    return loss * _count_losses(model, batch, examples)
 
 
 def check_that_all_ran(silent: Sequence[str], *, any_ran: bool) -> None:
@@ -84,17 +80,11 @@ def count_tokens(batch: Batch, examples: int, length: int) -> int:
     return examples * length
 
 
-def count_losses(model: nn.Module, batch: Batch, examples: int) -> torch.Tensor:
-    """How many losses the model took the mean over, (): one a row, or one a token that has a label.
-
-    Args:
-        model: Whose loss it is.
-        batch: As the model reads it.
-        examples: Rows of the batch.
-    """
+def _count_losses(model: nn.Module, batch: Batch, examples: int) -> int:
+    """How many losses the model took the mean over: one a row, or one a token that has a label."""
     labels = batch.get("labels")
     if labels is None or labels.dtype != torch.long:
-        return torch.tensor(examples)
+        return examples
     if labels.dim() > 1 and problem_type_of(model) == CAUSAL_LM:
         labels = labels[:, 1:]  # A token is told from those before it, so the first one has no loss.
-    return (labels != -100).sum()
+    return int((labels != -100).sum())

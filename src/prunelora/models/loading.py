@@ -48,13 +48,7 @@ def load_pretrained(
         CheckpointError: If there is no such folder, the hub cannot be reached, or there are no safetensors.
     """
     check_source(source)
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(_unreachable(source, error)) from error
-    kind = task_class(config, problem_type, source)
-    give_padding_(config)
-    describe_task_(config, label_names=label_names, problem_type=problem_type)
+    config, kind = _for_task(source, label_names, problem_type, trust_remote_code)
     try:
         # That the task head is new is what this function is for: no report of it.
         with torch.random.fork_rng(), _errors_only(), progress_bars_off():
@@ -74,6 +68,37 @@ def load_pretrained(
     _check_encoder(model, source, info)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def random_pretrained(
+    source: str | Path, *, label_names: Sequence[str], problem_type: str, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """The same model as `load_pretrained` gives, with random weights: of the source the configuration alone is read.
+
+    Weights are the same every time. Neither time nor memory depends on what they are.
+
+    Raises:
+        UnsupportedModelError, CheckpointError: As `load_pretrained` raises them.
+    """
+    config, kind = _for_task(source, label_names, problem_type, trust_remote_code)
+    with torch.random.fork_rng(), _errors_only():
+        torch.manual_seed(0)
+        model: PreTrainedModel = kind.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    return model
+
+
+def _for_task(
+    source: str | Path, label_names: Sequence[str], problem_type: str, trust_remote_code: bool
+) -> tuple[PreTrainedConfig, Any]:
+    """The configuration of a model for a task, and the Auto class that makes it."""
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(_unreachable(source, error)) from error
+    kind = task_class(config, problem_type, source)
+    give_padding_(config)
+    describe_task_(config, label_names=label_names, problem_type=problem_type)
+    return config, kind
 
 
 def task_class(config: PreTrainedConfig, problem_type: str, source: str | Path) -> Any:

@@ -1,0 +1,279 @@
+"""The pieces that a run's work is made of, and what many of them take: rows, passes, steps, layers, files.
+
+The functions that a run calls are timed on random weights of the model's shapes, on a few batches as long as the
+data's rows, and on a few layers where the same is done for every layer.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from safetensors.torch import save_file
+from torch import nn
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from prunelora.data.task import TaskData
+from prunelora.data.tokens import Processor, batches, tokenise
+from prunelora.delivery import onnx
+from prunelora.evaluation.counting import weight_bytes
+from prunelora.evaluation.extrapolation import Line, Pieces, Size, by_power, in_order
+from prunelora.evaluation.layers_alone import num_layers, shallow
+from prunelora.evaluation.memory import inference_memory
+from prunelora.evaluation.training_step import random_batch, training_step
+from prunelora.finetuning.conditions import dropout_of
+from prunelora.finetuning.settings import FineTuneSettings
+from prunelora.importance.elimination import costs_of_leaving_out
+from prunelora.models.anatomy import dissect
+from prunelora.models.device import on_device
+from prunelora.models.inputs import image_tokens
+from prunelora.planning.plan import Plan
+from prunelora.pruning.surgery import prune_
+
+# Rows of a split whose lengths stand for all of its rows.
+SAMPLED, SAMPLED_IMAGES = 1000, 64
+# Rows of a forward pass that is timed, and of one when answers are judged.
+ROWS, JUDGED = 32, 64
+# Wider matrices are not eliminated whole: seconds follow from a quarter and a half of their width.
+WIDE = 512
+
+# Seconds, to be asked for when all pieces are timed.
+Later = Callable[[], float]
+
+
+class Work:
+    """The pieces of a run.
+
+    Attributes:
+        pieces: What is timed.
+        models: The dense model, and what the plan leaves of it ("cut"), in eval mode.
+        lengths: Tokens of every row of a split, by its name.
+        row_seconds: To make a row into the model's inputs.
+        copy_seconds: To copy the dense model.
+        import_seconds: What the first export takes longer than another.
+    """
+
+    def __init__(
+        self, model: nn.Module, plan: Plan | None, task: TaskData, processor: Processor, max_length: int, scratch: Path
+    ) -> None:
+        """Take the dense model, whose weights may be random, and look at the lengths of the rows."""
+        self.model, self.task, self.scratch = model, task, scratch
+        self.processor, self.max_length = processor, max_length
+        self.pieces = Pieces()
+        self.exported: dict[int, float] = {}  # Seconds, by layers.
+        self.import_seconds = 0.0
+        started = time.perf_counter()
+        self.models: dict[str, nn.Module] = {"dense": copy.deepcopy(model).eval()}
+        self.copy_seconds = time.perf_counter() - started
+        self.models["cut"] = self.models["dense"] if plan is None else prune_(copy.deepcopy(model).eval(), plan)
+        self.row_seconds = 0.0
+        self.lengths = {name: self._lengths(name) for name in ("train", "validation", *task.reported)}
+        train = self.lengths["train"]
+        low, high = (int(np.quantile(train, share)) for share in (0.1, 0.95))
+        self.ends = (low, high) if high >= low + 4 else (high, high)
+        self.longest = int(train.max())
+
+    # Data -------------------------------------------------------------------------------------------------------------
+
+    def _rows(self, split: str) -> Dataset:
+        task = self.task
+        rows: Dataset = {"train": task.train, "validation": task.validation, **task.reported}[split]
+        return rows
+
+    def _lengths(self, split: str) -> np.ndarray:
+        """Tokens of every row, as a run reads it; of many rows those of a sample, over and over."""
+        rows, images = self._rows(split), self.task.of_images
+        drawn = np.random.default_rng(0).permutation(len(rows))[: SAMPLED_IMAGES if images else SAMPLED]
+        started = time.perf_counter()
+        tokenised = tokenise(rows.select(drawn), self.processor, max_length=self.max_length)
+        made = list(batches(tokenised, self.processor, batch_size=ROWS))
+        if split == "train":
+            self.row_seconds = (time.perf_counter() - started) / len(drawn)
+        if images:
+            return np.full(len(rows), image_tokens(self.model))
+        del made
+        return np.resize([len(ids) for ids in tokenised["input_ids"]], len(rows))
+
+    def calibration(self, rows: int, batch_size: int) -> list[Size]:
+        """Batches of a sample of training rows, sorted by length."""
+        return in_order(np.sort(self.lengths["train"][:rows]).tolist(), batch_size)
+
+    # Pieces -----------------------------------------------------------------------------------------------------------
+
+    def line(self, key: str, rows: int, call_of: Callable[[Mapping[str, Any]], Callable[[], object]]) -> Line:
+        """Pieces for batches of two lengths."""
+        names = [f"{key}, {length} tokens" for length in self.ends]
+        for name, length in zip(names, self.ends, strict=True):
+            if name not in self.pieces.calls:
+                self.pieces.add(name, call_of(on_device(self.batch(rows, length), self.model)))
+        return Line(rows, self.ends, (names[0], names[1]))
+
+    def batch(self, rows: int, length: int) -> dict[str, torch.Tensor]:
+        """Random rows of one length, with labels."""
+        return random_batch(self.model, rows=rows, tokens=length)
+
+    def passes(self, model: str, sizes: Sequence[Size]) -> Later:
+        """Forward passes."""
+        module = self.models[model]
+
+        def call_of(batch: Mapping[str, Any]) -> Callable[[], object]:
+            inputs = {name: value for name, value in batch.items() if name != "labels"}
+
+            def call() -> None:
+                with torch.inference_mode():
+                    module(**inputs)
+
+            return call
+
+        line = self.line(f"pass of {model}", ROWS, call_of)
+        return lambda: line.total(self.pieces, sizes)
+
+    def judging(self, split: str, model: str) -> Later:
+        """Rows made into tokens, and a pass over them, sorted by length."""
+        lengths = np.sort(self.lengths[split]).tolist()
+        passes = self.passes(model, in_order(lengths, JUDGED))
+        return lambda: passes() + len(lengths) * self.row_seconds
+
+    def judging_bytes(self, *models: str) -> int:
+        """Most memory of the passes in which answers are judged."""
+        batch = self.batch(JUDGED, self.longest)
+        return max(inference_memory(self.models[model], batch) for model in models)
+
+    def saving(self, count: float) -> Later:
+        """Bytes written to a file."""
+        sample = {"": torch.zeros(4_000_000)}
+        piece = self.pieces.add("16 MB saved", partial(save_file, sample, self.scratch / "sample.safetensors"))
+        return lambda: count / 16e6 * self.pieces.seconds(piece)
+
+    def leaving_out(self, model: nn.Module) -> Later:
+        """Heads and neurons of every layer, one after the other."""
+        architecture = dissect(model).architecture
+        kinds = [
+            (architecture.num_heads, architecture.head_dim * architecture.queries_per_head),
+            (architecture.num_neurons, 1),
+        ]
+        outputs = architecture.hidden_size
+        parts: list[Later] = []
+        for units, width in kinds:
+            for groups in filter(None, set(units)):
+                layers = units.count(groups)
+                seconds = self._groups_left_out(groups, width, outputs)
+                parts.append(partial(lambda layers, seconds: layers * seconds(), layers, seconds))
+        return lambda: sum(part() for part in parts)
+
+    def _groups_left_out(self, groups: int, width: int, outputs: int) -> Later:
+        def piece(count: int) -> str:
+            wide = torch.float32
+            columns = count * width
+            generator = torch.Generator().manual_seed(0)
+            weight = torch.randn(outputs, columns, generator=generator, dtype=wide)
+            moments, errors = torch.eye(columns, dtype=wide), torch.eye(outputs, dtype=wide)
+            call = partial(costs_of_leaving_out, weight, moments, errors, width=width)
+            return self.pieces.add(f"{count} groups of {width} left out of {outputs} x {columns}", call)
+
+        if groups * width <= WIDE or groups < 8:
+            whole = piece(groups)
+            return lambda: self.pieces.seconds(whole)
+        quarter, half = groups // 4, groups // 2
+        small, large = piece(quarter), piece(half)
+        return lambda: by_power((quarter, self.pieces.seconds(small)), (half, self.pieces.seconds(large)), groups)
+
+    def exporting(self) -> Later:
+        """Every layer adds as much to the graph: its export by the first half of them, and by fewer."""
+        layers = num_layers(self.models["dense"])
+        few, more = max(1, layers // 6), math.ceil(layers / 2)
+        if not self.exported:
+            self._timed_export(few)
+            cold = self.exported.pop(few)
+            for count in {few, more}:
+                self._timed_export(count)
+            self.import_seconds = max(0.0, cold - self.exported[few])
+        fewer, half = self.exported[few], self.exported[more]
+        slope = max(0.0, (half - fewer) / (more - few)) if more > few else half
+        return lambda: half + slope * (layers - more)
+
+    def _timed_export(self, layers: int) -> None:
+        """Once, not in rounds: it takes long, and Python alone works."""
+        first = shallow(self.models["dense"], layers)
+        started = time.perf_counter()
+        onnx.export(first, self.scratch / f"{layers}.onnx")
+        self.exported[layers] = time.perf_counter() - started
+
+    def training(self, key: str, trained: Any, settings: FineTuneSettings, model: str) -> Later:
+        """A fine-tuning, with its evaluations and checkpoints.
+
+        Args:
+            key: Its name.
+            trained: The model as it is trained.
+            settings: Of the fine-tuning.
+            model: What it was made from.
+        """
+        numbers = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
+        trained.train()
+
+        def call_of(batch: Mapping[str, Any]) -> Callable[[], object]:
+            step = training_step(trained, [batch], settings)
+
+            def call() -> None:
+                with dropout_of(trained, settings.dropout):
+                    step()
+
+            return call
+
+        line = self.line(f"step of {key}", settings.batch_size, call_of)
+        train = self.lengths["train"]
+        updates, every = settings.updates(len(train)), settings.updates_between_evaluations(len(train))
+        epoch = _epoch(train, settings)
+        in_all = [epoch[number % len(epoch)] for number in range(updates * settings.accumulation_steps)]
+        evaluations = updates // every + (1 if settings.keep_start else 0)
+        validation = self.lengths["validation"].tolist()
+        # The Trainer judges rows as they stand, through the adapter.
+        evaluation = self.passes(model, in_order(validation, 2 * settings.batch_size))
+        adapted = isinstance(trained, PeftModel)
+        saved = 4 * numbers if adapted else weight_bytes(trained)
+        saving = self.saving(max(1, updates // every) * (saved + 8 * numbers) + saved)
+        teacher = self.judging("train", "dense") if settings.distillation else None
+        rows = len(train) + len(validation)
+
+        def seconds() -> float:
+            taught = teacher() if teacher is not None else 0.0
+            judged = evaluations * evaluation()
+            return rows * self.row_seconds + line.total(self.pieces, in_all) + judged + saving() + taught
+
+        return seconds
+
+    def engines(self, size: Size) -> tuple[str, str]:
+        """A pass in torch, and the same in ONNX Runtime, of the first layers."""
+        layers = max(self.exported)
+        first = shallow(self.models["dense"], layers)
+        opened = onnx.session(self.scratch / f"{layers}.onnx", threads=torch.get_num_threads())
+        inputs = {key: value for key, value in self.batch(*size).items() if key != "labels"}
+        return (
+            self.pieces.add("first layers in torch", partial(run_once, first, inputs)),
+            self.pieces.add("first layers in onnxruntime", partial(onnx.run, opened, inputs)),
+        )
+
+
+def run_once(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
+    """A forward pass."""
+    with torch.inference_mode():
+        model(**on_device(inputs, model))
+
+
+def _epoch(lengths: np.ndarray, settings: FineTuneSettings) -> list[Size]:
+    """Batches of one epoch, in the order in which the Trainer draws them."""
+    order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(0)).tolist()
+    if settings.group_by_length:
+        order = get_length_grouped_indices(
+            lengths.tolist(),
+            settings.batch_size * settings.accumulation_steps,
+            generator=torch.Generator().manual_seed(0),
+        )
+    return in_order(lengths[order].tolist(), settings.batch_size)

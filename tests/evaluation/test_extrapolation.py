@@ -1,0 +1,86 @@
+"""Seconds of long work from pieces: exact where the work is what it is taken for."""
+
+import numpy as np
+import pytest
+import torch
+from small_run import make_data
+from tiny import tiny_batch, tiny_model
+
+from prunelora.data.load import load_task
+from prunelora.data.settings import DataSettings
+from prunelora.evaluation.extrapolation import Line, Pieces, by_power, in_order
+from prunelora.evaluation.latency import Timing
+from prunelora.evaluation.layers_alone import first_layer, num_layers, shallow
+from prunelora.finetuning.settings import FineTuneSettings
+from prunelora.finetuning.training import _arguments
+from prunelora.models.anatomy import dissect
+from prunelora.planning.plan import Plan
+
+
+def timed(**seconds) -> Pieces:
+    return Pieces(timings={name: Timing((1000 * value,) * 3) for name, value in seconds.items()})
+
+
+def test_a_line_gives_the_seconds_of_work_that_is_one():
+    line = Line(rows=4, lengths=(10, 30), names=("short", "long"))
+    # 0.2 s and 0.01 s a token, for four rows.
+    pieces = timed(short=0.3, long=0.5)
+    assert line.total(pieces, [(4, 10), (4, 30), (4, 50), (1, 20)]) == pytest.approx(0.3 + 0.5 + 0.7 + 0.4 / 4)
+    same = Line(rows=4, lengths=(10, 10), names=("short", "short"))
+    assert same.total(pieces, [(4, 10), (8, 99)]) == pytest.approx(0.3 + 0.6)
+
+
+def test_shorter_rows_never_take_less_than_nothing():
+    line = Line(rows=1, lengths=(50, 60), names=("short", "long"))
+    assert line.total(timed(short=0.1, long=0.9), [(1, 1)]) > 0
+
+
+@pytest.mark.parametrize("power", [0.5, 2.0, 3.0])
+def test_a_power_gives_the_seconds_of_work_that_is_one(power):
+    assert by_power((2, 0.3 * 2**power), (4, 0.3 * 4**power), 8) == pytest.approx(0.3 * 8**power)
+
+
+def test_batches_are_as_long_as_their_longest_row():
+    assert in_order([5, 2, 9], 2) == [(2, 5), (1, 9)]
+    assert in_order([], 2) == []
+
+
+def test_a_piece_of_one_name_is_timed_once_a_round():
+    done = []
+    pieces = Pieces()
+    for _ in range(2):
+        pieces.add("one", lambda: done.append("one"))
+    pieces.measure()
+    assert len(done) == pieces.timings["one"].repeats + 1
+    assert pieces.noise() >= 0
+
+
+@pytest.mark.parametrize("rows", [7, 96, 100])
+@pytest.mark.parametrize("settings", [{}, {"accumulation_steps": 3}, {"epochs": 0.3}, {"evaluations_per_epoch": 4}])
+def test_updates_and_evaluations_are_those_of_the_trainer(tmp_path, rows, settings):
+    own = FineTuneSettings(batch_size=8, **settings)
+    train = load_task(DataSettings(data=str(make_data(tmp_path / "d.csv", rows=200)))).train.select(range(rows))
+    arguments = _arguments(own, tmp_path, "accuracy", train, 0, False)
+    assert arguments.eval_steps == own.updates_between_evaluations(rows)
+    batches = -(-rows // 8)
+    assert own.updates(rows) == int(np.ceil(own.epochs * -(-batches // own.accumulation_steps)))
+
+
+def test_first_layers_alone_are_those_of_the_model(family):
+    model = tiny_model(family).eval()
+    count = num_layers(model)
+    assert count >= 1
+    first = shallow(model, 1)
+    assert num_layers(first) == 1
+    assert num_layers(model) == count
+    batch = {name: value for name, value in tiny_batch(family=family).items() if name != "labels"}
+    with torch.no_grad():
+        assert first(**batch).logits.isfinite().all()
+
+
+def test_of_a_plan_for_the_first_layer_the_others_are_empty():
+    model = tiny_model()
+    thin = dissect(first_layer(model, Plan.whole(dissect(model).lineage))).architecture
+    whole = dissect(model).architecture
+    assert thin.num_heads == (whole.num_heads[0], *(0,) * (whole.num_layers - 1))
+    assert thin.num_neurons == (whole.num_neurons[0], *(0,) * (whole.num_layers - 1))
