@@ -3,10 +3,25 @@
 Every message says what was asked, what was found and what to do, with the values.
 """
 
+from numbers import Integral
+
+from prunelora.spelling import option
+
 
 def first_line(error: BaseException) -> str:
     """What an error says first; its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def check_count(kind: type["PruneLoraError"], name: str, value: object, *, at_least: int = 1) -> None:
+    """Hold an option that counts something to whole numbers, large enough.
+
+    Raises:
+        PruneLoraError: Of that kind, if it is another.
+    """
+    whole = isinstance(value, Integral) and not isinstance(value, bool)  # Those of NumPy too.
+    if not whole or int(value) < at_least:  # type: ignore[call-overload]
+        raise kind(f"{option(name, value)}: expected a whole number, at least {at_least}.")
 
 
 class PruneLoraError(Exception):
@@ -31,6 +46,10 @@ class PlanError(PruneLoraError):
 
 class AdapterError(PruneLoraError):
     """An adapter cannot be added, audited, loaded or merged."""
+
+
+class DivergenceError(PruneLoraError):
+    """A loss, a gradient or a weight is not finite."""
 
 
 class CheckpointError(PruneLoraError):

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from prunelora.data.metrics import IGNORED
-from prunelora.models.problem_types import CAUSAL_LM
+from prunelora.models.problem_types import CAUSAL_LM, MULTI_LABEL, REGRESSION
 
 
 def answers_of(logits: torch.Tensor, labels: torch.Tensor | None, problem_type: str | None) -> torch.Tensor:
@@ -27,6 +27,31 @@ def answers_of(logits: torch.Tensor, labels: torch.Tensor | None, problem_type: 
     ahead = logits[:, :-1].float().transpose(1, 2)
     losses = functional.cross_entropy(ahead, labels[:, 1:].to(ahead.device), ignore_index=IGNORED, reduction="none")
     return functional.pad(-losses, (1, 0))
+
+
+def mean_loss(answers: np.ndarray, labels: np.ndarray, problem_type: str) -> float:
+    """The loss that models train on, from what `answers_of` gives: the mean over all rows, or over all labelled tokens.
+
+    Args:
+        answers: As `metrics` takes them.
+        labels: As `metrics` takes them.
+        problem_type: As in `prunelora.models.problem_types`.
+
+    Returns:
+        NaN where no token has a label.
+    """
+    if problem_type == CAUSAL_LM:
+        found = labels[:, 1:] != IGNORED
+        return -float(answers[:, 1:][found].mean(dtype=np.float64)) if found.any() else float("nan")
+    logits, targets = torch.from_numpy(answers), torch.from_numpy(labels)
+    if problem_type == REGRESSION:
+        losses = (logits.reshape(targets.shape).double() - targets.double()).square()
+    elif problem_type == MULTI_LABEL:
+        losses = functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
+    else:
+        labelled = targets != IGNORED
+        losses = functional.cross_entropy(logits[labelled], targets[labelled], reduction="none")
+    return float(losses.double().mean())
 
 
 def labels_of(tokenised: datasets.Dataset) -> np.ndarray:

@@ -19,7 +19,7 @@ from prunelora.data.encoding import encode_rows
 from prunelora.data.images import PixelBatches, holds_images, prepared
 from prunelora.data.images import collate as collate_images
 from prunelora.data.task import TaskData
-from prunelora.errors import DataError
+from prunelora.errors import DataError, check_count
 
 # What makes a model's inputs of rows.
 Processor = PreTrainedTokenizerBase | BaseImageProcessor
@@ -48,6 +48,7 @@ def tokenise(split: datasets.Dataset, tokenizer: Processor, *, max_length: int) 
     Raises:
         DataError: If a row gives no tokens at all.
     """
+    check_count(DataError, "max_length", max_length)
     if holds_images(split):
         return prepared(split, cast(BaseImageProcessor, tokenizer))
     tokenizer = cast(PreTrainedTokenizerBase, tokenizer)
@@ -64,6 +65,7 @@ def batches(tokenised: datasets.Dataset, tokenizer: Processor, *, batch_size: in
     Raises:
         DataError: If the tokenizer has no padding token.
     """
+    check_count(DataError, "batch_size", batch_size)
     if holds_images(tokenised):
         return PixelBatches(tokenised, batch_size)
     collate = collator(tokenised, tokenizer)
@@ -118,6 +120,7 @@ def calibration_batches(
     Returns:
         Dicts as `model(**batch)` takes them, `labels` included.
     """
+    check_count(DataError, "rows", rows)
     count = min(rows, len(task.train))
     indices = sorted(random.Random(seed).sample(range(len(task.train)), count))
     tokenised = tokenise(task.train.select(indices), tokenizer, max_length=max_length)

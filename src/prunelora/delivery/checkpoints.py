@@ -33,6 +33,7 @@ from prunelora.finetuning.adapter import ADAPTER, audit
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.loading import check_source, load_pretrained, pad_with_, progress_bars_off
 from prunelora.models.problem_types import CAUSAL_LM, REGRESSION, label_names_of, problem_type_of
+from prunelora.models.state import check_finite, random_state_kept
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
 from prunelora.spelling import one_of, option
@@ -89,6 +90,7 @@ def save(
     Raises:
         CheckpointError: If `folder` holds something that is not a saved model, there is no such format, or an adapter
             is to be saved as dense weights.
+        DivergenceError: If a weight is not finite.
     """
     target = Path(folder)
     _check_replaceable(target)
@@ -98,6 +100,7 @@ def save(
     if adapter and format == DENSE:
         raise CheckpointError(f"{folder}: an adapter has no dense weights. Merge it first: prunelora.merge(model).")
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    check_finite(model, f"save to {folder}")
     anatomy = dissect(base, adapted=adapter)
     plan = getattr(base, "prunelora_plan", None) or Plan.whole(anatomy.lineage)
     about: dict[str, Any] = {
@@ -146,6 +149,7 @@ def save(
     return target
 
 
+@random_state_kept()
 def load(folder: Path | str, *, base: nn.Module | None = None) -> Any:
     """Load what `save` wrote, with the same logits.
 

@@ -1,5 +1,6 @@
 """LoRA with a rank for every matrix, on the pruned sizes, as a stock PEFT adapter (paper section 3.3)."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from prunelora.errors import AdapterError
+from prunelora.errors import AdapterError, DivergenceError, first_line
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.problem_types import (
     CAUSAL_LM,
@@ -22,6 +23,7 @@ from prunelora.models.problem_types import (
     TOKENS,
     problem_type_of,
 )
+from prunelora.models.state import check_finite
 from prunelora.planning.plan import Plan
 from prunelora.spelling import one_of, option
 
@@ -79,6 +81,10 @@ def add_adapter(
             f"The model is not what the plan leaves: it has {anatomy.architecture.describe()}, the plan leaves "
             f"{plan.architecture.describe()}. Call prune_(model, plan) first."
         )
+    if not 0 < alpha_over_rank < math.inf:
+        raise AdapterError(f"alpha_over_rank={alpha_over_rank!r}: expected a number above 0, such as 2.0.")
+    if not 0 <= dropout < 1:
+        raise AdapterError(f"dropout={dropout!r}: expected a number from 0 to below 1.")
     if initialisation not in INITIALISATIONS:
         raise AdapterError(
             f"{option('initialisation', initialisation)} is unknown.{one_of(initialisation, INITIALISATIONS)}"
@@ -143,10 +149,17 @@ def merge(peft_model: PeftModel) -> Any:
 
     Raises:
         AdapterError: If there is no adapter, or something of it is left after merging.
+        DivergenceError: If a weight is not finite, or would not be after merging.
     """
     if not isinstance(peft_model, PeftModel):
         raise AdapterError(f"{type(peft_model).__name__} has no adapter to merge. Pass what add_adapter returned.")
-    model = peft_model.merge_and_unload(safe_merge=True)
+    check_finite(peft_model, "merge")
+    try:
+        model = peft_model.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # PEFT looks at every product.
+        raise DivergenceError(
+            f"merge: {first_line(error)}. Train the adapter again, with a lower learning_rate."
+        ) from error
     for attribute in ("peft_config", "_hf_peft_config_loaded"):
         if attribute in vars(model):
             delattr(model, attribute)

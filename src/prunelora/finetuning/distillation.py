@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.nn import functional
-from transformers import Trainer
 
 from prunelora.data.images import holds_images
 from prunelora.errors import DataError
+from prunelora.finetuning.trainer import Counts, ExactTrainer
 from prunelora.models.problem_types import SINGLE_LABEL
 
 TEACHER = "teacher_logits"
@@ -40,7 +40,7 @@ def check_teacher(train: Dataset, problem_type: str) -> None:
     check_task(train, problem_type)
 
 
-class DistillingTrainer(Trainer):
+class DistillingTrainer(ExactTrainer):
     """A Trainer whose loss is (1 - w) * task loss + w * t^2 * KL(teacher || student), both softened by t."""
 
     def __init__(self, *args: Any, weight: float, temperature: float, **kwargs: Any) -> None:
@@ -49,20 +49,16 @@ class DistillingTrainer(Trainer):
         self.weight = weight
         self.temperature = temperature
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
+    def shared_loss(self, model: Any, inputs: dict[str, Any], counts: Counts, total: Counts | None) -> tuple[Any, Any]:
         """Add the teacher's part; rows without a teacher's answers, as in evaluation, have the task's loss alone."""
         teacher = inputs.pop(TEACHER, None)
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        loss, outputs = super().shared_loss(model, inputs, counts, total)
         if teacher is not None:
             logits = outputs["logits"] if isinstance(outputs, dict) else outputs[1]
-            loss = (1 - self.weight) * loss + self.weight * distance(logits, teacher, self.temperature)
-        return (loss, outputs) if return_outputs else loss
+            towards = distance(logits, teacher, self.temperature)
+            towards = self.share(towards, counts.rows, None if total is None else total.rows)
+            loss = (1 - self.weight) * loss + self.weight * towards
+        return loss, outputs
 
 
 def distance(logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -17,7 +17,7 @@ class FineTuneSettings(Settings):
     epochs: float = Field(3.0, gt=0, description="Passes over the training rows.")
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
     batch_size: int = Field(32, ge=1, description="Rows a step and device, before accumulation.")
-    accumulation_steps: int = Field(1, ge=1, description="Steps whose gradients are averaged for an update.")
+    accumulation_steps: int = Field(1, ge=1, description="Batches to an update, as of all their rows in one.")
     warmup_fraction: float = Field(0.06, ge=0, le=1, description="Share of the steps in which the learning rate rises.")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
         "linear", description="How the learning rate falls after that."

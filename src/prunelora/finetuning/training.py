@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib.util
-import json
 import math
 import os
 import shutil
@@ -18,17 +17,17 @@ from datasets import Dataset
 from peft import PeftModel
 from pydantic import ValidationError
 from torch import nn
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalPrediction, get_last_checkpoint
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
-from prunelora.data.answers import answers_of
+from prunelora.data.answers import answers_of, mean_loss
 from prunelora.data.images import holds_images
-from prunelora.data.metrics import choosing_metrics, default_metrics, metrics
+from prunelora.data.metrics import IGNORED, choosing_metrics, default_metrics, metrics
 from prunelora.data.tokens import Processor, collator
-from prunelora.errors import DataError, MissingExtraError, RecipeError
+from prunelora.errors import DataError, DivergenceError, MissingExtraError, RecipeError
 from prunelora.finetuning.adapter import trainable_parameters
 from prunelora.finetuning.callbacks import OrderOfRows, StepClock, StepProgress, chosen_callbacks
+from prunelora.finetuning.checkpoints import add_no_step_, identity_of, last_checkpoint
 from prunelora.finetuning.conditions import (
     check_checkpointing,
     checkpointing_of,
@@ -40,11 +39,12 @@ from prunelora.finetuning.conditions import (
 )
 from prunelora.finetuning.distillation import DistillingTrainer, check_teacher
 from prunelora.finetuning.settings import FineTuneSettings
+from prunelora.finetuning.trainer import MEAN_LOSS, ExactTrainer
 from prunelora.models.device import best_device
 from prunelora.models.padding import as_read
-from prunelora.models.problem_types import SINGLE_LABEL, label_names_of, problem_type_of
-from prunelora.models.state import left_as_found
-from prunelora.spelling import one_of, option
+from prunelora.models.problem_types import BY_TOKEN, CAUSAL_LM, SINGLE_LABEL, label_names_of, problem_type_of
+from prunelora.models.state import left_as_found, random_state_kept
+from prunelora.spelling import advice, one_of, option
 from prunelora.validation import complaint
 
 
@@ -75,6 +75,7 @@ class TrainingResult:
         return dataclasses.asdict(self)
 
 
+@random_state_kept()
 def finetune(
     model: nn.Module,
     train: Dataset,
@@ -101,10 +102,10 @@ def finetune(
         validation: Tokenised rows that pick the best checkpoint.
         tokenizer: For padding; of images the processor that made them.
         settings: How to train; by keyword as well: `finetune(..., epochs=3, learning_rate=1e-3)`.
-        checkpoints: Folder for checkpoints. A training that was stopped goes on from the last one there. A temporary
-            folder if not given.
+        checkpoints: Folder for checkpoints, of this training alone. If it was stopped, the same call goes on from the
+            last one there. A temporary folder if not given.
         logs: Folder for TensorBoard's logs, where settings ask for them.
-        seed: Order of the rows and dropout.
+        seed: Order of the rows and dropout. Global random generators are left as they were found.
         progress: Show a progress bar with the time left.
         main_metric: What the best checkpoint is best in, of `prunelora.data.metrics`; if not given, the first of its
             `default_metrics`: accuracy, for one label a row.
@@ -118,6 +119,8 @@ def finetune(
         DataError: If there are no rows to train on or to choose by, no such metric, or several processes have no folder
             in common.
         UnsupportedModelError: If the model's layers cannot be computed again, where settings ask for it.
+        CheckpointError: If `checkpoints` holds those of another training: other settings, rows, seed or weights.
+        DivergenceError: If a loss or gradient is not finite. The model then has the weights of the last checkpoint.
     """
     settings = _with_options(settings or FineTuneSettings(), options)
     for name, rows in (("train", train), ("validation", validation)):
@@ -139,15 +142,23 @@ def finetune(
     if chooses not in known:
         raise DataError(f"{option('main_metric', chooses)} cannot choose checkpoints here.{one_of(chooses, known)}")
     check_checkpointing(own, settings)
+    for name, rows in (("train", train), ("validation", validation)):
+        _check_labelled(name, rows, problem_type)
     collate = collator(train, tokenizer)
-    clock = StepClock()
-    kind: Any = Trainer
     if settings.distillation:
         check_teacher(train, problem_type)
+    checkpoint = None
+    if not temporary:
+        others = {"seed": seed, "main_metric": chooses, "processes": _num_processes()}
+        checkpoint = last_checkpoint(folder, identity_of(model, train, validation, settings, **others))
+    clock = StepClock()
+    kind: Any = ExactTrainer
+    if settings.distillation:
         kind = functools.partial(
             DistillingTrainer, weight=settings.distillation, temperature=settings.distillation_temperature
         )
     trainer = kind(
+        own=own,
         model=model,
         args=_arguments(settings, folder, chooses, train, seed, progress),
         train_dataset=train,
@@ -158,9 +169,6 @@ def finetune(
         preprocess_logits_for_metrics=lambda output, labels: answers_of(_logits(output), labels, problem_type),
         callbacks=[clock, OrderOfRows(), *chosen_callbacks(settings, Path(logs))],
     )
-    # Else it takes every model that takes further arguments for one that divides by the rows of all accumulated steps.
-    # Classifiers do not: their gradients would be added up where a mean is meant.
-    trainer.model_accepts_loss_kwargs = False
     # The Trainer's own ways of showing progress print a dict at every log.
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
@@ -173,10 +181,11 @@ def finetune(
             recomputation_of(settings), under_own_names(model),
         ):  # fmt: skip
             start = _Start.of(model, trainer) if settings.keep_start else None
-            checkpoint = _last_whole_checkpoint(folder)
             if checkpoint is not None:
-                _add_no_step_(trainer, checkpoint)
-            trainer.train(resume_from_checkpoint=checkpoint)
+                add_no_step_(trainer, checkpoint)
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except DivergenceError as error:
+        raise DivergenceError(f"{error} {_back_to_(trainer, folder)} {_advice(settings)}") from error
     finally:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -218,25 +227,22 @@ def _with_options(settings: FineTuneSettings, options: dict[str, Any]) -> FineTu
         ) from error
 
 
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The checkpoint with most steps; what a kill left half written goes. The Trainer writes its state last."""
-    for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        try:
-            json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            shutil.rmtree(checkpoint)
-    last: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    return last
+def _check_labelled(name: str, rows: Dataset, problem_type: str) -> None:
+    if problem_type not in BY_TOKEN or holds_images(rows):
+        return
+    # Before its first token a language model has nothing to tell it from.
+    first = 1 if problem_type == CAUSAL_LM else 0
+    if not any(label != IGNORED for labels in rows["labels"] for label in labels[first:]):
+        raise DataError(f"{name}: no token of its {len(rows):,} rows has a label (all are {IGNORED}).")
 
 
-def _add_no_step_(trainer: Trainer, checkpoint: str) -> None:
-    """Where a checkpoint is the training's end, leave nothing to do but to take up the best one.
-
-    The Trainer begins an epoch again that was left in its middle, and takes a step before it looks how many there are.
-    """
-    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-    if state.global_step >= state.max_steps:
-        trainer.args.num_train_epochs = int(state.epoch or 0)
+def _back_to_(trainer: Trainer, folder: Path) -> str:
+    """Give the model the weights of the last checkpoint, which are finite; says which they are."""
+    last = get_last_checkpoint(str(folder))
+    if last is None:
+        return "No checkpoint was written before it."
+    trainer._load_from_checkpoint(last)
+    return f"The model has the weights of the last checkpoint, {Path(last).name}."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,7 +268,9 @@ class _Start:
     @staticmethod
     def merit(found: dict[str, float], metric: str) -> tuple[float, float]:
         """Of metrics on the validation rows: of equals those with the smaller loss are better."""
-        return found.get(f"validation_{metric}", -math.inf), -found.get("validation_loss", math.inf)
+        values = found.get(f"validation_{metric}", math.nan), -found.get("validation_loss", math.nan)
+        first, second = (-math.inf if math.isnan(value) else value for value in values)
+        return first, second
 
     @torch.no_grad()
     def put_back_(self, model: nn.Module) -> None:
@@ -301,6 +309,7 @@ def _arguments(
         greater_is_better=True,
         logging_strategy="steps",
         logging_steps=max(1, min(25, every)),
+        logging_nan_inf_filter=False,  # It logs what is not finite as 0.
         bf16=in_bfloat16(settings),
         train_sampling_strategy="group_by_length" if settings.group_by_length and not images else "random",
         report_to=[],
@@ -342,7 +351,22 @@ def _logits(outputs: Any) -> torch.Tensor:
 
 
 def _judge(output: EvalPrediction, problem_type: str, label_names: Sequence[str]) -> dict[str, float]:
-    return metrics(output.predictions, output.label_ids, problem_type, label_names)  # type: ignore[arg-type]
+    answers: Any = output.predictions
+    labels: Any = output.label_ids
+    found = {MEAN_LOSS: mean_loss(answers, labels, problem_type)}
+    # Some metrics fail on numbers that are not finite, before the training is stopped for them.
+    return found | metrics(answers, labels, problem_type, label_names) if math.isfinite(found[MEAN_LOSS]) else found
+
+
+def _advice(settings: FineTuneSettings) -> str:
+    tried = [f"less than {option('learning_rate', settings.learning_rate)}"]
+    if not 0 < settings.max_grad_norm <= 1:
+        tried.append(advice("max_grad_norm", 1.0))
+    if settings.warmup_fraction < 0.1:
+        tried.append(advice("warmup_fraction", 0.1))
+    if in_bfloat16(settings):
+        tried.append(advice("precision", "float32"))
+    return f"Try {', '.join(tried)}, and with other settings another folder of checkpoints."
 
 
 def _plain(entry: dict[str, Any]) -> dict[str, float]:

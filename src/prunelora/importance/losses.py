@@ -41,18 +41,22 @@ def summed_loss(model: nn.Module, batch: Batch, number: int) -> torch.Tensor:
         ScoreError: If the batch has no labels, there is no loss, or it is not finite.
     """
     examples = count_examples(batch, number)
-    loss = getattr(model(**batch), "loss", None)
+    outputs = model(**batch)
+    loss = getattr(outputs, "loss", None)
     if loss is None:
         raise ScoreError(
             f"{type(model).__name__} returned no loss for batch {number}. Scores need a model with a task head, "
             "such as AutoModelForSequenceClassification."
         )
+    count = count_losses(model, batch, examples)
+    if not count:
+        return 0 * outputs.logits.sum()  # A mean over no label is not a number.
     if not torch.isfinite(loss).all():
         raise ScoreError(
             f"The loss of batch {number} is {loss.item()}. Check its rows and labels, and the model's dtype "
             f"({next(model.parameters()).dtype}): float16 overflows where bfloat16 and float32 do not."
         )
-    return loss * _count_losses(model, batch, examples)
+    return loss * count
 
 
 def check_that_all_ran(silent: Sequence[str], *, any_ran: bool) -> None:
@@ -80,11 +84,17 @@ def count_tokens(batch: Batch, examples: int, length: int) -> int:
     return examples * length
 
 
-def _count_losses(model: nn.Module, batch: Batch, examples: int) -> int:
-    """How many losses the model took the mean over: one a row, or one a token that has a label."""
+def count_losses(model: nn.Module, batch: Batch, examples: int) -> torch.Tensor:
+    """How many losses the model took the mean over, (): one a row, or one a token that has a label.
+
+    Args:
+        model: Whose loss it is.
+        batch: As the model reads it.
+        examples: Rows of the batch.
+    """
     labels = batch.get("labels")
     if labels is None or labels.dtype != torch.long:
-        return examples
+        return torch.tensor(examples)
     if labels.dim() > 1 and problem_type_of(model) == CAUSAL_LM:
         labels = labels[:, 1:]  # A token is told from those before it, so the first one has no loss.
-    return int((labels != -100).sum())
+    return (labels != -100).sum()

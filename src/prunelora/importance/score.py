@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunelora.errors import ScoreError
+from prunelora.errors import ScoreError, check_count
 from prunelora.importance.criteria import GradientCriterion, WeightCriterion, find_criterion
 from prunelora.importance.curvature import Curvature
 from prunelora.importance.importance import Importance
@@ -63,8 +63,10 @@ def score(
 
     Raises:
         UnsupportedModelError: If the model's family has no row in the table of families.
-        ScoreError: If there is no batch, a batch has no labels, the loss is missing or not finite, or a gate never ran.
+        ScoreError: If there is no batch, a batch has no labels, the loss is missing or not finite, a gate never ran,
+            or `warmup_steps` is no whole number.
     """
+    check_count(ScoreError, "warmup_steps", warmup_steps, at_least=0)
     anatomy = dissect(model)
     chosen = find_criterion(criterion)
     provenance: dict[str, Any] = {"criterion": criterion}

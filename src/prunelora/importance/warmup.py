@@ -5,6 +5,7 @@ and its inputs do not change while the encoder is frozen, so a few hundred steps
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, Seq2SeqModelOutput
 
-from prunelora.errors import ScoreError
+from prunelora.errors import DivergenceError, ScoreError, check_count
+from prunelora.importance.losses import count_losses
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.family import Family
 from prunelora.models.padding import readable
@@ -49,8 +51,12 @@ def warm_up_(
         Mean loss over the last tenth of the steps.
 
     Raises:
-        ScoreError: If there is no batch, or a batch has no labels.
+        ScoreError: If there is no batch, a batch has no labels, or `steps` or `learning_rate` cannot be trained with.
+        DivergenceError: If a loss is not finite; the task head then is as it was.
     """
+    check_count(ScoreError, "steps", steps)
+    if not 0 < learning_rate < math.inf:
+        raise ScoreError(f"learning_rate={learning_rate!r}: expected a number above 0, such as {LEARNING_RATE}.")
     if not batches:
         raise ScoreError("No batch to warm the task head up with: `batches` was empty.")
     anatomy = dissect(model)
@@ -61,9 +67,12 @@ def warm_up_(
             "AutoModelForSequenceClassification."
         )
     cached = _features(anatomy, batches)
+    if not cached:
+        raise ScoreError(f"No label to warm the task head up with, in {len(batches)} batches.")
     parameters = [parameter for name in names for parameter in model.get_submodule(name).parameters()]
     losses = []
-    with left_as_found(model), torch.enable_grad():
+    with left_as_found(model), torch.enable_grad(), contextlib.ExitStack() as undo:
+        undo.enter_context(head_restored(model))
         model.requires_grad_(False)
         for parameter in parameters:
             parameter.requires_grad_(True)
@@ -77,11 +86,22 @@ def warm_up_(
                 hidden, labels = cached[queue.pop()]
                 feed(hidden)
                 loss = model(**_of_features(anatomy, hidden), labels=labels).loss
+                losses.append(float(loss.detach()))
+                if not math.isfinite(losses[-1]):
+                    raise DivergenceError(
+                        f"Warm-up: in step {len(losses)} the loss is {losses[-1]:.4g}. Try a lower learning_rate than "
+                        f"{learning_rate:g}, and check that the model's weights and inputs are finite."
+                    )
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
-                losses.append(float(loss.detach()))
         optimiser.zero_grad(set_to_none=True)
+        if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+            raise DivergenceError(
+                f"Warm-up: after step {steps} weights of the task head are not finite. Try a lower learning_rate than "
+                f"{learning_rate:g}."
+            )
+        undo.pop_all()  # It is to stay as it is now.
     tail = losses[-max(1, len(losses) // 10) :]
     return sum(tail) / len(tail)
 
@@ -109,6 +129,8 @@ def _features(anatomy: Anatomy, batches: Sequence[Mapping[str, Any]]) -> list[tu
             if batch.get("labels") is None:
                 raise ScoreError(f"Batch {number} has no labels: its keys are {sorted(batch)}.")
             inputs = readable(batch, model)
+            if not count_losses(model, inputs, len(inputs["labels"])):
+                continue  # All its tokens are without a label, and a mean over none is no loss.
             labels = inputs.pop("labels")
             hidden = _last_hidden_state(anatomy, inputs)
             cached.append((_read_by_head(anatomy, hidden, inputs), labels))

@@ -30,7 +30,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from prunelora.errors import PlanError
+from prunelora.errors import DivergenceError, PlanError
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.empty import BiasOnly
 from prunelora.models.inputs import longest_input, random_inputs
@@ -113,6 +113,7 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch], *, wei
         PlanError: If there are fewer than five rows, of which one is held out, or the two models do not have the same
             blocks.
         ScoreError: If tokens are to count by the loss, and a batch has no labels or its loss is not finite.
+        DivergenceError: If an activation is not finite.
     """
     check_weights(weights)
     anatomy, original = dissect(model), dissect(dense)
@@ -349,6 +350,11 @@ def _solve(projection: Projection, fitted: _Moments, held: _Moments) -> Repaired
     bias = _exact(module.bias) if with_bias else torch.zeros(outputs, dtype=torch.float64)
     damping = _chosen_damping(weight, fitted, held, with_bias=with_bias)
     before = held.error(weight, bias)
+    if not math.isfinite(before):
+        raise DivergenceError(
+            f"Repair: what {projection.full_name} reads or is to give is not finite. Check the dense model's weights, "
+            "and that its dtype holds its activations: float16 overflows where bfloat16 and float32 do not."
+        )
     after = held.error(*_LeastSquares(fitted, weight, with_bias=with_bias).solve(damping))
     if after < before:
         new_weight, new_bias = _LeastSquares(fitted + held, weight, with_bias=with_bias).solve(damping)
@@ -367,4 +373,9 @@ def _chosen_damping(weight: torch.Tensor, fitted: _Moments, held: _Moments, *, w
     step = max(1, len(weight) // CHANNELS_TRIED)
     trial = _LeastSquares(fitted.of_channels(step), weight[::step], with_bias=with_bias)
     judge = held.of_channels(step)
-    return min(DAMPINGS, key=lambda damping: judge.error(*trial.solve(damping)))
+
+    def error(damping: float) -> float:
+        found = judge.error(*trial.solve(damping))
+        return math.inf if math.isnan(found) else found  # Nothing compares as less than NaN.
+
+    return min(DAMPINGS, key=error)
