@@ -5,7 +5,7 @@ import torch
 from tiny import tiny_batch, tiny_model
 
 from prunelora.models.anatomy import dissect
-from prunelora.pruning.calls import layer_calls
+from prunelora.pruning.calls import LayerCalls
 from prunelora.pruning.layers import layers_of
 
 # T5's later layers are called with the position bias that the first one gives, a decoder with what its encoder gives.
@@ -27,7 +27,8 @@ def same(one, other):
     return one is other or one == other
 
 
-def test_later_batches_give_the_calls_they_give_alone(family):
+@pytest.mark.parametrize("most_bytes", [0, 10**9])
+def test_later_batches_give_the_calls_they_give_alone(family, most_bytes):
     anatomy = dissect(tiny_model(family))
     if anatomy.family.repeated:
         pytest.skip("a layer that is run many times has no call of its own")
@@ -40,14 +41,17 @@ def test_later_batches_give_the_calls_they_give_alone(family):
         .register_forward_hook(lambda *_: runs.__setitem__(0, runs[0] + 1))
     )
     with torch.no_grad():
-        alone = [next(iter(layer_calls(anatomy, [batch]))) for batch in batches]
+        alone = [LayerCalls(anatomy, [batch], most_bytes=0).of(0) for batch in batches]
         runs[0] = 0
-        together = list(layer_calls(anatomy, batches))
+        calls = LayerCalls(anatomy, batches, most_bytes=most_bytes)
+        together = [calls.of(number) for number in range(3)]
+        again = [calls.of(number) for number in range(3)]
     handle.remove()
-    for one, other in zip(alone, together, strict=True):
+    for one, other in zip([*alone, *alone], [*together, *again], strict=True):
         for call, expected in zip(other, one, strict=True):
             found, wanted = flat(vars(call)), flat(vars(expected))
             assert len(found) == len(wanted)
             assert all(same(*pair) for pair in zip(found, wanted, strict=True))
-    assert runs[0] == (3 if family in DEPENDENT else 1)
+    # Calls that depend on what layers compute are kept, or need the layers to run again.
+    assert runs[0] == (1 if family not in DEPENDENT else 3 if most_bytes else 6)
     assert all("forward" not in vars(layer.module) for layer in layers_of(anatomy))

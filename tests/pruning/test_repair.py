@@ -1,18 +1,21 @@
 """Repair: what a cut took is given back by the projections that are left, as far as least squares can."""
 
 import copy
+import gc
 import math
+import tempfile
 from contextlib import contextmanager
 
 import pytest
 import torch
-from tiny import HEADS, LAYERS, NEURONS, largest_difference, logits, random_plan, split, tiny_batch, tiny_model
+from tiny import HEADS, HIDDEN, LAYERS, NEURONS, largest_difference, logits, random_plan, split, tiny_batch, tiny_model
 
 import prunelora as pl
 from prunelora.errors import PlanError, ScoreError, UnsupportedModelError
 from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
-from prunelora.pruning.calls import layer_calls
+from prunelora.pruning import repair, states
+from prunelora.pruning.calls import LayerCalls
 from prunelora.pruning.layers import layers_of
 from prunelora.pruning.layerwise import run_layer, run_up_to, run_with_parts
 from prunelora.pruning.repair import DAMPINGS, HELD_OUT_EVERY, repair_, repaired_weights
@@ -21,6 +24,11 @@ from prunelora.pruning.token_weights import FLOOR, token_weights
 ENCODER_DECODERS = ("bart", "mbart", "t5")
 FAMILIES = ("bert", "roberta", "distilbert", "electra")
 BATCH = tiny_batch(40, 12)
+
+
+def layer_calls(anatomy, batch):
+    """What every layer is called with for one batch."""
+    return LayerCalls(anatomy, [batch], most_bytes=0).of(0)
 
 
 def cut(model, **kept):
@@ -40,7 +48,7 @@ def test_blocks_run_one_by_one_give_what_the_model_gives(family):
     anatomy = dissect(model)
     inputs = {name: value for name, value in BATCH.items() if name != "labels"}
     with torch.no_grad():
-        (calls,) = layer_calls(anatomy, [BATCH])
+        calls = layer_calls(anatomy, BATCH)
         hidden = calls[0].start
         for layer, call in zip(layers_of(anatomy), calls, strict=True):
             hidden = run_layer(layer, call, hidden)
@@ -91,7 +99,7 @@ def test_the_solution_is_that_of_a_least_squares_solver(name, weights):
     model = tiny_model()
     heads = tuple(tuple(range(HEADS - 1)) for _ in range(LAYERS))
     pruned = cut(model, heads=heads, neurons=without_neurons(3))
-    block, ((call, *_),) = dissect(pruned).blocks[0], layer_calls(dissect(model), [BATCH])
+    block, (call, *_) = dissect(pruned).blocks[0], layer_calls(dissect(model), BATCH)
     number = ("output", "down").index(name)
     old = block.part(name).weight.detach().clone()
     done = repair_(pruned, model, [BATCH], weights=weights)
@@ -123,12 +131,12 @@ def test_what_repair_wants_is_what_goes_on_behind_a_projection(family):
     anatomy = dissect(tiny_model(family))
     batch = tiny_batch(40, 12, family=family)
     if anatomy.family.repeated:
-        with pytest.raises(UnsupportedModelError, match=r"were called 6 times.*--no-repair"):
-            list(layer_calls(anatomy, [batch]))
+        with pytest.raises(UnsupportedModelError, match=r"were called 6 times.*repair=False"):
+            layer_calls(anatomy, batch)
         return
     parts_in_all, behind = 0, None
     with torch.no_grad():
-        (calls,) = layer_calls(anatomy, [batch])
+        calls = layer_calls(anatomy, batch)
         for layer, call in zip(layers_of(anatomy), calls, strict=True):
             hidden = behind if call.start is None else call.start
             behind, parts = run_with_parts(layer, call, hidden)
@@ -175,7 +183,7 @@ def test_no_projection_gets_worse_on_rows_it_has_not_seen(family, weights):
 def test_a_decoders_layers_attend_to_what_the_cut_encoder_gives(family):
     model, batch = tiny_model(family), tiny_batch(12, family=family)
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model))
-    ours, (calls,) = dissect(pruned), layer_calls(dissect(model), [batch])
+    ours, calls = dissect(pruned), layer_calls(dissect(model), batch)
     with torch.no_grad(), last_layer_heard(pruned) as expected:
         pruned(**batch)
         memory = pruned.base_model.encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state
@@ -253,7 +261,7 @@ def test_a_layer_with_nothing_left_gives_the_mean():
     model = tiny_model()
     lineage = dissect(model).lineage
     pruned = cut(model, heads=((), *lineage.heads[1:]))
-    ((call, *_),), layer = layer_calls(dissect(model), [BATCH]), layers_of(dissect(model))[0]
+    (call, *_), layer = layer_calls(dissect(model), BATCH), layers_of(dissect(model))[0]
     with torch.no_grad():
         outputs = run_up_to(layer, 0, call, call.start).output[call.real]
     repair_(pruned, model, [BATCH])
@@ -275,6 +283,64 @@ def test_batch_size_and_padding_change_nothing(weights):
         batches = [{name: value for name, value in one.items() if name != "labels"} for one in batches]
     repair_(parts, model, batches, weights=weights)
     assert largest_difference(logits(whole, BATCH), logits(parts, BATCH)) < 1e-8
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "bart", "t5"])
+@pytest.mark.parametrize("most_bytes", [0, 20_000])
+def test_what_does_not_fit_into_memory_changes_nothing(family, most_bytes, monkeypatch, tmp_path):
+    """No state in memory, or some of them; files are gone afterwards."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model, batches = tiny_model(family), split(tiny_batch(40, 12, family=family), 8)
+    pruned = pl.prune_(copy.deepcopy(model), random_plan(model, empty=False))
+    in_memory, in_files = copy.deepcopy(pruned), copy.deepcopy(pruned)
+    written = []
+    save = states.save_file
+    monkeypatch.setattr(states, "save_file", lambda tensors, path: (written.append(path), save(tensors, path)))
+    done = repair_(in_memory, model, batches)
+    assert not written
+    monkeypatch.setattr(repair, "MOST_BYTES", most_bytes)
+    assert repair_(in_files, model, batches) == done
+    assert written
+    assert all(path.is_relative_to(tmp_path) for path in written)
+    assert not list(tmp_path.iterdir())
+    for one, other in zip(in_memory.parameters(), in_files.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_memory_of_repair_does_not_grow_with_the_rows(monkeypatch):
+    """Tensors that live between two batches, at every call of a layer: twice the rows, no more bytes."""
+    monkeypatch.setattr(repair, "MOST_BYTES", 30_000)
+    model = tiny_model()
+    pruned = pl.prune_(copy.deepcopy(model), random_plan(model, empty=False))
+    most = {}
+    for batches in (8, 16):
+        found = []
+        monkeypatch.setattr(
+            repair, "run_layer", lambda *args, to=found: (to.append(living_bytes()), run_layer(*args))[1]
+        )
+        repair_(copy.deepcopy(pruned), model, [tiny_batch(8, 20, seed=seed) for seed in range(batches)])
+        most[batches] = max(found)
+    rows = 8 * 8 * 20  # Tokens that were added.
+    assert most[16] - most[8] < 0.25 * rows * HIDDEN * 8  # A quarter of one of their hidden states.
+
+
+def living_bytes() -> int:
+    """Of activations: floating-point tensors of rows, wherever they are referred to."""
+    gc.collect()
+    found = {}
+    for one in gc.get_objects():
+        if type(one) is torch.Tensor and one.is_floating_point():
+            found[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
+    return sum(found.values())
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    monkeypatch.setattr(repair, "MOST_BYTES", 0)
+    model = tiny_model()
+    pruned = pl.prune_(copy.deepcopy(model), random_plan(model))
+    with pytest.raises(PlanError, match=r"cannot be written .* Set the environment variable TMPDIR"):
+        repair_(pruned, model, [BATCH])
 
 
 def test_by_the_loss_the_tokens_that_the_answer_hangs_on_are_fitted_better():
@@ -310,7 +376,7 @@ def test_counting_by_the_loss_needs_labels_and_a_known_word():
     unlabelled = {name: value for name, value in BATCH.items() if name != "labels"}
     with pytest.raises(ScoreError, match="Batch 0 has no labels"):
         repair_(pruned, model, [unlabelled], weights="loss")
-    with pytest.raises(PlanError, match=r"repair_weights='losses' is not known. Use one of: equal, loss"):
+    with pytest.raises(PlanError, match=r"repair_weights='losses' is not known.*Use one of: equal, loss"):
         repair_(pruned, model, [BATCH], weights="losses")
 
 

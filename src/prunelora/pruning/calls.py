@@ -1,6 +1,6 @@
 """What the layers of a model are called with: masks, positions, and which tokens are no padding."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -35,35 +35,57 @@ class Call:
     kwargs: dict[str, Any]
 
 
-def layer_calls(anatomy: Anatomy, batches: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Call, ...]]:
-    """Note what every layer is called with, batch by batch.
+class LayerCalls:
+    """What every layer is called with, by batch.
 
     Masks and positions seldom depend on what the layers compute. Where the first batch shows that they do not, the
-    layers are not run for the others: each gives back what it reads.
+    layers are not run for the others, each gives back what it reads, and the calls of a batch are noted again whenever
+    they are asked for: masks of all rows would fill the memory. Where they do depend on it, as in encoder-decoders,
+    calls are kept up to a limit, and those beyond it take a forward pass each time.
 
     An encoder-decoder needs to know what its decoder reads: the batch says it, or its labels, or the model makes it of
     what the encoder reads.
-
-    Raises:
-        UnsupportedModelError: If a layer is not called once, with the hidden states first, or does not read what the
-            layer before it gave.
     """
-    layers = layers_of(anatomy)
-    skipping: bool | None = None
-    lengths: list[int | None] = []
-    for batch in batches:
-        inputs = dict(readable(batch, anatomy.model))
-        if skipping:
-            with _skipped(layers, lengths):
-                calls = _noted_calls(anatomy, layers, inputs)
-        else:
-            with _tuples_of(layers) as found, _nothing_between(anatomy, layers):
-                calls = _noted_calls(anatomy, layers, inputs)
-            if skipping is None:
-                lengths = found
-                with _skipped(layers, lengths):
-                    skipping = _equal(calls, _noted_calls(anatomy, layers, inputs))
-        yield calls
+
+    def __init__(self, anatomy: Anatomy, batches: Sequence[Mapping[str, Any]], *, most_bytes: int) -> None:
+        """Note nothing yet.
+
+        Args:
+            anatomy: The model that is called.
+            batches: Dicts as `model(**batch)` takes them.
+            most_bytes: Of calls that are kept.
+        """
+        self.anatomy, self.batches, self.most_bytes = anatomy, batches, most_bytes
+        self.layers = layers_of(anatomy)
+        self._skipping: bool | None = None
+        self._lengths: list[int | None] = []
+        self._kept: dict[int, tuple[Call, ...]] = {}
+        self._bytes_kept = 0
+
+    def of(self, number: int) -> tuple[Call, ...]:
+        """The calls of all layers for one batch.
+
+        Raises:
+            UnsupportedModelError: If a layer is not called once, with the hidden states first, or does not read what
+                the layer before it gave.
+        """
+        if number in self._kept:
+            return self._kept[number]
+        inputs = dict(readable(self.batches[number], self.anatomy.model))
+        if self._skipping:
+            with _skipped(self.layers, self._lengths):
+                return _noted_calls(self.anatomy, self.layers, inputs)
+        with _tuples_of(self.layers) as lengths, _nothing_between(self.anatomy, self.layers):
+            calls = _noted_calls(self.anatomy, self.layers, inputs)
+        if self._skipping is None:
+            self._lengths = lengths
+            with _skipped(self.layers, lengths):
+                self._skipping = _equal(calls, _noted_calls(self.anatomy, self.layers, inputs))
+        size = sum({id(one): one.numel() * one.element_size() for one in _tensors(calls)}.values())
+        if not self._skipping and self._bytes_kept + size <= self.most_bytes:
+            self._kept[number] = calls
+            self._bytes_kept += size
+        return calls
 
 
 def _noted_calls(anatomy: Anatomy, layers: Sequence[Layer], inputs: Mapping[str, Any]) -> tuple[Call, ...]:
@@ -189,6 +211,19 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, tuple | list):
         return len(one) == len(other) and all(_equal(*pair) for pair in zip(one, other, strict=True))
     return one is other or (isinstance(one, bool | int | float | str) and one == other)
+
+
+def _tensors(one: Any) -> Iterator[torch.Tensor]:
+    """Those in a call, or a part of it."""
+    if isinstance(one, torch.Tensor):
+        yield one
+        return
+    parts = vars(one) if isinstance(one, Call) else one
+    if isinstance(parts, Mapping):
+        parts = tuple(parts.values())
+    if isinstance(parts, tuple | list):
+        for part in parts:
+            yield from _tensors(part)
 
 
 def _real_tokens(layer: Layer, inputs: Mapping[str, Any], hidden: torch.Tensor) -> torch.Tensor:

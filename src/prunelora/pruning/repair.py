@@ -18,12 +18,15 @@ depends on them (`token_weights`). An encoder-decoder's encoder comes first; the
 pruned encoder gives. The damping is chosen among `DAMPINGS`, for every projection, by the error on a fifth
 of the rows, which the fit has not seen; then all rows are used.
 
+Memory does not grow with the rows: between two layers two hidden states of every row are kept, in files beyond a limit,
+and masks and positions are made again for every pass.
+
 The same idea, towards the projection's own outputs alone, without the damping towards the old weights and without
 choosing it: least-squares reconstruction of channels (He, Zhang and Sun 2017) and mask tuning (Kwon et al. 2022).
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -37,9 +40,10 @@ from prunelora.models.inputs import longest_input, random_inputs
 from prunelora.models.matrices import widths
 from prunelora.models.state import left_as_found
 from prunelora.progress import over
-from prunelora.pruning.calls import Call, layer_calls
+from prunelora.pruning.calls import Call, LayerCalls
 from prunelora.pruning.layers import Layer, Projection, layers_of
 from prunelora.pruning.layerwise import run_layer, run_up_to, run_with_parts
+from prunelora.pruning.states import States
 from prunelora.pruning.token_weights import squared_gradients, token_weights
 from prunelora.spelling import one_of, option
 
@@ -52,6 +56,8 @@ DAMPINGS = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, math.inf)
 CHANNELS_TRIED = 64
 # One row in so many is held out when the damping is chosen.
 HELD_OUT_EVERY = 5
+# Of the rows' hidden states that are held in memory, and of their calls where these are kept; more states go to files.
+MOST_BYTES = 256 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -126,9 +132,9 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch], *, wei
         model.eval()
         dense.eval()
         dense.requires_grad_(False)
-        batches = list(batches)
-        calls = list(layer_calls(original, batches))
-        rows = sum(len(one[0].real) for one in calls)
+        calls = LayerCalls(original, list(batches), most_bytes=MOST_BYTES)
+        firsts = [calls.of(number)[0].real for number in range(len(calls.batches))]
+        rows = sum(map(len, firsts))
         if rows < HELD_OUT_EVERY:
             raise PlanError(
                 f"Repair needs at least {HELD_OUT_EVERY} calibration rows, found {rows}. Pass a few hundred training "
@@ -136,17 +142,15 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch], *, wei
             )
         squares = None
         if weights == "loss":
-            squares = [squared_gradients(original, batch, number) for number, batch in enumerate(batches)]
+            squares = [squared_gradients(original, batch, number) for number, batch in enumerate(calls.batches)]
         done: list[RepairedProjection] = []
-        flows: dict[int, _Flow] = {}
         pairs = list(zip(layers_of(anatomy), layers_of(original), strict=True))
-        for index, (layer, dense_layer) in enumerate(over(pairs, "repairing")):
-            for number, one in enumerate(calls):
-                start = one[index].start
-                if start is not None:
-                    flows[number] = _Flow(start, start, _encoded(anatomy, flows[number].ours) if index else None)
-            done += _repair_layer(layer, dense_layer, [one[index] for one in calls], list(flows.values()), squares)
-    return Repair(tuple(done), rows, sum(int(one[0].real.sum()) for one in calls))
+        with States(MOST_BYTES) as states:
+            for index, (layer, dense_layer) in enumerate(over(pairs, "repairing")):
+                rows_there = _Rows(calls, states, index)
+                rows_there.start(anatomy)
+                done += _repair_layer(layer, dense_layer, rows_there, squares)
+    return Repair(tuple(done), rows, sum(int(real.sum()) for real in firsts))
 
 
 def check_repairable(model: nn.Module) -> None:
@@ -159,7 +163,7 @@ def check_repairable(model: nn.Module) -> None:
     inputs = random_inputs(model, batch_size=2, tokens=tokens, generator=torch.Generator().manual_seed(0))
     with left_as_found(model), torch.no_grad():
         model.eval()
-        list(layer_calls(dissect(model), [inputs]))
+        LayerCalls(dissect(model), [inputs], most_bytes=0).of(0)
 
 
 def check_weights(weights: str) -> None:
@@ -182,19 +186,38 @@ def repaired_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-@dataclass
-class _Flow:
-    """The hidden states of one batch, between two layers.
+@dataclass(frozen=True)
+class _Rows:
+    """All rows before one layer: hidden states of both models, which advance with the layers, and the layer's calls.
 
     Attributes:
-        ours: In the pruned model (B, T, D).
-        theirs: In the dense one.
-        memory: What the pruned model's encoder gave (B, S, D), in its decoder.
+        calls: Of every layer.
+        states: By batch, "ours" is the pruned model's (B, T, D) and "theirs" the dense one's; "memory" what the pruned
+            model's encoder gave (B, S, D), in its decoder.
+        index: Of the layer.
     """
 
-    ours: torch.Tensor
-    theirs: torch.Tensor
-    memory: torch.Tensor | None
+    calls: LayerCalls
+    states: States
+    index: int
+
+    def __iter__(self) -> Iterator[tuple[int, Call]]:
+        """Numbers of the batches and how each goes through the layer."""
+        return ((number, self.calls.of(number)[self.index]) for number in range(len(self.calls.batches)))
+
+    def start(self, anatomy: Anatomy) -> None:
+        """Put what the layer reads, where it is the first one of the model or of its decoder."""
+        for number, call in self:
+            if call.start is None:
+                return  # In one batch as in all.
+            if self.index:
+                self.states.put("memory", number, _encoded(anatomy, self.states.get("ours", number)))
+            for name in ("ours", "theirs"):
+                self.states.put(name, number, call.start)
+
+    def memory(self, number: int) -> torch.Tensor | None:
+        """What a decoder's layer attends to in the pruned model; None elsewhere."""
+        return self.states.get("memory", number) if self.states.has("memory", number) else None
 
 
 def _encoded(anatomy: Anatomy, hidden: torch.Tensor) -> torch.Tensor:
@@ -207,40 +230,50 @@ def _encoded(anatomy: Anatomy, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _repair_layer(
-    layer: Layer,
-    original: Layer,
-    calls: Sequence[Call],
-    flows: Sequence[_Flow],
-    squares: Sequence[Mapping[str, torch.Tensor]] | None,
+    layer: Layer, original: Layer, rows: _Rows, squares: Sequence[Mapping[str, torch.Tensor]] | None
 ) -> list[RepairedProjection]:
-    """Solve all projections of one layer; the flows then are behind it."""
-    wanted: list[list[torch.Tensor]] = []  # For every batch, for every projection.
-    for flow, call in zip(flows, calls, strict=True):
-        flow.theirs, parts = run_with_parts(original, call, flow.theirs)
-        wanted.append([part.added_up for part in parts])
+    """Solve all projections of one layer; the rows then are behind it."""
     done = []
     for number, projection in enumerate(layer.projections):
-        moments: tuple[_Moments, ...] = ()  # Of the rows that are fitted, and of those held out.
-        row = 0
-        for batch, (flow, call, targets) in enumerate(zip(flows, calls, wanted, strict=True)):
-            real = call.real
-            part = run_up_to(layer, number, call, flow.ours, flow.memory)
-            missing = part.missing_to(targets[number])
-            counts = real.to(torch.float32)
-            if squares is not None:
-                counts = token_weights(squares[batch][projection.full_name], real)
-            if not moments:
-                origins = _origins(projection, part.inputs[real], missing[real])
-                moments = _Moments(*origins), _Moments(*origins)
-            held = (torch.arange(row, row + len(real), device=real.device) % HELD_OUT_EVERY) == HELD_OUT_EVERY - 1
-            for sums, chosen in zip(moments, (real & ~held[:, None], real & held[:, None]), strict=True):
-                sums.add(part.inputs[chosen], missing[chosen], counts[chosen])
-            row += len(real)
-        fitted, held_out = moments
-        done.append(_solve(projection, fitted, held_out))
-    for flow, call in zip(flows, calls, strict=True):
-        flow.ours = run_layer(layer, call, flow.ours, flow.memory)
+        done.append(_solve(projection, *_moments(layer, original, number, rows, squares)))
+    for batch, call in rows:
+        rows.states.put("ours", batch, run_layer(layer, call, rows.states.get("ours", batch), rows.memory(batch)))
     return done
+
+
+def _moments(
+    layer: Layer, original: Layer, number: int, rows: _Rows, squares: Sequence[Mapping[str, torch.Tensor]] | None
+) -> tuple["_Moments", "_Moments"]:
+    """Moments of one projection, of the rows that are fitted and of those held out.
+
+    The dense layer runs again for each of its projections: its own results for all rows are as large as the states.
+    Behind its last one its states are those that the next layer reads.
+    """
+    projection, last = layer.projections[number], number == len(layer.projections) - 1
+    moments: tuple[_Moments, ...] = ()
+    row = 0
+    for batch, call in rows:
+        real, theirs = call.real, rows.states.get("theirs", batch)
+        if last:
+            behind, parts = run_with_parts(original, call, theirs)
+            rows.states.put("theirs", batch, behind)
+            wanted = parts[number].added_up
+        else:
+            wanted = run_up_to(original, number, call, theirs).added_up
+        part = run_up_to(layer, number, call, rows.states.get("ours", batch), rows.memory(batch))
+        missing = part.missing_to(wanted)
+        counts = real.to(torch.float32)
+        if squares is not None:
+            counts = token_weights(squares[batch][projection.full_name], real)
+        if not moments:
+            origins = _origins(projection, part.inputs[real], missing[real])
+            moments = _Moments(*origins), _Moments(*origins)
+        held = (torch.arange(row, row + len(real), device=real.device) % HELD_OUT_EVERY) == HELD_OUT_EVERY - 1
+        for sums, chosen in zip(moments, (real & ~held[:, None], real & held[:, None]), strict=True):
+            sums.add(part.inputs[chosen], missing[chosen], counts[chosen])
+        row += len(real)
+    fitted, held_out = moments
+    return fitted, held_out
 
 
 def _origins(projection: Projection, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
