@@ -13,13 +13,13 @@ from prunelora.evaluation.feasibility import Feasibility
 from prunelora.evaluation.feasibility import check as check_budget
 from prunelora.evaluation.training_cost import Training
 from prunelora.forecast import forecast
+from prunelora.judging import latency_settings
 from prunelora.planning.make_plan import make_plan
 from prunelora.preflight import check_model, check_packages, notes, read_task
 from prunelora.recipe import Recipe
 from prunelora.runfolder import RunFolder
 from prunelora.running import Run, pretrained, ready_to_train
 from prunelora.stage_settings import FineTuneStage, PlanStage
-from prunelora.stages import latency_settings
 
 Tell = Callable[[str], None]
 

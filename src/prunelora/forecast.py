@@ -25,6 +25,7 @@ from prunelora.importance.criteria import CurvatureCriterion, WeightCriterion, f
 from prunelora.importance.curvature import Curvature
 from prunelora.importance.score import score
 from prunelora.importance.warmup import warm_up_
+from prunelora.judging import last_in_time, latency_settings
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import device_of
 from prunelora.models.state import left_as_found
@@ -223,6 +224,12 @@ class _Stages:
                     f"pass of {model}, {rows} x {length}", partial(run_once, self.work.models[model], inputs)
                 )
         judging = [self.work.judging(split, self.now) for split in run.task.reported]
+        kinds = [one.stage for one in run.recipe.stages]
+        if (
+            "prune" in kinds and "merge" in kinds[: kinds.index("prune")]
+        ):  # What was tuned before the cut is judged too.
+            judging += [self.work.judging(split, "dense") for split in run.task.reported]
+        asked = self._asked_latency(models, stage)
         exporting = self.work.exporting() if exported else None
         engines = self.work.engines(sizes[0]) if exported else None
         self.memory[name] = self.work.judging_bytes(*models)
@@ -239,10 +246,25 @@ class _Stages:
                 timing += timed_rounds(torch_seconds * (1 + slower), stage)
             largest = max(sizes)
             counting = sum(self.work.pieces.seconds(passes[model, *largest]) for model in models)
-            told = sum(one() for one in judging)
+            told = sum(one() for one in judging) + asked()
             return told + timing + counting + (exporting() if exporting is not None else 0.0)
 
         return seconds
+
+    def _asked_latency(self, models: Sequence[str], stage: MeasureStage) -> Later:
+        """Rounds of the latency that a budget in time is for; in ONNX Runtime taken as quick as in torch."""
+        plan = last_in_time(self.run.recipe.stages)
+        if plan is None:
+            return lambda: 0.0
+        wanted = latency_settings(plan)
+        batch = self.work.batch(wanted.batch_size, wanted.tokens)
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        size = f"{wanted.batch_size} x {wanted.tokens}"
+        passes = [
+            self.work.pieces.add(f"pass of {model}, {size}", partial(run_once, self.work.models[model], inputs))
+            for model in models
+        ]
+        return lambda: timed_rounds(sum(map(self.work.pieces.seconds, passes)), stage, most=2 * MEASURED_SECONDS)
 
     def _report(self, name: str, _: Any) -> Later:
         run = self.run
@@ -257,10 +279,10 @@ class _Stages:
         return lambda: spent
 
 
-def timed_rounds(round_seconds: float, stage: MeasureStage) -> float:
+def timed_rounds(round_seconds: float, stage: MeasureStage, *, most: float = MEASURED_SECONDS) -> float:
     """Seconds in which `measure` times one size: a round of all models, as often as it is repeated."""
     if not round_seconds:
         return 0.0
-    warmup = min(stage.warmup, math.ceil(MEASURED_SECONDS / 4 / round_seconds))
-    rounds = min(stage.repeats, max(LEAST_REPEATS, math.ceil(MEASURED_SECONDS / round_seconds)))
+    warmup = min(stage.warmup, math.ceil(most / 4 / round_seconds))
+    rounds = min(stage.repeats, max(LEAST_REPEATS, math.ceil(most / round_seconds)))
     return (warmup + rounds) * round_seconds
