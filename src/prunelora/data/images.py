@@ -11,6 +11,7 @@ import datasets
 from PIL import Image
 from transformers import BaseImageProcessor, default_data_collator
 
+from prunelora.data.rgb import as_rgb, check_mode
 from prunelora.errors import DataError
 
 IMAGE, LABEL = "image", "label"
@@ -38,7 +39,8 @@ class Picture:
         """From a cell as `datasets` stores images: {"bytes": ..., "path": ...}.
 
         Raises:
-            DataError: If there is neither, or the bytes are no image that can be read.
+            DataError: If there is neither, or the bytes are no image that can be read, or one without a known black and
+                white.
         """
         data, path = cell.get("bytes"), cell.get("path")
         if data is None and (path is None or not Path(path).is_file()):
@@ -46,6 +48,8 @@ class Picture:
         content = Path(path).read_bytes() if data is None else data
         try:
             _read(content)
+        except DataError as error:
+            raise DataError(f"{path or 'the image'} is {error}") from error
         except Exception as error:  # PIL raises whatever its readers meet in a damaged file
             raise DataError(
                 f"{path or 'the image'} cannot be read as an image: {len(content):,} bytes"
@@ -64,6 +68,9 @@ def _read(content: bytes) -> None:
     """Raise whatever PIL does for bytes that are no whole image."""
     with Image.open(io.BytesIO(content)) as image:
         image.verify()
+    if image.mode in ("I", "F"):
+        with Image.open(io.BytesIO(content)) as image:
+            check_mode(image)
     if image.format != "PNG":  # The others have no checksums that tell: a photo that is cut off must be decoded.
         with Image.open(io.BytesIO(content)) as image:
             image.draft("L", (1, 1))  # Of a JPEG an eighth of the size, which takes the least time.
@@ -168,7 +175,7 @@ def prepared(split: datasets.Dataset, processor: BaseImageProcessor) -> datasets
     """
 
     def read(rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        pictures = [picture.convert("RGB") for picture in rows[IMAGE]]
+        pictures = [as_rgb(picture) for picture in rows[IMAGE]]
         return {"pixel_values": list(processor(images=pictures, return_tensors="pt")["pixel_values"])} | (
             {"labels": rows["labels"]} if "labels" in rows else {}
         )
