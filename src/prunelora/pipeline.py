@@ -199,7 +199,7 @@ def _execute(
             note(line)
         run = Run(recipe, folder, task, load_processor(source, task), progress=progress)
         ran: list[str] = []
-        pending = [_Restoring(functools.partial(_begin, run, wanted), model_only=True)]
+        pending = [_Restoring(functools.partial(_begin, run, wanted, note), model_only=True)]
         plan_id = functools.partial(_plan_id, run, note)
         for name, settings, key in keys_of(recipe, fingerprint(source), task, plan_id, until=until):
             work = WORK[settings.stage]
@@ -227,10 +227,11 @@ def _execute(
         return Outcome(folder.path, run.results(), tuple(ran), tuple(told), _paths(run))
 
 
-def _begin(run: Run, names: Sequence[str]) -> None:
-    """From the pretrained model; what can be known of the stages to come is, before the first."""
+def _begin(run: Run, names: Sequence[str], tell: Tell) -> None:
+    """From the pretrained model; what can be known of the rows and the stages to come is, before the first."""
     run.model = run.pretrained()
-    check_model(run, names)
+    for note in check_model(run, names):
+        tell(note)
 
 
 def keys_of(

@@ -73,18 +73,22 @@ def notes(recipe: Recipe, task: TaskData) -> Iterator[str]:
         yield PAIRS
 
 
-def check_model(run: Run, names: Sequence[str]) -> None:
-    """Check rows and stages against the model, whose weights may be random.
+def check_model(run: Run, names: Sequence[str]) -> list[str]:
+    """Check the rows of every split and the stages against the model, whose weights may be random.
 
     Args:
         run: With the dense model.
         names: Of the stages that are to be run.
 
+    Returns:
+        Lines that a person is told: what is cut off of the rows, and whether the tokenizer may be another model's.
+
     Raises:
         PlanError: If the first plan's budget cannot be met.
-        UnsupportedModelError: If rows are longer than the model can read, or it cannot be repaired where that is asked.
+        UnsupportedModelError: If the model cannot read a row, or cannot be repaired where that is asked.
+        DataError: If the tokenizer has no padding token.
         ExportError: If it cannot be exported, where that is asked.
     """
-    for split in ("train", "validation"):
-        run.check_lengths(run.model, split)
+    found = run.check_rows()
     check_stages(run, names)
+    return [f"note: {note}" for note in found]

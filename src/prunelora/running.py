@@ -12,10 +12,12 @@ from datasets import Dataset
 
 from prunelora.data.answers import labels_of
 from prunelora.data.embedded import model_source
+from prunelora.data.fit import fitting, vocabulary_note
 from prunelora.data.task import TaskData
-from prunelora.data.tokens import calibration_batches, tokenise
+from prunelora.data.tokens import calibration_batches, collator, tokenise
+from prunelora.data.truncation import Truncation
 from prunelora.delivery.processors import load_processor, size_made_by
-from prunelora.errors import RecipeError, UnsupportedModelError
+from prunelora.errors import RecipeError
 from prunelora.evaluation.quality import evaluate, predict_rows
 from prunelora.finetuning.adapter import add_adapter
 from prunelora.finetuning.distillation import TEACHER, check_task
@@ -50,6 +52,7 @@ class Run:
     plan: Plan | None = None
     progress: bool = True
     done: list[str] = dataclasses.field(default_factory=list)  # Stages that are up to date, in order.
+    _tokenised: dict[str, Dataset] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def path(self, stage: str, file: str) -> Path:
         """Where a stage puts a file: plan.json; for an earlier stage of the same kind, plan-1, plan-1.json."""
@@ -67,48 +70,61 @@ class Run:
         )
 
     def tokenised(self, split: str) -> Dataset:
-        """Tokenised rows of a split, by the names that `TaskData.split` takes."""
-        return tokenise(self.task.split(split), self.processor, max_length=self.recipe.task.max_length)
+        """Tokenised rows of a split, by the names that `TaskData.split` takes; they are kept."""
+        if split not in self._tokenised:
+            rows = self.task.split(split)
+            self._tokenised[split] = tokenise(rows, self.processor, max_length=self.recipe.task.max_length)
+        return self._tokenised[split]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the training rows, the validation rows, and all that is reported."""
+        return ("train", "validation", *self.task.reported)
+
+    def check_rows(self) -> list[str]:
+        """Hold the rows of every split to be such as the present model can read, before any work is done for them.
+
+        Returns:
+            Notes on the tokenizer and on what is cut off of the rows.
+
+        Raises:
+            UnsupportedModelError: If a row does not fit the model; see `prunelora.data.fit.fitting`.
+            DataError: If the tokenizer has no padding token.
+        """
+        for split in self.splits:
+            fitting(self.model, self.tokenised(split), where=f"{split} row")
+        collator(self.tokenised("train"), self.processor)
+        longest = None if self.task.of_images else longest_input(self.model)
+        notes = [found.describe(split, longest=longest) for split, found in self.truncation.items()]
+        if not self.task.of_images:
+            notes.insert(0, vocabulary_note(self.model, self.processor))
+        return [note for note in notes if note is not None]
+
+    @functools.cached_property
+    def truncation(self) -> dict[str, Truncation]:
+        """What is cut off of the rows of every split; empty for images."""
+        if self.task.of_images:
+            return {}
+        length = self.recipe.task.max_length
+        return {
+            split: Truncation.of(self.task.split(split), self.tokenised(split), self.processor, max_length=length)
+            for split in self.splits
+        }
 
     def quality(self, split: str, model: Any = None) -> dict[str, float]:
         """Metrics of the present model, or another, on a split."""
         model = self.model if model is None else model
-        return evaluate(model, self._readable(split, model), self.processor, problem_type=self.task.problem_type)
+        return evaluate(model, self.tokenised(split), self.processor, problem_type=self.task.problem_type)
 
     def answers(self, split: str, model: Any) -> tuple[np.ndarray, np.ndarray]:
         """What `metrics` takes, logits most often, of a model for a split; and its labels."""
-        tokenised = self._readable(split, model)
+        tokenised = self.tokenised(split)
         answers = predict_rows(model, tokenised, self.processor, problem_type=self.task.problem_type)
         return answers, labels_of(tokenised)
-
-    def _readable(self, split: str, model: Any) -> Dataset:
-        """A split's rows, tokenised, none longer than the model can read."""
-        tokenised = self.tokenised(split)
-        self.check_lengths(model, split, tokenised)
-        return tokenised
 
     def pretrained(self) -> Any:
         """The model everything starts from, dense, on the best device."""
         return pretrained(self.recipe, self.task, self.processor)
-
-    def check_lengths(self, model: Any, split: str, tokenised: Dataset | None = None) -> None:
-        """Hold rows to be no longer than the model can read, before any work is done with the short ones.
-
-        They are tokenised for it only where some may be longer, and where `tokenised` does not have them.
-
-        Raises:
-            UnsupportedModelError: If one is longer.
-        """
-        longest, allowed = (None if self.task.of_images else longest_input(model)), self.recipe.task.max_length
-        if longest is None or allowed <= longest:
-            return
-        rows = self.tokenised(split) if tokenised is None else tokenised
-        most = max(map(len, rows["input_ids"]), default=0)
-        if most > longest:
-            raise UnsupportedModelError(
-                f"max_length={allowed}: a {split} row has {most} tokens, and {self.recipe.model} has positions for "
-                f"{longest}. Ask for --max-length {longest} or fewer; longer rows are then cut off."
-            )
 
     def results(self) -> RunResults:
         """What has been found so far, for the report."""
@@ -213,7 +229,7 @@ def tune(run: Run, model: Any, settings: FineTuneSettings, checkpoints: Path, lo
         main_metric=run.task.metrics[0],
         **settings.model_dump(include=set(FineTuneSettings.model_fields)),
     )
-    return result.to_dict()
+    return result.to_dict() | {"truncation": {split: found.to_dict() for split, found in run.truncation.items()}}
 
 
 @dataclasses.dataclass(frozen=True)

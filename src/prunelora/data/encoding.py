@@ -3,6 +3,9 @@
 from typing import Any
 
 import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
 from prunelora.data.metrics import IGNORED
@@ -12,14 +15,14 @@ _IDS = datasets.Sequence(datasets.Value("int64"))
 
 
 def encode_rows(
-    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, start: int = 0
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None, start: int = 0
 ) -> datasets.Dataset:
     """Tokenise some rows at once, by what their columns hold.
 
     Args:
         rows: As `prunelora.data.tokens.tokenise` takes them.
         tokenizer: Tokeniser of the model.
-        max_length: Longest input in tokens, special tokens included.
+        max_length: Longest input in tokens, special tokens included; None to cut nothing off.
         start: Rows before these, for errors.
 
     Raises:
@@ -39,27 +42,32 @@ def encode_rows(
     return datasets.Dataset.from_dict({**encoded, "labels": labels}, features=features)
 
 
+def lengths_of(tokenised: datasets.Dataset) -> np.ndarray:
+    """Tokens of every row, (N,)."""
+    table: pa.Table = tokenised.select_columns("input_ids").with_format("arrow")[:]
+    lengths: np.ndarray = pc.list_value_length(table["input_ids"]).to_numpy()
+    return lengths
+
+
 def holds_words(rows: datasets.Dataset) -> bool:
     """Whether a text is a list of words, each with a label."""
     return not isinstance(rows.features["text"], datasets.Value)
 
 
-def _texts(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list]:
+def _texts(rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> dict[str, list]:
     pairs = list(rows["text_pair"]) if "text_pair" in rows.column_names else None
-    return dict(tokenizer(list(rows["text"]), pairs, truncation=True, max_length=max_length, padding=False))
+    return dict(tokenizer(list(rows["text"]), pairs, **_cut_to(max_length)))
 
 
 def _words(
-    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None
 ) -> tuple[dict[str, list], list[list[int]]]:
     if not tokenizer.is_fast:
         raise DataError(
             f"{type(tokenizer).__name__} cannot say which word a token is of. Token classification needs a fast "
             "tokenizer: save the model's folder with its tokenizer.json."
         )
-    encoded: Any = tokenizer(
-        list(rows["text"]), is_split_into_words=True, truncation=True, max_length=max_length, padding=False
-    )
+    encoded: Any = tokenizer(list(rows["text"]), is_split_into_words=True, **_cut_to(max_length))
     labels = [_first_of_word(encoded.word_ids(row), found) for row, found in enumerate(rows["label"])]
     return dict(encoded), labels
 
@@ -71,13 +79,19 @@ def _first_of_word(words: list[int | None], labels: list[int]) -> list[int]:
 
 
 def _to_continue(
-    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None
 ) -> tuple[dict[str, list], list[list[int]]]:
     end = tokenizer.eos_token_id
-    encoded = tokenizer(list(rows["text"]), truncation=True, max_length=max_length, padding=False)
+    encoded = tokenizer(list(rows["text"]), **_cut_to(max_length))
     found = {name: [list(row) for row in encoded[name]] for name in ("input_ids", "attention_mask")}
     for ids, mask in zip(found["input_ids"], found["attention_mask"], strict=True):
-        if end is not None and len(ids) < max_length and ids[-1:] != [end]:  # What was cut off goes on.
+        whole = max_length is None or len(ids) < max_length
+        if end is not None and whole and ids[-1:] != [end]:  # What was cut off goes on.
             ids.append(end)
             mask.append(1)
     return found, [list(ids) for ids in found["input_ids"]]
+
+
+def _cut_to(max_length: int | None) -> dict[str, Any]:
+    """Options of a tokenizer, which would warn of rows that are longer than it thinks a model reads."""
+    return {"truncation": max_length is not None, "max_length": max_length, "padding": False, "verbose": False}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import datasets
+import numpy as np
 import torch
 from transformers import (
     BaseImageProcessor,
@@ -15,7 +16,7 @@ from transformers import (
 )
 
 from prunelora.data.answers import is_by_token
-from prunelora.data.encoding import encode_rows
+from prunelora.data.encoding import encode_rows, lengths_of
 from prunelora.data.images import PixelBatches, holds_images, prepared
 from prunelora.data.images import collate as collate_images
 from prunelora.data.task import TaskData
@@ -131,8 +132,8 @@ def by_length(tokenised: datasets.Dataset) -> list[int]:
     """Numbers of the rows, shortest first; images, which are of one size, as they stand."""
     if holds_images(tokenised):
         return list(range(len(tokenised)))
-    lengths = [len(ids) for ids in tokenised["input_ids"]]
-    return sorted(range(len(lengths)), key=lengths.__getitem__)
+    by_length: list[int] = np.argsort(lengths_of(tokenised), kind="stable").tolist()
+    return by_length
 
 
 def _chunks(tokenised: datasets.Dataset, size: int) -> Iterator[list[dict]]:

@@ -5,7 +5,6 @@ Sizes, bounds and whether the budget can be met are arithmetic (`outlook`); late
 
 import contextlib
 import dataclasses
-import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
 from prunelora.data.task import TaskData
 from prunelora.data.tokens import tokenise
+from prunelora.data.truncation import Truncation
 from prunelora.delivery.processors import load_image_processor, load_tokenizer, size_made_by
 from prunelora.errors import CheckpointError, UnsupportedModelError, first_line
 from prunelora.evaluation.latency_cache import latency_model_for
@@ -39,7 +39,6 @@ from prunelora.spelling import option
 
 # Options of make_plan that are a budget: numbers of heads and neurons, those that share one out, those in time.
 _COUNTS, _SHARES, _TIMES = ("keep_heads", "keep_ffn"), ("keep_macs", "keep_params"), ("max_latency_ms", "speedup")
-_LONGEST_ROW = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +119,8 @@ class Feasibility:
             lines += ["", *self.run.lines()]
         if self.data is not None:
             lines += ["", self._data(self.data)]
+            cut_off = Truncation(**self.data["truncation"]).describe("train") if self.data["truncation"] else None
+            lines += [cut_off] if cut_off else []
         return lines
 
     def _met(self) -> str:
@@ -247,14 +248,16 @@ def check(
 def _look_at_data(rows: TaskData, config: Any, tokenizer_source: str) -> dict[str, Any]:
     """Numbers of rows and their lengths; the configuration gets the labels."""
     describe_task_(config, label_names=rows.label_names, problem_type=rows.problem_type)
-    lengths = None
+    cut = None
     if not rows.of_images:
         tokenizer = load_tokenizer(tokenizer_source, words=rows.by_word)
-        lengths = [len(ids) for ids in tokenise(rows.train, tokenizer, max_length=_LONGEST_ROW)["input_ids"]]
+        tokenised = tokenise(rows.train, tokenizer, max_length=source.max_length)
+        cut = Truncation.of(rows.train, tokenised, tokenizer, max_length=source.max_length)
     splits = {"train": rows.train, "validation": rows.validation} | rows.reported
     return {
         "rows": {name: len(split) for name, split in splits.items()},
-        "median_tokens": statistics.median(lengths) if lengths else None,
+        "median_tokens": cut.median_tokens if cut else None,
+        "truncation": cut.to_dict() if cut else None,
         "majority_rate": rows.majority_rate,
         "majority_rates": rows.majority_rates,
         "problem_type": rows.problem_type,

@@ -9,6 +9,7 @@ from datasets import Dataset
 from torch import nn
 
 from prunelora.data.answers import answers_of, labels_of, stacked
+from prunelora.data.fit import fitting
 from prunelora.data.metrics import metrics
 from prunelora.data.tokens import Processor, batches, by_length
 from prunelora.models.padding import readable
@@ -36,6 +37,9 @@ def evaluate(
 
     Returns:
         The metrics of `prunelora.data.metrics` for this problem type.
+
+    Raises:
+        UnsupportedModelError: If the model cannot read a row: see `prunelora.data.fit.fitting`.
     """
     answers = predict_rows(model, tokenised, tokenizer, problem_type=problem_type, batch_size=batch_size)
     return metrics(answers, labels_of(tokenised), problem_type, label_names_of(model))
@@ -55,6 +59,7 @@ def predict_rows(
         Logits (N, C), or (N, T, C) with anything at all behind a row's end; the log-likelihood of tokens (N, T) of a
         language model. Float32.
     """
+    tokenised = fitting(model, tokenised)
     # Rows of one length together: less padding.
     order = by_length(tokenised)
     ordered = predict(model, batches(tokenised.select(order), tokenizer, batch_size=batch_size), problem_type)

@@ -21,6 +21,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 
 from prunelora.data.answers import answers_of, mean_loss
+from prunelora.data.fit import fitting
 from prunelora.data.images import holds_images
 from prunelora.data.metrics import IGNORED, choosing_metrics, default_metrics, metrics
 from prunelora.data.tokens import Processor, collator
@@ -118,7 +119,8 @@ def finetune(
         RecipeError: If there is no such setting, or it cannot have that value.
         DataError: If there are no rows to train on or to choose by, no such metric, or several processes have no folder
             in common.
-        UnsupportedModelError: If the model's layers cannot be computed again, where settings ask for it.
+        UnsupportedModelError: If the model cannot read a row (see `prunelora.data.fit.fitting`), or its layers cannot
+            be computed again, where settings ask for it.
         CheckpointError: If `checkpoints` holds those of another training: other settings, rows, seed or weights.
         DivergenceError: If a loss or gradient is not finite. The model then has the weights of the last checkpoint.
     """
@@ -135,6 +137,7 @@ def finetune(
     temporary = None if checkpoints else tempfile.mkdtemp(prefix="prunelora-training-")
     folder = Path(checkpoints or str(temporary))
     own = model.get_base_model() if isinstance(model, PeftModel) else model
+    train, validation = fitting(own, train, where="train row"), fitting(own, validation, where="validation row")
     problem_type = problem_type_of(own) or SINGLE_LABEL
     label_names = label_names_of(own)
     known = choosing_metrics(problem_type, label_names)

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from prunelora.models.tables import check_batch
+
 
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter."""
@@ -13,7 +15,12 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def on_device(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """Copy of a batch with every tensor on the model's device."""
+    """Copy of a batch with every tensor on the model's device.
+
+    Raises:
+        UnsupportedModelError: If the batch has tokens or token types that the model's tables lack, or is too long.
+    """
+    check_batch(model, batch)
     device = device_of(model)
     return {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
 

@@ -41,12 +41,23 @@ def give_inputs_of_(tokenizer: Any, model_type: str) -> None:
     if family is None or family.images or model_type not in CONFIG_MAPPING:
         return
     config = CONFIG_MAPPING[model_type]
-    base: Any = MODEL_MAPPING[config]
-    used = _made_and_taken(config, base.forward)
+    used = _made_and_taken(config, _base_forward(config))
     names = [name for name in tokenizer.model_input_names if name not in _INPUTS or name in used]
     if names != list(tokenizer.model_input_names):
         tokenizer.model_input_names = names
         tokenizer.init_kwargs["model_input_names"] = names  # What `save_pretrained` writes.
+
+
+def takes_token_types(config: Any) -> bool:
+    """Whether models of a configuration's kind take token types, whatever they do with them."""
+    return "token_type_ids" in inspect.signature(_base_forward(type(config))).parameters
+
+
+def _base_forward(config: type) -> Callable[..., Any]:
+    """The forward of the model without a task head."""
+    base: Any = MODEL_MAPPING[config]
+    forward: Callable[..., Any] = base.forward
+    return forward
 
 
 def _made_and_taken(config: type, forward: Callable[..., Any]) -> tuple[str, ...]:
