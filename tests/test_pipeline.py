@@ -15,7 +15,6 @@ from transformers import AlbertConfig, AlbertModel, Trainer
 
 import prunelora as pl
 from prunelora import delivering, running, stages
-from prunelora.data import tokens
 from prunelora.data.load import load_task
 from prunelora.data.tokens import calibration_batches, tokenise
 from prunelora.delivery.processors import load_tokenizer
@@ -419,17 +418,33 @@ def test_full_fine_tuning_is_a_recipe_too(inputs, tmp_path):
 
 
 def test_scores_and_training_never_see_test_rows(inputs, tmp_path, monkeypatch):
-    """Whatever is tokenised, for samples as for training."""
+    """They are tokenised, to see whether the model can read them, and no more."""
     seen = []
-    original = tokens.encode_rows
-    monkeypatch.setattr(tokens, "encode_rows", lambda rows, *rest: seen.append(rows) or original(rows, *rest))
+    samples, training = running.calibration_batches, running.finetune
+
+    def sampled(*given, **options):
+        batches = samples(*given, **options)
+        seen.append([ids[mask.bool()].tolist() for batch in batches for ids, mask in _rows(batch)])
+        return batches
+
+    def trained(model, train, validation, **options):
+        seen.extend([train["input_ids"], validation["input_ids"]])
+        return training(model, train, validation, **options)
+
+    monkeypatch.setattr(running, "calibration_batches", sampled)
+    monkeypatch.setattr(running, "finetune", trained)
     run(inputs, tmp_path / "run")
     task = load_task(recipe_of(inputs).task)
-    test_texts = set(task.test["text"])
+    tokenizer = load_tokenizer(inputs["model"])
+    test = {tuple(ids) for ids in tokenise(task.test, tokenizer, max_length=128)["input_ids"]}
     assert sum(len(rows) == 32 for rows in seen) >= 2  # The samples of warm-up and scores.
-    assert len(task.train) in {len(rows) for rows in seen}
-    assert all(not test_texts & set(rows["text"]) for rows in seen)
-    assert all(not test_texts & set(rows["text"]) for rows in (task.train, task.validation))
+    assert {len(task.train), len(task.validation)} <= {len(rows) for rows in seen}
+    assert all(not test & {tuple(ids) for ids in rows} for rows in seen)
+    assert test
+
+
+def _rows(batch):
+    return zip(batch["input_ids"], batch["attention_mask"], strict=True)
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------

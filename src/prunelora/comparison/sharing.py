@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from prunelora.data.embedded import model_source
 from prunelora.data.task import TaskData
 from prunelora.errors import PruneLoraError
-from prunelora.models.loading import check_source, fingerprint
+from prunelora.models.loading import fingerprint
+from prunelora.models.source import check_source
 from prunelora.pipeline import keys_of
 from prunelora.planning.plan import Plan
 from prunelora.recipe import Recipe

@@ -31,8 +31,9 @@ from prunelora.delivery.standalone import OWN_KEYS, own_auto_class, stock_class,
 from prunelora.errors import CheckpointError, PruneLoraError, first_line
 from prunelora.finetuning.adapter import ADAPTER, audit
 from prunelora.models.anatomy import Anatomy, dissect
-from prunelora.models.loading import check_source, load_pretrained, pad_with_, progress_bars_off
+from prunelora.models.loading import load_pretrained, pad_with_, progress_bars_off
 from prunelora.models.problem_types import CAUSAL_LM, REGRESSION, label_names_of, problem_type_of
+from prunelora.models.source import check_source
 from prunelora.models.state import check_finite, random_state_kept
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_

@@ -11,6 +11,7 @@ from prunelora.data.task import TaskData
 from prunelora.errors import CheckpointError, first_line
 from prunelora.models.inputs import give_inputs_of_
 from prunelora.models.problem_types import CAUSAL_LM, problem_type_of
+from prunelora.models.source import check_no_pointers
 
 
 def load_processor(folder: Path | str, task: TaskData) -> Any:
@@ -76,15 +77,31 @@ def load_tokenizer(folder: Path | str, *, words: bool = False) -> PreTrainedToke
             f"{folder}: no tokenizer there (tokenizer.json, tokenizer_config.json). Pass tokenizer= to prunelora.save, "
             "or copy the files of the base model's tokenizer into the folder."
         )
+    if path.is_dir():
+        check_no_pointers(path)
     try:
         options = {"add_prefix_space": True} if words else {}
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # its readers raise whatever they meet in a damaged file
         raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({first_line(error)}).") from error
+    _check_vocabulary(tokenizer, path)
     give_inputs_of_(tokenizer, _model_type(folder))
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token  # As `load_pretrained` tells the model.
     return tokenizer
+
+
+def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Without its vocabulary a tokenizer is loaded all the same, and knows no word."""
+    files = sorted(set(type(tokenizer).vocab_files_names.values()))
+    if not folder.is_dir() or not files:  # Some split texts into bytes.
+        return
+    # transformers makes one kind of tokenizer of another kind's vocabulary.
+    if not any(file.name in files or file.suffix in (".model", ".tiktoken") for file in folder.iterdir()):
+        raise CheckpointError(
+            f"{folder}: the tokenizer has no vocabulary there: none of {', '.join(files)}. Copy these files of the "
+            "base model's tokenizer into the folder."
+        )
 
 
 def _model_type(folder: Path | str) -> str:

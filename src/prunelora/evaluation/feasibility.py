@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig
 
 from prunelora.data.embedded import model_source
 from prunelora.data.load import load_task
@@ -19,7 +18,7 @@ from prunelora.data.task import TaskData
 from prunelora.data.tokens import tokenise
 from prunelora.data.truncation import Truncation
 from prunelora.delivery.processors import load_image_processor, load_tokenizer, size_made_by
-from prunelora.errors import CheckpointError, UnsupportedModelError, first_line
+from prunelora.errors import CheckpointError, UnsupportedModelError
 from prunelora.evaluation.latency_cache import latency_model_for
 from prunelora.evaluation.latency_model import LatencySettings
 from prunelora.evaluation.outlook import Outlook, early_plan, outlook, outlook_row
@@ -30,7 +29,7 @@ from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.device import best_device
 from prunelora.models.inputs import give_images_of_, image_tokens, longest_input, reads_images
-from prunelora.models.loading import describe_task_, give_padding_, task_class
+from prunelora.models.loading import describe_task_, give_padding_, read_config, task_class
 from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.planning.cost_tables import CostTable, macs_table, parameters_table
 from prunelora.planning.costs import block_parameters
@@ -184,10 +183,7 @@ def check(
         CheckpointError, DataError: As the loading functions raise them.
     """
     tell = tell or (lambda _: None)
-    try:
-        config = AutoConfig.from_pretrained(model_source(model), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{model}: its configuration cannot be read ({first_line(error)}).") from error
+    config = read_config(model_source(model), trust_remote_code=trust_remote_code)
     facts = None
     if data is not None:
         facts = _look_at_data(rows or load_task(data), config, model_source(model))

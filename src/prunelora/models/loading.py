@@ -2,28 +2,24 @@
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
 from prunelora.errors import CheckpointError, UnsupportedModelError, first_line
-from prunelora.models.anatomy import dissect
+from prunelora.models.anatomy import SHAPES_KEY, dissect
 from prunelora.models.families import family_of_model_type, supported_families
 from prunelora.models.problem_types import AUTO_CLASS, CAUSAL_LM, OF_CONFIG, head_for
+from prunelora.models.source import check_source, deciding_files
 
 _LABELS_OF_REGRESSION = 1
-
-# What of a model's folder decides what comes out of it: configuration, weights, tokeniser, image processor.
-_DECIDING_SUFFIXES = (".safetensors", ".model")
-_DECIDING_FILES = (
-    "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.txt", "vocab.json", "merges.txt", "preprocessor_config.json", "processor_config.json",
-)  # fmt: skip
 
 
 def load_pretrained(
@@ -63,7 +59,9 @@ def load_pretrained(
                 trust_remote_code=trust_remote_code,
                 output_loading_info=True,
             )
-    except (OSError, ValueError) as error:
+    except ImportError as error:
+        raise CheckpointError(_missing_package(source, config, error)) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(_unreachable(source, error)) from error
     _check_encoder(model, source, info)
     loaded: PreTrainedModel = model
@@ -91,14 +89,66 @@ def _for_task(
     source: str | Path, label_names: Sequence[str], problem_type: str, trust_remote_code: bool
 ) -> tuple[PreTrainedConfig, Any]:
     """The configuration of a model for a task, and the Auto class that makes it."""
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(_unreachable(source, error)) from error
+    config = read_config(source, trust_remote_code=trust_remote_code)
     kind = task_class(config, problem_type, source)
+    _check_loadable(config, source)
     give_padding_(config)
     describe_task_(config, label_names=label_names, problem_type=problem_type)
     return config, kind
+
+
+def read_config(source: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """Read a model's configuration.
+
+    Args:
+        source: Folder or hub name.
+        trust_remote_code: Let the checkpoint's own Python code run.
+
+    Raises:
+        CheckpointError: If there is none, or it cannot be understood.
+    """
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:  # transformers raises whatever a value of the wrong kind leads to
+        raise CheckpointError(_unreachable(source, error)) from error
+
+
+def _check_loadable(config: Any, source: str | Path) -> None:
+    """Refuse what a configuration says that cannot be loaded, or not be pruned.
+
+    Raises:
+        CheckpointError: If the weights are quantised, the model was pruned, or the padding lies beyond the vocabulary.
+    """
+    quantised = getattr(config, "quantization_config", None)
+    if quantised is not None:
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
+        raise CheckpointError(
+            f"{source} is quantised ({getattr(method, 'value', method) or 'its method is not named'}; "
+            "quantization_config in config.json). Heads and neurons can be cut out of weights in full precision only. "
+            "Give the model that it was quantised from."
+        )
+    if SHAPES_KEY in vars(config):
+        raise CheckpointError(
+            f"{source} is a model that prunelora has pruned, and a run begins with a dense one. Give the model that it "
+            "was made from; to go on with this one, load it by prunelora.load(folder)."
+        )
+    padding, size = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
+    if padding is not None and size is not None and padding >= size:
+        raise CheckpointError(
+            f"{source}: pad_token_id={padding} in config.json lies beyond vocab_size={size:,}. Set it to the id of the "
+            "tokenizer's padding token there; where that is a new token, call model.resize_token_embeddings first."
+        )
+
+
+def _missing_package(source: str | Path, config: Any, error: ImportError) -> str:
+    attention = getattr(config, "_attn_implementation", None)
+    advice = (
+        f"config.json asks for attn_implementation={attention!r}: remove it there, and the model is loaded with "
+        "torch's own attention"
+        if attention and attention in str(error).lower().replace("flashattention2", "flash_attention_2")
+        else "Install what is missing"
+    )
+    return f"{source}: cannot be loaded ({first_line(error)}). {advice}."
 
 
 def task_class(config: PreTrainedConfig, problem_type: str, source: str | Path) -> Any:
@@ -163,10 +213,39 @@ def _check_encoder(model: PreTrainedModel, source: str | Path, info: Mapping[str
     heads = tuple(f"{name}." for name in dissect(model).task_head_names())
     mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
     wrong = sorted(key for key in {*info["missing_keys"], *mismatched} if not key.startswith(heads))
+    _check_vocabulary(model, source, info)
+    _check_layers(model, source, info)
     if wrong:
         raise CheckpointError(
             f"{source}: {len(wrong)} of the encoder's weights are missing from the checkpoint or have another shape, "
             f"first {wrong[0]}. Is it a checkpoint of {type(model).__name__}, and is config.json its own?"
+        )
+
+
+def _check_vocabulary(model: PreTrainedModel, source: str | Path, info: Mapping[str, Any]) -> None:
+    """An embedding that was resized, without its configuration or the other way round."""
+    words: Any = model.get_input_embeddings()
+    name = next((f"{path}.weight" for path, module in model.named_modules() if module is words), None)
+    for key, of_file, of_config in (one for one in info["mismatched_keys"] if not isinstance(one, str)):
+        if key == name:
+            raise CheckpointError(
+                f"{source}: the embedding has {of_file[0]:,} tokens in the weights and vocab_size={of_config[0]} in "
+                f"config.json. Was it resized, and one of both not saved? Set vocab_size={of_file[0]} there, and take "
+                "the tokenizer that was saved with the weights."
+            )
+
+
+def _check_layers(model: PreTrainedModel, source: str | Path, info: Mapping[str, Any]) -> None:
+    """Weights of more layers than the configuration has would be left out without a word."""
+    anatomy = dissect(model)
+    path = re.escape(anatomy.family.blocks)
+    blocks = re.compile(rf"(?:^|\.){path}\.(\d+)\.")
+    count = len(anatomy.base.get_submodule(anatomy.family.blocks))  # type: ignore[arg-type]
+    beyond = {int(found[1]) for key in info["unexpected_keys"] if (found := blocks.search(key)) is not None}
+    if beyond and max(beyond) >= count:
+        raise CheckpointError(
+            f"{source}: the weights have {max(beyond) + 1} layers, and config.json says {count}. Is it the config.json "
+            "that was saved with them?"
         )
 
 
@@ -180,17 +259,12 @@ def fingerprint(source: str | Path) -> str:
     """
     path = Path(source)
     if not path.is_dir():
-        try:
-            commit = getattr(AutoConfig.from_pretrained(source), "_commit_hash", None)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(_unreachable(source, error)) from error
-        return f"{source}@{commit}"
+        return f"{source}@{getattr(read_config(source), '_commit_hash', None)}"
     content = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        if file.name in _DECIDING_FILES or file.suffix in _DECIDING_SUFFIXES:
-            content.update(file.name.encode())
-            with file.open("rb") as stream:
-                content.update(hashlib.file_digest(stream, "sha256").digest())
+    for file in deciding_files(path):
+        content.update(file.name.encode())
+        with file.open("rb") as stream:
+            content.update(hashlib.file_digest(stream, "sha256").digest())
     return content.hexdigest()[:16]
 
 
@@ -225,43 +299,16 @@ def check_reads(source: str | Path, *, images: bool) -> None:
 
     Raises:
         UnsupportedModelError: If it does not.
+        CheckpointError: If its configuration cannot be read.
     """
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError):
-        return  # What is wrong there is said when it is loaded.
+    config = read_config(source)
+    _check_loadable(config, source)
     family = family_of_model_type(config.model_type)
     if family is not None and family.images != images:
         reads, are = ("images", "texts") if family.images else ("texts", "images")
         raise UnsupportedModelError(
             f"{source} is a {family.title}, which reads {reads}, and the rows of the task are {are}. Give another "
             "model, or other data."
-        )
-
-
-def check_source(source: str | Path) -> None:
-    """Hold what looks like a path to be a folder with a model in safetensors.
-
-    Raises:
-        CheckpointError: If it is not there, has no config.json, or has its weights as a pickle only.
-    """
-    path = Path(source)
-    looks_like_path = isinstance(source, Path) or path.is_absolute() or str(source).startswith((".", "~"))
-    if not path.exists():
-        if looks_like_path or str(source).count("/") > 1:
-            raise CheckpointError(f"{source} does not exist. Give the folder of a saved model, or a hub name.")
-        return
-    if not path.is_dir():
-        raise CheckpointError(f"{source} is a file. Give the folder that holds config.json and model.safetensors.")
-    names = sorted(file.name for file in path.iterdir())
-    if "config.json" not in names:
-        raise CheckpointError(f"{source}: no config.json there, found {', '.join(names[:5]) or 'nothing'}.")
-    if not any(name.endswith(".safetensors") for name in names):
-        pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
-        found = f"only {pickles[0]}, a pickle, which can run code when it is read" if pickles else "no weights"
-        raise CheckpointError(
-            f"{source}: expected model.safetensors, found {found}. Convert it: load it where you trust it, and call "
-            "model.save_pretrained(folder), which writes safetensors."
         )
 
 
