@@ -131,13 +131,13 @@ class Tables:
         """Hold the token that rows are padded with to be in the table.
 
         Raises:
-            UnsupportedModelError: If it is not.
+            UnsupportedModelError: If it is not; some conversions write -1.
         """
-        # -1 is written by some conversions, and an embedding counts it from its end.
-        if self.padding is not None and self.tokens is not None and not -self.tokens <= self.padding < self.tokens:
+        if self.padding is not None and self.tokens is not None and not 0 <= self.padding < self.tokens:
             raise UnsupportedModelError(
-                f"Rows are padded with the token {self.padding}, and the embedding of {self.name} has {self.tokens:,} "
-                f"tokens, 0 to {self.tokens - 1}. {_OWN_TOKENIZER}"
+                f"Rows are padded with the token {self.padding} (pad_token_id), and the embedding of {self.name} has "
+                f"{self.tokens:,} tokens, 0 to {self.tokens - 1}. Pad with one of these: tokenizer.pad_token = "
+                "tokenizer.eos_token, and model.config.pad_token_id = tokenizer.pad_token_id; save both."
             )
 
 
@@ -151,24 +151,26 @@ def check_batch(model: nn.Module, batch: Mapping[str, Any]) -> None:
     Raises:
         UnsupportedModelError: If it does not; see `Tables.check`.
     """
-    ids, types = batch.get("input_ids"), batch.get("token_type_ids")
+    ids, types, mask = (batch.get(name) for name in ("input_ids", "token_type_ids", "attention_mask"))
     if not torch.is_tensor(ids) or not ids.numel():
         return
+    # What is in the padding is replaced by the model's own: see `prunelora.models.padding`.
+    counted = mask != 0 if torch.is_tensor(mask) and mask.shape == ids.shape else torch.ones_like(ids, dtype=torch.bool)
     tables = Tables.of(model)
-    counts = (ids == tables.end).sum(-1) if tables.end is not None else None
+    ends = ((ids == tables.end) & counted).sum(-1) if tables.end is not None else None
     tables.check(
         LookedUp(
             longest=ids.shape[-1],
-            tokens=_ends(ids),
+            tokens=_ends(ids[counted]),
             types=_ends(types) if torch.is_tensor(types) else None,
-            ends=_ends(counts) if counts is not None else None,
+            ends=_ends(ends) if ends is not None else None,
         ),
         "a row of the batch",
     )
 
 
-def _ends(values: torch.Tensor) -> tuple[int, int]:
-    return int(values.min()), int(values.max())
+def _ends(values: torch.Tensor) -> tuple[int, int] | None:
+    return (int(values.min()), int(values.max())) if values.numel() else None
 
 
 def _within(ids: tuple[int, int], rows: int) -> bool:
