@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from safetensors.numpy import save_file
 from small_run import FILLER, make_data, make_model
 from tiny import largest_difference, logits, stir, tiny_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -144,7 +145,7 @@ def test_a_familys_tasks_are_those_that_it_can_be_loaded_for(name):
 @pytest.mark.parametrize(("kind", "family"), [(CAUSAL_LM, "bert"), (TOKENS, "vit"), (CAUSAL_LM, "vit")])
 def test_a_family_without_such_a_head_is_an_error(kind, family, tmp_path):
     tiny_config(family).save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "model.safetensors").touch()
+    save_file({}, tmp_path / "model" / "model.safetensors")
     with pytest.raises(UnsupportedModelError, match="has no head for"):
         load_pretrained(tmp_path / "model", label_names=("a", "b"), problem_type=kind)
 
