@@ -186,7 +186,7 @@ def check(
     config = read_config(model_source(model), trust_remote_code=trust_remote_code)
     facts = None
     if data is not None:
-        facts = _look_at_data(rows or load_task(data), config, model_source(model))
+        facts = _look_at_data(rows or load_task(data), data.max_length, config, model_source(model))
     kind = task_class(config, facts["problem_type"] if facts else SINGLE_LABEL, model)
     give_padding_(config)
     with torch.device("meta"):
@@ -241,14 +241,14 @@ def check(
     )
 
 
-def _look_at_data(rows: TaskData, config: Any, tokenizer_source: str) -> dict[str, Any]:
+def _look_at_data(rows: TaskData, max_length: int, config: Any, tokenizer_source: str) -> dict[str, Any]:
     """Numbers of rows and their lengths; the configuration gets the labels."""
     describe_task_(config, label_names=rows.label_names, problem_type=rows.problem_type)
     cut = None
     if not rows.of_images:
         tokenizer = load_tokenizer(tokenizer_source, words=rows.by_word)
-        tokenised = tokenise(rows.train, tokenizer, max_length=source.max_length)
-        cut = Truncation.of(rows.train, tokenised, tokenizer, max_length=source.max_length)
+        tokenised = tokenise(rows.train, tokenizer, max_length=max_length)
+        cut = Truncation.of(rows.train, tokenised, tokenizer, max_length=max_length)
     splits = {"train": rows.train, "validation": rows.validation} | rows.reported
     return {
         "rows": {name: len(split) for name, split in splits.items()},
