@@ -51,7 +51,8 @@ def check_run(
             processor = load_processor(model_source(recipe.model), task)
             run = Run(recipe, RunFolder(Path(nowhere)), task, processor)
             run.model = pretrained(recipe, task, processor, weights=False)
-            check_model(run, names)
+            for note in check_model(run, names):
+                tell(note)
         plan = next((stage for stage in reversed(recipe.stages) if isinstance(stage, PlanStage)), None)
         known = inspect.signature(make_plan).parameters
         planning = {} if plan is None else {name: value for name, value in plan.model_dump().items() if name in known}

@@ -9,6 +9,7 @@ from scipy.stats import t as student_t
 from prunelora.evaluation.significance import wilson
 from prunelora.report.judged import bits_of
 from prunelora.report.reading import finetunings, in_units, milliseconds
+from prunelora.report.sections import sections
 from prunelora.report.summary import summarise, warnings
 from prunelora.report.tables import comparison, stage_times
 
@@ -273,3 +274,24 @@ def test_numbers_for_people():
     assert in_units(9_999) == "9,999"
     assert in_units(1_500, "B") == "1.50 kB"
     assert [milliseconds(value) for value in (0.4123, 11, 1240.4, 0.0)] == ["0.412 ms", "11.0 ms", "1,240 ms", "0 ms"]
+
+
+def test_a_language_model_is_judged_by_its_perplexity_too():
+    results = make_results(baseline=False)
+    results.task.update(metrics=["log_likelihood", "perplexity"], problem_type="causal_lm")
+    results.facts("measure")["test"] = {"log_likelihood": -2.0, "perplexity": math.exp(2.0)}
+    assert any("perplexity 7.389" in line for line in summarise(results))
+
+
+def test_rows_that_were_cut_off_are_a_warning_and_in_the_report():
+    results = make_results()
+    assert not any("cut off" in line for line in warnings(results))
+    found = {"max_length": 128, "rows": 100, "rows_cut": 80, "tokens": 42_400, "tokens_cut": 30_000,
+             "median_tokens": 424.0, "keeps_most": 610}  # fmt: skip
+    results.facts("finetune")["truncation"] = {"train": found, "test": found | {"rows_cut": 0}}
+    warned = [line for line in warnings(results) if "cut off" in line]
+    assert len(warned) == 1
+    assert "80 of 100 train rows (80%)" in warned[0]
+    assert "--max-length 610" in warned[0]
+    data = next(section for section in sections(results, frozenset()) if section.title == "Data")
+    assert any("--max-length 610" in line for line in data.text)

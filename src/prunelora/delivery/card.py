@@ -67,7 +67,7 @@ def write_card(
         f"# {what}",
         "",
         f"Made with prunelora from `{base}` ({type(model).__name__}): "
-        f"{cut.total_heads} of {whole.total_heads} attention heads and {cut.total_neurons} of {whole.total_neurons} "
+        f"{cut.heads_of(whole, heads='attention heads')} and {cut.total_neurons} of {whole.total_neurons} "
         f"feed-forward neurons stay. {'What was cut is 0.' if dense else GONE}",
         "",
         "## Load",

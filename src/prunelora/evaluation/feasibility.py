@@ -118,15 +118,11 @@ class Feasibility:
             lines += ["", *self.run.lines()]
         if self.data is not None:
             lines += ["", self._data(self.data)]
-            cut_off = Truncation(**self.data["truncation"]).describe("train") if self.data["truncation"] else None
-            lines += [cut_off] if cut_off else []
         return lines
 
     def _met(self) -> str:
         a = self.architecture
-        counts = (
-            f"{self.left.total_heads} of {a.total_heads} heads, {self.left.total_neurons} of {a.total_neurons} neurons"
-        )
+        counts = f"{self.left.heads_of(a)}, {self.left.total_neurons:,} of {a.total_neurons:,} neurons"
         if not self.budget:
             return f"no budget: {counts} stay"
         asked = ", ".join(f"{name}={value}" for name, value in self.budget.items())

@@ -62,6 +62,20 @@ class Architecture:
         """Feed-forward neurons in all layers: L*F where every layer has F of them."""
         return sum(self.num_neurons)
 
+    def heads_of(self, whole: "Architecture", *, heads: str = "heads") -> str:
+        """How many heads of a whole model stay, for messages; groups that share keys and values are named as such.
+
+        "100 of 144 heads"; with grouped-query attention, of which groups stay or go as one: "4 of 8 key/value groups
+        (16 of 32 heads)".
+        """
+        if whole.queries_per_head == 1:
+            return f"{self.total_heads:,} of {whole.total_heads:,} {heads}"
+        shared = whole.queries_per_head
+        return (
+            f"{self.total_heads:,} of {whole.total_heads:,} key/value groups "
+            f"({shared * self.total_heads:,} of {shared * whole.total_heads:,} {heads})"
+        )
+
     def differences(self, other: "Architecture") -> list[str]:
         """What no cut changes and is not the same in another model: ["hidden_size is 384, not 768"], theirs first."""
         return [

@@ -111,7 +111,8 @@ def make_plan(
     facts: dict[str, Any] = {}
     if kind is None or kind == "counts":
         num_heads, num_neurons = (sum(map(len, ids)) for ids in (lineage.heads, lineage.neurons))
-        heads_left = best(scores[0], count_to_keep(given["keep_heads"], num_heads, "keep_heads"))
+        units = "heads" if lineage.base.queries_per_head == 1 else "key/value groups"
+        heads_left = best(scores[0], count_to_keep(given["keep_heads"], num_heads, "keep_heads", units=units))
         neurons_left = best(scores[1], count_to_keep(given["keep_ffn"], num_neurons, "keep_ffn"), round_to=round_to)
         check_not_all_gone(given["keep_ffn"], scores[1], neurons_left, round_to)
     else:

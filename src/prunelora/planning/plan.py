@@ -231,7 +231,7 @@ class Plan(BaseModel):
         base = self.base
         names = [name for name in PROJECTIONS if name in self.ranks]
         lines = [
-            f"plan {self.id}: {self.architecture.total_heads} of {base.total_heads} heads, "
+            f"plan {self.id}: {self.architecture.heads_of(base)}, "
             f"{self.architecture.total_neurons} of {base.total_neurons} neurons stay ({base.family})",
             "layer  heads  neurons  ranks" + (f" ({' '.join(names)})" if names else ""),
         ]

@@ -9,10 +9,16 @@ from prunelora.errors import PlanError
 from prunelora.spelling import advice, option
 
 
-def count_to_keep(keep: int | float | None, total: int, name: str) -> int:
+def count_to_keep(keep: int | float | None, total: int, name: str, *, units: str = "") -> int:
     """Turn a count or a fraction into a count; `None` keeps everything.
 
     A fraction is rounded down, so that the budget is never exceeded: 0.5 of 9 heads keeps 4.
+
+    Args:
+        keep: A count, a fraction, or None.
+        total: Units of the model.
+        name: Of the option, for messages.
+        units: What is counted, for messages.
 
     Raises:
         PlanError: If it is neither a count in 0..total nor a fraction in 0..1, or a fraction above 0 that keeps none.
@@ -23,8 +29,9 @@ def count_to_keep(keep: int | float | None, total: int, name: str) -> int:
         raise PlanError(f"{option(name, keep)}: expected a count (int) or a fraction (float in 0..1).")
     if isinstance(keep, int):
         if not 0 <= keep <= total:
+            found = f"{total} {units}".strip()
             raise PlanError(
-                f"{option(name, keep)} cannot be met: the model has {total}. Use a count in 0..{total}, or a fraction "
+                f"{option(name, keep)} cannot be met: the model has {found}. Use a count in 0..{total}, or a fraction "
                 "such as 0.5."
             )
         return keep

@@ -55,6 +55,8 @@ class Judged:
 
     def _with(self, metric: str, what: str) -> str:
         text, interval = metric_text(metric, self.values[metric]), self.interval(metric)
+        if metric == "log_likelihood" and "perplexity" in self.values:
+            text += f", perplexity {metric_text('perplexity', self.values['perplexity'])}"
         return text if interval is None else f"{text} ({what}{ends_text(metric, interval)})"
 
     def against(self, other: "Judged", metric: str) -> Difference | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunelora.data.metrics import default_metrics
+from prunelora.data.truncation import Truncation
 from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.report.results import RunResults
 
@@ -167,6 +168,14 @@ def main_metric(results: RunResults) -> str:
     if results.task.get("metrics"):
         return str(results.task["metrics"][0])
     return default_metrics(results.task.get("problem_type") or SINGLE_LABEL)[0]
+
+
+def cut_off(results: RunResults) -> list[str]:
+    """What was cut off of the rows, a sentence for every split of which something was."""
+    every = (results.facts(stage).get("truncation") for stage in results.stages)
+    found: dict[str, Any] = next((one for one in every if one), {})
+    lines = (Truncation(**values).describe(split) for split, values in found.items())
+    return [line for line in lines if line is not None]
 
 
 def metric_title(metric: str) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from prunelora.models.problem_types import CAUSAL_LM, OF_CONFIG, TOKENS
 from prunelora.report.judged import TUNED, judged
-from prunelora.report.reading import kind_of, machine_text, main_metric, metric_title
+from prunelora.report.reading import cut_off, kind_of, machine_text, main_metric, metric_title
 from prunelora.report.results import RunResults
 from prunelora.report.summary import saved_model
 from prunelora.report.tables import Table, comparison_table, data_table, journey, stage_times
@@ -62,7 +62,7 @@ def sections(results: RunResults, figures: frozenset[str]) -> list[Section]:
                 table=journey(results),
             ),
             Section("Time of every stage", ("Wall time on the machine of this run.",), table=stage_times(results)),
-            Section("Data", tuple(str(note) for note in results.task.get("notes", ())), table=data_table(results)),
+            Section("Data", (*map(str, results.task.get("notes", ())), *cut_off(results)), table=data_table(results)),
             _loading(results),
             Section(
                 "Recipe",

@@ -11,6 +11,7 @@ from prunelora.report.reading import (
     SHARES,
     Pair,
     asked_latency,
+    cut_off,
     duration,
     in_units,
     kind_of,
@@ -65,7 +66,7 @@ def gained(results: RunResults) -> list[str]:
     plan = results.plan
     if plan is not None:
         lines.append(
-            f"{plan.architecture.total_heads:,} of {plan.base.total_heads:,} attention heads and "
+            f"{plan.architecture.heads_of(plan.base, heads='attention heads')} and "
             f"{plan.architecture.total_neurons:,} of {plan.base.total_neurons:,} feed-forward neurons stay."
         )
     measurement = results.facts("measure").get("measurement", {})
@@ -125,7 +126,8 @@ def cost(results: RunResults) -> list[str]:
 
 def warnings(results: RunResults) -> list[str]:
     """What went wrong or may mislead, each with what to do."""
-    return [*_nothing_learnt(results), *_not_finished(results), *_not_faster(results)]
+    unread = (f"{line}." for line in cut_off(results)[:1])
+    return [*unread, *_nothing_learnt(results), *_not_finished(results), *_not_faster(results)]
 
 
 def files(results: RunResults) -> list[str]:
