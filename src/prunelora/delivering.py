@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from prunelora.data.metrics import metrics
+from prunelora.data.tokens import batches, by_length
 from prunelora.delivery.card import add_numbers
-from prunelora.delivery.onnx import export
+from prunelora.delivery.onnx import compared, export
 from prunelora.evaluation.measurement import measure
 from prunelora.judging import asked_latency, tested, tuned_dense
 from prunelora.models.anatomy import dissect
@@ -20,6 +21,8 @@ from prunelora.running import Facts, Run, StageWork, ready_to_train, restore_not
 from prunelora.stage_settings import BaselineStage, ExportStage, MeasureStage
 from prunelora.storage import replacing_file
 
+# Validation rows on which an exported model is compared with torch.
+COMPARED_ROWS = 32
 BASELINE_CHECKPOINTS = ".baseline-checkpoints"
 
 # Evaluate: answers on the reported rows -----------------------------------------------------------------------------
@@ -42,8 +45,21 @@ def _evaluate(run: Run, name: str, _: Any) -> Facts:
 
 
 def _export(run: Run, name: str, settings: ExportStage) -> Facts:
-    path = export(run.model, run.path(name, "model.onnx"), tolerance=settings.tolerance)
-    return {"file": path.name, "bytes": path.stat().st_size}
+    path = run.path(name, "model.onnx")
+    export(run.model, path, batches=_rows_to_compare(run), tolerance=settings.tolerance)
+    return {"file": path.name, "bytes": path.stat().st_size, **compared(path)}
+
+
+def _rows_to_compare(run: Run) -> list[dict[str, Any]]:
+    """Validation rows of all lengths, as the run judges them: the longest alone, and several together."""
+    tokenised = run.tokenised("validation")
+    order = by_length(tokenised)
+    count = min(COMPARED_ROWS, len(order))
+    chosen = [order[-1 - number * (len(order) - 1) // max(1, count - 1)] for number in range(count)]
+    return [
+        *batches(tokenised.select(chosen[:1]), run.processor, batch_size=1),
+        *batches(tokenised.select(chosen), run.processor, batch_size=8),
+    ]
 
 
 def _baseline(run: Run, name: str, settings: BaselineStage) -> Facts:

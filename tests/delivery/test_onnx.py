@@ -113,7 +113,7 @@ def test_an_export_that_computes_something_else_is_an_error_and_leaves_no_file(e
     other = tiny("bert")
     with torch.no_grad():
         other.classifier.bias += 0.5
-    with pytest.raises(ExportError, match=r"up to 0\.5 on input of shape \(1, 5\), and tolerance=0\.001"):
+    with pytest.raises(ExportError, match=r"up to 0\.5 on random input of shape \(1, 1\), and tolerance=0\.001"):
         pl.export(other, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
     assert pl.export(other, tmp_path / "model.onnx", tolerance=0.51).exists()
@@ -130,6 +130,10 @@ def test_a_real_batch_is_compared_too(exported, tmp_path, monkeypatch):
     pl.export(model, tmp_path / "model.onnx", batch=batch)
     shapes = [tuple(inputs["input_ids"].shape) for inputs in compared]
     assert shapes[-1] == (7, 4)
+    compared.clear()
+    pl.export(model, tmp_path / "model.onnx", batches=[batch, {name: value[:2] for name, value in batch.items()}])
+    assert [tuple(inputs["input_ids"].shape) for inputs in compared[-2:]] == [(7, 4), (2, 4)]
+    assert delivery.compared(tmp_path / "model.onnx")["compared_rows"] == 9
     assert len({examples for examples, _ in shapes}) > 2
     assert len({tokens for _, tokens in shapes}) > 2
     assert any((inputs["attention_mask"] == 0).any() for inputs in compared)

@@ -2,11 +2,14 @@
 
 import contextlib
 import importlib
+import inspect
+import itertools
 import logging
+import math
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from prunelora.delivery.examples import Example, example_of, random_examples, traced_example
+from prunelora.delivery.rotations import rotations_by_length, rotations_left_as_found
 from prunelora.errors import ExportError, MissingExtraError, first_line
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.device import on_device
 from prunelora.models.family import Family
-from prunelora.models.inputs import input_names, longest_input, random_inputs, reads_images
+from prunelora.models.inputs import reads_images
 from prunelora.models.state import left_as_found
 
 # A protobuf file cannot be larger than 2 GiB; some room is left for the graph.
@@ -27,9 +32,8 @@ LARGEST_SINGLE_FILE_BYTES = 1_900_000_000
 # For errors of a run that cannot export.
 WITHOUT_EXPORT = "Or run without the export: prunelora run --no-export; in Python compress(export=False)."
 
-# (batch, sequence) of the traced example, and of the random examples that are compared.
-_TRACED = (2, 8)
-_COMPARED = ((1, 5), (3, 16), (4, 27))
+# Keys of the file's metadata.
+COMPARED_TOKENS, COMPARED_ROWS = "prunelora.compared_tokens", "prunelora.compared_rows"
 
 
 def export(
@@ -37,6 +41,7 @@ def export(
     path: Path | str,
     *,
     batch: Mapping[str, Any] | None = None,
+    batches: Iterable[Mapping[str, Any]] = (),
     tolerance: float = 1e-3,
     opset: int | None = None,
 ) -> Path:
@@ -44,15 +49,21 @@ def export(
 
     Inputs are `input_ids`, `attention_mask` and, where the family's tokenizer makes them, `token_type_ids`; or
     `pixel_values`, of which only the batch size is left open. The output is `logits`. Before the call returns,
-    onnxruntime runs the file on examples of several shapes, with padding, and its logits are compared with the model's.
-    The file appears at `path` only if they agree. The model is left as it was found.
+    onnxruntime runs the file, and its logits are compared with the model's: on `batch` and `batches`, and on random
+    inputs of one row and of several, of one token up to the longest that the model reads, and on both sides of every
+    length at which it changes (sliding windows, rotations). They are padded on the right and, where the task head does
+    not read the first place, on the left. Inputs of more than 4,096 tokens, and those whose attention scores take more
+    than 1 GiB and more memory than the weights, are left out; the file's metadata say which lengths were compared. The
+    file appears at `path` only if all logits agree. The model is left as it was found.
 
     Args:
         model: A sequence or image classification model of a supported family, pruned or not, in float32 and without an
             adapter.
         path: File to write. Weights are inside it, except above 2 GB, where they go to `<path>.data` beside it.
         batch: A real batch as `model(**batch)` takes it, to be compared too.
-        tolerance: Largest absolute difference between any two logits that still counts as the same.
+        batches: More of them. All that a batch holds goes to the model in torch, `labels` excepted.
+        tolerance: Largest absolute difference between any two logits that still counts as the same. With infinity
+            nothing but short inputs is run.
         opset: ONNX operator set; the exporter's choice if not given.
 
     Returns:
@@ -66,19 +77,20 @@ def export(
     require_packages()
     path = Path(path)
     _check(dissect(model), path)
-    with left_as_found(model), torch.no_grad():
+    with left_as_found(model), rotations_left_as_found(model) as reset_rotations, torch.no_grad():
         model.eval()
-        traced, *examples = _random_examples(model)
-        if batch is not None:
-            examples.append(_inputs_of(batch, input_names(model)))
+        real = [example_of(one, model) for one in (*(() if batch is None else (batch,)), *batches)]
         path.parent.mkdir(parents=True, exist_ok=True)
         # A folder of its own, as weights above 2 GB make a second file whose name is written inside the first.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             temporary = Path(folder) / path.name
-            _write(model, traced, temporary, opset)
+            reset_rotations()
+            _write(model, traced_example(model), temporary, opset)
             if opset is not None:
                 _check_opset(temporary, opset)
-            _compare(model, temporary, examples, tolerance)
+            examples = itertools.chain(random_examples(model, short=math.isinf(tolerance)), real)
+            agreed = _compare(model, temporary, examples, tolerance, reset_rotations)
+            _clean(temporary, _lengths_compared(agreed) | {COMPARED_ROWS: str(sum(one.shape[0] for one in real))})
             for written in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
                 written.replace(path.with_name(written.name))  # the model itself last
     return path
@@ -126,6 +138,18 @@ def session(path: Path | str, *, threads: int | None = None) -> Any:
         ) from error
 
 
+def compared(path: Path | str) -> dict[str, Any]:
+    """What the logits of an exported model were compared on: lengths of random inputs, and how many rows of the task.
+
+    Returns:
+        "compared_tokens", sorted, of inputs with any; and "compared_rows".
+    """
+    about = session(path).get_modelmeta().custom_metadata_map
+    lengths = [int(length) for length in about.get(COMPARED_TOKENS, "").split()]
+    rows = {"compared_rows": int(about.get(COMPARED_ROWS, 0))}
+    return {"compared_tokens": lengths} | rows if lengths else rows
+
+
 def run(opened: Any, inputs: Mapping[str, torch.Tensor]) -> np.ndarray:
     """Logits (B, C) of a session for inputs on any device; what the exported model does not read is left out."""
     taken = {one.name for one in opened.get_inputs()}
@@ -140,9 +164,26 @@ class _LogitsOnly(nn.Module):
         super().__init__()
         self.model = model
         self.names = tuple(names)
+        self.counts_positions = _counts_positions(model)
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return self.model(**dict(zip(self.names, inputs, strict=True))).logits
+        given = dict(zip(self.names, inputs, strict=True))
+        if self.counts_positions:
+            # By itself the model takes a slice of a table, whose length, min(512, sequence), tools that infer shapes
+            # cannot tell from sequence.
+            given["position_ids"] = torch.arange(inputs[0].shape[1], device=inputs[0].device).unsqueeze(0)
+        return self.model(**given).logits
+
+
+def _counts_positions(model: nn.Module) -> bool:
+    """Whether the model gives tokens the positions 0, 1, 2, ... of a table, whatever the tokens are."""
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return False
+    tables = [module for module in model.modules() if isinstance(getattr(module, "position_ids", None), torch.Tensor)]
+    # RoBERTa and MPNet count the tokens that are no padding.
+    return bool(tables) and all(
+        getattr(getattr(module, "position_embeddings", None), "padding_idx", None) is None for module in tables
+    )
 
 
 def check_family(family: Family) -> None:
@@ -173,33 +214,11 @@ def _check(anatomy: Anatomy, path: Path) -> None:
         raise ExportError(f"{type(model).__name__} has no task head. Export a sequence classification model.")
 
 
-def _random_examples(model: nn.Module) -> list[dict[str, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    longest = longest_input(model) or max(tokens for _, tokens in _COMPARED)
-    return [
-        random_inputs(model, batch_size=size, tokens=min(tokens, longest), generator=generator, padded=True)
-        for size, tokens in (_TRACED, *_COMPARED)
-    ]
-
-
-def _inputs_of(batch: Mapping[str, Any], names: Sequence[str]) -> dict[str, torch.Tensor]:
-    if names[0] not in batch:
-        raise ExportError(
-            f"batch has no {names[0]}: its keys are {sorted(batch)}. Pass a batch as model(**batch) takes it."
-        )
-    if "input_ids" not in names:
-        return {name: torch.as_tensor(batch[name]) for name in names}
-    ids = torch.as_tensor(batch["input_ids"])
-    # What `model(**batch)` fills in itself when it is not given.
-    missing = {"attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
-    return {name: torch.as_tensor(batch.get(name, missing.get(name))) for name in names}
-
-
 def _write(model: nn.Module, inputs: Mapping[str, torch.Tensor], path: Path, opset: int | None) -> None:
     weight_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     open_axes = {0: "batch"} if reads_images(model) else {0: "batch", 1: "sequence"}
     try:
-        with _eager_attention(model), _quiet():
+        with _eager_attention(model), rotations_by_length(model), _quiet():
             torch.onnx.export(
                 _LogitsOnly(model, tuple(inputs)).eval(),
                 tuple(on_device(inputs, model).values()),
@@ -259,29 +278,79 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _compare(model: nn.Module, path: Path, examples: Sequence[Mapping[str, torch.Tensor]], tolerance: float) -> None:
+def _clean(path: Path, about: Mapping[str, str]) -> None:
+    """Replace what the exporter wrote beside the graph itself.
+
+    The shapes between layers are partly those of the traced example, which makes tools that infer shapes, such as
+    onnxruntime's quantisation, stop. The metadata have names of folders on this machine.
+    """
+    onnx = _required("onnx")
+    model = onnx.load(str(path), load_external_data=False)
+    del model.graph.value_info[:]
+    parts = (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer)
+    for part in parts:
+        del part.metadata_props[:]
+    for function in model.functions:
+        del function.metadata_props[:], function.value_info[:]
+        for node in function.node:
+            del node.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(about))
+    onnx.save(model, str(path))
+
+
+def _lengths_compared(examples: Iterable[Example]) -> dict[str, str]:
+    lengths = {one.shape[1] for one in examples if "input_ids" in one.inputs}
+    return {COMPARED_TOKENS: " ".join(map(str, sorted(lengths)))} if lengths else {}
+
+
+def _compare(
+    model: nn.Module,
+    path: Path,
+    examples: Iterable[Example],
+    tolerance: float,
+    reset_rotations: Callable[[], None],
+) -> list[Example]:
+    """Compare the file's logits with the model's on every example; returns the examples."""
     opened = session(path)
-    for inputs in examples:
-        shape = tuple(next(iter(inputs.values())).shape)
-        wanted = model(**on_device(inputs, model)).logits.float().cpu().numpy()
+    agreed = []
+    for example in examples:
+        what = f"{example.kind} of shape {example.shape}"
+        reset_rotations()
+        wanted = model(**on_device(example.given, model)).logits.float().cpu().numpy()
         try:
-            found = run(opened, inputs)
+            found = run(opened, example.inputs)
         except Exception as error:  # onnxruntime's own errors share no base but Exception
             raise ExportError(
-                f"The exported model does not run on input of shape {shape}: {first_line(error)}. Nothing was written."
+                f"The exported model does not run on {what}: {first_line(error)}. Nothing was written."
             ) from error
         if found.shape != wanted.shape:
             raise ExportError(
-                f"The exported model gives logits of shape {found.shape} for input of shape {shape}, torch gives "
-                f"{wanted.shape}. Nothing was written."
+                f"The exported model gives logits of shape {found.shape} for {what}, torch gives {wanted.shape}. "
+                "Nothing was written."
             )
-        difference = float(np.abs(found - wanted).max())
+        differences = np.abs(found - wanted)
+        if wanted.ndim == 3 and "attention_mask" in example.inputs:
+            differences = differences[example.inputs["attention_mask"].numpy() > 0]  # What padding gives is not read.
+        difference = float(differences.max())
         if not difference <= tolerance:  # NaN is a difference too
             raise ExportError(
-                f"The exported model's logits differ from torch's by up to {difference:.3g} on input of shape "
-                f"{shape}, and tolerance={tolerance:g} was asked. Nothing was written. Pass a larger tolerance if the "
-                "logits are large, else report this model."
+                f"The exported model's logits differ from torch's by up to {difference:.3g} on {what}, and "
+                f"tolerance={tolerance:g} was asked. Nothing was written. {_reason(example)}"
             )
+        agreed.append(example)
+    return agreed
+
+
+def _reason(example: Example) -> str:
+    """What may be done about a difference."""
+    unread = sorted(example.given.keys() - example.inputs.keys())
+    if unread:
+        return (
+            f"The rows hold {', '.join(unread)} too, which the model in torch reads and the exported one does not "
+            f"(its inputs are {', '.join(example.inputs)}). Make the rows without them, with the tokenizer of the "
+            "model's family, and train on those."
+        )
+    return "Pass a larger tolerance if the logits are large, else report this model."
 
 
 def _required(name: str, way_out: str = "") -> Any:
