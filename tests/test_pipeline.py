@@ -607,3 +607,39 @@ def test_rows_given_in_python_are_resumed_when_they_are_given_again(inputs, tmp_
     assert execute(same, tmp_path / "run").ran == ()
     changed = frame.assign(label=frame["label"].replace("bad", "awful"))
     assert execute(recipe_of(inputs | {"data": changed}, ["score", "plan"]), tmp_path / "run").ran == ("score", "plan")
+
+
+def test_an_export_is_compared_on_validation_rows_as_the_run_judges_them(inputs, tmp_path, monkeypatch):
+    given = []
+
+    def export(model, path, *, batches, tolerance):
+        given.extend(batches)
+        path.write_bytes(b"")
+        return path
+
+    monkeypatch.setattr(delivering, "export", export)
+    monkeypatch.setattr(delivering, "compared", lambda _: {})
+    run(inputs, tmp_path / "run", [*PAPER, "export"])
+    task = load_task(recipe_of(inputs).task)
+    judged = tokenise(task.validation, load_tokenizer(inputs["model"]), max_length=128)
+    lengths = sorted(map(len, judged["input_ids"]))
+    first, *others = [batch["attention_mask"].sum(1).tolist() for batch in given]
+    assert first == [lengths[-1]]
+    several = [length for lengths_of_batch in others for length in lengths_of_batch]
+    assert (min(several), max(several)) == (lengths[0], lengths[-1])
+    assert max(map(len, others)) > 1
+
+
+def test_what_a_run_delivers_holds_no_path_of_the_machine_that_made_it(finished, inputs):
+    """Model and data were given by absolute paths; the run's own recipe has them, so that it goes on."""
+    folder = Path(inputs["model"]).parent
+    delivered = [finished.folder / name for name in ("plan.json", "model.onnx")]
+    for name in ("model", "adapter"):
+        delivered += [file for file in (finished.folder / name).rglob("*") if file.is_file()]
+    assert len(delivered) > 10
+    for file in delivered:
+        content = file.read_bytes()
+        assert str(folder).encode() not in content, file
+        assert str(finished.folder).encode() not in content, file
+        assert b"/site-packages/" not in content, file
+    assert "reviews.csv" in (finished.folder / "model" / "README.md").read_text()

@@ -23,7 +23,7 @@ from prunelora.planning.units import check_normalise, compared_as
 from prunelora.scalars import plain
 from prunelora.spelling import InPython, advice, did_you_mean, one_of, option, spelled
 from prunelora.stage_settings import BUDGETS, STAGE_KINDS, BaselineStage, FineTuneStage, PlanStage, ScoreStage, Stage
-from prunelora.storage import write_text
+from prunelora.storage import name_of, write_text
 from prunelora.typed import Settings, number_in, read_yaml, write_yaml
 from prunelora.validation import Place, complaint, dotted
 
@@ -301,6 +301,13 @@ class Recipe(Settings):
     def without_export(self) -> "Recipe":
         """The same recipe without its stage "export": nothing of it needs the extra "onnx" then."""
         return self.model_copy(update={"stages": tuple(stage for stage in self.stages if stage.stage != "export")})
+
+    def without_paths(self) -> "Recipe":
+        """The same recipe with the last part of every path on this machine in place of the path, for other people."""
+        task = {name: value and name_of(value) for name in ("data", "data_dir") for value in [getattr(self.task, name)]}
+        return self.model_copy(
+            update={"model": name_of(self.model), "task": self.task.model_copy(update=task)}, deep=True
+        )
 
     def to_yaml(self) -> str:
         """The fully resolved recipe, for people and for `read_recipe`."""

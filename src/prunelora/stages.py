@@ -85,7 +85,8 @@ def _plan(run: Run, name: str, settings: PlanStage) -> Facts:
     plan = make_plan(importance, latency=table, **_planning(run, settings))
     if table is not None:
         facts["predicted_ms"] = table.of(plan.architecture)
-    origin = {"model": run.recipe.model, "data": run.recipe.task.described, "data_fingerprint": run.task.fingerprint}
+    shown = run.recipe.without_paths()
+    origin = {"model": shown.model, "data": shown.task.described, "data_fingerprint": run.task.fingerprint}
     run.plan = plan.model_copy(update={"provenance": plan.provenance | origin})
     run.plan.save(run.path(name, "plan.json"))
     return {"plan_id": run.plan.id} | facts
@@ -219,7 +220,7 @@ def _merge(run: Run, name: str, _: Any) -> Facts:
         shown["validation, most frequent class"] = f"{rate:.4f}"
     shown |= {"validation rows": f"{len(run.task.validation):,}", "seed": str(run.recipe.seed)}
     model = run.path(name, "model")
-    save(run.model, model, tokenizer=run.processor, facts=shown, recipe=run.recipe.to_yaml())
+    save(run.model, model, tokenizer=run.processor, facts=shown, recipe=run.recipe.without_paths().to_yaml())
     return facts
 
 

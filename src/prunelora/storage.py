@@ -26,6 +26,16 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def name_of(source: str) -> str:
+    """The last part of a path on this machine; a name, as on a hub, as it stands.
+
+    "/home/ann/models/bert" -> "bert"; "org/bert" -> "org/bert", unless there is such a folder.
+    """
+    path = Path(source)
+    local = path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1 or "\\" in source
+    return path.resolve().name if source and (local or path.exists()) else source
+
+
 def is_temporary(path: Path) -> bool:
     """Whether a path has the name of something that is being written here, or was when a process was killed."""
     return re.fullmatch(r"\..+\.[a-z0-9_]{8}(\.\w+)?", path.name) is not None

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 import transformers
+from peft import PeftModel
 from tiny import language_model, largest_difference, logits, random_plan, stir, tiny_batch, tiny_model
 from transformers import AutoTokenizer, pipeline
 
@@ -265,12 +266,55 @@ def test_a_base_that_the_adapter_does_not_fit_is_left_as_it_was_found(tmp_path):
     pl.save(pl.add_adapter(copy.deepcopy(model), model.prunelora_plan), tmp_path / "adapter")
     other = pruned(num_labels=model.config.num_labels + 2)
     before = {name: value.clone() for name, value in other.state_dict().items()}
-    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors: cannot be read"):
+    with pytest.raises(CheckpointError, match=r"adapter_model\.safetensors: does not fit.*load\(folder, base=model\)"):
         pl.load(tmp_path / "adapter", base=other)
     dissect(other)
     after = other.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def adapter_of_a_folder(tmp_path):
+    """On a model in a folder, as most are; its name is the folder's path."""
+    tiny_model(dtype=torch.float32).save_pretrained(tmp_path / "home" / "ann" / "bert")
+    model = load_pretrained(
+        tmp_path / "home" / "ann" / "bert", label_names=("bad", "good"), problem_type="single_label_classification"
+    )
+    model.config.name_or_path = str(tmp_path / "home" / "ann" / "bert")
+    peft_model = pl.add_adapter(pl.prune_(model, random_plan(model)), model.prunelora_plan)
+    stir(peft_model)
+    return peft_model.eval()
+
+
+def test_nothing_saved_holds_a_path_of_the_machine_and_the_adapter_still_finds_its_base(tmp_path):
+    peft_model = adapter_of_a_folder(tmp_path)
+    wanted = logits(peft_model, tiny_batch())
+    adapter = pl.save(peft_model, tmp_path / "adapter", with_base=False)
+    small = pl.save(pl.merge(copy.deepcopy(peft_model)), tmp_path / "small")
+    for file in (*adapter.rglob("*"), *small.rglob("*")):
+        assert str(tmp_path).encode() not in file.read_bytes(), file
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "bert"
+    assert "from `bert`" in (small / "README.md").read_text()
+    assert largest_difference(logits(pl.load(adapter), tiny_batch()), wanted) == 0
+    (tmp_path / "home").rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"home/ann/bert, which is not there\. Pass the base: load\(folder"):
+        pl.load(adapter)
+
+
+@pytest.mark.parametrize("train_head", [True, False])
+def test_an_adapter_saved_with_its_base_loads_with_peft_alone(train_head, tmp_path):
+    model = pruned(dtype=torch.float32)
+    peft_model = pl.add_adapter(model, model.prunelora_plan, train_head=train_head)
+    stir(peft_model)
+    wanted = logits(peft_model.eval(), tiny_batch())
+    folder = pl.save(peft_model, tmp_path / "adapter", with_base=True)
+    assert torch.equal(logits(peft_model, tiny_batch()), wanted)
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(folder / "base", trust_remote_code=True)
+    assert torch.equal(logits(PeftModel.from_pretrained(base, folder).eval(), tiny_batch()), wanted)
+    assert torch.equal(logits(pl.load(folder), tiny_batch()), wanted)
+    assert "PeftModel.from_pretrained(base" in (folder / "README.md").read_text()
+    with pytest.raises(CheckpointError, match="with_base=True is for an adapter"):
+        pl.save(pruned(), tmp_path / "model", with_base=True)
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------
@@ -321,6 +365,36 @@ def test_a_folder_of_another_library_says_what_loads_it(tmp_path):
     tiny_model().save_pretrained(str(tmp_path))
     with pytest.raises(CheckpointError, match=r"no plan\.json there.*loads with transformers' from_pretrained"):
         pl.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "asked", "advice"),
+    [
+        (["recipe.yaml", "model/config.json"], ".", r"the folder of a run.*load\('{0}/model'\)"),
+        (["recipe.yaml", "stages/score.json"], ".", r"has no model yet.*prunelora run --out {0}"),
+        (["recipe.yaml", "model/config.json", ".checkpoints/checkpoint-8/trainer_state.json"],
+         ".checkpoints/checkpoint-8", r"a checkpoint of a training.*load\('{0}/model'\)"),
+        (["recipe.yaml", "model/config.json", ".checkpoints/checkpoint-8/trainer_state.json"],
+         ".checkpoints", r"a checkpoint of a training.*load\('{0}/model'\)"),
+        (["adapter_config.json", "adapter_model.safetensors"], ".", r"peft\.PeftModel\.from_pretrained\(base, '{0}'\)"),
+        (["recipe.yaml", "model.onnx", "model/config.json"], "model.onnx",
+         r"InferenceSession\('{0}/model\.onnx'\); or load the model beside it: load\('{0}/model'\)"),
+        (["model.onnx", "tokenizer.json"], ".", r"InferenceSession\('{0}/model\.onnx'\)\.$"),
+        (["model.safetensors", "config.json"], "model.safetensors", r"a file\. Give its folder: load\('{0}'\)"),
+        (["thesis.txt"], ".", r"holds thesis\.txt\. Give the folder that prunelora\.save wrote"),
+    ],
+)  # fmt: skip
+def test_what_is_nearly_a_model_says_what_to_load(files, asked, advice, tmp_path):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("{}")
+    with pytest.raises(CheckpointError, match=advice.format(tmp_path)):
+        pl.load(tmp_path / asked)
+
+
+def test_a_pruned_model_is_no_model_to_start_from(folder):
+    with pytest.raises(CheckpointError, match=r"is a model that prunelora has pruned.*prunelora\.load"):
+        load_pretrained(folder, label_names=("a", "b"), problem_type="single_label_classification")
 
 
 def test_a_missing_tokenizer_is_an_error(folder):

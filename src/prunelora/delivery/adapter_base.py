@@ -4,7 +4,10 @@ An adapter means nothing on other weights than those it was trained on: its logi
 says which heads and neurons they are; a digest says which weights.
 """
 
+import copy
 import hashlib
+import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +17,17 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
+from prunelora.data.embedded import model_source
 from prunelora.errors import CheckpointError
 from prunelora.models.anatomy import dissect
+from prunelora.storage import name_of, write_json
 
 # What a base is made from, beside the pretrained model and the plan: a merged model in its place, and the projections
 # that were solved anew behind the cut.
 MODEL, REPAIRED = "model", "repaired"
+
+# Folder of the base in an adapter's own folder, where it is saved with it.
+BASE = "base"
 
 # Of PEFT's names: what it adds to the base, and what it trains in place of the base's own.
 _ADDED = re.compile(r"\.lora_|\.modules_to_save\.|\.original_module\.")
@@ -76,6 +84,47 @@ def file_of_base(folder: Path, about: Mapping[str, Any], what: str) -> Path | No
             "folder of its run, or pass the base: load(folder, base=model)."
         )
     return path
+
+
+def path_from(folder: Path, source: str) -> str:
+    """A model's folder as seen from an adapter's folder; a name on the hub, or of the embedded model, as it stands."""
+    if source and model_source(source) == source and Path(source).is_dir():
+        try:
+            return os.path.relpath(Path(source).resolve(), folder.resolve())
+        except ValueError:  # On another drive.
+            return name_of(source)
+    return name_of(source)
+
+
+def base_named(folder: Path, about: Mapping[str, Any]) -> str:
+    """Where the pretrained model is that an adapter's base is made of: its folder, or its name.
+
+    Raises:
+        CheckpointError: If it was a folder that is not there any more.
+    """
+    name = str(about.get("base_model") or "")
+    if name and (folder / name).is_dir():
+        return str(folder / name)
+    if name.startswith("..") and not Path(name).is_dir():
+        raise CheckpointError(
+            f"{folder}: the adapter's base model is made of the model in {folder / name}, which is not there. Pass the "
+            "base: load(folder, base=model), where model is cut by the plan in the folder."
+        )
+    return name
+
+
+def name_base(path: Path, name: str) -> None:
+    """Write a name for the base model into PEFT's adapter_config.json, in place of a path on this machine."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, content | {"base_model_name_or_path": name})
+
+
+def base_without_adapter(peft_model: PeftModel) -> Any:
+    """A copy of the model that an adapter is on, as it was before the adapter was trained."""
+    base: Any = copy.deepcopy(peft_model).unload()
+    for attribute in ("peft_config", "_hf_peft_config_loaded"):
+        vars(base).pop(attribute, None)
+    return base.eval()
 
 
 def repair_as(model: Any, path: Path) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from prunelora.delivery.adapter_base import BASE
 from prunelora.planning.plan import Plan
-from prunelora.storage import write_text
+from prunelora.storage import name_of, write_text
 
 GONE = "What was cut is gone from the weights, not masked."
 
@@ -55,7 +56,7 @@ def write_card(
         recipe: What it was made by, as YAML.
     """
     adapter, dense = kind == "adapter", kind == "dense"
-    base = str(model.config.name_or_path or type(model).__name__)  # type: ignore[union-attr]
+    base = name_of(str(model.config.name_or_path or type(model).__name__))  # type: ignore[union-attr]
     what = "LoRA adapter for a pruned model" if adapter else "Pruned, fine-tuned model"
     cut, whole = plan.architecture, plan.base
     lines = [
@@ -101,12 +102,31 @@ def write_card(
             "```",
             "",
         ]
+    if adapter and (folder / BASE).is_dir():
+        lines += [
+            "The base is saved in `base/`, so PEFT loads it too where prunelora is not installed:",
+            "",
+            "```python",
+            "from peft import PeftModel",
+            f"from transformers import {auto}",
+            "",
+            f'base = {auto}.from_pretrained("path/of/this/folder/base", trust_remote_code=True)',
+            'model = PeftModel.from_pretrained(base, "path/of/this/folder")',
+            "```",
+            "",
+        ]
     if facts:
         lines += ["## Numbers", "", *_NUMBERS]
         lines += [f"| {name} | {value} |" for name, value in facts.items()]
         lines += [""]
     lines += ["## Plan", "", "```", str(plan), "```", ""]
     if recipe is not None:
-        lines += ["## Recipe", "", "`prunelora run --recipe FILE --out FOLDER` makes it again from:", ""]
+        lines += [
+            "## Recipe",
+            "",
+            "`prunelora run --recipe FILE --out FOLDER` makes it again from this, with your own paths where a model or "
+            "data were local:",
+            "",
+        ]
         lines += ["```yaml", *recipe.splitlines(), "```", ""]
     write_text(folder / "README.md", "\n".join(lines))

@@ -11,23 +11,29 @@ from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, BaseImageProcessor, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BaseImageProcessor, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from prunelora import __version__
 from prunelora.data.embedded import model_source
 from prunelora.delivery.adapter_base import (
+    BASE,
     MODEL,
     REPAIRED,
+    base_named,
+    base_without_adapter,
     check_digest,
     digest_of_base,
     file_of_base,
+    name_base,
+    path_from,
     repair_as,
 )
 from prunelora.delivery.card import write_card
 from prunelora.delivery.dense import dense_copy
+from prunelora.delivery.near_misses import instead_of
 from prunelora.delivery.processors import save_processor
-from prunelora.delivery.standalone import OWN_KEYS, own_auto_class, stock_class, write_standalone
+from prunelora.delivery.standalone import own_auto_class, stock_class, stock_config, write_standalone
 from prunelora.errors import CheckpointError, PruneLoraError, first_line
 from prunelora.finetuning.adapter import ADAPTER, audit
 from prunelora.models.anatomy import Anatomy, dissect
@@ -38,7 +44,7 @@ from prunelora.models.state import check_finite, random_state_kept
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
 from prunelora.spelling import one_of, option
-from prunelora.storage import replacing_folder, write_json
+from prunelora.storage import name_of, replacing_folder, write_json
 
 WEIGHTS = "model.safetensors"
 PLAN = "plan.json"
@@ -63,12 +69,14 @@ def save(
     format: Literal["pruned", "dense"] = "pruned",
     made_from: Mapping[str, str] | None = None,
     recipe: str | None = None,
+    with_base: bool = False,
 ) -> Path:
     """Save a model, or an adapter alone, atomically: the old folder stays whole until the new one is.
 
     A plain model gives config.json, model.safetensors, plan.json, prunelora.json, the tokenizer's files and a model
-    card (README.md). A PeftModel gives a stock PEFT folder (adapter_config.json, adapter_model.safetensors) with
-    plan.json and prunelora.json, which name the base model and what was cut from it.
+    card (README.md). A PeftModel gives PEFT's files (adapter_config.json, adapter_model.safetensors) with plan.json and
+    prunelora.json, which name the base model and what was cut from it. No other tool can make that base; where PEFT
+    alone is to load the adapter, save it `with_base`.
 
     With format="dense" the weights are an ordinary checkpoint of the base's shapes, with zeros where it was cut: every
     tool loads it, and it is as large and as slow as the base. `load` cuts it again by the plan beside it.
@@ -84,13 +92,15 @@ def save(
             relative to `folder`. "model" is a saved model in place of the pretrained one, "repaired" the projections
             that were solved anew behind the cut.
         recipe: What the model was made by, as YAML, for the model card.
+        with_base: For an adapter: also save the pruned model that it is on, as a model of its own in `base/`. It is as
+            large as the pruned model.
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: If `folder` holds something that is not a saved model, there is no such format, or an adapter
-            is to be saved as dense weights.
+        CheckpointError: If `folder` holds something that is not a saved model, there is no such format, an adapter is
+            to be saved as dense weights, or a model with a base.
         DivergenceError: If a weight is not finite.
     """
     target = Path(folder)
@@ -100,8 +110,11 @@ def save(
         raise CheckpointError(f"{option('format', format)} is unknown.{one_of(format, FORMATS)}")
     if adapter and format == DENSE:
         raise CheckpointError(f"{folder}: an adapter has no dense weights. Merge it first: prunelora.merge(model).")
+    if with_base and not adapter:
+        raise CheckpointError(f"{folder}: with_base=True is for an adapter, and {type(model).__name__} carries none.")
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     check_finite(model, f"save to {folder}")
+    source = str(base.config.name_or_path or "")
     anatomy = dissect(base, adapted=adapter)
     plan = getattr(base, "prunelora_plan", None) or Plan.whole(anatomy.lineage)
     about: dict[str, Any] = {
@@ -110,7 +123,7 @@ def save(
         "kind": "adapter" if adapter else KIND_OF_FORMAT[format],
         "plan_id": plan.id,
         "model_class": stock_class(base).__name__,
-        "base_model": str(base.config.name_or_path or ""),
+        "base_model": path_from(target, source) if adapter else name_of(source),
         "family": anatomy.family.name,
     }
     with replacing_folder(target) as temporary:
@@ -121,10 +134,14 @@ def save(
                 "label_names": [] if kind in (REGRESSION, CAUSAL_LM) else list(label_names_of(base)),
                 "pad_token_id": getattr(base.config, "pad_token_id", None),
             }
-            about |= {"base_digest": digest_of_base(model), "made_from": dict(made_from or {})}
+            made_from = {MODEL: BASE} if with_base else dict(made_from or {})
+            about |= {"base_digest": digest_of_base(model), "made_from": made_from}
             with progress_bars_off():
                 model.save_pretrained(str(temporary))
+            name_base(temporary / ADAPTER_CONFIG, name_of(source))
             _save_frozen_head(model, anatomy, temporary)
+            if with_base:
+                save(base_without_adapter(model), temporary / BASE)
         else:
             if format == DENSE:
                 base = dense_copy(base)
@@ -167,8 +184,10 @@ def load(folder: Path | str, *, base: nn.Module | None = None) -> Any:
         AdapterError: If an adapter has other ranks than its plan. A base that was given is left as it was found.
     """
     path = Path(folder)
-    if not path.is_dir():
+    if not path.exists():
         raise CheckpointError(f"{folder}: no such folder. Give the folder that prunelora.save wrote.")
+    if path.is_file():
+        raise CheckpointError(f"{folder} is {instead_of(path)}")
     names = {file.name for file in path.iterdir()}
     pickles = sorted(names.intersection(_PICKLES))
     if pickles and not names.intersection((WEIGHTS, ADAPTER_WEIGHTS)):
@@ -176,16 +195,16 @@ def load(folder: Path | str, *, base: nn.Module | None = None) -> Any:
             f"{folder}: the weights are {pickles[0]}, a pickle, which can run code when it is read; expected "
             f"{WEIGHTS}. Only safetensors are loaded."
         )
+    if not names.intersection((ABOUT, PLAN)):
+        raise CheckpointError(f"{folder} is {instead_of(path)}")
     return _load_adapter(path, base) if ADAPTER_CONFIG in names else _load_model(path)
 
 
 def _load_model(path: Path) -> PreTrainedModel:
-    check_source(path)
+    check_source(path, pruned=True)
     plan, about = _read_plan(path), _read_about(path, "model", DENSE)  # The plan first: other folders have none.
     with _told_as_checkpoint_error(path, "config.json"):
-        config = AutoConfig.from_pretrained(str(path))
-    for key in OWN_KEYS:
-        config.__dict__.pop(key, None)  # They say how to build it without prunelora.
+        config = stock_config(path)
     _check_plan_id(path, plan, about)
     model_class = getattr(transformers, str(about.get("model_class")), None)
     if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)):
@@ -243,8 +262,15 @@ def _load_adapter(path: Path, base: Any) -> PeftModel:
     before = [(parent, name, child) for parent in base.modules() for name, child in parent.named_children()]
     trained = [parameter for parameter in base.parameters() if parameter.requires_grad]
     try:
-        with _told_as_checkpoint_error(path, ADAPTER_WEIGHTS):
+        try:
             peft_model = PeftModel.from_pretrained(base, str(path))
+        except (OSError, ValueError, RuntimeError) as error:
+            detail = " ".join(str(error).split())[:300]
+            raise CheckpointError(
+                f"{path / ADAPTER_WEIGHTS}: does not fit the base model ({detail}). The adapter was trained on another "
+                "one, with other labels or another number of words. Make the base as it was made then, and pass it: "
+                "load(folder, base=model)."
+            ) from error
         audit(peft_model, plan)
         check_digest(peft_model, about, path)
     except PruneLoraError:
@@ -273,7 +299,7 @@ def _base_of(path: Path, about: Mapping[str, Any], plan: Plan) -> Any:
     if merged is not None:
         base = _load_model(merged)
     else:
-        name = about.get("base_model", "")
+        name = base_named(path, about)
         base = load_pretrained(model_source(name), label_names=task["label_names"], problem_type=task["problem_type"])
         base.config.name_or_path = name
     pad_with_(base, task.get("pad_token_id"))
@@ -308,8 +334,8 @@ def _prune_as(model: nn.Module, plan: Plan, path: Path) -> None:
 def _read_plan(path: Path) -> Plan:
     if not (path / PLAN).exists():
         raise CheckpointError(
-            f"{path}: no {PLAN} there, so which heads and neurons the weights are is not known. "
-            "A model that prunelora did not save loads with transformers' from_pretrained."
+            f"{path}: no {PLAN} there, so which heads and neurons the weights are is not known. Copy the folder again, "
+            "or save it again."
         )
     try:
         return Plan.load(path / PLAN)

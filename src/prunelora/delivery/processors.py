@@ -8,6 +8,7 @@ from typing import Any
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from prunelora.data.task import TaskData
+from prunelora.delivery.standalone import TYPE_PREFIX, is_pruned, stock_config
 from prunelora.errors import CheckpointError, first_line
 from prunelora.models.inputs import give_inputs_of_
 from prunelora.models.problem_types import CAUSAL_LM, problem_type_of
@@ -80,7 +81,10 @@ def load_tokenizer(folder: Path | str, *, words: bool = False) -> PreTrainedToke
     if path.is_dir():
         check_no_pointers(path)
     try:
-        options = {"add_prefix_space": True} if words else {}
+        options: dict[str, Any] = {"add_prefix_space": True} if words else {}
+        if is_pruned(path):
+            # transformers would ask whether to run the modelling file, which a tokenizer does not need.
+            options["config"] = stock_config(path)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
     except Exception as error:  # its readers raise whatever they meet in a damaged file
         raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({first_line(error)}).") from error
@@ -107,5 +111,5 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 def _model_type(folder: Path | str) -> str:
     """As the configuration beside a tokenizer says; empty for a folder with a tokenizer alone."""
     with contextlib.suppress(OSError):
-        return str(PreTrainedConfig.get_config_dict(str(folder))[0].get("model_type", ""))
+        return str(PreTrainedConfig.get_config_dict(str(folder))[0].get("model_type", "")).removeprefix(TYPE_PREFIX)
     return ""

@@ -1,18 +1,20 @@
 """What a saved model needs to load without prunelora: sizes in config.json, and a modelling file beside it.
 
 transformers' own `from_pretrained(folder, trust_remote_code=True)` builds a model by the class in the modelling file:
-the family's own class, whose blocks are then given the layers that are left.
+the family's own class, whose blocks are then given the layers that are left. The configuration has a type of its own,
+which transformers does not know: so it says that `trust_remote_code` is needed, instead of building the family's class
+at its full size.
 """
 
 import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import transformers
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from prunelora.delivery import shaping
@@ -26,6 +28,8 @@ from prunelora.storage import write_json, write_text
 
 MODULE = "modeling_prunelora"
 OWN_KEYS = (SHAPES_KEY, "auto_map")
+# Before the family's own model_type, in the configuration of a pruned model.
+TYPE_PREFIX = "prunelora-"
 
 AUTO_CLASSES = (
     "AutoModel",
@@ -63,14 +67,26 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.pytorch_utils import Conv1D
 '''
 
+_CONFIG = '''class Pruned{name}(transformers.{name}):
+    """{name} with the sizes of the layers that are left."""
+
+    model_type = "{model_type}"
+'''
+
 _CLASS = '''class Pruned{name}(transformers.{name}):
     """{name} with the layers that are left."""
+
+    config_class = Pruned{config}
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         """Build it whole, then give its blocks the sizes that the configuration says."""
         super().__init__(config, *args, **kwargs)
-        shape_blocks(self.base_model, config.prunelora["shapes"])
+        if not isinstance(self.base_model, Pruned{base}) or self.base_model is self:
+            shape_blocks(self.base_model, config.prunelora["shapes"])
 '''
+
+# Some families' classes with a head build the base model through AutoModel.
+_REGISTER = "transformers.AutoModel.register(Pruned{config}, Pruned{base}, exist_ok=True)"
 
 
 _MODULES = (BiasOnly, NoNeurons, NoHeads, LayerConfig, OwnHeads, HandsOn, attach)
@@ -81,10 +97,14 @@ def write_standalone(folder: Path, anatomy: Anatomy, *, plan_id: str) -> None:
     from prunelora import __version__
 
     classes = dict(auto_classes(anatomy.model))
+    config = type(cast(Any, anatomy.model.config)).__name__
+    base = classes["AutoModel"]
     path = folder / "config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
+    content["model_type"] = f"{TYPE_PREFIX}{content['model_type']}"
     content["prunelora"] = {"plan_id": plan_id, "shapes": shapes_of(anatomy)}
-    content["auto_map"] = {auto: f"{MODULE}.Pruned{name}" for auto, name in classes.items()}
+    named = {"AutoConfig": config} | classes
+    content["auto_map"] = {auto: f"{MODULE}.Pruned{name}" for auto, name in named.items()}
     write_json(path, content)
     parts = [
         _HEADER.format(
@@ -96,9 +116,36 @@ def write_standalone(folder: Path, anatomy: Anatomy, *, plan_id: str) -> None:
         f'{OWN_HEADS.upper()} = "{OWN_HEADS}"',
         *(inspect.getsource(one).strip() for one in _MODULES),
         *(inspect.getsource(one).strip() for one in (shaping.make_layer, shaping.shape_block, shaping.shape_blocks)),
-        *(_CLASS.format(name=name).strip() for name in dict.fromkeys(classes.values())),
+        _CONFIG.format(name=config, model_type=content["model_type"]).strip(),
+        *(_CLASS.format(name=name, config=config, base=base).strip() for name in dict.fromkeys(classes.values())),
+        _REGISTER.format(config=config, base=base),
     ]
     write_text(folder / f"{MODULE}.py", "\n\n\n".join(parts) + "\n")
+
+
+def is_pruned(folder: Path) -> bool:
+    """Whether a folder holds a pruned model that `save` wrote, and not one that was saved at its full size."""
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and SHAPES_KEY in content
+
+
+def stock_config(folder: Path) -> PreTrainedConfig:
+    """The family's own configuration of a folder that `save` wrote, without what builds it without prunelora.
+
+    Raises:
+        ValueError: If it is of no model type that transformers knows.
+    """
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for key in OWN_KEYS:
+        content.pop(key, None)
+    content["model_type"] = str(content.get("model_type")).removeprefix(TYPE_PREFIX)
+    if content["model_type"] not in CONFIG_MAPPING:
+        raise ValueError(f"transformers {transformers.__version__} knows no model_type {content['model_type']!r}")
+    config: PreTrainedConfig = CONFIG_MAPPING[content["model_type"]].from_dict(content)
+    return config
 
 
 def stock_class(model: nn.Module) -> type[PreTrainedModel]:

@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from prunelora.errors import CheckpointError
+from prunelora.models.anatomy import SHAPES_KEY
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 
@@ -29,8 +30,12 @@ def deciding_files(folder: Path) -> list[Path]:
     )
 
 
-def check_source(source: str | Path) -> None:
+def check_source(source: str | Path, *, pruned: bool = False) -> None:
     """Hold what looks like a path to be a folder with a whole model in safetensors.
+
+    Args:
+        source: Folder or hub name.
+        pruned: Whether the model may be one that `prunelora.save` wrote at its pruned sizes.
 
     Raises:
         CheckpointError: If it is not there, or something in it is missing, damaged or not what its name says.
@@ -46,7 +51,12 @@ def check_source(source: str | Path) -> None:
     check_no_pointers(path)
     if not (path / CONFIG).exists():
         raise CheckpointError(_without_config(path))
-    _read_json(path / CONFIG)
+    config = _read_json(path / CONFIG)
+    if not pruned and SHAPES_KEY in config:
+        raise CheckpointError(
+            f"{source} is a model that prunelora has pruned, and a model at its full size is needed here. Give the "
+            f"model that it was made from, or go on with it in Python, with prunelora.load({str(source)!r})."
+        )
     for file in _weights(path):
         _check_whole(file)
 
