@@ -18,6 +18,7 @@ from prunelora.models.gates import gated
 from prunelora.models.padding import readable
 from prunelora.models.state import left_as_found
 from prunelora.progress import over
+from prunelora.storage import name_of
 
 
 def score(
@@ -107,7 +108,7 @@ def _importance(
         ffn=tuple(scores.numpy() for scores in neurons),
         lineage=anatomy.lineage,
         num_parameters=sum(parameter.numel() for parameter in anatomy.model.parameters()),
-        provenance={"model": str(name)} | provenance,
+        provenance={"model": name_of(str(name))} | provenance,
     )
 
 
