@@ -52,13 +52,13 @@ def check_source(source: str | Path, *, pruned: bool = False) -> None:
     if not (path / CONFIG).exists():
         raise CheckpointError(_without_config(path))
     config = _read_json(path / CONFIG)
+    for file in _weights(path):
+        _check_whole(file)
     if not pruned and SHAPES_KEY in config:
         raise CheckpointError(
             f"{source} is a model that prunelora has pruned, and a model at its full size is needed here. Give the "
             f"model that it was made from, or go on with it in Python, with prunelora.load({str(source)!r})."
         )
-    for file in _weights(path):
-        _check_whole(file)
 
 
 def check_no_pointers(folder: Path) -> None:
