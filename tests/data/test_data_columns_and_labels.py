@@ -41,9 +41,9 @@ def test_columns_are_guessed_from_their_names(names, texts, label):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("text review label", r"could be any of text, review.*--text"),
-        ("title body label", r"could be any of title, body.*--text, --text-pair and --label"),
-        ("text stars sentiment", r"any of stars, sentiment.*--label"),
+        ("text review label", r"could be any of text, review.*with text, text_pair and label"),
+        ("title body label", r"could be any of title, body.*text, text_pair and label"),
+        ("text stars sentiment", r"any of stars, sentiment.*with label"),
         ("text polarity", r"no column has a name known for labels.*Columns: text, polarity"),
         ("idx label", r"no column looks like text"),
     ],
@@ -101,7 +101,7 @@ def test_task_type_overrides_the_guess():
 
 def test_hundreds_of_whole_numbers_are_asked_about():
     numbers = [str(n) for n in range(300)]
-    with pytest.raises(DataError, match=r"300 different labels.*--task-type regression"):
+    with pytest.raises(DataError, match=r"300 different labels.*task_type='regression'"):
         encode(numbers)
     assert len(encode(numbers, task_type="single_label_classification").names) == 300
 

@@ -29,10 +29,10 @@ def written(tmp_path):
 
 def test_missing_column_names_the_closest_one(written):
     message = refusal(written("text,label\n" + GOOD), text="txet")
-    assert message.startswith("--text txet")
+    assert message.startswith("text='txet'")
     assert "Did you mean 'text'?" in message
     assert "Columns: text, label" in message
-    assert "--label polarity" in refusal(written("text,label\n" + GOOD), label="text,polarity")
+    assert "label='polarity'" in refusal(written("text,label\n" + GOOD), label="text,polarity")
 
 
 def test_missing_column_in_one_split_names_the_split(written, tmp_path):
@@ -174,6 +174,6 @@ def test_half_of_a_character_names_the_row(written):
 
 def test_a_configuration_of_what_is_not_of_the_hub_is_an_error(written, tmp_path):
     path = written("text,label\n" + GOOD, "train.csv")
-    assert f"--data-config sst2: {path} is a file here" in refusal(path, data_config="sst2")
-    assert f"--data-config sst2: {tmp_path} is a folder here" in refusal(tmp_path, data_config="sst2")
+    assert f"data_config='sst2': {path} is a file here" in refusal(path, data_config="sst2")
+    assert f"data_config='sst2': {tmp_path} is a folder here" in refusal(tmp_path, data_config="sst2")
     assert "is the embedded example" in refusal("rotten-tomatoes", data_config="sst2")

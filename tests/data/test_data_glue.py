@@ -350,10 +350,10 @@ def test_columns_that_are_not_the_tasks_are_an_error_that_names_both(tmp_path):
 @pytest.mark.parametrize(
     ("task", "label", "message"),
     [
-        ("rte", "2", "row 2, column 'label': the label '2' is none of --task rte, which has 0 or 'entailment', 1 or"),
+        ("rte", "2", "row 2, column 'label': the label '2' is none of task='rte', which has 0 or 'entailment', 1 or"),
         ("rte", "contradiction", "the label 'contradiction' is none of"),
         ("rte", "", "the label '' is none of"),
-        ("stsb", "high", "'high' found, but --task stsb has numbers as targets"),
+        ("stsb", "high", "'high' found, but task='stsb' has numbers as targets"),
     ],
 )
 def test_a_label_that_the_task_does_not_have_is_an_error(task, label, message, tmp_path):
@@ -369,7 +369,7 @@ def test_a_folder_without_the_files_is_an_error_that_says_what_was_looked_for(tm
         load("mrpc", tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         load("mrpc", tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"notes.md is a file. Give the folder"):
+    with pytest.raises(DataError, match=r"notes.md' is a file. Give the folder"):
         load("mrpc", tmp_path / "notes.md")
     write_lines(tmp_path / "dev.tsv", [("sentence", "label"), ("a", 0)])
     with pytest.raises(DataError, match=r"no training rows in .*found dev"):
@@ -378,7 +378,7 @@ def test_a_folder_without_the_files_is_an_error_that_says_what_was_looked_for(tm
 
 def test_the_folder_of_another_task_is_an_error(tmp_path):
     write_plain(tmp_path, "mrpc")
-    with pytest.raises(DataError, match=r"--task rte: .*mrpc is the folder of another task, mrpc"):
+    with pytest.raises(DataError, match=r"task='rte': .*mrpc is the folder of another task, mrpc"):
         load("rte", tmp_path / "mrpc")
 
 
@@ -390,7 +390,7 @@ def test_two_files_for_one_split_and_a_missing_shard_are_errors(tmp_path):
         load("rte", folder)
     (tmp_path / "aside.parquet").rename(folder / "train-00001-of-00002.parquet")
     write_lines(folder / "dev.tsv", [("sentence1", "sentence2", "label"), ("a", "b", 0)])
-    with pytest.raises(DataError, match=r"has two validation splits for --task rte: validation and dev"):
+    with pytest.raises(DataError, match=r"has two validation splits for task='rte': validation and dev"):
         load("rte", folder)
     (folder / "dev.tsv").rename(folder / "train.tsv")
     with pytest.raises(DataError, match="two files for the split 'train'"):
@@ -402,9 +402,12 @@ def test_no_hub_and_no_folder_is_an_error_that_names_the_option(monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(DataError, match="--task rte: no --data-dir was given, and the Hugging Face hub could not"):
+    with pytest.raises(DataError, match="task='rte': no data_dir was given, and the Hugging Face hub could not"):
         load_task(DataSettings(task="rte"))
-    with pytest.raises(DataError, match=r"--task sst: no task of this name. Use one of: cola, mnli, mrpc, qnli, qqp"):
+    with pytest.raises(
+        DataError,
+        match=r"task='sst': no task of this name. Did you mean 'sst2'\? Use one of: cola, mnli, mrpc, qnli, qqp",
+    ):
         load_task(DataSettings(task="sst"))
 
 

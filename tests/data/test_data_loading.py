@@ -202,7 +202,7 @@ def test_most_training_rows_are_stratified_and_leave_the_test_rows_alone(tmp_pat
 
 def test_notes_say_what_was_guessed_and_what_was_not(tmp_path):
     path = write_csv(tmp_path / "a.csv", ROWS)
-    assert "text column: text (guessed; --text to change)" in load(path).notes
+    assert "text column: text (guessed; text to change)" in load(path).notes
     assert "text column: text" in load(path, text="text").notes
     assert load(path).notes[-1] == "rows: train 32, validation 4, test 4"
 

@@ -1,6 +1,5 @@
 """Bad data, each with an error of its own, before any training."""
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -8,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from prunelora.errors import DataError
-from prunelora.spelling import advice
+from prunelora.spelling import advice, did_you_mean, option
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".conll")
 LINES_SUFFIX = ".txt"
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".npy", ".npz", ".ckpt")
-COLUMN_OPTIONS = "--text, --text-pair and --label"
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -51,14 +49,19 @@ def check_has_rows(num_rows: int, *, where: str) -> None:
         raise DataError(f"{where} has no rows. Give data with a header line and at least a few labelled rows.")
 
 
-def check_has_column(column: str, available: Sequence[str], *, option: str, where: str) -> None:
+def column_options() -> str:
+    """The options that name columns, as they can be typed."""
+    return f"{advice('text')}, {advice('text_pair')} and {advice('label')}"
+
+
+def check_has_column(column: str, available: Sequence[str], *, role: str, where: str) -> None:
     """Refuse a column that is not there, naming the closest one that is."""
     if column in available:
         return
-    lowered = {name.lower(): name for name in available}
-    close = difflib.get_close_matches(column.lower(), lowered, n=1)
-    hint = f" Did you mean {lowered[close[0]]!r}?" if close else ""
-    raise DataError(f"{option} {column}: {where} has no such column.{hint} Columns: {', '.join(available)}.")
+    raise DataError(
+        f"{option(role, column)}: {where} has no such column.{did_you_mean(column, available)} "
+        f"Columns: {', '.join(available)}."
+    )
 
 
 def check_texts(texts: Sequence[str], pairs: Sequence[str] | None, *, columns: Sequence[str], where: str) -> None:
@@ -82,7 +85,7 @@ def check_texts(texts: Sequence[str], pairs: Sequence[str] | None, *, columns: S
         if missing:
             raise DataError(
                 f"{where}: {_rows(missing)} a text pair with one side missing (column {column!r} is empty). "
-                "Remove these rows, fill them in, or use one text column with --text."
+                f"Remove these rows, fill them in, or use one text column with {advice('text')}."
             )
 
 
@@ -127,7 +130,7 @@ def check_more_than_one(values: Sequence[Any], *, column: str, what: str) -> Non
         found = f"only {values[0]!r}" if values else "none"
         raise DataError(
             f"Column {column!r} has {found} as {what} in all {len(values):,} training rows; there is nothing to learn. "
-            "Give rows of at least two, or another --label."
+            f"Give rows of at least two, or another {advice('label')}."
         )
 
 

@@ -8,6 +8,7 @@ from prunelora.data.images import is_image_cell
 from prunelora.data.settings import DataSettings
 from prunelora.data.tables import Table, describe_columns
 from prunelora.errors import DataError
+from prunelora.spelling import advice, option
 
 # Two tiers: a name of the first decides even where one of the second is there too ("label" beside "score").
 LABEL_NAMES = (
@@ -50,7 +51,7 @@ class Columns:
 
     @property
     def label(self) -> str:
-        """Label columns as the option --label takes them."""
+        """Label columns as the option label takes them."""
         return ",".join(self.labels)
 
     @property
@@ -68,7 +69,7 @@ class Columns:
 def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Columns:
     """Take the columns that `settings` names, and guess the rest.
 
-    A column named on the command line is never second-guessed: with --text alone the task has one text, even where a
+    A column that is named is never second-guessed: with text alone the task has one text, even where a
     second column looks like its pair.
     """
     names = list(table.columns)
@@ -79,9 +80,9 @@ def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Colum
         return _text_alone(table, settings, where=where)
     if settings.task_type == "token_classification" or (settings.task_type == "auto" and _has_words(table, settings)):
         return _words_and_tags(table, settings, where=where)
-    for option, column in (("--text", settings.text), ("--text-pair", settings.text_pair)):
+    for role, column in (("text", settings.text), ("text_pair", settings.text_pair)):
         if column is not None:
-            checks.check_has_column(column, names, option=option, where=where)
+            checks.check_has_column(column, names, role=role, where=where)
     labels = _named_labels(settings.label, names, where=where) or (_guess_label(table, settings, where=where),)
     text, pair = settings.text, settings.text_pair
     if text is None:
@@ -99,7 +100,7 @@ def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Colum
     if len(set(chosen)) != len(chosen):
         raise DataError(
             f"One column is used twice: text {text!r}, second text {pair!r}, label {', '.join(labels)}. "
-            f"Name distinct columns with {checks.COLUMN_OPTIONS}."
+            f"Name distinct columns with {checks.column_options()}."
         )
     guessed = [role for role in ("text", "text_pair", "label") if getattr(settings, role) is None]
     if settings.text is not None or pair is None:
@@ -108,11 +109,13 @@ def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Colum
 
 
 def _text_alone(table: Table, settings: DataSettings, *, where: str) -> Columns:
-    for option, column in (("--label", settings.label), ("--text-pair", settings.text_pair)):
+    for role, column in (("label", settings.label), ("text_pair", settings.text_pair)):
         if column is not None:
-            raise DataError(f"{option} {column}: language modelling has one text a row and no label. Leave it out.")
+            raise DataError(
+                f"{option(role, column)}: language modelling has one text a row and no label. Leave it out."
+            )
     if settings.text is not None:
-        checks.check_has_column(settings.text, list(table.columns), option="--text", where=where)
+        checks.check_has_column(settings.text, list(table.columns), role="text", where=where)
         return Columns(settings.text, None, (), ())
     (text,) = _guess_texts(table, list(table.columns), want_pair=False, where=where)
     return Columns(text, None, (), ("text",))
@@ -120,7 +123,7 @@ def _text_alone(table: Table, settings: DataSettings, *, where: str) -> Columns:
 
 def _image_and_label(pictures: Sequence[str], table: Table, settings: DataSettings, *, where: str) -> Columns:
     if settings.text is None and len(pictures) > 1:
-        raise DataError(f"{where}: the image could be any of {', '.join(pictures)}. Say which with --text.")
+        raise DataError(f"{where}: the image could be any of {', '.join(pictures)}. Say which with {advice('text')}.")
     if settings.text_pair is not None or settings.task_type in ("token_classification", "causal_lm"):
         raise DataError(f"{where}: column {pictures[0]!r} holds images, which are classified one by one.")
     named_labels = _named_labels(settings.label, list(table.columns), where=where)
@@ -146,7 +149,9 @@ def _is_words_name(name: str) -> bool:
 def _words_and_tags(table: Table, settings: DataSettings, *, where: str) -> Columns:
     names = list(table.columns)
     if settings.text_pair is not None:
-        raise DataError(f"--text-pair {settings.text_pair}: token classification has one text a row. Leave it out.")
+        raise DataError(
+            f"{option('text_pair', settings.text_pair)}: token classification has one text a row. Leave it out."
+        )
     guesses = {"text": next((name for name in names if _is_words_name(name)), None)}
     lowered = {name.lower(): name for name in names}
     guesses["label"] = next((lowered[name] for tier in TAGS_NAMES for name in tier if name in lowered), None)
@@ -156,9 +161,9 @@ def _words_and_tags(table: Table, settings: DataSettings, *, where: str) -> Colu
         if column is None:
             raise DataError(
                 f"{where}: no column has a name known for {'words' if role == 'text' else 'tags'} "
-                f"({', '.join(known[role])}). Columns: {describe_columns(names)}. Say which with --{role}."
+                f"({', '.join(known[role])}). Columns: {describe_columns(names)}. Say which with {advice(role)}."
             )
-        checks.check_has_column(column, names, option=f"--{role}", where=where)
+        checks.check_has_column(column, names, role=role, where=where)
     guessed = tuple(role for role in chosen if getattr(settings, role) is None)
     return Columns(str(chosen["text"]), None, (str(chosen["label"]),), guessed, by_token=True)
 
@@ -170,7 +175,7 @@ def _named_labels(label: str | None, names: Sequence[str], *, where: str) -> tup
         return (label,)
     columns = tuple(column.strip() for column in label.split(",") if column.strip()) or (label,)
     for column in columns:
-        checks.check_has_column(column, names, option="--label", where=where)
+        checks.check_has_column(column, names, role="label", where=where)
     return columns
 
 
@@ -183,12 +188,12 @@ def _guess_label(table: Table, settings: DataSettings, *, where: str) -> str:
             return found[0]
         if found:
             raise DataError(
-                f"{where}: the label could be any of {', '.join(found)}. Say which with --label. "
+                f"{where}: the label could be any of {', '.join(found)}. Say which with {advice('label')}. "
                 f"Columns: {describe_columns(names)}."
             )
     raise DataError(
         f"{where}: no column has a name known for labels ({', '.join(LABEL_NAMES[0])}, ...). "
-        f"Columns: {describe_columns(names)}. Name them with {checks.COLUMN_OPTIONS}.{_about_the_header(table)}"
+        f"Columns: {describe_columns(names)}. Name them with {checks.column_options()}.{_about_the_header(table)}"
     )
 
 
@@ -215,7 +220,7 @@ def _guess_texts(table: Table, left: Sequence[str], *, want_pair: bool, where: s
         else "no column looks like text"
     )
     raise DataError(
-        f"{where}: {what}. Columns: {describe_columns(list(table.columns))}. Name them with {checks.COLUMN_OPTIONS}."
+        f"{where}: {what}. Columns: {describe_columns(list(table.columns))}. Name them with {checks.column_options()}."
         f"{_about_the_header(table)}"
     )
 

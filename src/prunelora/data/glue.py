@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prunelora.errors import DataError
+from prunelora.spelling import advice, one_of, option
 
 GLUE_ON_THE_HUB = "nyu-mll/glue"
 
@@ -13,7 +14,7 @@ class NamedTask:
     """A task known by name. A person's own table is the same kind of thing, with columns guessed or named.
 
     Attributes:
-        name: As typed after --task.
+        name: As typed for the option task.
         folder: Name of its folder in the official distribution.
         texts: Names that the text column has in files of this task; for a pair, pairs of names.
         label_names: Names of the classes by id; empty for regression.
@@ -128,5 +129,7 @@ def named_task(name: str) -> NamedTask:
         DataError: If there is none of this name.
     """
     if name not in GLUE:
-        raise DataError(f"--task {name}: no task of this name. Use one of: {', '.join(GLUE)}; or --data for your own.")
+        raise DataError(
+            f"{option('task', name)}: no task of this name.{one_of(name, GLUE)} Your own data are {advice('data')}."
+        )
     return GLUE[name]

@@ -10,7 +10,7 @@ from prunelora.data import checks
 from prunelora.data.settings import TaskType
 from prunelora.data.tags import encode_tags
 from prunelora.errors import DataError
-from prunelora.spelling import advice
+from prunelora.spelling import advice, option
 
 ProblemType = Literal[
     "single_label_classification", "multi_label_classification", "regression", "token_classification", "causal_lm"
@@ -124,13 +124,13 @@ def _as_whole_number(value: object) -> int | None:
 def _problem_type(labels: Sequence[Any], *, lists: bool, named: bool, task_type: TaskType, column: str) -> ProblemType:
     if lists and task_type not in ("auto", "multi_label_classification"):
         raise DataError(
-            f"--task-type {task_type}: column {column!r} holds several labels a row. "
+            f"{option('task_type', task_type)}: column {column!r} holds several labels a row. "
             "Use multi_label_classification, or one column with one label a row."
         )
     if not lists and task_type == "multi_label_classification":
         raise DataError(
-            f"--task-type multi_label_classification: column {column!r} holds one label a row. "
-            "Name several 0/1 columns joined by commas with --label, or use a column of lists."
+            f"{option('task_type', 'multi_label_classification')}: column {column!r} holds one label a row. "
+            f"Name several 0/1 columns joined by commas with {advice('label')}, or use a column of lists."
         )
     if task_type != "auto":
         return task_type
@@ -177,8 +177,9 @@ def _encode_single_label(
     if guessed and not class_names and len(classes) > MOST_GUESSED_CLASSES:
         raise DataError(
             f"Column {column!r} holds {len(classes):,} different labels in {len(keys['train']):,} rows. If they are "
-            "classes say --task-type single_label_classification, if they are quantities --task-type regression; "
-            "otherwise name another --label."
+            f"classes say {advice('task_type', 'single_label_classification')}, if they are quantities "
+            f"{advice('task_type', 'regression')}; "
+            f"otherwise name another {advice('label')}."
         )
     for split, labels in keys.items():
         checks.check_known_labels(labels, classes, column=column, where=split)
@@ -239,7 +240,8 @@ def _encode_regression(raw: dict[str, list[Any]], *, column: str) -> EncodedLabe
         if words:
             raise DataError(
                 f"{split}: column {column!r} holds {labels[words[0] - 1]!r} in row {words[0]:,}, which is no number, "
-                "but the task is regression. Correct the row, or use --task-type single_label_classification."
+                "but the task is regression. Correct the row, or use "
+                f"{advice('task_type', 'single_label_classification')}."
             )
         by_split[split] = [number for number in numbers if number is not None]
         checks.check_finite(by_split[split], column=column, where=split)

@@ -16,6 +16,7 @@ from prunelora.data.splits import cut_rows
 from prunelora.data.tables import Table
 from prunelora.data.task import TaskData, as_dataset, fingerprint_of
 from prunelora.errors import DataError
+from prunelora.spelling import advice
 
 
 def load_task(settings: DataSettings) -> TaskData:
@@ -184,9 +185,10 @@ def _check_classes_reach_train(splits: dict[str, Rows], encoded: EncodedLabels, 
 
 
 def _column_notes(columns: Columns) -> list[str]:
-    options = {"text": "--text", "image": "--text", "text_pair": "--text-pair", "label": "--label"}
+    options = {"text": "text", "image": "text", "text_pair": "text_pair", "label": "label"}
     return [
-        f"{role} column: {column}" + (f" (guessed; {options[role]} to change)" if role in columns.guessed else "")
+        f"{role} column: {column}"
+        + (f" (guessed; {advice(options[role])} to change)" if role in columns.guessed else "")
         for role, column in columns.by_role.items()
     ]
 

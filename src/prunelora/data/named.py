@@ -15,6 +15,7 @@ from prunelora.data.labels import as_number
 from prunelora.data.sources import Source, check_encoding_is_used, read_hub
 from prunelora.data.tables import Table, describe_columns, read_folder, read_table, read_tsv
 from prunelora.errors import DataError
+from prunelora.spelling import advice, option
 
 # train-00000-of-00002: one of the files that a split on the hub is cut into.
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
@@ -99,12 +100,17 @@ def read_named(task: NamedTask, data_dir: str | None, encoding: str | None = Non
     )
 
 
+def _asked(task: NamedTask) -> str:
+    """The task as it was typed."""
+    return option("task", task.name)
+
+
 def _from_hub(task: NamedTask) -> dict[str, Table]:
     return read_hub(
         GLUE_ON_THE_HUB,
         task.name,
-        asked=f"--task {task.name}: no --data-dir was given, and",
-        instead="Say with --data-dir where its files are",
+        asked=f"{_asked(task)}: no {option('data_dir')} was given, and",
+        instead=f"Say with {advice('data_dir')} where its files are",
     )
 
 
@@ -119,7 +125,9 @@ def _folder(task: NamedTask, given: Path) -> Path:
     checks.check_exists(given)
     if not given.is_dir():
         raise DataError(
-            f"--data-dir {given} is a file. Give the folder that it is in, or leave --task out and give it with --data."
+            f"{option('data_dir', str(given))} is a file. Give the folder that it is in, or leave "
+            f"{option('task')} out and "
+            f"give it with {advice('data')}."
         )
     below = {path.name.lower(): path for path in sorted(given.iterdir()) if path.is_dir()}
     for name in task.folders:
@@ -130,8 +138,8 @@ def _folder(task: NamedTask, given: Path) -> Path:
         # The columns of several tasks have the same names, and the same number would be another class.
         if other is not task and own in other.folders:
             raise DataError(
-                f"--task {task.name}: {given} is the folder of another task, {other.name}. "
-                f"Give the folder of {task.name}, or the one that both are in, with --data-dir."
+                f"{_asked(task)}: {given} is the folder of another task, {other.name}. "
+                f"Give the folder of {task.name}, or the one that both are in, with {advice('data_dir')}."
             )
     return given
 
@@ -196,7 +204,7 @@ def _name_splits(task: NamedTask, names: Mapping[str, Any], *, where: str) -> di
     for split, known in stems.items():
         found = [name for name in known if name in names]
         if len(found) > 1:
-            raise DataError(f"{where} has two {split} splits for --task {task.name}: {' and '.join(found)}. Keep one.")
+            raise DataError(f"{where} has two {split} splits for {_asked(task)}: {' and '.join(found)}. Keep one.")
         if found:
             chosen[split] = found[0]
     if "train" not in chosen:
@@ -204,7 +212,7 @@ def _name_splits(task: NamedTask, names: Mapping[str, Any], *, where: str) -> di
     missing = [part for part in task.parts[1:] if part in chosen and "validation" not in chosen]
     if missing:
         raise DataError(
-            f"--task {task.name}: {where} has {chosen[missing[0]]}, but not {' or '.join(stems['validation'][2:])}. "
+            f"{_asked(task)}: {where} has {chosen[missing[0]]}, but not {' or '.join(stems['validation'][2:])}. "
             "Put it beside."
         )
     if "validation" in chosen:
@@ -215,10 +223,10 @@ def _name_splits(task: NamedTask, names: Mapping[str, Any], *, where: str) -> di
 def _no_training_rows(task: NamedTask, found: Sequence[str], *, where: str) -> DataError:
     original = [f"{stem}.txt" for split, stem in task.other_files if split == "train"]
     return DataError(
-        f"--task {task.name}: no training rows in {where}. Looked for {', '.join(['train.tsv', *original])} (or train "
+        f"{_asked(task)}: no training rows in {where}. Looked for {', '.join(['train.tsv', *original])} (or train "
         "as .csv, .jsonl, .json, .parquet, or train-00000-of-00001.parquet, there or in a folder data); found "
         f"{describe_columns(found) or 'nothing'}. Give the folder with these files, or one that has them in a folder "
-        f"{' or '.join(dict.fromkeys((task.name, task.folder)))}, with --data-dir."
+        f"{' or '.join(dict.fromkeys((task.name, task.folder)))}, with {advice('data_dir')}."
     )
 
 
@@ -235,9 +243,10 @@ def _take(task: NamedTask, table: Table, *, where: str, may_lack_labels: bool) -
     if texts is None or label is None:
         wanted = " or ".join(" + ".join(map(repr, names)) for names in task.texts)
         raise DataError(
-            f"{where}: --task {task.name} looks for {'texts in' if task.is_pair else 'the text in'} {wanted} "
+            f"{where}: {_asked(task)} looks for {'texts in' if task.is_pair else 'the text in'} {wanted} "
             f"and the label in {' or '.join(map(repr, task.labels))}; "
-            f"the columns are {describe_columns(list(table.columns))}. Name them so, or give the files with --data."
+            f"the columns are {describe_columns(list(table.columns))}. Name them so, or give the files with "
+            f"{advice('data')}."
         )
     cells: dict[str, list[Any]] = {name: [] for name in (*texts, label)}
     class_names = table.class_names.get(label, ())
@@ -264,7 +273,7 @@ def _label(task: NamedTask, raw: Any, class_names: Sequence[str], *, where: str)
     number = as_number(raw)
     if task.problem_type == "regression":
         if number is None:
-            raise DataError(f"{where}: {raw!r} found, but --task {task.name} has numbers as targets. Correct the row.")
+            raise DataError(f"{where}: {raw!r} found, but {_asked(task)} has numbers as targets. Correct the row.")
         # As the model is trained with it. Files hold 3.8 as text or as float32: 3.799999952316284 is the same target.
         return float(str(np.float32(number)))
     whole = int(number) if number is not None and number.is_integer() else None
@@ -275,7 +284,7 @@ def _label(task: NamedTask, raw: Any, class_names: Sequence[str], *, where: str)
     if whole is not None and 0 <= whole < len(task.label_names):
         return whole
     known = ", ".join(f"{index} or {name!r}" for index, name in enumerate(task.label_names))
-    raise DataError(f"{where}: the label {raw!r} is none of --task {task.name}, which has {known}. Correct the row.")
+    raise DataError(f"{where}: the label {raw!r} is none of {_asked(task)}, which has {known}. Correct the row.")
 
 
 def _joined(task: NamedTask, parts: Sequence[_Labelled], columns: Columns) -> Table:

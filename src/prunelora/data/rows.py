@@ -59,9 +59,9 @@ def read_rows(table: Table, columns: Columns, *, where: str) -> Rows:
     """
     checks.check_has_rows(table.num_rows, where=where)
     names = list(table.columns)
-    options = ["--text", "--text-pair"][: len(columns.texts)] + ["--label"] * len(columns.labels)
-    for option, column in zip(options, (*columns.texts, *columns.labels), strict=True):
-        checks.check_has_column(column, names, option=option, where=where)
+    roles = ["text", "text_pair"][: len(columns.texts)] + ["label"] * len(columns.labels)
+    for role, column in zip(roles, (*columns.texts, *columns.labels), strict=True):
+        checks.check_has_column(column, names, role=role, where=where)
     if columns.images:
         pictures = _as_pictures(table.columns[columns.text], column=columns.text, where=where)
         return Rows(texts=pictures, pairs=None, labels=raw_labels(table, columns))
@@ -122,7 +122,7 @@ def _as_texts(values: Sequence[Any], *, column: str, where: str) -> list[str]:
         else:
             raise DataError(
                 f"{where}: row {row:,} of column {column!r} holds {type(value).__name__}, not text. "
-                f"Name a text column with {checks.COLUMN_OPTIONS}."
+                f"Name a text column with {checks.column_options()}."
             )
     checks.check_encodable(texts, column=column, where=where)
     return texts

@@ -13,7 +13,7 @@ from prunelora.data.images import LABEL, is_image_folder, read_image_folder
 from prunelora.data.settings import DataSettings
 from prunelora.data.tables import Table, read_folder, read_table, tables_of
 from prunelora.errors import DataError, first_line
-from prunelora.spelling import option
+from prunelora.spelling import advice, option
 
 # "sst2" or "nyu-mll/glue": what the hub accepts as a name.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -79,7 +79,7 @@ def _read_source(settings: DataSettings) -> Source:
         kinds = {data == EMBEDDED_DATA: "the embedded example", rows is not None: "rows given in Python"}
         found = kinds.get(True) or f"a {'folder' if path.is_dir() else 'file'} here"
         raise DataError(
-            f"--data-config {settings.data_config}: {data} is {found}, and only data sets of the hub have "
+            f"{option('data_config', settings.data_config)}: {data} is {found}, and only data sets of the hub have "
             "configurations. Leave it out, or name the file or folder that you mean."
         )
     if rows is not None:
@@ -100,7 +100,7 @@ def _read_source(settings: DataSettings) -> Source:
         settings.data_config,
         asked=f"{asked}: no file or folder of this name is here, and",
         instead=f"Pass a local file or folder instead ({', '.join(checks.TABLE_SUFFIXES)}), or check the name and "
-        "--data-config",
+        f"{advice('data_config')}",
     )
     return _by_split(f"{data}/{settings.data_config}" if settings.data_config else data, tables, where=asked)
 
