@@ -193,15 +193,17 @@ def _execute(
         told.append(line)
         tell(line)
 
+    # Before the folder is begun: a mistyped model leaves nothing.
+    identity, processor = fingerprint(source), load_processor(source, task)
     with folder.locked():
         folder.write_recipe(recipe)
         for line in notes(recipe, task):
             note(line)
-        run = Run(recipe, folder, task, load_processor(source, task), progress=progress)
+        run = Run(recipe, folder, task, processor, progress=progress)
         ran: list[str] = []
         pending = [_Restoring(functools.partial(_begin, run, wanted, note), model_only=True)]
         plan_id = functools.partial(_plan_id, run, note)
-        for name, settings, key in keys_of(recipe, fingerprint(source), task, plan_id, until=until):
+        for name, settings, key in keys_of(recipe, identity, task, plan_id, until=until):
             work = WORK[settings.stage]
             if folder.is_done(name, key):
                 # Restoring is put off until a later stage has something to do, and what it replaces is left out.

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -338,7 +339,7 @@ def test_families_lists_the_table(prunelora):
         (["run", "--dry-run", "--set", "plan.keep_heads"], "expected STAGE.SETTING=VALUE"),
         (["run", "--dry-run", "--keep-heads", "many"], "--keep-heads many: "),
         (["plan", "nowhere"], "--data missing"),
-        (["show", "nowhere.json"], "cannot be read as a plan"),
+        (["show", "nowhere.json"], "nowhere.json: no plan there"),
         (["check", "--keep-heads", "73"], "--keep-heads 73 cannot be met: the model has 72"),
         (["check", "--keep-macs", "2"], "--keep-macs 2: Input should be less than or equal to 1"),
         (["check", "--keep-params", "0.1", "--count", "all"], "Use --keep-params >= 0.54, or --count encoder"),
@@ -366,9 +367,49 @@ def test_a_whole_small_run_prints_what_was_gained_and_where_it_is(prunelora, inp
     assert "most frequent class" in out
     assert str(out_folder / "report.html") in out
     assert (out_folder / "report.html").exists()
-    assert "--baseline trains one" in out
-    code, out, _ = prunelora("run", "--out", str(out_folder), "--json")
-    assert json.loads(out)["ran"] == []
+    assert "Quality: " in out
+    code, said, err = prunelora("run", "--out", str(out_folder), "--quiet")
+    assert (code, err) == (0, "")
+    assert said == out
+    code, found, _ = prunelora("run", "--out", str(out_folder), "--json")
+    found = json.loads(found)
+    assert found["ran"] == []
+    assert found["summary"] == out.splitlines()
+    assert found["warnings"]
+    assert all(f"Warning: {line}" in found["summary"] for line in found["warnings"])
+    assert "text column: review" in " ".join(found["notes"])
+    assert found["paths"].keys() >= {"recipe", "plan", "adapter", "model", "export", "report", "metrics"}
+    assert all(Path(path).exists() for path in found["paths"].values())
+    # A stage's own command: what is up to date behind it alone.
+    code, found, err = prunelora("plan", str(out_folder), "--keep-heads", "0.5", "--json", "--quiet")
+    found = json.loads(found)
+    assert (code, err) == (0, "")
+    assert pl.Plan.from_json(json.dumps(found["plan"])).id == found["facts"]["plan_id"]
+    assert found["paths"].keys() == {"recipe", "importance", "plan"}
+
+
+def test_data_alone_is_run_with_the_documented_default_model_and_a_line_says_so(prunelora, inputs, tmp_path):
+    data = inputs[3]
+    out = str(tmp_path / "run")
+    code, found, err = prunelora("run", "--data", data, "--out", out, "--dry-run", "--json")
+    assert (code, json.loads(found)["model"]) == (0, "minilm")
+    assert "model minilm, the default" in err
+    assert prunelora("run", "--data", data, "--out", out, "--dry-run", "--quiet")[2] == ""
+    assert "the default" not in prunelora("run", "--data", data, "--model", "minilm", "--out", out, "--dry-run")[2]
+    code, _, err = prunelora("run", "--model", "minilm", "--out", out)
+    assert code == 1
+    assert "--data missing" in err
+
+
+def test_a_model_that_is_not_there_is_said_with_the_folder_that_is_meant_and_leaves_nothing(
+    prunelora, inputs, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(Path(inputs[1]).parent)
+    code, _, err = prunelora("run", "--model", "modell", "--data", inputs[3], "--out", str(tmp_path / "run"))
+    assert code == 1
+    assert "modell: not a folder here" in err
+    assert "Did you mean 'model'?" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_the_packages_of_onnx_the_error_names_no_export_and_that_runs_to_the_report(

@@ -48,12 +48,13 @@ def test_a_fault_of_the_program_shows_its_traceback_and_asks_for_a_report(prunel
 
 
 @pytest.mark.parametrize("wrong", [ZeroDivisionError("by zero"), KeyError("x"), AttributeError("no such")])
-def test_a_fault_is_json_too_where_it_is_asked_for(prunelora, monkeypatch, wrong):
+def test_a_fault_is_json_too_where_it_is_asked_for(prunelora, monkeypatch, tmp_path, wrong):
     def broken(*_):
         raise wrong
 
     monkeypatch.setattr("prunelora.planning.plan.Plan.load", broken)
-    code, out, err = prunelora("show", "plan.json", "--json")
+    (tmp_path / "plan.json").touch()
+    code, out, err = prunelora("show", str(tmp_path), "--json")
     assert (code, json.loads(out)["error"]["kind"]) == (70, type(wrong).__name__)
     assert "Traceback" in err
 

@@ -11,7 +11,7 @@ from prunelora.cli import comparing, terminal
 from prunelora.cli.options import Json, Quiet, Sets, settings_typed, with_settings_of
 from prunelora.cli.typed import Command, works_on
 from prunelora.data.settings import DataSettings
-from prunelora.errors import RecipeError
+from prunelora.errors import PlanError, RecipeError
 from prunelora.recipe import Recipe, load_recipe
 from prunelora.runfolder import RunFolder
 from prunelora.spelling import option
@@ -221,6 +221,7 @@ def _stage_command(kind: str) -> None:
         chosen = chosen.with_options(settings, settings_typed(sets) | own)
         works_on(chosen)
         from prunelora.pipeline import execute
+        from prunelora.report.summary import measured_lines
 
         outcome = execute(chosen, folder.path, until=kind, tell=terminal.teller(quiet), progress=not quiet)
         facts = dict(outcome.results.facts(kind))
@@ -236,6 +237,8 @@ def _stage_command(kind: str) -> None:
         else:
             if kind == "plan" and plan is not None:
                 terminal.give_lines(str(plan).splitlines())
+            elif kind == "measure":
+                terminal.give_lines(measured_lines(outcome.results))
             else:
                 terminal.give_lines(f"{name}: {value}" for name, value in terminal.flatten(facts).items())
 
@@ -261,8 +264,8 @@ def show(
     from prunelora.cli.drawing import draw_difference, draw_plan
     from prunelora.planning.plan import Plan
 
-    first = Plan.load(plan / "plan.json" if plan.is_dir() else plan)
-    second = Plan.load(diff / "plan.json" if diff.is_dir() else diff) if diff is not None else None
+    first = Plan.load(_plan_file(plan))
+    second = Plan.load(_plan_file(diff)) if diff is not None else None
     if second is not None and second.base != first.base:
         raise RecipeError(f"The plans are for two models: {first.base.describe()}; {second.base.describe()}.")
     if json:
@@ -326,6 +329,13 @@ def check(
         terminal.give_json(found.to_dict())
     else:
         terminal.give_lines(found.lines())
+
+
+def _plan_file(path: Path) -> Path:
+    file = path / "plan.json" if path.is_dir() else path
+    if not file.exists():
+        raise PlanError(f"{path}: no plan there. Give a plan.json, or a folder that has one.")
+    return file
 
 
 _TASKS = {

@@ -18,6 +18,7 @@ from prunelora.models.anatomy import SHAPES_KEY, dissect
 from prunelora.models.families import family_of_model_type, supported_families
 from prunelora.models.problem_types import AUTO_CLASS, CAUSAL_LM, OF_CONFIG, head_for
 from prunelora.models.source import check_source, deciding_files
+from prunelora.spelling import did_you_mean
 
 _LABELS_OF_REGRESSION = 1
 
@@ -312,11 +313,17 @@ def check_reads(source: str | Path, *, images: bool) -> None:
         )
 
 
+def _model_folders() -> list[str]:
+    """Folders here that hold a model."""
+    return [path.parent.name for path in Path().glob("*/config.json")]
+
+
 def _unreachable(source: str | Path, error: Exception) -> str:
     first = first_line(error)
     if Path(source).exists():
         return f"{source}: cannot be loaded ({first})."
     return (
-        f"{source}: not a folder here, and not to be had from the Hugging Face hub ({first}). "
+        f"{source}: not a folder here, and not to be had from the Hugging Face hub ({first})."
+        f"{did_you_mean(str(source), ['minilm', *_model_folders()])} "
         "Without a network give the path of a saved model folder, or 'minilm' for the embedded one."
     )

@@ -38,13 +38,17 @@ _LEARN_MORE = (
 
 def summarise(results: RunResults) -> list[str]:
     """What was gained, what was lost, what to look at, and where the files are: a line each."""
+    return [*measured_lines(results), *files(results)]
+
+
+def measured_lines(results: RunResults) -> list[str]:
+    """What was gained, what was lost and what to look at."""
     return [
         *(f"Asked for: {line}" for line in asked_for(results)),
         *(f"Gained: {line}" for line in gained(results)),
         *(f"Quality: {line}" for line in quality(results)),
         *(f"Cost: {line}" for line in cost(results)),
         *(f"Warning: {line}" for line in warnings(results)),
-        *files(results),
     ]
 
 
