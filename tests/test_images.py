@@ -12,6 +12,7 @@ from tiny import largest_difference, logits, stir, tiny_config, tiny_model
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 import prunelora as pl
+from prunelora.checking import check_run
 from prunelora.data.columns import Columns
 from prunelora.data.images import PixelBatches
 from prunelora.data.load import load_task
@@ -276,3 +277,12 @@ def test_check_counts_images_by_their_patches(folder, model_folder, prunelora):
     assert found["data"]["majority_rate"] == 0.5
     code, out, err = prunelora("check", "--model", str(model_folder), "--data", str(folder), "--no-latency")
     assert "images" in out
+
+
+def test_check_foresees_every_stage_of_a_run_on_images(folder, model_folder):
+    options = {"model": str(model_folder), "data": str(folder)}
+    recipe = load_recipe("cut-first").without_export().with_options(options)
+    found = check_run(recipe, latency=False).run
+    assert [stage.stage for stage in found.stages] == recipe.names
+    assert all(stage.seconds >= 0 for stage in found.stages)
+    assert found.memory_bytes > 0

@@ -11,6 +11,7 @@ from tiny import largest_difference, logits, stir, tiny_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prunelora as pl
+from prunelora.checking import check_run
 from prunelora.delivery.processors import load_tokenizer
 from prunelora.errors import UnsupportedModelError
 from prunelora.models.families import FAMILIES
@@ -166,3 +167,15 @@ def test_check_looks_at_tags_and_texts(encoder, decoder, people, tmp_path, prune
     found = json.loads(out)
     assert (found["data"]["problem_type"], found["data"]["majority_rate"]) == (CAUSAL_LM, None)
     assert found["training"]["ways"].keys() == {"full", "lora", "prune-lora"}
+
+
+@pytest.mark.parametrize("kind", ["tags", "text"])
+def test_check_foresees_every_stage_of_a_run_on_tokens(kind, people, encoder, decoder, tmp_path):
+    inputs = {"model": str(encoder), "task.data": str(people)}
+    if kind == "text":
+        inputs = {"model": str(decoder), "task.data": str(make_data(tmp_path / "d.csv")), "task.task_type": "causal_lm"}
+    recipe = load_recipe("cut-early").without_export().with_settings(inputs | {"plan.tokens": 8})
+    found = check_run(recipe, latency=False).run
+    assert [stage.stage for stage in found.stages] == recipe.names
+    assert all(stage.seconds >= 0 for stage in found.stages)
+    assert found.memory_bytes > 0
