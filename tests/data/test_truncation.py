@@ -58,3 +58,17 @@ def test_nothing_is_said_where_nothing_is_cut_off(tokenizer):
         Truncation.of(rows, tokenise(rows, tokenizer, max_length=64), tokenizer, max_length=64).describe("train")
         is None
     )
+
+
+def test_no_longer_limit_is_advised_where_most_rows_are_whole(tokenizer):
+    rows = split("texts")
+    whole = Truncation.of(rows, tokenise(rows, tokenizer, max_length=8), tokenizer, max_length=8).keeps_most
+    kept = tokenise(rows, tokenizer, max_length=whole)
+    said = Truncation.of(rows, kept, tokenizer, max_length=whole).describe("train")
+    assert said is not None
+    assert "would keep" not in said
+    assert "but the model has positions for 16" in (
+        Truncation.of(rows, tokenise(rows, tokenizer, max_length=8), tokenizer, max_length=8).describe(
+            "train", longest=16
+        )
+    )
