@@ -1,5 +1,6 @@
 """Shared pieces of the tests: tiny random models of every family, batches, and the embedded MiniLM."""
 
+import datetime
 import os
 import sys
 
@@ -100,7 +101,9 @@ def latency_asked(monkeypatch):
             for cut in cuts(found)
             for ms in [2 + cut.heads + cut.neurons / 10]
         )
-        return LatencyModel(architecture=found, settings=settings.model_copy(update={"threads": 1}), points=points)
+        now = datetime.datetime.now(datetime.UTC)
+        settings = settings.model_copy(update={"threads": 1})
+        return LatencyModel(architecture=found, settings=settings, points=points, measured_at=now)
 
     monkeypatch.setattr(feasibility, "latency_model_for", made_up)
     monkeypatch.setattr(stages, "latency_model_for", made_up)

@@ -64,6 +64,7 @@ def check_run(
             data=recipe.task if data else None,
             rows=task,
             latency=measured,
+            remeasure=plan is not None and plan.remeasure,
             training=_training(recipe, plan) if training else None,
             tell=tell,
             trust_remote_code=recipe.trust_remote_code,

@@ -199,7 +199,7 @@ def _execute(
         folder.write_recipe(recipe)
         for line in notes(recipe, task):
             note(line)
-        run = Run(recipe, folder, task, processor, progress=progress)
+        run = Run(recipe, folder, task, processor, progress=progress, tell=tell)
         ran: list[str] = []
         pending = [_Restoring(functools.partial(_begin, run, wanted, note), model_only=True)]
         plan_id = functools.partial(_plan_id, run, note)

@@ -51,6 +51,7 @@ class Run:
     importance: Importance | None = None
     plan: Plan | None = None
     progress: bool = True
+    tell: Callable[[str], None] = lambda _: None
     done: list[str] = dataclasses.field(default_factory=list)  # Stages that are up to date, in order.
     _tokenised: dict[str, Dataset] = dataclasses.field(default_factory=dict, init=False, repr=False)
 

@@ -69,6 +69,8 @@ class PlanStage(_Stage):
     """Choose what stays, and a rank for every matrix."""
 
     stage: Literal["plan"] = "plan"
+    # Keys of what was finished without it stay what they were.
+    unsaid: ClassVar[frozenset[str]] = frozenset({"remeasure"})
     needs: ClassVar[tuple[str, ...]] = ("score",)
     of_present: ClassVar[tuple[str, ...]] = ("score",)
     keep_heads: Budget = Field(
@@ -97,6 +99,11 @@ class PlanStage(_Stage):
     latency_batch_size: int = Field(1, ge=1, description="Rows of the forward pass that latency is measured for.")
     latency_engine: Literal["torch", "onnxruntime"] = Field("torch", description="What latency is measured in.")
     latency_threads: int | None = Field(None, ge=1, description="Threads of it; torch's number if not given.")
+    remeasure: bool = Field(
+        False,
+        description="Measure latency again, whatever was kept from earlier; without it that is used while a forward "
+        "pass takes the time that it took then.",
+    )
     balance: Literal["cost", "none"] = Field(
         "cost",
         description="How heads and neurons are compared where they compete: cost makes both worth the same for a unit "
@@ -237,8 +244,13 @@ class ReportStage(_Stage):
 
 
 def deciding(settings: BaseModel) -> dict[str, Any]:
-    """What a stage's result depends on, of its settings, as plain data: all but those that change its costs alone."""
-    return settings.model_dump(mode="json", exclude=set(getattr(settings, "costs_alone", ())))
+    """What a stage's result depends on, of its settings, as plain data: all but those that change its costs alone.
+
+    Settings that are `unsaid` count only where they are not the default.
+    """
+    fields = type(settings).model_fields
+    default = {name for name in getattr(settings, "unsaid", ()) if getattr(settings, name) == fields[name].default}
+    return settings.model_dump(mode="json", exclude=default | set(getattr(settings, "costs_alone", ())))
 
 
 Stage = Annotated[

@@ -82,6 +82,7 @@ def _plan(run: Run, name: str, settings: PlanStage) -> Facts:
         latency.save(run.path(name, "latency.json"))
         table = latency.table()
         facts["dense_ms"] = table.whole
+        facts["latency_measured_at"] = latency.measured_at.isoformat() if latency.measured_at else None
     plan = make_plan(importance, latency=table, **_planning(run, settings))
     if table is not None:
         facts["predicted_ms"] = table.of(plan.architecture)
@@ -96,7 +97,9 @@ def _planning(run: Run, settings: PlanStage) -> dict[str, Any]:
     """Options of `make_plan`."""
     if run.task.of_images:  # They are of one length.
         settings = settings.model_copy(update={"tokens": image_tokens(run.model)})
-    return settings.model_dump(exclude={"stage", "latency_batch_size", "latency_engine", "latency_threads"})
+    return settings.model_dump(
+        exclude={"stage", "latency_batch_size", "latency_engine", "latency_threads", "remeasure"}
+    )
 
 
 def check_stages(run: Run, names: Sequence[str]) -> None:
@@ -130,7 +133,7 @@ def _check_first_plan(run: Run, first: PlanStage | None) -> None:
 
 def _latency(run: Run, settings: PlanStage) -> LatencyModel:
     """What every number of heads and neurons costs on this device, for the model as it was before any cut."""
-    return latency_model_for(run.pretrained(), latency_settings(settings))
+    return latency_model_for(run.pretrained(), latency_settings(settings), remeasure=settings.remeasure, tell=run.tell)
 
 
 def _restore_plan(run: Run, name: str, _: PlanStage) -> None:

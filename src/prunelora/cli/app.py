@@ -279,7 +279,8 @@ def show(
 
 @app.command(cls=Command)
 @with_settings_of(
-    *_OF_RUN, (PlanStage, ("tokens", "round_to", "latency_batch_size", "latency_engine", "latency_threads"))
+    *_OF_RUN,
+    (PlanStage, ("tokens", "round_to", "latency_batch_size", "latency_engine", "latency_threads", "remeasure")),
 )
 def check(
     recipe: RecipeFile = None,

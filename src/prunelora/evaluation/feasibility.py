@@ -54,6 +54,7 @@ class Feasibility:
         macs: Of all blocks, for one example.
         latency: Of a forward pass, predicted by measurements on this device; None if it was not measured.
         latency_settings: Of what input, in which engine.
+        latency_measured: When it was: "measured 3 hours ago (2026-11-30 20:05 UTC)".
         training: What training takes; None if it was not measured.
         data: What the task data is like; None if none was given.
         plan: What the cut leaves, by made-up scores.
@@ -69,6 +70,7 @@ class Feasibility:
     macs: Outlook
     latency: Outlook | None = None
     latency_settings: LatencySettings | None = None
+    latency_measured: str | None = None
     training: TrainingOutlook | None = None
     data: dict[str, Any] | None = None
     plan: Plan | None = None
@@ -88,6 +90,7 @@ class Feasibility:
             "macs": self.macs.to_dict(),
             "latency": self.latency.to_dict() if self.latency else None,
             "latency_settings": settings.model_dump() if settings else None,
+            "latency_measured": self.latency_measured,
             "training": self.training.to_dict() if self.training else None,
             "run": self.run.to_dict() if self.run else None,
             "data": self.data,
@@ -111,6 +114,7 @@ class Feasibility:
             lines += [
                 _costs(title, self.latency, "{:,.3g} ms"),
                 _speeds("speed, predicted for this device", self.latency),
+                f"latency was {self.latency_measured}; --remeasure measures it again",
             ]
         if self.training is not None:
             lines += ["", *self.training.lines()]
@@ -151,6 +155,7 @@ def check(
     rows: TaskData | None = None,
     tokens: int = 128,
     latency: LatencySettings | None = None,
+    remeasure: bool = False,
     training: Training | None = None,
     tell: Callable[[str], None] | None = None,
     trust_remote_code: bool = False,
@@ -165,6 +170,7 @@ def check(
         tokens: Length of the inputs that MACs, and the memory of a training step, are counted for.
         latency: Which latency to predict, by measurements on this device that are then kept; none if not given, but for
             a budget in milliseconds or as a speedup.
+        remeasure: Measure latency again, whatever was kept.
         training: How the model is trained, to count the memory of a step and to time it: by full fine-tuning, by LoRA
             on the dense model, and by LoRA after the cut; by full fine-tuning of both, if all weights are trained.
             Nothing of it if not given. Needs a training's own memory.
@@ -206,7 +212,7 @@ def check(
     # A budget that no measuring can save is an error before it.
     chosen = None if in_time else plan(None)
     dense = _random_model(kind, config) if asked or training else shell
-    measured = latency_model_for(dense, asked, tell=tell) if asked else None
+    measured = latency_model_for(dense, asked, remeasure=remeasure, tell=tell) if asked else None
     table = measured.table() if measured else None
     chosen = chosen or plan(table)
     left = chosen.architecture
@@ -231,6 +237,7 @@ def check(
         macs=outlook(macs_table(whole, tokens=tokens), left),
         latency=outlook(table, left) if table else None,
         latency_settings=measured.settings if measured else None,
+        latency_measured=measured.when() if measured else None,
         training=trained,
         data=facts,
         plan=chosen,

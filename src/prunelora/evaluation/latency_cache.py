@@ -1,4 +1,4 @@
-"""Latency models, kept for the device that they were measured on."""
+"""Latency models, kept for the device that they were measured on while its speed stays what it was."""
 
 import hashlib
 import json
@@ -17,9 +17,13 @@ from prunelora.evaluation.latency_sweep import (
     describe_model,
     measure_latency_model,
     measured_device,
+    reference_ms,
     resolved,
 )
 from prunelora.evaluation.machine import describe_machine
+
+# Times are measured again where the dense model's has changed by more than this share; less is noise.
+CHANGED = 0.3
 
 # What of the machine a time depends on; a new kernel or Python does not make the old times wrong.
 _OF_MACHINE = ("cpu", "cores", "device", "versions")
@@ -30,6 +34,7 @@ def latency_model_for(
     settings: LatencySettings | None = None,
     *,
     cache: Path | str | None = None,
+    remeasure: bool = False,
     tell: Callable[[str], None] | None = None,
     **options: Any,
 ) -> LatencyModel:
@@ -37,13 +42,15 @@ def latency_model_for(
 
     The entry is found by what times depend on: the model's architecture, class, dtype, attention and configuration;
     engine, size of the input and threads; processor, cores and device; versions of torch, transformers, onnxruntime
-    and prunelora. Where its file is broken, the model is measured again.
+    and prunelora. The model is measured again where the entry's file is broken or does not say when it was measured,
+    and where a forward pass of the dense model takes another time than it took then: the machine was busy, or is now.
 
     Args:
         model: A dense model of a supported family, on the device that is meant.
         settings: Engine and size of the input.
         cache: Folder of the cache; `cache_folder()` if not given.
-        tell: Called with a line on what is done.
+        remeasure: Measure the model whatever is in the cache.
+        tell: Called with a line on what is done, and on how old the times are.
         options: Of `measure_latency_model`: repeats, warmup, max_seconds.
 
     Raises:
@@ -58,14 +65,35 @@ def latency_model_for(
     except (PlanError, OSError) as error:
         tell(f"{error} Measuring again.")
         found = None
-    if found is not None:
-        return found
+    if found is not None and not remeasure:
+        stale = _stale(found, model, settings)
+        if stale is None:
+            tell(f"latency of {settings.engine}: {found.when()}; --remeasure measures it again")
+            return found
+        tell(f"{stale} Measuring again.")
     measured = measure_latency_model(model, settings, tell=tell, **options)
+    # Right after it, so that whatever else the machine does is in both.
+    measured = measured.model_copy(update={"reference_ms": reference_ms(model, settings)})
     try:
         measured.save(path)
     except OSError as error:
         tell(f"{path}: the latency model cannot be kept there ({error}); next time it is measured again.")
     return measured
+
+
+def _stale(found: LatencyModel, model: nn.Module, settings: LatencySettings) -> str | None:
+    """Why times are not to be used again; None if they are."""
+    if found.measured_at is None:
+        return "The kept latency does not say when it was measured."
+    if found.reference_ms is None:
+        return None
+    now = reference_ms(model, settings)
+    if now is None or 1 / (1 + CHANGED) <= now / found.reference_ms <= 1 + CHANGED:
+        return None
+    return (
+        f"A forward pass of the dense model takes {now:.3g} ms and took {found.reference_ms:.3g} ms when latency was "
+        f"{found.when()}: this machine's speed has changed."
+    )
 
 
 def cache_folder() -> Path:

@@ -4,6 +4,7 @@ T(h, w) = fixed + sum over layers l of (A(h_l) + N(w_l)) / L, where A and N are 
 were measured, and never fall. Zero is a count of its own: there a module vanishes, and its overhead with it.
 """
 
+import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -61,6 +62,9 @@ class LatencyModel(BaseModel):
             configuration: some settings, and a hash of all that count.
         machine: What it was measured on, with versions.
         rounds: How many rounds were timed.
+        measured_at: When, in UTC: "2026-11-30T20:05:00+00:00".
+        reference_ms: Time of the dense model's forward pass in torch, alone, right after the measurement; by it a later
+            run finds out whether the machine has become faster or slower. None where the engine runs elsewhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +76,8 @@ class LatencyModel(BaseModel):
     of_model: dict[str, Any] = Field(default_factory=dict)
     machine: dict[str, Any] = Field(default_factory=dict)
     rounds: int = Field(0, ge=0)
+    measured_at: datetime.datetime | None = None
+    reference_ms: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _check_points(self) -> "LatencyModel":
@@ -101,6 +107,15 @@ class LatencyModel(BaseModel):
         """Time with nothing cut."""
         whole = whole_layer(self.architecture)
         return next(point.ms for point in self.points if (point.heads, point.neurons) == whole)
+
+    def when(self) -> str:
+        """How long ago it was measured: "measured 3 hours ago (2026-11-30 20:05 UTC)"."""
+        if self.measured_at is None:
+            return "measured at an unknown time"
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            f"measured {_ago(now - self.measured_at)} ({self.measured_at.astimezone(datetime.UTC):%Y-%m-%d %H:%M} UTC)"
+        )
 
     def table(self) -> CostTable:
         """The same as a table to plan with, in milliseconds.
@@ -198,6 +213,15 @@ def whole_layer(architecture: Architecture) -> tuple[int, int]:
             "Give the base model."
         )
     return architecture.num_heads[0], neurons.pop()
+
+
+def _ago(age: datetime.timedelta) -> str:
+    """90 minutes -> "1 hour ago"."""
+    for unit, seconds in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        count = int(age.total_seconds() // seconds)
+        if count:
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"
 
 
 def _interpolated(most: int, counts: list[int], steps: np.ndarray) -> np.ndarray:

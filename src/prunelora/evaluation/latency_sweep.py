@@ -1,6 +1,7 @@
 """Measuring a latency model: the dense model and copies of it with every layer cut alike, timed in turn."""
 
 import contextlib
+import datetime
 import hashlib
 import json
 import math
@@ -60,6 +61,9 @@ _NO_MATTER = re.compile(
 )
 
 _DENSE = "dense"
+
+# Of the pass that shows whether the machine's speed has changed; never fewer than five rounds.
+_REFERENCE_WARMUP, _REFERENCE_REPEATS, _REFERENCE_SECONDS = 2, 15, 1.0
 
 Call = Callable[[], object]
 
@@ -151,7 +155,34 @@ def measure_latency_model(
         of_model=describe_model(model),
         machine=machine,
         rounds=min(map(len, ratios.values())),
+        measured_at=datetime.datetime.now(datetime.UTC).replace(microsecond=0),
     )
+
+
+def reference_ms(model: nn.Module, settings: LatencySettings) -> float | None:
+    """Median time of a forward pass of the dense model alone in torch, whatever the engine; takes about a second.
+
+    Alone it finds its weights in the cache, and is faster than in the measurement, where models take turns: it is
+    compared with another reference only.
+
+    Returns:
+        Milliseconds; None where the engine runs on another device than the model is on.
+    """
+    device = measured_device(model, settings)
+    if device_of(model).type != device.type:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    inputs = random_inputs(model, batch_size=settings.batch_size, tokens=settings.tokens, generator=generator)
+    with left_as_found(model), threads_set(settings.threads), torch.inference_mode():
+        model.eval()
+        timing = interleaved(
+            {_DENSE: partial(model, **on_device(inputs, model))},
+            warmup=_REFERENCE_WARMUP,
+            repeats=_REFERENCE_REPEATS,
+            max_seconds=_REFERENCE_SECONDS,
+            synchronise=synchronise(device),
+        )
+    return timing[_DENSE].median_ms
 
 
 def resolved(settings: LatencySettings, model: nn.Module) -> LatencySettings:

@@ -85,6 +85,9 @@ def gained(results: RunResults) -> list[str]:
         parts = [f"{in_units(after, like=before)} instead of {in_units(before)} parameters"]
     if parts:
         lines.append(f"{', '.join(parts)}.")
+    measured_at = results.facts("plan").get("latency_measured_at")
+    if measured_at is not None:
+        lines.append(f"The plan's latency budget rests on times that were measured at {measured_at}.")
     return [*lines, *_speeds(timings(measurement))]
 
 
