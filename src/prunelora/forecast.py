@@ -15,8 +15,8 @@ import torch
 
 from prunelora.evaluation.counting import weight_bytes
 from prunelora.evaluation.latency import LEAST_REPEATS
-from prunelora.evaluation.layers_alone import first_layer
-from prunelora.evaluation.measurement import sizes_for, synchronise
+from prunelora.evaluation.layers_alone import first_layers
+from prunelora.evaluation.measurement import measure, sizes_for, synchronise
 from prunelora.evaluation.outlook import made_up_scores
 from prunelora.evaluation.run_outlook import RunOutlook, StageOutlook
 from prunelora.evaluation.training_cost import step_memory
@@ -32,7 +32,7 @@ from prunelora.models.state import left_as_found
 from prunelora.planning.plan import Plan
 from prunelora.pruning.repair import repair_
 from prunelora.report.writing import write_report
-from prunelora.running import Run, ready_to_train
+from prunelora.running import Run, made, ready_to_train
 from prunelora.stage_settings import (
     BaselineStage,
     ExportStage,
@@ -145,32 +145,36 @@ class _Stages:
         self.memory[name] = self.work.judging_bytes("cut")
         if not stage.repair:
             return judging
-        layers = dissect(self.work.models["dense"]).architecture.num_layers
+        layers = dissect(self.run.model).architecture.num_layers
         everything = Plan.whole(dissect(self.run.model).lineage)
-        thin, thick = (first_layer(self.run.model, plan) for plan in (self.plan, everything))
         sizes = self.work.calibration(stage.repair_rows, stage.repair_batch_size)
         length = int(np.median([length for _, length in sizes]))
         batch = self.work.batch(stage.repair_batch_size, length)
-        counts = (1, 5)
-        few, more = (
-            self.work.pieces.add(
-                f"repair on {count} batches",
-                partial(repair_, thin, thick, [batch] * count, weights=stage.repair_weights),
-            )
-            for count in counts
-        )
+        counts = (1, 4)
+
+        def pieces(count: int) -> list[str]:
+            """Repair of a model with so many layers that are not empty, on few batches and on more."""
+            thin, thick = (first_layers(self.run.model, plan, count) for plan in (made(self.plan, "plan"), everything))
+            return [
+                self.work.pieces.add(
+                    f"repair of {count} layers on {number} batches",
+                    partial(repair_, thin, thick, [batch] * number, weights=stage.repair_weights),
+                )
+                for number in counts
+            ]
+
+        empty, one = pieces(0), pieces(1)
         tokens = sum(rows * length for rows, length in sizes) / (stage.repair_batch_size * length)
         rows = sum(rows for rows, _ in sizes)
 
+        def repair(names: Sequence[str]) -> float:
+            few, more = map(self.work.pieces.seconds, names)
+            each = max(0.0, more - few) / (counts[1] - counts[0])
+            return max(0.0, few - each) + tokens * each
+
         def seconds() -> float:
-            batch = max(0.0, self.work.pieces.seconds(more) - self.work.pieces.seconds(few)) / (counts[1] - counts[0])
-            solving = max(0.0, self.work.pieces.seconds(few) - batch)
-            return (
-                self.work.copy_seconds
-                + 2 * judging()
-                + rows * self.work.row_seconds
-                + layers * (solving + tokens * batch)
-            )
+            repaired = repair(empty) + layers * max(0.0, repair(one) - repair(empty))
+            return self.work.copy_seconds + 2 * judging() + rows * self.work.row_seconds + repaired
 
         return seconds
 
@@ -231,8 +235,9 @@ class _Stages:
             judging += [self.work.judging(split, "dense") for split in run.task.reported]
         asked = self._asked_latency(models, stage)
         exporting = self.work.exporting() if exported else None
-        engines = self.work.engines(sizes[0]) if exported else None
+        engines = self.work.engines(sizes[len(sizes) // 2]) if exported else None
         self.memory[name] = self.work.judging_bytes(*models)
+        counting = self._counted()
 
         def seconds() -> float:
             slower = (
@@ -244,12 +249,16 @@ class _Stages:
                     self.work.pieces.seconds(passes[model, rows, length]) for model in ("dense", models[-1])
                 )
                 timing += timed_rounds(torch_seconds * (1 + slower), stage)
-            largest = max(sizes)
-            counting = sum(self.work.pieces.seconds(passes[model, *largest]) for model in models)
             told = sum(one() for one in judging) + asked()
-            return told + timing + counting + (exporting() if exporting is not None else 0.0)
+            return told + timing + len(models) * counting + (exporting() if exporting is not None else 0.0)
 
         return seconds
+
+    def _counted(self) -> float:
+        """Seconds in which the memory of a training step is counted; once, as it takes long."""
+        started = time.perf_counter()
+        measure(self.work.models["cut"], sizes=[], repeats=1, warmup=0)
+        return time.perf_counter() - started
 
     def _asked_latency(self, models: Sequence[str], stage: MeasureStage) -> Later:
         """Rounds of the latency that a budget in time is for; in ONNX Runtime taken as quick as in torch."""

@@ -10,7 +10,7 @@ from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
 from prunelora.evaluation.extrapolation import Line, Pieces, by_power, in_order
 from prunelora.evaluation.latency import Timing
-from prunelora.evaluation.layers_alone import first_layer, num_layers, shallow
+from prunelora.evaluation.layers_alone import first_layers, num_layers, shallow
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.finetuning.training import _arguments
 from prunelora.models.anatomy import dissect
@@ -78,9 +78,11 @@ def test_first_layers_alone_are_those_of_the_model(family):
         assert first(**batch).logits.isfinite().all()
 
 
-def test_of_a_plan_for_the_first_layer_the_others_are_empty():
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_of_a_plan_for_the_first_layers_the_others_are_empty(count):
     model = tiny_model()
-    thin = dissect(first_layer(model, Plan.whole(dissect(model).lineage))).architecture
+    thin = dissect(first_layers(model, Plan.whole(dissect(model).lineage), count)).architecture
     whole = dissect(model).architecture
-    assert thin.num_heads == (whole.num_heads[0], *(0,) * (whole.num_layers - 1))
-    assert thin.num_neurons == (whole.num_neurons[0], *(0,) * (whole.num_layers - 1))
+    empty = (0,) * (whole.num_layers - count)
+    assert thin.num_heads == (*whole.num_heads[:count], *empty)
+    assert thin.num_neurons == (*whole.num_neurons[:count], *empty)

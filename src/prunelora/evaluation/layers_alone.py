@@ -10,11 +10,10 @@ from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
 
 
-def first_layer(model: nn.Module, plan: Plan) -> nn.Module:
-    """A model cut by a plan, of which the first layer alone has heads and neurons."""
-    count = len(plan.heads) - 1
-    neurons = (plan.neurons[0], *((),) * count)
-    thin = Plan(base=plan.base, heads=(plan.heads[0], *((),) * count), neurons=neurons)
+def first_layers(model: nn.Module, plan: Plan, count: int) -> nn.Module:
+    """A model cut by a plan, of which the first layers alone have heads and neurons."""
+    empty = ((),) * (len(plan.heads) - count)
+    thin = Plan(base=plan.base, heads=(*plan.heads[:count], *empty), neurons=(*plan.neurons[:count], *empty))
     return prune_(copy.deepcopy(model).eval(), thin)
 
 
