@@ -394,6 +394,23 @@ def test_recipe_files_are_read_as_they_stand(tmp_path):
             load_recipe(path)
 
 
+def test_stages_of_a_recipe_file_may_take_settings_from_each_other(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "task: {data: a.csv}\nstages:\n- &first {stage: finetune, epochs: 2, batch_size: 8}\n- stage: merge\n"
+        "- {<<: *first, epochs: 5}\n"
+    )
+    first, second = load_recipe(path).tunings.values()
+    assert (first.epochs, second.epochs, first.batch_size, second.batch_size) == (2, 5, 8, 8)
+
+
+@pytest.mark.parametrize("seed", [2**32, -1])
+def test_a_seed_that_numpy_cannot_take_is_refused_before_any_work(seed):
+    assert Recipe().with_settings({"seed": 2**32 - 1}).seed == 2**32 - 1
+    with pytest.raises(RecipeError, match=f"seed={seed}: "):
+        Recipe().with_settings({"seed": seed})
+
+
 @pytest.mark.parametrize(
     "word", ["1e3", "08", "1_0", "1:30", "yes", "no", "null", "~", "0x1", "1.", "=", "2020-01-01", "a: b", ""]
 )

@@ -1,11 +1,16 @@
 """Options in messages, and the known name that a mistyped one resembles."""
 
+import datasets
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import prunelora as pl
-from prunelora.errors import PruneLoraError, RecipeError
+from prunelora.data.load import load_task
+from prunelora.data.settings import DataSettings
+from prunelora.data.truncation import Truncation
+from prunelora.errors import DataError, PruneLoraError, RecipeError, UnsupportedModelError
 from prunelora.finetuning.training import finetune
+from prunelora.models.tables import LookedUp, Tables
 from prunelora.recipe import Recipe, load_recipe
 from prunelora.spelling import advice, did_you_mean, one_of, option, spelled
 from prunelora.validation import complaint
@@ -97,6 +102,36 @@ def test_an_option_of_all_fine_tunings_is_refused_as_it_was_given():
 def test_a_mistyped_setting_of_a_fine_tuning_is_answered_with_the_one_that_is_meant():
     with pytest.raises(PruneLoraError, match=r"'epoch'. Did you mean 'epochs'\?"):
         finetune(None, [], [], tokenizer=None, epoch=3)
+
+
+def too_long_for_a_model():
+    tables = Tables("m", tokens=9, types=None, positions=16, types_are_tokens=False, end=None, padding=None)
+    with pytest.raises(UnsupportedModelError) as found:
+        tables.check(LookedUp(longest=20, tokens=(0, 1)), "a row")
+    return str(found.value)
+
+
+def cut_off():
+    cut = Truncation(16, rows=9, rows_cut=8, tokens=900, tokens_cut=80, median_tokens=99.0, keeps_most=100)
+    return str(cut.describe("train"))
+
+
+def too_few_to_cut_off():
+    table = datasets.Dataset.from_dict({"text": ["a", "b"], "label": ["c", "d"]})
+    with pytest.raises(DataError) as found:
+        load_task(DataSettings(data=table))
+    return str(found.value)
+
+
+@pytest.mark.parametrize("message", [too_long_for_a_model, cut_off, too_few_to_cut_off])
+def test_messages_about_rows_spell_options_as_they_were_typed(message):
+    in_python = message()
+    assert "_length=" in in_python or "_fraction=" in in_python
+    with spelled(Shouting()):
+        shouted = message()
+    assert "GIVEN" in shouted or "ADVISED" in shouted
+    assert "max_length=" not in shouted
+    assert "--" not in shouted
 
 
 class Small(BaseModel):

@@ -12,13 +12,14 @@ from prunelora.models.loading import check_reads
 from prunelora.models.source import check_source
 from prunelora.recipe import Recipe
 from prunelora.running import Run
+from prunelora.spelling import advice
 from prunelora.stage_settings import FineTuneStage, PlanStage
 from prunelora.stages import check_stages
 
 # What was measured of it is in docs/ablation.md.
 PAIRS = (
     "note: these are pairs of texts. A pretrained model may not have learnt yet what compares two texts, and what has "
-    "not been learnt is not kept. Where much is cut, --recipe tune-first, which tunes before it cuts, gives better "
+    "not been learnt is not kept. Where much is cut, the recipe tune-first, which tunes before it cuts, gives better "
     "models of pairs"
 )
 
@@ -41,7 +42,7 @@ def check_packages(recipe: Recipe, names: Sequence[str]) -> None:
         if stage.stage == "export":
             onnx.require_packages(onnx.WITHOUT_EXPORT)
         if isinstance(stage, PlanStage) and stage.needs_latency and stage.latency_engine == "onnxruntime":
-            onnx.require_packages("Or plan for torch: latency_engine=torch.")
+            onnx.require_packages(f"Or plan for torch: {advice('latency_engine', 'torch')}.")
         if isinstance(stage, FineTuneStage):
             training.require_packages(stage)
 

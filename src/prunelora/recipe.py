@@ -17,14 +17,16 @@ from typing import Any, Final, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from prunelora.data.settings import OF_OWN_DATA, DataSettings
-from prunelora.errors import PlanError, RecipeError, first_line
-from prunelora.planning.units import check_normalise, compared_as
+from prunelora.data.settings import DataSettings
+from prunelora.errors import PlanError, RecipeError
+from prunelora.planning.units import compared_as
+from prunelora.recipe_changes import leave_other_budgets, leave_other_source, number_of, value_of
 from prunelora.scalars import plain
 from prunelora.spelling import InPython, advice, did_you_mean, one_of, option, spelled
-from prunelora.stage_settings import BUDGETS, STAGE_KINDS, BaselineStage, FineTuneStage, PlanStage, ScoreStage, Stage
+from prunelora.stage_order import check_order
+from prunelora.stage_settings import STAGE_KINDS, BaselineStage, FineTuneStage, PlanStage, ScoreStage, Stage
 from prunelora.storage import name_of, write_text
-from prunelora.typed import Settings, number_in, read_yaml, write_yaml
+from prunelora.typed import Settings, read_yaml, write_yaml
 from prunelora.validation import Place, complaint, dotted
 
 FORMAT: Final = "prunelora-recipe-1"
@@ -46,7 +48,7 @@ class Recipe(Settings):
         "minilm", description="Pretrained model: a folder, a name on the Hugging Face hub, or minilm, the embedded one."
     )
     task: DataSettings = Field(default_factory=lambda: DataSettings(data="rotten-tomatoes"))
-    seed: int = Field(0, ge=0, description="Seed of sampling, initialisation, order of rows and dropout.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of sampling, initialisation, order of rows and dropout.")
     trust_remote_code: bool = Field(False, description="Let the model's own Python code run when it is loaded.")
     stages: tuple[Stage, ...] = Field(default_factory=_default_stages)
 
@@ -93,49 +95,10 @@ class Recipe(Settings):
     def check(self) -> None:
         """Check that every stage has before it what it needs, made from the model as it is then.
 
-        Scores are of one model, and a plan is for it: a stage that changes the model makes both stale, and what was
-        exported or measured before it is not of the final model.
-
         Raises:
             RecipeError: Naming the stage and what must come before it, or what cannot go with it.
         """
-        if not self.stages:
-            raise RecipeError(f"The recipe has no stages. Use some of: {', '.join(STAGE_KINDS)}.")
-        before: dict[str, Any] = {}
-        changed_by: dict[str, str] = {}  # By kind: the last stage that has changed the model since.
-        for name, stage in self.by_name.items():
-            missing = [kind for kind in stage.needs if kind not in before]
-            if missing:
-                raise RecipeError(f"Stage {name!r} needs {missing[0]!r} before it. Put one there.")
-            if isinstance(stage, PlanStage):
-                try:
-                    check_normalise(before["score"].criterion, stage.normalise)
-                except PlanError as error:
-                    raise RecipeError(f"Stage {name!r}: {error}") from error
-            if isinstance(stage, FineTuneStage) and stage.distillation and "merge" not in before:
-                raise RecipeError(
-                    f"{option(f'{name}.distillation', stage.distillation)} needs a teacher, and no model was merged "
-                    "before. Put 'finetune' and 'merge' before the cut, or set it to 0."
-                )
-            if stage.stage in _OF_PLAIN_MODELS and _is_adapted(before):
-                raise RecipeError(f"Stage {name!r} needs a model without an adapter: put 'merge' before it.")
-            for kind in stage.of_present:
-                if (change := changed_by.get(kind)) is not None:
-                    raise RecipeError(
-                        f"Stage {name!r}: the {kind!r} before it is of the model before {change!r} changed it. Put "
-                        f"{kind!r} between {change!r} and {name!r}."
-                    )
-            before.pop(stage.stage, None)  # The last of its kind, and where it stands, is what counts.
-            if stage.changes_model:
-                changed_by |= dict.fromkeys(before, name)
-            changed_by.pop(stage.stage, None)
-            before[stage.stage] = stage
-        for kind, stage in before.items():
-            if stage.of_final and kind in changed_by:
-                raise RecipeError(
-                    f"Stage {kind!r} is not of the final model: {changed_by[kind]!r} changes it afterwards. Put "
-                    f"{kind!r} behind it."
-                )
+        check_order(self.by_name)
 
     def with_settings(self, changes: Mapping[str, Any]) -> "Recipe":
         """A recipe with some settings changed.
@@ -154,8 +117,8 @@ class Recipe(Settings):
         """A recipe with some settings changed; `given` has the bare names and values by which some were given."""
         content = self.model_dump(mode="json")
         content["task"]["data"] = self.task.given or self.task.data
-        _leave_other_source(content["task"], changes)
-        _leave_other_budgets(dict(zip(self.names, content["stages"], strict=True)), changes)
+        leave_other_source(content["task"], changes)
+        leave_other_budgets(dict(zip(self.names, content["stages"], strict=True)), changes)
         for key, value in changes.items():
             owner, _, field = key.rpartition(".")
             if owner in ("", "task"):
@@ -175,13 +138,13 @@ class Recipe(Settings):
                     f"{option(key)}: no such setting.{self._meant(key, settable)} {owner or 'The recipe'} has: "
                     f"{', '.join(settable) or 'none'}."
                 )
-            target[field] = _typed(key, value) if isinstance(value, str) and field not in _TEXTS else plain(value)
+            target[field] = value_of(key, value) if isinstance(value, str) and field not in _TEXTS else plain(value)
         return _validated(content, lambda key, value: option(*given.get(key, (key, value))))
 
     def _meant(self, key: str, settable: Sequence[str]) -> str:
         """The setting that a mistyped one resembles: of its own stage, or one that is named without its stage."""
         owner, _, field = key.rpartition(".")
-        if not owner and self.has_option(field):
+        if not owner and self.has_option(field) and self.key_of(field) != key:
             return f" Did you mean {self.key_of(field)!r}?"
         return did_you_mean(field, settable)
 
@@ -238,7 +201,7 @@ class Recipe(Settings):
             return {key: value}
         if bare in _BEFORE_PLANS:
             return {f"{name}.{bare}": value for name in tunings if name not in self.after_plans}
-        number = _as_number(value)
+        number = number_of(value)
         if bare not in ("epochs", "learning_rate", "batch_size") or number is None:
             return {f"{name}.{bare}": value for name in tunings}
         own = {name: float(getattr(stage, bare)) for name, stage in tunings.items()}
@@ -320,8 +283,6 @@ class Recipe(Settings):
 
 # Settings that YAML must not read: a column may be called "1", an encoding "437".
 _TEXTS = frozenset({"model", "data", "task", "data_dir", "data_config", "text", "text_pair", "label", "encoding"})
-# Stages that cannot work on a model that carries an adapter.
-_OF_PLAIN_MODELS = frozenset({"warmup", "score", "prune", "finetune", "export", "measure"})
 # Settings of a fine-tuning that a plan, where one was made before, has in its place.
 _BEFORE_PLANS = frozenset({"lora_rank", "lora_targets"})
 # Fields of a recipe or a stage that say what it is.
@@ -333,52 +294,6 @@ def _planned(key: str) -> RecipeError:
     lora_targets = key.rpartition(".")[2] == "lora_targets"
     own = advice("plan.targets") if lora_targets else f"{advice('plan.rank_high')} and {advice('plan.rank_low')}"
     return RecipeError(f"{option(key)}: a plan was made before, and what it says counts. Set {own}.")
-
-
-def _leave_other_source(task: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Where `changes` name a task, forget the data that the recipe had, and the other way round."""
-    data, name = changes.get("task.data"), changes.get("task.task")
-    if data is not None and name is not None:
-        raise RecipeError(f"{option('data', data)} and {option('task', name)} were both given. Give one of them.")
-    if data is not None:
-        task |= {"task": None, "data_dir": None}
-    if name is not None:
-        task |= {"data": None} | dict.fromkeys(OF_OWN_DATA) | {"task_type": "auto"}
-
-
-def _leave_other_budgets(stages: Mapping[str, dict[str, Any]], changes: Mapping[str, Any]) -> None:
-    """Where `changes` give a plan a budget, forget those of other kinds that the recipe had."""
-    for name, content in stages.items():
-        given = [one for one in BUDGETS if changes.get(f"{name}.{one}") is not None]
-        if content["stage"] == "plan" and given:
-            counts = ("keep_heads", "keep_ffn")
-            kept = counts if given[0] in counts else (given[0],)
-            content |= {one: None for one in BUDGETS if one not in kept}
-
-
-def _typed(key: str, value: str) -> Any:
-    """What text stands for: a number, a list, none, or itself."""
-    if not value.strip():
-        raise RecipeError(f"{option(key)}: nothing was typed as its value. Type null for none, or leave it out.")
-    try:
-        return read_yaml(value)
-    except yaml.YAMLError as error:
-        what = first_line(error)
-        raise RecipeError(
-            f"{option(key, value)}: not a value ({what}). Type a number, a word, or a list: [query, value]."
-        ) from error
-
-
-def _as_number(value: Any) -> float | None:
-    """A number, typed or given; None for what is none, which the settings' own checks then say."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        return number_in(value)
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -402,16 +317,6 @@ def load_recipe(path: Path | str) -> Recipe:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read as a recipe ({error}).") from error
     return read_recipe(content, source=str(path))
-
-
-def _is_adapted(before: Mapping[str, Any]) -> bool:
-    """Whether an adapter is on the model that the last stage of each kind, in their order, has left."""
-    kinds = list(before)
-    return (
-        "finetune" in before
-        and before["finetune"].trainable == "adapter"
-        and "merge" not in kinds[kinds.index("finetune") :]
-    )
 
 
 def read_recipe(content: Any, *, source: str) -> Recipe:

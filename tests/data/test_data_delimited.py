@@ -67,6 +67,20 @@ def test_apostrophes_are_text_where_some_texts_begin_with_them(table):
     assert rows_of(table("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))) == rows
 
 
+@pytest.mark.parametrize("text", ["'it's late'", "'yes' and 'no'"])
+def test_single_quotes_around_all_texts_are_text_where_they_cannot_be_those_of_cells(text, table):
+    rows = [(f"'{n}: {text[1:]}", ("bad", "good")[n % 2]) for n in range(4)]
+    read = table("text,label\n" + "".join(f"{row},{label}\n" for row, label in rows))
+    assert rows_of(read) == rows
+    assert read.notes == ()
+
+
+def test_spaces_after_separators_are_text_where_quotation_marks_after_them_are_too(table):
+    read = table('label, text\nbad, "So late" he said\ngood, fine\n')
+    assert rows_of(read) == [(' "So late" he said', "bad"), (" fine", "good")]
+    assert read.notes == ()
+
+
 @pytest.mark.parametrize("header", ["text, label", "text,label"])
 def test_spaces_behind_separators_belong_to_them(header, table):
     read = table(header + '\n"cold, late", "bad"\n"warm", "good"\n')

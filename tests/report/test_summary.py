@@ -292,6 +292,6 @@ def test_rows_that_were_cut_off_are_a_warning_and_in_the_report():
     warned = [line for line in warnings(results) if "cut off" in line]
     assert len(warned) == 1
     assert "80 of 100 train rows (80%)" in warned[0]
-    assert "--max-length 610" in warned[0]
+    assert "max_length=610" in warned[0]
     data = next(section for section in sections(results, frozenset()) if section.title == "Data")
-    assert any("--max-length 610" in line for line in data.text)
+    assert any("max_length=610" in line for line in data.text)

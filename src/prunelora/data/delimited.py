@@ -4,6 +4,7 @@ A way to read a file counts only if every row of the whole file then has as many
 module's strict mode makes a quote that never closes, or that closes within a cell, an error and not a guess.
 """
 
+import contextlib
 import csv
 import itertools
 import re
@@ -136,8 +137,11 @@ def _read_between(file: TextFile, plain: Dialect) -> tuple[Dialect, Parsed]:
             plain = replace(plain, skip_spaces=True)
         parsed = _parse(file, plain)
     except DataError as error:
-        for other in (replace(plain, skip_spaces=True), replace(plain, quote="'"), Dialect(plain.separator, "'", True)):
-            other = replace(other, skip_lines=plain.skip_lines)
+        for other in (
+            replace(plain, skip_spaces=not plain.skip_spaces),
+            replace(plain, quote="'"),
+            replace(plain, quote="'", skip_spaces=not plain.skip_spaces),
+        ):
             try:
                 parsed = _parse(file, other)
             except DataError:
@@ -146,9 +150,10 @@ def _read_between(file: TextFile, plain: Dialect) -> tuple[Dialect, Parsed]:
             if other.quote == '"' or not any(cell.startswith('"') for cell in _full_cells(parsed)):
                 return other, parsed
         raise error
-    single = replace(plain, quote="'")
     if any(_all_quoted(cells, "'") for cells in parsed.columns.values()):
-        return single, _parse(file, single)
+        single = replace(plain, quote="'")
+        with contextlib.suppress(DataError):  # 'It's good': these are text.
+            return single, _parse(file, single)
     return plain, parsed
 
 

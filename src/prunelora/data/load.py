@@ -16,7 +16,7 @@ from prunelora.data.splits import cut_rows
 from prunelora.data.tables import Table
 from prunelora.data.task import TaskData, as_dataset, fingerprint_of
 from prunelora.errors import DataError
-from prunelora.spelling import advice
+from prunelora.spelling import advice, option
 
 
 def load_task(settings: DataSettings) -> TaskData:
@@ -137,7 +137,7 @@ def _make_splits(
         test, validation = validation, None
         notes.append("splits: the given validation is reported as test")
     elif test is None:
-        train, test = _cut(train, settings.test_fraction, settings, stratified, option="test_fraction")
+        train, test = _cut(train, settings.test_fraction, settings, stratified, name="test_fraction")
         # The fractions are of the whole table, and this much of it is left.
         share /= 1 - settings.test_fraction
         notes.append(f"splits: test cut off ({settings.test_fraction:.0%} of the rows, {how})")
@@ -148,7 +148,7 @@ def _make_splits(
         train = train.select(cut_rows(train.inputs(), strata=strata, num_rows=dropped, seed=settings.split_seed).rest)
         notes.append(f"max_train_rows: {len(train):,} of {before:,} training rows used ({how})")
     if validation is None:
-        train, validation = _cut(train, share, settings, stratified, option="validation_fraction")
+        train, validation = _cut(train, share, settings, stratified, name="validation_fraction")
         notes.append(f"splits: validation cut off train ({share:.0%} of its rows, {how})")
     return {"train": train, "validation": validation, "test": test}, notes
 
@@ -163,13 +163,13 @@ def _overlap_notes(splits: dict[str, Rows]) -> list[str]:
     ]
 
 
-def _cut(rows: Rows, fraction: float, settings: DataSettings, stratified: bool, *, option: str) -> tuple[Rows, Rows]:
+def _cut(rows: Rows, fraction: float, settings: DataSettings, stratified: bool, *, name: str) -> tuple[Rows, Rows]:
     num_rows = max(1, round(fraction * len(rows)))
     strata: list[Any] | None = rows.labels if stratified else None
     rest, cut = cut_rows(rows.inputs(), strata=strata, num_rows=num_rows, seed=settings.split_seed)
     if not cut:
         raise DataError(
-            f"{option}={getattr(settings, option)} of {len(rows):,} rows cannot be cut off: every class needs two "
+            f"{option(name, getattr(settings, name))} of {len(rows):,} rows cannot be cut off: every class needs two "
             "different texts at least. Give more rows, or give train, validation and test as files of one folder."
         )
     return rows.select(rest), rows.select(cut)

@@ -8,6 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from prunelora.data.encoding import encode_rows, lengths_of
+from prunelora.spelling import advice, option
 
 # Of the rows, this share is kept whole by the length that is advised.
 KEPT_WHOLE = 0.95
@@ -82,13 +83,13 @@ class Truncation:
         """
         if not self.rows_cut:
             return None
-        advice = f": --max-length {self.keeps_most} would keep {KEPT_WHOLE:.0%} of them whole"
-        if self.keeps_most <= self.max_length:  # It is so already.
-            advice = ""
-        elif longest is not None and self.keeps_most > longest:
-            advice += f", but the model has positions for {longest}"
+        longer = ""
+        if self.keeps_most > self.max_length:
+            longer = f": {advice('max_length', self.keeps_most)} would keep {KEPT_WHOLE:.0%} of them whole"
+            if longest is not None and self.keeps_most > longest:
+                longer += f", but the model has positions for {longest}"
         return (
             f"{self.rows_cut:,} of {self.rows:,} {split} rows ({self.rows_cut / self.rows:.0%}) are longer than "
-            f"--max-length {self.max_length} and are cut off, {self.tokens_cut / self.tokens:.0%} of all their tokens"
-            f"{advice}"
+            f"{option('max_length', self.max_length)} and are cut off, {self.tokens_cut / self.tokens:.0%} of all "
+            f"their tokens{longer}"
         )

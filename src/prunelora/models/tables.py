@@ -14,6 +14,7 @@ from prunelora.errors import UnsupportedModelError
 from prunelora.models.families import family_of_model_type
 from prunelora.models.inputs import longest_input, takes_token_types
 from prunelora.models.problem_types import OF_CONFIG, problem_type_of
+from prunelora.spelling import advice
 
 _OWN_TOKENIZER = (
     "Is the tokenizer the model's own? Give a model with the tokenizer that it was trained with; where tokens were "
@@ -102,7 +103,7 @@ class Tables:
         if self.positions is not None and found.longest > self.positions:
             raise UnsupportedModelError(
                 f"{where} has {found.longest} tokens, and {self.name} has positions for {self.positions}. Ask for "
-                f"--max-length {self.positions} (max_length={self.positions}) or fewer; longer rows are then cut off."
+                f"{advice('max_length', self.positions)} or fewer; longer rows are then cut off."
             )
         if self.tokens is not None and found.tokens is not None and not _within(found.tokens, self.tokens):
             raise UnsupportedModelError(
