@@ -19,8 +19,3 @@ def plain(value: Any) -> Any:
         except ValueError:  # A fraction is written as 7/10.
             return float(value)
     return value
-
-
-def is_whole(value: Any, *, at_least: int) -> bool:
-    """Whether a plain value is a whole number of at least so much; a truth value is none."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least

@@ -18,7 +18,8 @@ from prunelora.pruning import repair, states
 from prunelora.pruning.calls import LayerCalls
 from prunelora.pruning.layers import layers_of
 from prunelora.pruning.layerwise import run_layer, run_up_to, run_with_parts
-from prunelora.pruning.repair import DAMPINGS, HELD_OUT_EVERY, repair_, repaired_weights
+from prunelora.pruning.least_squares import DAMPINGS
+from prunelora.pruning.repair import HELD_OUT_EVERY, repair_, repaired_weights
 from prunelora.pruning.token_weights import FLOOR, token_weights
 
 ENCODER_DECODERS = ("bart", "mbart", "t5")

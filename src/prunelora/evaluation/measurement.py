@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from prunelora.delivery import onnx as onnx_delivery
-from prunelora.errors import MeasureError, UnsupportedModelError
+from prunelora.errors import MeasureError, UnsupportedModelError, check_count
 from prunelora.evaluation.counting import ParameterCount, macs, parameters, weight_bytes
 from prunelora.evaluation.latency import Spread, Timing, interleaved, ratio
 from prunelora.evaluation.machine import describe_machine
@@ -20,8 +20,6 @@ from prunelora.models.device import device_of, on_device
 from prunelora.models.inputs import image_tokens, longest_input, random_inputs, reads_images
 from prunelora.models.problem_types import BY_TOKEN, MULTI_LABEL, REGRESSION, problem_type_of
 from prunelora.models.state import left_as_found
-from prunelora.scalars import is_whole, plain
-from prunelora.spelling import option
 
 DEFAULT_SIZES = ((1, 32), (1, 128), (32, 32), (32, 128))
 MACS_TOKENS = 128
@@ -172,9 +170,9 @@ def measure(
         MeasureError: If a size, or a number of rounds, is no whole number that can be timed.
         ExportError: If an exported model cannot be opened.
     """
-    _check_whole("warmup", warmup, at_least=0)
-    _check_whole("repeats", repeats, at_least=1)
-    _check_whole("training_batch_size", training_batch_size, at_least=0)
+    check_count(MeasureError, "warmup", warmup, at_least=0)
+    check_count(MeasureError, "repeats", repeats)
+    check_count(MeasureError, "training_batch_size", training_batch_size, at_least=0)
     longest = min((n for n in map(longest_input, _present(model, base)) if n is not None), default=None)
     chosen = _chosen_sizes(model, sizes, longest) if sizes is not None else sizes_for(model, longest=longest)
     if reads_images(model):
@@ -236,15 +234,10 @@ def macs_tokens(model: nn.Module) -> int:
     return image_tokens(model) if reads_images(model) else MACS_TOKENS
 
 
-def _check_whole(name: str, value: Any, *, at_least: int) -> None:
-    if not is_whole(plain(value), at_least=at_least):
-        raise MeasureError(f"{option(name, value)}: expected a whole number, at least {at_least}.")
-
-
 def _chosen_sizes(model: nn.Module, sizes: Sequence[tuple[int, int]], longest: int | None) -> list[tuple[int, int]]:
     for batch_size, tokens in sizes:
-        _check_whole(f"sizes has {(batch_size, tokens)}: batch size", batch_size, at_least=1)
-        _check_whole(f"sizes has {(batch_size, tokens)}: tokens", tokens, at_least=1)
+        check_count(MeasureError, f"sizes has {(batch_size, tokens)}: batch size", batch_size)
+        check_count(MeasureError, f"sizes has {(batch_size, tokens)}: tokens", tokens)
         if reads_images(model) and tokens != image_tokens(model):
             raise UnsupportedModelError(
                 f"sizes asks for {tokens} tokens, and every image becomes {image_tokens(model)} of them in this model. "

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prunelora.errors import PlanError
+from prunelora.errors import PlanError, check_count
 from prunelora.importance.importance import Importance
 from prunelora.models.architecture import Architecture
 from prunelora.models.family import ATTENTION_PROJECTIONS, PROJECTIONS
@@ -18,13 +18,10 @@ from prunelora.planning.ranks import block_importance as mean_of_units
 from prunelora.planning.ranks import block_ranks
 from prunelora.planning.selection import best, best_of_each, check_not_all_gone, count_to_keep
 from prunelora.planning.units import check_normalise
-from prunelora.scalars import is_whole, plain
+from prunelora.scalars import plain
 from prunelora.spelling import advice, one_of, option
 
 Positions = list[list[int]]
-
-# The least that an option can be that counts something.
-_LEAST = {"tokens": 1, "round_to": 1, "rank_high": 0, "rank_low": 0, "num_high": 0}
 
 
 def make_plan(
@@ -96,7 +93,11 @@ def make_plan(
         raise PlanError(f"{option('targets', unknown[0])}: no projection.{one_of(unknown[0], PROJECTIONS)}")
     tokens, round_to, rank_high, rank_low = map(plain, (tokens, round_to, rank_high, rank_low))
     num_high = plain(num_high)
-    _check_whole(tokens=tokens, round_to=round_to, rank_high=rank_high, rank_low=rank_low, num_high=num_high)
+    for name, value in (("tokens", tokens), ("round_to", round_to)):
+        check_count(PlanError, name, value)
+    for name, value in (("rank_high", rank_high), ("rank_low", rank_low), ("num_high", num_high)):
+        if name != "num_high" or value is not None:
+            check_count(PlanError, name, value, at_least=0)
     given = {
         "keep_heads": plain(keep_heads),
         "keep_ffn": plain(keep_ffn),
@@ -150,15 +151,6 @@ def make_plan(
         },
         provenance={"scores": importance.provenance, "options": options} | ({"budget": facts} if facts else {}),
     )
-
-
-def _check_whole(**options: Any) -> None:
-    """Hold options that count something to whole numbers, large enough; `num_high` need not be given."""
-    for name, value in options.items():
-        if name == "num_high" and value is None:
-            continue
-        if not is_whole(value, at_least=_LEAST[name]):
-            raise PlanError(f"{option(name, value)}: expected a whole number, {_LEAST[name]} or more.")
 
 
 def _ranks(importance: Importance, how: str, rank_by: str, **options: Any) -> tuple[list[int], list[int]]:

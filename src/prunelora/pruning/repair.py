@@ -15,8 +15,8 @@ projection's output is added to, and the dense model's r' + y' (D,) behind the a
 
 with S the centred second moments. The mean is over all tokens alike, or over tokens that count by how much the loss
 depends on them (`token_weights`). An encoder-decoder's encoder comes first; then its decoder, which attends to what the
-pruned encoder gives. The damping is chosen among `DAMPINGS`, for every projection, by the error on a fifth
-of the rows, which the fit has not seen; then all rows are used.
+pruned encoder gives. The damping is chosen for every projection, by the error on a fifth of the rows, which the fit has
+not seen; then all rows are used.
 
 Memory does not grow with the rows: between two layers two hidden states of every row are kept, in files beyond a limit,
 and masks and positions are made again for every pass.
@@ -43,6 +43,7 @@ from prunelora.progress import over
 from prunelora.pruning.calls import Call, LayerCalls
 from prunelora.pruning.layers import Layer, Projection, layers_of
 from prunelora.pruning.layerwise import run_layer, run_up_to, run_with_parts
+from prunelora.pruning.least_squares import LeastSquares, Moments, chosen_damping, exact
 from prunelora.pruning.states import States
 from prunelora.pruning.token_weights import squared_gradients, token_weights
 from prunelora.spelling import one_of, option
@@ -50,10 +51,6 @@ from prunelora.spelling import one_of, option
 Batch = Mapping[str, Any]
 Weights = Literal["equal", "loss"]
 
-# Infinity leaves the weights as the cut left them and corrects the bias alone.
-DAMPINGS = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, math.inf)
-# Output channels that the damping is tried on, at least: all that is tried has the cost of their number.
-CHANNELS_TRIED = 64
 # One row in so many is held out when the damping is chosen.
 HELD_OUT_EVERY = 5
 # Of the rows' hidden states that are held in memory, and of their calls where these are kept; more states go to files.
@@ -243,14 +240,14 @@ def _repair_layer(
 
 def _moments(
     layer: Layer, original: Layer, number: int, rows: _Rows, squares: Sequence[Mapping[str, torch.Tensor]] | None
-) -> tuple["_Moments", "_Moments"]:
+) -> tuple[Moments, Moments]:
     """Moments of one projection, of the rows that are fitted and of those held out.
 
     The dense layer runs again for each of its projections: its own results for all rows are as large as the states.
     Behind its last one its states are those that the next layer reads.
     """
     projection, last = layer.projections[number], number == len(layer.projections) - 1
-    moments: tuple[_Moments, ...] = ()
+    moments: tuple[Moments, ...] = ()
     row = 0
     for batch, call in rows:
         real, theirs = call.real, rows.states.get("theirs", batch)
@@ -267,7 +264,7 @@ def _moments(
             counts = token_weights(squares[batch][projection.full_name], real)
         if not moments:
             origins = _origins(projection, part.inputs[real], missing[real])
-            moments = _Moments(*origins), _Moments(*origins)
+            moments = Moments(*origins), Moments(*origins)
         held = (torch.arange(row, row + len(real), device=real.device) % HELD_OUT_EVERY) == HELD_OUT_EVERY - 1
         for sums, chosen in zip(moments, (real & ~held[:, None], real & held[:, None]), strict=True):
             sums.add(part.inputs[chosen], missing[chosen], counts[chosen])
@@ -285,112 +282,26 @@ def _origins(projection: Projection, x: torch.Tensor, y: torch.Tensor) -> tuple[
     return x.to(wide).mean(0), y.to(wide).mean(0)
 
 
-class _Moments:
-    """Sums over weighted tokens of 1, x, y, x x^T, x y^T and |y|^2, with x and y from origins of their own.
-
-    Products are taken in float32, whose rounding would drown what differs between tokens where x is far from 0 in all
-    of them. Sums are kept in float64, on the CPU: not every device has float64.
-    """
-
-    def __init__(self, origin_x: torch.Tensor, origin_y: torch.Tensor) -> None:
-        self.origin_x, self.origin_y = origin_x, origin_y
-        self.count = 0.0
-        self.x = torch.zeros(len(origin_x), dtype=torch.float64)
-        self.y = torch.zeros(len(origin_y), dtype=torch.float64)
-        self.xx = torch.zeros(len(origin_x), len(origin_x), dtype=torch.float64)
-        self.xy = torch.zeros(len(origin_x), len(origin_y), dtype=torch.float64)
-        self.yy = 0.0
-
-    def add(self, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> None:
-        """Add tokens: x (N, K), y (N, D), and what each counts (N,)."""
-        wide = torch.promote_types(x.dtype, torch.float32)
-        x, y, weights = x.to(wide) - self.origin_x, y.to(wide) - self.origin_y, weights.to(wide)
-        weighted = x * weights[:, None]
-        self.count += float(weights.sum())
-        self.x += weighted.sum(0).cpu()
-        self.y += (weights @ y).cpu()
-        self.xx += (weighted.T @ x).cpu()
-        self.xy += (weighted.T @ y).cpu()
-        self.yy += float(weights @ y.square().sum(1))
-
-    def __add__(self, other: "_Moments") -> "_Moments":
-        """Of the tokens of both, which have one origin."""
-        both = _Moments(self.origin_x, self.origin_y)
-        for name in ("count", "x", "y", "xx", "xy", "yy"):
-            setattr(both, name, getattr(self, name) + getattr(other, name))
-        return both
-
-    def error(self, weight: torch.Tensor, bias: torch.Tensor) -> float:
-        """Mean over the tokens of |W x + b - y|^2."""
-        n = self.count
-        bias = bias + weight @ _exact(self.origin_x) - _exact(self.origin_y)
-        quadratic = ((weight @ (self.xx / n)) * weight).sum() - 2 * (weight.T * (self.xy / n)).sum() + self.yy / n
-        linear = 2 * bias @ (weight @ (self.x / n) - self.y / n) + bias @ bias
-        return float(quadratic + linear)
-
-    def of_channels(self, step: int) -> "_Moments":
-        """The same for every `step`-th channel of y; |y|^2, which no solution changes, is left out."""
-        some = _Moments(self.origin_x, self.origin_y[::step])
-        some.count, some.x, some.xx = self.count, self.x, self.xx
-        some.y, some.xy = self.y[::step], self.xy[:, ::step]
-        return some
-
-    @property
-    def variance(self) -> float:
-        """Of the wanted outputs, over all their channels together."""
-        return self.yy / self.count - float((self.y / self.count).square().sum())
-
-
-def _exact(one: torch.Tensor) -> torch.Tensor:
-    return one.detach().cpu().double()
-
-
-class _LeastSquares:
-    """Damped least squares from some moments, towards given weights, for any damping."""
-
-    def __init__(self, moments: _Moments, weight: torch.Tensor, *, with_bias: bool) -> None:
-        n = moments.count
-        self.weight = weight
-        # Without a bias there is nothing to take the means up: moments about zero are then the right ones.
-        x = moments.x / n if with_bias else torch.zeros_like(moments.x)
-        y = moments.y / n if with_bias else torch.zeros_like(moments.y)
-        self.mean_x, self.mean_y = x + _exact(moments.origin_x), y + _exact(moments.origin_y)
-        self.covariance = moments.xx / n - torch.outer(x, x)
-        self.missing = moments.xy / n - torch.outer(x, y) - self.covariance @ weight.T
-        self.scale = float(self.covariance.diagonal().mean()) if weight.numel() else 0.0
-
-    def solve(self, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights (D, K) and bias (D,)."""
-        weight = self.weight
-        if not math.isinf(damping) and self.scale > 0:
-            damped = self.covariance + damping * self.scale * torch.eye(len(self.covariance), dtype=torch.float64)
-            factor, failed = torch.linalg.cholesky_ex(damped)
-            # Where rounding left a damped variance below 0, this damping is too small to say anything.
-            if not failed:
-                weight = weight + torch.cholesky_solve(self.missing, factor).T
-        return weight, self.mean_y - weight @ self.mean_x
-
-
-def _solve(projection: Projection, fitted: _Moments, held: _Moments) -> RepairedProjection:
+def _solve(projection: Projection, fitted: Moments, held: Moments) -> RepairedProjection:
     """Choose the damping by the held-out rows, solve with all rows, and write the solution into the projection."""
     module: Any = projection.module
     outputs = widths(module)[1]
     empty = isinstance(module, BiasOnly)
     weight = torch.zeros(outputs, 0, dtype=torch.float64)
     if not empty:
-        weight = _exact(projection.block.matrix(projection.name).weight)
+        weight = exact(projection.block.matrix(projection.name).weight)
     with_bias = module.bias is not None
-    bias = _exact(module.bias) if with_bias else torch.zeros(outputs, dtype=torch.float64)
-    damping = _chosen_damping(weight, fitted, held, with_bias=with_bias)
+    bias = exact(module.bias) if with_bias else torch.zeros(outputs, dtype=torch.float64)
+    damping = chosen_damping(weight, fitted, held, with_bias=with_bias)
     before = held.error(weight, bias)
     if not math.isfinite(before):
         raise DivergenceError(
             f"Repair: what {projection.full_name} reads or is to give is not finite. Check the dense model's weights, "
             "and that its dtype holds its activations: float16 overflows where bfloat16 and float32 do not."
         )
-    after = held.error(*_LeastSquares(fitted, weight, with_bias=with_bias).solve(damping))
+    after = held.error(*LeastSquares(fitted, weight, with_bias=with_bias).solve(damping))
     if after < before:
-        new_weight, new_bias = _LeastSquares(fitted + held, weight, with_bias=with_bias).solve(damping)
+        new_weight, new_bias = LeastSquares(fitted + held, weight, with_bias=with_bias).solve(damping)
         if not empty:
             projection.block.matrix(projection.name).weight.copy_(new_weight)
         if with_bias:
@@ -399,16 +310,3 @@ def _solve(projection: Projection, fitted: _Moments, held: _Moments) -> Repaired
     # An error of nothing is a difference of equals, and may come out a little below 0.
     shares = (max(0.0, error) / variance for error in (before, min(after, before)))
     return RepairedProjection(projection.full_name, damping, *shares)
-
-
-def _chosen_damping(weight: torch.Tensor, fitted: _Moments, held: _Moments, *, with_bias: bool) -> float:
-    """The damping with the smallest error on the held-out rows, over some output channels where there are many."""
-    step = max(1, len(weight) // CHANNELS_TRIED)
-    trial = _LeastSquares(fitted.of_channels(step), weight[::step], with_bias=with_bias)
-    judge = held.of_channels(step)
-
-    def error(damping: float) -> float:
-        found = judge.error(*trial.solve(damping))
-        return math.inf if math.isnan(found) else found  # Nothing compares as less than NaN.
-
-    return min(DAMPINGS, key=error)
