@@ -247,9 +247,10 @@ def _rates_on_mean(done: Mapping[str, ComparisonResults]) -> Table:
     for name in _methods_of(tasks):
         own = [method for one in tasks if (method := one.method(name)) is not None]
         for rate in own[0].tried:
-            mean = statistics.fmean(method.tried[rate] for method in own)
+            values = [method.tried[rate] for method in own]
+            mean = "diverged" if None in values else f"{100 * statistics.fmean(values):.1f}"
             chosen = sum(float(rate) == method.learning_rate for method in own)
-            rows.append((name, rate, f"{100 * mean:.1f}", f"{chosen} of {len(own)} tasks"))
+            rows.append((name, rate, mean, f"{chosen} of {len(own)} tasks"))
     return Table(("method", "learning rate", "accuracy, %", "chosen by"), tuple(rows))
 
 

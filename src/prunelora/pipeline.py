@@ -29,6 +29,7 @@ from prunelora.report.results import RunResults
 from prunelora.report.summary import summarise, warnings
 from prunelora.runfolder import RECIPE, Record, RunFolder
 from prunelora.running import Run
+from prunelora.spelling import at_stage
 from prunelora.stage_settings import deciding
 from prunelora.stages import WORK
 
@@ -215,13 +216,14 @@ def _execute(
                 while pending:
                     pending.pop(0).work()
                 tell(f"{name} ...")
-                with folder.working(name, key, [run.path(name, one) for one in work.unfinished]):
+                unfinished = [run.path(name, one) for one in work.unfinished]
+                with at_stage(name), folder.working(name, key, unfinished):
                     facts = work.run(run, name, settings)
                 record = Record(name, key, folder.spent(name, key), _files(run, name, work.files(settings)), facts)
                 folder.finish(record)
                 # Only now: until then a repeat goes on from them.
-                for one in work.unfinished:
-                    shutil.rmtree(run.path(name, one), ignore_errors=True)
+                for path in unfinished:
+                    shutil.rmtree(path, ignore_errors=True)
                 ran.append(name)
                 tell(f"{name}: {record.seconds:.1f} s")
             run.done.append(name)

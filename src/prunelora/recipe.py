@@ -225,11 +225,15 @@ class Recipe(Settings):
             return False
         return True
 
-    def key_of(self, bare: str) -> str:
+    def key_of(self, bare: str, *, first: str | None = None) -> str:
         """Where an option given by its bare name belongs: "keep_heads" -> "plan.keep_heads", "text" -> "task.text".
 
         A name that several stages have means the stage it matters most for: "batch_size" is fine-tuning's, "rows"
         scoring's, and "learning_rate" that of the longest fine-tuning.
+
+        Args:
+            bare: The option.
+            first: Name of a stage that is meant before all others, if it has such a setting.
 
         Raises:
             RecipeError: If no stage of the recipe has it.
@@ -251,8 +255,8 @@ class Recipe(Settings):
             if not owners:
                 raise _planned(bare)
         # Fine-tunings alone have a learning rate.
-        first = (self.main_tuning,) if bare == "learning_rate" else ("finetune", "score")
-        return f"{next((name for name in first if name in owners), owners[-1])}.{bare}"
+        most = (self.main_tuning,) if bare == "learning_rate" else ("finetune", "score")
+        return f"{next((name for name in (first, *most) if name in owners), owners[-1])}.{bare}"
 
     def with_baseline(self) -> "Recipe":
         """The same recipe with the dense LoRA baseline before it is measured."""

@@ -46,6 +46,24 @@ def spelled(spelling: Spelling) -> Iterator[None]:
         _spelling.reset(token)
 
 
+_stage: ContextVar[str | None] = ContextVar("name of the stage of a recipe that is at work", default=None)
+
+
+@contextmanager
+def at_stage(name: str) -> Iterator[None]:
+    """Messages of the block are about the settings of this stage of a recipe, where it has them."""
+    token = _stage.set(name)
+    try:
+        yield
+    finally:
+        _stage.reset(token)
+
+
+def stage_at_work() -> str | None:
+    """The stage of a recipe that is at work now, if there is one."""
+    return _stage.get()
+
+
 def current() -> Spelling:
     """The way in which options are spelled now."""
     return _spelling.get() or InPython()

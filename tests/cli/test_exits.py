@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from small_run import make_data, make_model
 
 from prunelora.cli import app as commands
 from prunelora.models.families import FAMILIES
@@ -84,3 +87,32 @@ def test_a_table_in_a_pipe_has_every_value_whole(monkeypatch):
     assert len(rows) == len(FAMILIES)
     for family in FAMILIES.values():
         assert any(family.title in row and ", ".join(family.model_types) in row for row in rows)
+
+
+TWICE = "[{stage: finetune}, {stage: merge}, {stage: score}, {stage: plan}, {stage: prune}, {stage: finetune}]"
+
+
+@pytest.mark.parametrize(
+    ("stages", "settings", "stage"),
+    [
+        (TWICE, ("--set", "finetune-1.trainable=all"), "finetune-1"),
+        ("[{stage: score}, {stage: plan}, {stage: prune}, {stage: finetune}]", (), "finetune"),
+        (TWICE, ("--set", "finetune-1.learning_rate=1e-3"), "finetune"),
+    ],
+)
+def test_a_training_that_diverges_ends_the_run_and_other_settings_go_on_in_its_folder(
+    prunelora, tmp_path, minilm_path, stages, settings, stage
+):
+    (tmp_path / "mine.yaml").write_text(f"stages: {stages}")
+    model, data = make_model(tmp_path / "model", minilm_path), make_data(tmp_path / "data.csv", rows=60)
+    words = ["run", "--recipe", tmp_path / "mine.yaml", "--model", model, "--data", data, "--out", tmp_path / "out"]
+    words = [*map(str, words), "--epochs", "2", "--batch-size", "8", "--rows", "16", "--keep-heads", "8"]
+    code, out, err = prunelora(*words, "--learning-rate", "1e30", *settings, "--quiet")
+    assert (code, out) == (1, "")
+    assert re.search(rf"error: {stage}: In step \d+ .* Try a lower --learning-rate than 1e\+30, or ", err)
+    assert f"--set {stage}.warmup_fraction=0.1" in err
+    before = {path.name for path in (tmp_path / "out" / "stages").glob("[a-z]*.json")}
+    code, _, err = prunelora(*words, "--learning-rate", "1e-3", *settings)
+    assert code == 0, err
+    assert all(f"{Path(name).stem}: done before" in err for name in before)
+    assert not list((tmp_path / "out").glob(".checkpoints*"))

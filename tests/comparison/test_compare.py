@@ -17,7 +17,7 @@ from prunelora.comparison.methods import load_methods
 from prunelora.comparison.results import load_comparison
 from prunelora.comparison.timing import TimingSettings
 from prunelora.data.settings import DataSettings
-from prunelora.errors import MissingExtraError, RecipeError
+from prunelora.errors import DivergenceError, MissingExtraError, RecipeError
 from prunelora.recipe import Recipe
 
 METHODS = ("full", "lora", "prune-lora")
@@ -327,6 +327,11 @@ def test_a_folder_with_something_else_in_it_is_left_as_it_is(base, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def made_up_cell(name, folder):
+    facts = SimpleNamespace(seconds={})
+    return SimpleNamespace(method=SimpleNamespace(name=name), learning_rate=0.1, seed=0, folder=folder, facts=facts)
+
+
 @pytest.mark.parametrize(
     ("first", "error"), [("fails", MissingExtraError), ("ends", KeyboardInterrupt)], ids=["failure", "ctrl-c"]
 )
@@ -335,16 +340,60 @@ def test_what_ends_trainings_at_once_stops_those_that_run_and_those_that_wait(tm
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "run_cell_in_worker", work)
-    facts = SimpleNamespace(seconds={})
-    cells = [
-        SimpleNamespace(method=SimpleNamespace(name=name), learning_rate=0.1, seed=0, folder=tmp_path, facts=facts)
-        for name in (first, "runs", "waits", "waits too", "waits as well")
-    ]
+    cells = [made_up_cell(name, tmp_path) for name in (first, "runs", "waits", "waits too", "waits as well")]
     before = set(active_children())
     with pytest.raises(error):
         module._run_at_once(cells, module._Progress(len(cells), interrupted), (), jobs=2)
     assert set(active_children()) <= before
     assert {path.name for path in tmp_path.iterdir()} <= {"ends"}
+
+
+def test_a_learning_rate_that_diverges_is_shown_and_not_chosen(base, tmp_path):
+    results, told = run(base, tmp_path / "out", methods=["lora"], changes=TUNING, factors=(1e33, 1), seeds=(0, 1))
+    lora = results.method("lora")
+    assert lora.learning_rate == 0.001
+    assert lora.tried["1e+30"] is None
+    assert [(cell.learning_rate, cell.seed) for cell in results.cells] == [(0.001, 0), (0.001, 1)]
+    assert any("learning rate 1e+30, seed 0: diverged" in line for line in told)
+    assert "diverged" in (tmp_path / "out" / "report.md").read_text()
+    assert load_comparison(tmp_path / "out" / "comparison.json").method("lora").tried == lora.tried
+
+
+def test_where_every_learning_rate_diverges_trainings_of_other_methods_stay(base, tmp_path, monkeypatch):
+    original = module.run_cell
+
+    def diverging(cell, *args, **options):
+        if cell.method.name == "full":
+            raise DivergenceError("In step 3 the training loss is nan.")
+        return original(cell, *args, **options)
+
+    monkeypatch.setattr(module, "run_cell", diverging)
+    with pytest.raises(DivergenceError, match=r"full: .* every learning rate .*lower factors"):
+        run(base, tmp_path / "out", methods=["full", "lora"], changes=TUNING, factors=(1,), seeds=(0,))
+    assert [path.parent.parent.parent.name for path in tmp_path.rglob("cell.json")] == ["lora"]
+
+
+def test_another_seed_that_diverges_is_an_error_that_names_it(base, tmp_path, monkeypatch):
+    original = module.run_cell
+
+    def diverging(cell, *args, **options):
+        if cell.seed == 1:
+            raise DivergenceError("In step 3 the training loss is nan.")
+        return original(cell, *args, **options)
+
+    monkeypatch.setattr(module, "run_cell", diverging)
+    with pytest.raises(DivergenceError, match=r"^lora, learning rate 0\.001, seed 1: In step 3 .*lower factors"):
+        run(base, tmp_path / "out", methods=["lora"], changes=TUNING, factors=(1,), seeds=(0, 1))
+    assert load_comparison(tmp_path / "out" / "comparison.json").seeds == (0,)
+
+
+def test_of_trainings_at_once_one_that_diverges_does_not_end_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "run_cell_in_worker", work)
+    cells, diverged = [made_up_cell(name, tmp_path) for name in ("diverges", "ends")], []
+    counter = module._Progress(2, lambda _: None)
+    found = module._run_at_once(cells, counter, (), jobs=1, diverged=diverged)
+    assert ([cell.method.name for cell in diverged], [*found]) == (["diverges"], [("ends", 0.1, 0)])
+    assert counter.done == 2
 
 
 def test_a_timing_that_fails_loses_nothing_of_the_trainings(base, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ def tokenizer():
 @pytest.mark.parametrize("kind", ["adapter", "all weights"])
 def test_a_learning_rate_that_is_too_high_is_an_error(kind, clipping, tokenizer, tmp_path):
     model = adapted() if kind == "adapter" else tiny_model(dtype=torch.float32, num_labels=2)
-    with pytest.raises(DivergenceError, match=r"step \d+ .*less than learning_rate=1e\+30"):
+    with pytest.raises(DivergenceError, match=r"step \d+ .*a lower learning_rate than 1e\+30"):
         tune(model, tmp_path, tokenizer, learning_rate=1e30, max_grad_norm=clipping, epochs=8)
 
 

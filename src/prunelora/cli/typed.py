@@ -1,7 +1,6 @@
 """What was typed, and how messages spell it: `--keep-heads 73`, `--set plan.keep_heads=73`, or a recipe's own key."""
 
 import shlex
-from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -10,15 +9,15 @@ from typer.core import TyperCommand
 from prunelora.cli.terminal import no_bars_of_libraries
 from prunelora.errors import PruneLoraError
 from prunelora.recipe import Recipe
-from prunelora.spelling import NO_VALUE, current, spelled
+from prunelora.spelling import NO_VALUE, current, spelled, stage_at_work
 
 
 class TypedOptions:
     """Spells options as the running command has them.
 
     Attributes:
-        key_of: The key of an option in the recipe that the command works on: "repeats" -> "measure.repeats". Itself
-            until a recipe is known.
+        recipe: What the command works on, whose keys name the options that were not typed: "repeats" ->
+            "measure.repeats". None until it is known.
     """
 
     def __init__(self, context: typer.Context) -> None:
@@ -28,7 +27,7 @@ class TypedOptions:
         self.negations = {str(one.name): _longest(one.secondary_opts) for one in options if one.secondary_opts}
         self.typed = {name for name in self.flags if _was_typed(context, name)}
         self.set = [str(one).partition("=")[0].strip() for one in context.params.get("sets") or ()]
-        self.key_of: Callable[[str], str] = lambda name: name
+        self.recipe: Recipe | None = None
 
     def given(self, name: str, value: Any) -> str:
         """As it was typed; where it was not, as a recipe has it."""
@@ -47,10 +46,10 @@ class TypedOptions:
         return self._flag(bare, value) if bare in self.flags else _set(self._key(name), value, "sets" in self.flags)
 
     def _key(self, name: str) -> str:
-        if "." in name:
+        if "." in name or self.recipe is None:
             return name
         try:
-            return self.key_of(name)
+            return self.recipe.key_of(name, first=stage_at_work())
         except PruneLoraError:  # No setting of the recipe.
             return name
 
@@ -77,7 +76,7 @@ def works_on(recipe: Recipe) -> None:
     """Tell the running command's messages of its recipe, whose keys name the options that were not typed."""
     typed = current()
     if isinstance(typed, TypedOptions):
-        typed.key_of = recipe.key_of
+        typed.recipe = recipe
 
 
 def _was_typed(context: typer.Context, name: str) -> bool:

@@ -42,6 +42,7 @@ def collect(
     rates: Mapping[str, float],
     tried_on: Mapping[str, Method],
     found: Found,
+    diverged: Sequence[Cell] = (),
     commands: bool = False,
     missing: tuple[str, ...] = (),
 ) -> ComparisonResults:
@@ -56,6 +57,7 @@ def collect(
         rates: The chosen learning rate by method.
         tried_on: The method that a method's learning rate was tried on, by name.
         found: Every finished training.
+        diverged: Trials of learning rates whose training diverged.
         commands: Say for every method what builds it.
         missing: Trainings that are not done yet.
     """
@@ -67,7 +69,7 @@ def collect(
         seeds=tuple(seeds),
         missing=missing,
         methods=tuple(
-            _method_facts(method, cells[method.name], task, found, tried_on[method.name], commands)
+            _method_facts(method, cells[method.name], task, found, diverged, tried_on[method.name], commands)
             for method in methods
         ),
         pairs=_pairs(methods, cells, task),
@@ -79,7 +81,13 @@ def collect(
 
 
 def _method_facts(
-    method: Method, cells: Sequence[Cell], task: TaskData, found: Found, tried_on: Method, commands: bool
+    method: Method,
+    cells: Sequence[Cell],
+    task: TaskData,
+    found: Found,
+    diverged: Sequence[Cell],
+    tried_on: Method,
+    commands: bool,
 ) -> MethodFacts:
     facts = [found[key_of(cell)] for cell in cells]
     first = cells[0]
@@ -87,11 +95,12 @@ def _method_facts(
     counted = macs_tokens(model)
     architecture = dissect(model).architecture
     whole = dissect(model).lineage.base
-    tried = {
+    tried: dict[str, float | None] = {
         f"{one.learning_rate:g}": one.validation[task.metrics[0]]
         for one in found.values()
         if one.method == method.name and one.seed == first.seed
     }
+    tried |= {f"{cell.learning_rate:g}": None for cell in diverged if cell.method.name == method.name}
     return MethodFacts(
         name=method.name,
         title=method.title,

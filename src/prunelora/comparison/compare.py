@@ -26,9 +26,10 @@ from prunelora.comparison.results import ComparisonResults, load_comparison
 from prunelora.comparison.timing import MethodTiming, TimingSettings, time_methods
 from prunelora.data.load import load_task
 from prunelora.data.task import TaskData
-from prunelora.errors import RecipeError
+from prunelora.errors import DivergenceError, RecipeError
 from prunelora.progress import bars
 from prunelora.recipe import Recipe
+from prunelora.spelling import option
 
 RESULTS = "comparison.json"
 FACTORS = (1.0, 3.0)
@@ -85,7 +86,7 @@ def compare(
     Every training is a run folder of its own under `out`; a comparison that was stopped goes on, and what is finished
     under the same settings is not repeated. Every method gets the same number of trials for its learning rate: on the
     first seed it is trained with each of them, and the best on the validation rows is used for the other seeds. The
-    reported rows have no part in it.
+    reported rows have no part in it. A learning rate at which the training diverges is shown as such and not chosen.
 
     With several budgets (`keep_macs`) every method that has a plan is trained at each of them, to see what speed costs.
     Its learning rate is tried at one budget, the nearest to a half, and used for the others.
@@ -114,6 +115,7 @@ def compare(
         ComparisonResults, which are also written to `out` as comparison.json, .csv, report.md and report.html.
 
     Raises:
+        DivergenceError: If a method diverges at every learning rate, or at the chosen one with another seed or budget.
         PruneLoraError: Of the kind that fits. Finished cells stay.
     """
     _check(seeds, factors, jobs)
@@ -133,8 +135,9 @@ def compare(
         }
         counted = sum(map(len, trials.values())) + len(chosen) * len(seeds) - len(trials)
         counter = _Progress(counted, tell)
-        found = train([cell for cells in trials.values() for cell in cells], counter)
-        best = {name: _best(cells, found, task.metrics[0]) for name, cells in trials.items()}
+        diverged: list[Cell] = []
+        found = train([cell for cells in trials.values() for cell in cells], counter, diverged=diverged)
+        best = {name: _best(name, cells, found, task.metrics[0]) for name, cells in trials.items()}
         rates = {method.name: best[tuned[method.name].name] for method in chosen}
         budgets = [
             cell_of(method, rates[method.name], seeds[0], out=out) for method in chosen if method.name not in trials
@@ -143,8 +146,9 @@ def compare(
         rest = [cell_of(method, rates[method.name], seed, out=out) for seed in seeds[1:] for method in chosen]
         missing = tuple(str(cell) for cell in rest if cell.facts() is None)
         collected = partial(
-            collect, base, chosen, task, out, rates=rates, tried_on=tuned, found=found, commands=bool(keep_macs)
-        )
+            collect, base, chosen, task, out,
+            rates=rates, tried_on=tuned, found=found, diverged=diverged, commands=bool(keep_macs),
+        )  # fmt: skip
         if missing:
             # An early look, which stays if the rest is stopped.
             _write(_with_old(collected(seeds=seeds[:1], missing=missing), out), out)
@@ -227,28 +231,48 @@ def _run(
     share_with: Sequence[Path],
     jobs: int,
     progress: bool,
+    diverged: list[Cell] | None = None,
 ) -> Found:
+    """Train cells; those that diverge are added to `diverged`, or are an error where there is no such list."""
     if jobs > 1:
-        return _run_at_once(cells, counter, share_with, jobs)
+        return _run_at_once(cells, counter, share_with, jobs, diverged)
     found: Found = {}
     for cell in cells:
         counter.starts(cell)
         started, done = time.perf_counter(), cell.facts() is not None
-        found[key_of(cell)] = run_cell(cell, task, share_with=share_with, progress=progress)
-        counter.ended(None if done else time.perf_counter() - started)
+        with _may_diverge(cell, counter, diverged):
+            found[key_of(cell)] = run_cell(cell, task, share_with=share_with, progress=progress)
+            counter.ended(None if done else time.perf_counter() - started)
     return found
 
 
-def _run_at_once(cells: Sequence[Cell], counter: _Progress, share_with: Sequence[Path], jobs: int) -> Found:
+@contextlib.contextmanager
+def _may_diverge(cell: Cell, counter: _Progress, diverged: list[Cell] | None) -> Iterator[None]:
+    try:
+        yield
+    except DivergenceError as error:
+        if diverged is None:
+            raise DivergenceError(
+                f"{cell}: {error} Finished trainings stay: give lower {option('factors')} and the same folder."
+            ) from error
+        diverged.append(cell)
+        counter.ended(None)
+        counter.tell(f"{cell}: diverged, and is not chosen. {error}")
+
+
+def _run_at_once(
+    cells: Sequence[Cell], counter: _Progress, share_with: Sequence[Path], jobs: int, diverged: list[Cell] | None = None
+) -> Found:
     threads = max(1, torch.get_num_threads() // jobs)
     found: Found = {}
     with _workers(jobs) as pool:
         running = {pool.submit(run_cell_in_worker, cell, threads, share_with): cell for cell in cells}
         for future in as_completed(running):
             cell = running[future]
-            found[key_of(cell)] = future.result()
-            counter.ended(sum(found[key_of(cell)].seconds.values()) / jobs)
-            counter.tell(f"cell {counter.done} of {counter.total} done: {cell}{counter.left()}")
+            with _may_diverge(cell, counter, diverged):
+                found[key_of(cell)] = future.result()
+                counter.ended(sum(found[key_of(cell)].seconds.values()) / jobs)
+                counter.tell(f"cell {counter.done} of {counter.total} done: {cell}{counter.left()}")
     return found
 
 
@@ -270,14 +294,25 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     pool.shutdown()
 
 
-def _best(cells: Sequence[Cell], found: Found, metric: str) -> float:
-    """The learning rate that did best on the validation rows: highest metric; of equals the smaller loss."""
+def _best(name: str, cells: Sequence[Cell], found: Found, metric: str) -> float:
+    """The learning rate that did best on the validation rows: highest metric; of equals the smaller loss.
+
+    Raises:
+        DivergenceError: If the method's training diverged at all of them.
+    """
+    finished = [cell for cell in cells if key_of(cell) in found]
+    if not finished:
+        rates = ", ".join(f"{cell.learning_rate:g}" for cell in cells)
+        raise DivergenceError(
+            f"{name}: its training diverges at every learning rate that was tried ({rates}). Finished trainings of "
+            f"other methods stay: give lower {option('factors')} and the same folder."
+        )
 
     def merit(cell: Cell) -> tuple[float, float]:
         validation = found[key_of(cell)].validation
         return validation[metric], -validation["loss"]
 
-    return max(cells, key=merit).learning_rate
+    return max(finished, key=merit).learning_rate
 
 
 def _with_timing(

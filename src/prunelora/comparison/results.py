@@ -142,7 +142,8 @@ class MethodFacts(_Facts):
         name: As in the table: "prune-lora".
         title: What it does, in a sentence.
         learning_rate: The one that was chosen.
-        tried: Every learning rate with the main metric on the validation rows, first seed.
+        tried: Every learning rate with the main metric on the validation rows, first seed; None where the training
+            diverged.
         seeds: Seeds of the values below.
         quality: By split ("test"; MNLI: "matched", "mismatched"), by metric.
         parameters: Of the merged model.
@@ -168,7 +169,7 @@ class MethodFacts(_Facts):
     name: str
     title: str
     learning_rate: float
-    tried: dict[str, float]
+    tried: dict[str, float | None]
     seeds: tuple[int, ...]
     quality: dict[str, dict[str, Figure]]
     parameters: int

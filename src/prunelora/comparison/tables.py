@@ -183,7 +183,7 @@ def learning_rates_table(results: ComparisonResults) -> Table:
         (
             method.name,
             learning_rate_text(float(tried)),
-            number_text(metric, value),
+            "diverged" if value is None else number_text(metric, value),
             verdict(method, tried),
         )
         for method in results.methods

@@ -37,7 +37,7 @@ _IN_WORDS = {
     "teacher": "another teacher's answers",
     "model": "a model of another architecture",
     "trainable": "other weights to train",
-    "weights": "other weights to begin with",
+    "weights": "other weights to begin with, as a model has that this training has trained already",
 }
 
 
@@ -95,8 +95,8 @@ def last_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Path | None:
     differing = list(_differences(_read_identity(folder), identity))
     if differing:
         raise CheckpointError(
-            f"{folder} holds checkpoints of another training: {'; '.join(differing)}. Give every training a folder of "
-            "its own, or remove this one to begin anew."
+            f"{folder} holds checkpoints of another training: {'; '.join(differing)}. To go on from them, call "
+            "with the same settings, rows and weights as at first; otherwise give another folder, or remove this one."
         )
     _find_best_again(folder, Path(last))
     return Path(last)

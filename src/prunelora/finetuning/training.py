@@ -45,7 +45,7 @@ from prunelora.models.device import best_device
 from prunelora.models.padding import as_read
 from prunelora.models.problem_types import BY_TOKEN, CAUSAL_LM, SINGLE_LABEL, label_names_of, problem_type_of
 from prunelora.models.state import left_as_found, random_state_kept
-from prunelora.spelling import advice, one_of, option
+from prunelora.spelling import advice, one_of, option, stage_at_work
 from prunelora.validation import complaint
 
 
@@ -121,8 +121,10 @@ def finetune(
             in common.
         UnsupportedModelError: If the model cannot read a row (see `prunelora.data.fit.fitting`), or its layers cannot
             be computed again, where settings ask for it.
-        CheckpointError: If `checkpoints` holds those of another training: other settings, rows, seed or weights.
-        DivergenceError: If a loss or gradient is not finite. The model then has the weights of the last checkpoint.
+        CheckpointError: If `checkpoints` holds those of another training: other settings, rows, seed or weights to
+            begin with. A model that the call has trained already has others: load it again before it is repeated.
+        DivergenceError: If a loss or gradient is not finite. The model then has the weights of the last checkpoint; if
+            there is none, those before the step, which are of no use.
     """
     settings = _with_options(settings or FineTuneSettings(), options)
     for name, rows in (("train", train), ("validation", validation)):
@@ -188,7 +190,9 @@ def finetune(
                 add_no_step_(trainer, checkpoint)
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except DivergenceError as error:
-        raise DivergenceError(f"{error} {_back_to_(trainer, folder)} {_advice(settings)}") from error
+        stage = stage_at_work()  # Of a run, whose model nobody holds.
+        said = f"{error} {_back_to_(trainer, folder)}" if stage is None else f"{stage}: {error}"
+        raise DivergenceError(f"{said} {_advice(settings)}") from error
     finally:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -240,10 +244,14 @@ def _check_labelled(name: str, rows: Dataset, problem_type: str) -> None:
 
 
 def _back_to_(trainer: Trainer, folder: Path) -> str:
-    """Give the model the weights of the last checkpoint, which are finite; says which they are."""
+    """Give the model the weights of the last checkpoint, which are finite.
+
+    Returns:
+        A sentence that says so, for the message.
+    """
     last = get_last_checkpoint(str(folder))
     if last is None:
-        return "No checkpoint was written before it."
+        return "No checkpoint was written before it; load the model again."
     trainer._load_from_checkpoint(last)
     return f"The model has the weights of the last checkpoint, {Path(last).name}."
 
@@ -362,14 +370,15 @@ def _judge(output: EvalPrediction, problem_type: str, label_names: Sequence[str]
 
 
 def _advice(settings: FineTuneSettings) -> str:
-    tried = [f"less than {option('learning_rate', settings.learning_rate)}"]
+    """A sentence for the message of a training that diverged."""
+    tried = [f"a lower {advice('learning_rate')} than {settings.learning_rate:g}"]
     if not 0 < settings.max_grad_norm <= 1:
         tried.append(advice("max_grad_norm", 1.0))
     if settings.warmup_fraction < 0.1:
         tried.append(advice("warmup_fraction", 0.1))
     if in_bfloat16(settings):
         tried.append(advice("precision", "float32"))
-    return f"Try {', '.join(tried)}, and with other settings another folder of checkpoints."
+    return f"Try {', or '.join(tried)}."
 
 
 def _plain(entry: dict[str, Any]) -> dict[str, float]:
