@@ -5,6 +5,7 @@ from small_run import make_data, make_model
 
 from prunelora import preflight
 from prunelora.checking import check_run
+from prunelora.data import tokens
 from prunelora.delivery import onnx
 from prunelora.errors import MissingExtraError, PruneLoraError
 from prunelora.evaluation.extrapolation import Pieces
@@ -73,6 +74,16 @@ def test_check_says_the_notes_that_a_run_says(inputs, tmp_path):
     notes = list(preflight.notes(recipe, preflight.read_task(recipe)))
     assert notes
     assert of_check[: len(notes)] == of_run[: len(notes)] == notes
+
+
+def test_every_split_is_tokenised_once(inputs, monkeypatch):
+    recipe = load_recipe("cut-first").without_export().with_options(inputs)
+    tokenised = []
+    encode = tokens.encode_rows
+    monkeypatch.setattr(tokens, "encode_rows", lambda rows, *how: tokenised.append(len(rows)) or encode(rows, *how))
+    found = check_run(recipe, latency=False, training=False)
+    assert tokenised == [96, 12, 12]
+    assert found.data["median_tokens"] > 0
 
 
 def test_every_kind_of_stage_is_foreseen():

@@ -63,6 +63,7 @@ def check_run(
             recipe.model,
             data=recipe.task if data else None,
             rows=task,
+            cut=run.truncation.get("train") if run is not None else None,
             latency=measured,
             remeasure=plan is not None and plan.remeasure,
             training=_training(recipe, plan) if training else None,

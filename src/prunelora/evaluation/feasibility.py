@@ -153,6 +153,7 @@ def check(
     *,
     data: DataSettings | None = None,
     rows: TaskData | None = None,
+    cut: Truncation | None = None,
     tokens: int = 128,
     latency: LatencySettings | None = None,
     remeasure: bool = False,
@@ -167,6 +168,7 @@ def check(
         model: Folder, hub name, or "minilm".
         data: Task data to look at as well, and how a run reads it; none if not given.
         rows: What `load_task(data)` gave, where the caller has it already; read if not given.
+        cut: What is cut off of the training rows, where the caller has tokenised them already.
         tokens: Length of the inputs that MACs, and the memory of a training step, are counted for.
         latency: Which latency to predict, by measurements on this device that are then kept; none if not given, but for
             a budget in milliseconds or as a speedup.
@@ -188,7 +190,10 @@ def check(
     config = read_config(model_source(model), trust_remote_code=trust_remote_code)
     facts = None
     if data is not None:
-        facts = _look_at_data(rows or load_task(data), data.max_length, config, model_source(model))
+        rows = rows or load_task(data)
+        if cut is None and not rows.of_images:
+            cut = _cut_off(rows, data.max_length, model_source(model))
+        facts = _look_at_data(rows, cut, config)
     kind = task_class(config, facts["problem_type"] if facts else SINGLE_LABEL, model)
     give_padding_(config)
     with torch.device("meta"):
@@ -244,14 +249,15 @@ def check(
     )
 
 
-def _look_at_data(rows: TaskData, max_length: int, config: Any, tokenizer_source: str) -> dict[str, Any]:
+def _cut_off(rows: TaskData, max_length: int, tokenizer_source: str) -> Truncation:
+    tokenizer = load_tokenizer(tokenizer_source, words=rows.by_word)
+    tokenised = tokenise(rows.train, tokenizer, max_length=max_length)
+    return Truncation.of(rows.train, tokenised, tokenizer, max_length=max_length)
+
+
+def _look_at_data(rows: TaskData, cut: Truncation | None, config: Any) -> dict[str, Any]:
     """Numbers of rows and their lengths; the configuration gets the labels."""
     describe_task_(config, label_names=rows.label_names, problem_type=rows.problem_type)
-    cut = None
-    if not rows.of_images:
-        tokenizer = load_tokenizer(tokenizer_source, words=rows.by_word)
-        tokenised = tokenise(rows.train, tokenizer, max_length=max_length)
-        cut = Truncation.of(rows.train, tokenised, tokenizer, max_length=max_length)
     splits = {"train": rows.train, "validation": rows.validation} | rows.reported
     return {
         "rows": {name: len(split) for name, split in splits.items()},

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedConfig
+from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedConfig
 
 from prunelora.data.embedded import model_source
-from prunelora.errors import MissingExtraError
+from prunelora.errors import CheckpointError, MissingExtraError
 from prunelora.finetuning.adapter import add_adapter, trainable_parameters
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.families import family_of_model_type
 from prunelora.models.family import ATTENTION_PROJECTIONS
 from prunelora.models.lineage import Lineage
+from prunelora.models.loading import read_config
 from prunelora.planning.costs import head_parameters, lora_parameters
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
@@ -98,8 +99,8 @@ def bert_base_counts() -> Counts:
 def counts_of(model: str) -> Counts | None:
     """Counts of a model by its configuration; None where that is not at hand, or its family is not supported."""
     try:
-        config = AutoConfig.from_pretrained(model_source(model))
-    except (OSError, ValueError, MissingExtraError):
+        config = read_config(model_source(model))
+    except (CheckpointError, MissingExtraError):
         return None
     return count(config, model=model) if family_of_model_type(config.model_type) is not None else None
 
