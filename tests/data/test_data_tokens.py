@@ -77,6 +77,14 @@ def test_batches_are_padded_to_their_own_longest_row_in_order(words, tokenizer):
             assert int(label) == row["labels"]
 
 
+def test_tokens_are_kept_in_half_the_memory_of_what_a_model_reads(words, tokenizer):
+    tokenised = tokenise(words.train, tokenizer, max_length=16)
+    kept = sum(tokenised.data.column(name).nbytes for name in ("input_ids", "attention_mask"))
+    read = batches(tokenised, tokenizer, batch_size=1)
+    assert {value.dtype for value in read[0].values()} == {torch.int64}
+    assert kept < 0.6 * sum(row[name].nbytes for row in read for name in ("input_ids", "attention_mask"))
+
+
 @pytest.mark.parametrize(
     ("header", "rows", "options", "dtype", "shape"),
     [

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from prunelora.data.metrics import IGNORED
 from prunelora.errors import DataError
 
-_IDS = datasets.Sequence(datasets.Value("int64"))
+# As small as they may be: the rows of all splits stay in memory. Batches are int64 all the same.
+_IDS, _MASK = (datasets.Sequence(datasets.Value(kind)) for kind in ("int32", "int8"))
 
 
 def encode_rows(
@@ -38,7 +39,8 @@ def encode_rows(
     for row, ids in enumerate(encoded["input_ids"]):
         if not ids:
             raise DataError(f"Row {start + row + 1:,} gives no tokens with this tokenizer: {rows['text'][row]!r}.")
-    features = datasets.Features({**dict.fromkeys(encoded, _IDS), "labels": kind})
+    inputs = {name: _MASK if name == "attention_mask" else _IDS for name in encoded}
+    features = datasets.Features({**inputs, "labels": kind})
     return datasets.Dataset.from_dict({**encoded, "labels": labels}, features=features)
 
 

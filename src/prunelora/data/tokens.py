@@ -43,7 +43,7 @@ def tokenise(split: datasets.Dataset, tokenizer: Processor, *, max_length: int) 
         max_length: Longest input in tokens, special tokens included.
 
     Returns:
-        The columns that the tokenizer makes, and `labels`: int64, float32, or lists of float32; lists of int64, as
+        The columns that the tokenizer makes, and `labels`: int64, float32, or lists of float32; lists of int32, as
         long as the tokens, where tokens are labelled.
 
     Raises:

@@ -177,6 +177,8 @@ def _content(array: Any) -> Iterator[bytes]:
             row = row or {}
             yield Path(row.get("path") or "").name.encode()
             yield row.get("bytes") or b""
+    elif pyarrow.types.is_integer(array.type) and not array.null_count:
+        yield array.cast(pyarrow.int64()).to_numpy(zero_copy_only=False).tobytes()
     elif pyarrow.types.is_primitive(array.type) and not array.null_count:
         yield array.to_numpy(zero_copy_only=False).tobytes()
     else:
