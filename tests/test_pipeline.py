@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -287,6 +288,21 @@ def test_a_training_that_was_stopped_is_not_gone_on_with_under_other_settings(in
     assert torch.equal(logits(outcome.load(), BATCH), logits(expected.load(), BATCH))
 
 
+def test_checkpoints_of_an_earlier_version_are_removed_and_the_training_begins_anew(inputs, tmp_path, monkeypatch):
+    expected = run(inputs, tmp_path / "whole", until="finetune").results.facts("finetune")
+    with monkeypatch.context() as patch:
+        stop_after(patch, expected["steps"] - 1)
+        with pytest.raises(KeyboardInterrupt):
+            run(inputs, tmp_path / "run", until="finetune")
+    checkpoints = tmp_path / "run" / ".checkpoints"
+    assert list(checkpoints.glob("checkpoint-*"))
+    (checkpoints / "training.json").unlink()  # Earlier versions wrote none.
+    told = []
+    outcome = execute(recipe_of(inputs), tmp_path / "run", until="finetune", tell=told.append)
+    assert any("the training begins anew" in line for line in told)
+    assert outcome.results.facts("finetune")["history"] == expected["history"]
+
+
 def test_files_of_a_stage_that_was_stopped_are_not_taken_for_those_of_before(inputs, tmp_path, monkeypatch):
     """Back under the old settings, what a stopped stage has replaced is made again."""
     run(inputs, tmp_path / "run", until="prune")
@@ -519,14 +535,14 @@ def test_what_the_model_cannot_do_is_told_before_any_training(inputs, tmp_path, 
     assert run(inputs, tmp_path / "run", kinds[:5], until="plan", **{"prune.repair": False}).ran[-1] == "plan"
 
 
-def test_the_dense_model_is_exported_within_the_recipes_tolerance(inputs, tmp_path, monkeypatch):
+def test_the_dense_models_export_is_for_timing_and_refuses_no_difference(inputs, tmp_path, monkeypatch):
     asked = []
     original = delivering.export
     monkeypatch.setattr(
         delivering, "export", lambda *args, **options: asked.append(options["tolerance"]) or original(*args, **options)
     )
     run(inputs, tmp_path / "run", ["finetune", "merge", "export", "measure"], **{"export.tolerance": 0.5})
-    assert asked == [0.5, 0.5]
+    assert asked == [0.5, math.inf]
 
 
 def test_an_adapter_behind_a_second_cut_without_repair_is_on_the_first_ones_repair(inputs, tmp_path):

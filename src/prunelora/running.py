@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from prunelora.delivery.processors import load_processor, size_made_by
 from prunelora.errors import RecipeError
 from prunelora.evaluation.quality import evaluate, predict_rows
 from prunelora.finetuning.adapter import add_adapter
+from prunelora.finetuning.checkpoints import IDENTITY
 from prunelora.finetuning.distillation import TEACHER, check_task
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.finetuning.training import finetune
@@ -214,6 +216,7 @@ def ready_to_train(model: Any, plan: Plan | None, settings: FineTuneStage, *, se
 
 def tune(run: Run, model: Any, settings: FineTuneSettings, checkpoints: Path, logs: Path, teacher: Any = None) -> Facts:
     """Train a model as a fine-tuning says, on the training rows, in place; with a teacher towards its answers."""
+    _remove_checkpoints_of_earlier_versions(run, checkpoints)
     train = run.tokenised("train")
     if teacher is not None:
         check_task(train, run.task.problem_type)
@@ -231,6 +234,13 @@ def tune(run: Run, model: Any, settings: FineTuneSettings, checkpoints: Path, lo
         **settings.model_dump(include=set(FineTuneSettings.model_fields)),
     )
     return result.to_dict() | {"truncation": {split: found.to_dict() for split, found in run.truncation.items()}}
+
+
+def _remove_checkpoints_of_earlier_versions(run: Run, folder: Path) -> None:
+    """Remove a run's checkpoints which do not say what they were made from, so that the training begins anew."""
+    if any(folder.glob("checkpoint-*")) and not (folder / IDENTITY).exists():
+        run.tell(f"{folder.name}: checkpoints of an earlier version of prunelora are removed; the training begins anew")
+        shutil.rmtree(folder)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -371,6 +371,11 @@ def test_a_folder_of_another_library_says_what_loads_it(tmp_path):
     ("files", "asked", "advice"),
     [
         (["recipe.yaml", "model/config.json"], ".", r"the folder of a run.*load\('{0}/model'\)"),
+        # The plan of a run lies beside the models.
+        (["recipe.yaml", "plan.json", "model/config.json"], ".", r"the folder of a run.*load\('{0}/model'\)"),
+        (["recipe.yaml", "plan.json", "stages/score.json"], ".", r"has no model yet.*prunelora run --out {0}"),
+        (["plan.json", "config.json", "model.safetensors"], ".", r"prunelora\.json is missing"),
+        (["plan.json", "adapter_config.json", "adapter_model.safetensors"], ".", r"prunelora\.json is missing"),
         (["recipe.yaml", "stages/score.json"], ".", r"has no model yet.*prunelora run --out {0}"),
         (["recipe.yaml", "model/config.json", ".checkpoints/checkpoint-8/trainer_state.json"],
          ".checkpoints/checkpoint-8", r"a checkpoint of a training.*load\('{0}/model'\)"),

@@ -1,59 +1,39 @@
 """Folders that load: a pruned model, or an adapter with its plan."""
 
-import contextlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import transformers
 from peft import PeftModel
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import BaseImageProcessor, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import GENERATION_CONFIG_NAME
+from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
 from prunelora import __version__
-from prunelora.data.embedded import model_source
 from prunelora.delivery.adapter_base import (
     BASE,
     MODEL,
-    REPAIRED,
-    base_named,
     base_without_adapter,
-    check_digest,
     digest_of_base,
-    file_of_base,
     name_base,
     path_from,
-    repair_as,
 )
 from prunelora.delivery.card import write_card
 from prunelora.delivery.dense import dense_copy
 from prunelora.delivery.near_misses import instead_of
 from prunelora.delivery.processors import save_processor
-from prunelora.delivery.standalone import own_auto_class, stock_class, stock_config, write_standalone
-from prunelora.errors import CheckpointError, PruneLoraError, first_line
-from prunelora.finetuning.adapter import ADAPTER, audit
-from prunelora.models.anatomy import Anatomy, dissect
-from prunelora.models.loading import load_pretrained, pad_with_, progress_bars_off
+from prunelora.delivery.saved_adapter import load_adapter, save_frozen_head
+from prunelora.delivery.saved_files import ABOUT, ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE, PLAN, WEIGHTS
+from prunelora.delivery.saved_model import load_model
+from prunelora.delivery.standalone import own_auto_class, stock_class, write_standalone
+from prunelora.errors import CheckpointError
+from prunelora.models.anatomy import dissect
+from prunelora.models.loading import progress_bars_off
 from prunelora.models.problem_types import CAUSAL_LM, REGRESSION, label_names_of, problem_type_of
-from prunelora.models.source import check_source
 from prunelora.models.state import check_finite, random_state_kept
 from prunelora.planning.plan import Plan
-from prunelora.pruning.surgery import prune_
 from prunelora.spelling import one_of, option
 from prunelora.storage import name_of, replacing_folder, write_json
 
-WEIGHTS = "model.safetensors"
-PLAN = "plan.json"
-ABOUT = "prunelora.json"
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-FROZEN_HEAD = "frozen_head.safetensors"
-
-DENSE = "dense"
 KIND_OF_FORMAT = {"pruned": "model", DENSE: DENSE}
 FORMATS = tuple(KIND_OF_FORMAT)
 
@@ -139,7 +119,7 @@ def save(
             with progress_bars_off():
                 model.save_pretrained(str(temporary))
             name_base(temporary / ADAPTER_CONFIG, name_of(source))
-            _save_frozen_head(model, anatomy, temporary)
+            save_frozen_head(model, anatomy, temporary)
             if with_base:
                 save(base_without_adapter(model), temporary / BASE)
         else:
@@ -195,192 +175,9 @@ def load(folder: Path | str, *, base: nn.Module | None = None) -> Any:
             f"{folder}: the weights are {pickles[0]}, a pickle, which can run code when it is read; expected "
             f"{WEIGHTS}. Only safetensors are loaded."
         )
-    if not names.intersection((ABOUT, PLAN)):
+    if ABOUT not in names:
         raise CheckpointError(f"{folder} is {instead_of(path)}")
-    return _load_adapter(path, base) if ADAPTER_CONFIG in names else _load_model(path)
-
-
-def _load_model(path: Path) -> PreTrainedModel:
-    check_source(path, pruned=True)
-    plan, about = _read_plan(path), _read_about(path, "model", DENSE)  # The plan first: other folders have none.
-    with _told_as_checkpoint_error(path, "config.json"):
-        config = stock_config(path)
-    _check_plan_id(path, plan, about)
-    model_class = getattr(transformers, str(about.get("model_class")), None)
-    if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)):
-        raise CheckpointError(f"{path / ABOUT}: model_class {about.get('model_class')!r} is no class of transformers.")
-    tensors = _read_tensors(path / WEIGHTS)
-    model = model_class._from_config(config, dtype=_dtype_of(tensors))
-    if model.can_generate() and (path / GENERATION_CONFIG_NAME).exists():
-        with _told_as_checkpoint_error(path, GENERATION_CONFIG_NAME):
-            model.generation_config = GenerationConfig.from_pretrained(str(path))
-    if about["kind"] != DENSE:
-        _prune_as(model, plan, path)
-    for name, parameter in model.named_parameters():
-        if name in tensors:  # Some models have weights of several types.
-            parameter.data = parameter.data.to(tensors[name].dtype)
-    try:
-        model.load_state_dict(tensors | _tied(model, tensors), strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path / WEIGHTS} does not fit {PLAN}: {' '.join(str(error).split())[:300]} The folder was put together "
-            "from two models, or one file was edited."
-        ) from error
-    if about["kind"] == DENSE:
-        _prune_as(model, plan, path)
-    model.config.name_or_path = str(path)
-    return model.eval()
-
-
-def _tied(model: nn.Module, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Weights that the file leaves out because the model holds them under another name too, as word embeddings."""
-    state = model.state_dict()
-    names: dict[int, list[str]] = {}
-    for name, value in state.items():
-        names.setdefault(value.data_ptr(), []).append(name)
-    found = {}
-    for name in state.keys() - tensors.keys():
-        others = [other for other in names[state[name].data_ptr()] if other in tensors]
-        if others and state[name].numel():
-            found[name] = tensors[others[0]]
-    return found
-
-
-def _load_adapter(path: Path, base: Any) -> PeftModel:
-    plan, about = _read_plan(path), _read_about(path, "adapter")
-    _check_plan_id(path, plan, about)
-    _check_safetensors(path / ADAPTER_WEIGHTS)
-    if base is None:
-        base = _base_of(path, about, plan)
-    else:
-        present = getattr(base, "prunelora_plan", None) or Plan.whole(dissect(base).lineage)
-        if present.lineage != plan.lineage:
-            raise CheckpointError(
-                f"{path}: the adapter belongs to a base cut by plan {plan.id}, the base given was cut by plan "
-                f"{present.id}. Its logits would be wrong without a word. Prune the base by this folder's plan.json."
-            )
-    before = [(parent, name, child) for parent in base.modules() for name, child in parent.named_children()]
-    trained = [parameter for parameter in base.parameters() if parameter.requires_grad]
-    try:
-        try:
-            peft_model = PeftModel.from_pretrained(base, str(path))
-        except (OSError, ValueError, RuntimeError) as error:
-            detail = " ".join(str(error).split())[:300]
-            raise CheckpointError(
-                f"{path / ADAPTER_WEIGHTS}: does not fit the base model ({detail}). The adapter was trained on another "
-                "one, with other labels or another number of words. Make the base as it was made then, and pass it: "
-                "load(folder, base=model)."
-            ) from error
-        audit(peft_model, plan)
-        check_digest(peft_model, about, path)
-    except PruneLoraError:
-        # The base is left as it was found. PEFT's own way back would leave it the adapter's task head.
-        for parent, name, child in before:
-            setattr(parent, name, child)
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        raise
-    base.prunelora_plan = plan
-    if (path / FROZEN_HEAD).exists():
-        peft_model.get_base_model().load_state_dict(_read_tensors(path / FROZEN_HEAD), strict=False)
-    return peft_model.eval()
-
-
-def _base_of(path: Path, about: Mapping[str, Any], plan: Plan) -> Any:
-    """The model that an adapter was trained on, made again as it was made then."""
-    task = about["task"]
-    if task["problem_type"] is None:
-        raise CheckpointError(
-            f"{path}: the adapter is of a {about.get('model_class')}, whose base model prunelora cannot make by "
-            "itself. Load the model that it was made from, and give it: load(folder, base=prune_(model, plan))."
-        )
-    merged = file_of_base(path, about, MODEL)
-    base: Any
-    if merged is not None:
-        base = _load_model(merged)
-    else:
-        name = base_named(path, about)
-        base = load_pretrained(model_source(name), label_names=task["label_names"], problem_type=task["problem_type"])
-        base.config.name_or_path = name
-    pad_with_(base, task.get("pad_token_id"))
-    _prune_as(base, plan, path)
-    repaired = file_of_base(path, about, REPAIRED)
-    if repaired is not None:
-        _check_safetensors(repaired)
-        repair_as(base, repaired)
-    return base
-
-
-def _save_frozen_head(peft_model: PeftModel, anatomy: Anatomy, folder: Path) -> None:
-    """A task head that was not trained is not in the adapter, and often not in the base model's checkpoint either."""
-    trained = set(getattr(peft_model.peft_config[ADAPTER], "modules_to_save", None) or ())
-    heads = tuple(f"{name}." for name in anatomy.task_head_names() if name not in trained)
-    tensors = {
-        key: value.detach().cpu().contiguous()
-        for key, value in peft_model.get_base_model().state_dict().items()
-        if heads and key.startswith(heads)
-    }
-    if tensors:
-        save_file(tensors, folder / FROZEN_HEAD)
-
-
-def _prune_as(model: nn.Module, plan: Plan, path: Path) -> None:
-    try:
-        prune_(model, plan)
-    except PruneLoraError as error:
-        raise CheckpointError(f"{path}: {PLAN} and the model do not belong together. {error}") from error
-
-
-def _read_plan(path: Path) -> Plan:
-    if not (path / PLAN).exists():
-        raise CheckpointError(
-            f"{path}: no {PLAN} there, so which heads and neurons the weights are is not known. Copy the folder again, "
-            "or save it again."
-        )
-    try:
-        return Plan.load(path / PLAN)
-    except PruneLoraError as error:
-        raise CheckpointError(str(error)) from error
-
-
-def _read_about(path: Path, *kinds: str) -> dict[str, Any]:
-    with _told_as_checkpoint_error(path, ABOUT):
-        about: dict[str, Any] = json.loads((path / ABOUT).read_text(encoding="utf-8"))
-    if about.get("format") != "prunelora-checkpoint-1" or about.get("kind") not in kinds:
-        raise CheckpointError(
-            f"{path / ABOUT}: format {about.get('format')!r} of a {about.get('kind')!r}, expected "
-            f"'prunelora-checkpoint-1' of a {kinds[0]!r}."
-        )
-    return about
-
-
-def _check_plan_id(path: Path, plan: Plan, about: Mapping[str, Any]) -> None:
-    if about.get("plan_id") != plan.id:
-        raise CheckpointError(
-            f"{path}: the weights were saved with plan {about.get('plan_id')}, {PLAN} there is plan {plan.id}. It was "
-            "edited, or belongs to another model. To apply an edited plan, prune the base model by it."
-        )
-
-
-def _read_tensors(path: Path) -> dict[str, Any]:
-    _check_safetensors(path)
-    return load_file(path)
-
-
-def _check_safetensors(path: Path) -> None:
-    """Read the header, which tells a truncated file from a whole one."""
-    try:
-        with safe_open(path, framework="pt"):
-            pass
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path}: damaged or cut off ({first_line(error)}; {path.stat().st_size if path.exists() else 0} bytes). "
-            "Copy the folder again, or save it again."
-        ) from error
-
-
-def _dtype_of(tensors: Mapping[str, Any]) -> Any:
-    return next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+    return load_adapter(path, base) if ADAPTER_CONFIG in names else load_model(path)
 
 
 def _check_replaceable(target: Path) -> None:
@@ -392,11 +189,3 @@ def _check_replaceable(target: Path) -> None:
             f"{target} is not empty and was not written by prunelora.save (no {ABOUT}); it is left as it is. "
             "Give another folder."
         )
-
-
-@contextlib.contextmanager
-def _told_as_checkpoint_error(path: Path, name: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{path / name}: cannot be read ({first_line(error)}).") from error

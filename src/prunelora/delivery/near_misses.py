@@ -4,7 +4,8 @@ from pathlib import Path
 
 # Files by which other folders are known.
 _OF_RUN, _OF_PEFT, _OF_CHECKPOINT = "recipe.yaml", "adapter_config.json", "trainer_state.json"
-_MODEL = "model"
+_CONFIG = "config.json"
+_MODEL, _PLAN = "model", "plan.json"
 
 
 def instead_of(path: Path) -> str:
@@ -32,18 +33,21 @@ def instead_of(path: Path) -> str:
             "a checkpoint of a training that is not finished, from which the same command goes on"
             f"{_or_load(run) if run is not None else ''}."
         )
+    if _PLAN in names and names.intersection((_CONFIG, _OF_PEFT)):
+        return "a part of a folder that prunelora.save wrote: prunelora.json is missing. Copy the whole folder again."
     if _OF_PEFT in names:
         return (
             "an adapter that prunelora.save did not write: there is no plan.json that says which heads and neurons its "
             f"base has. Put it on its base with peft.PeftModel.from_pretrained(base, {str(path)!r})."
         )
     exported = sorted(name for name in names if name.endswith(".onnx"))
-    if exported and "config.json" not in names:
+    if exported and _CONFIG not in names:
         return instead_of(path / exported[0])
-    if "config.json" in names:
+    if _CONFIG in names:
         return (
             "a folder with no plan.json there, so which heads and neurons the weights are is not known. A model that "
-            f"prunelora did not save loads with transformers' from_pretrained({str(path)!r})."
+            f"prunelora has not cut loads with transformers' from_pretrained({str(path)!r}); one that it has cut must "
+            "be saved with prunelora.save."
         )
     found = ", ".join(sorted(names)[:5]) or "nothing"
     return f"no folder of a model: it holds {found}. Give the folder that prunelora.save wrote."

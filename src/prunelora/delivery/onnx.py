@@ -144,7 +144,8 @@ def compared(path: Path | str) -> dict[str, Any]:
     Returns:
         "compared_tokens", sorted, of inputs with any; and "compared_rows".
     """
-    about = session(path).get_modelmeta().custom_metadata_map
+    file = _required("onnx").load(str(path), load_external_data=False)
+    about = {entry.key: entry.value for entry in file.metadata_props}
     lengths = [int(length) for length in about.get(COMPARED_TOKENS, "").split()]
     rows = {"compared_rows": int(about.get(COMPARED_ROWS, 0))}
     return {"compared_tokens": lengths} | rows if lengths else rows
