@@ -45,7 +45,9 @@ class Recipe(Settings):
 
     format: Literal["prunelora-recipe-1"] = FORMAT
     model: str = Field(
-        "minilm", description="Pretrained model: a folder, a name on the Hugging Face hub, or minilm, the embedded one."
+        "minilm",
+        min_length=1,
+        description="Pretrained model: a folder, a name on the Hugging Face hub, or minilm, the embedded one.",
     )
     task: DataSettings = Field(default_factory=lambda: DataSettings(data="rotten-tomatoes"))
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of sampling, initialisation, order of rows and dropout.")

@@ -1,4 +1,4 @@
-"""Atomic writes: a reader sees the old file or folder, or the new one, never a half of either."""
+"""Files and folders. Writes are atomic: a reader sees the old file or folder, or the new one, never half of either."""
 
 import contextlib
 import json
@@ -13,6 +13,8 @@ from typing import Any
 # Temporary files are private to their owner; what they become should be as readable as any file.
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o755
+
+_POINTER = b"version https://git-lfs.github.com/"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -34,6 +36,12 @@ def name_of(source: str) -> str:
     path = Path(source)
     local = path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1 or "\\" in source
     return path.resolve().name if source and (local or path.exists()) else source
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether a file is the few lines that git leaves in place of a large file where git-lfs is not installed."""
+    with file.open("rb") as stream:
+        return stream.read(len(_POINTER)) == _POINTER
 
 
 def is_temporary(path: Path) -> bool:

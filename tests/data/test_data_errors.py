@@ -1,6 +1,7 @@
 """Every bad input has an error of its own, with the values, before any training."""
 
 import pickle
+import re
 
 import pytest
 
@@ -123,6 +124,26 @@ def test_damaged_files_say_the_line(written):
     assert "record 1: list found, object expected" in refusal(written("[[1, 2]]", "a.json"))
     assert "cannot be read as Parquet" in refusal(written("PAR1 but not really", "a.parquet"))
     assert "name every column once" in refusal(written("text,text\na,1\n"))
+
+
+@pytest.mark.parametrize("cell", ["[" * 100_000, "9" * 5000])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_json_that_python_cannot_read_names_the_file(cell, name, written):
+    text = f'{{"text": "a", "label": {cell}}}'
+    assert re.search(f"{name}.*not JSON", refusal(written(f"[{text}]" if name == "a.json" else text, name)))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "train.txt"])
+def test_a_pointer_of_git_lfs_is_no_data(name, written):
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 6123456\n"
+    message = refusal(written(pointer, name), task_type="causal_lm" if name == "train.txt" else "auto")
+    assert f"{name} is a pointer of git-lfs" in message
+
+
+@pytest.mark.parametrize("options", [{"data": ""}, {"task": "sst2", "data_dir": ""}])
+def test_no_name_is_not_the_present_folder(options):
+    with pytest.raises(ValueError, match="at least 1 character"):
+        DataSettings(**options)
 
 
 def test_texts_that_are_no_texts(written):

@@ -56,6 +56,11 @@ def test_a_pointer_in_place_of_one_of_several_files_is_named(shards):
         check_source(shards)
 
 
+def test_a_pointer_in_place_of_weights_that_are_not_read_does_not_matter(folder):
+    (folder / "consolidated.safetensors").write_text(POINTER)
+    load(folder)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_weights_that_were_cut_off_are_an_error(folder, share):
     content = (folder / "model.safetensors").read_bytes()

@@ -8,6 +8,7 @@ from typing import Any
 
 from prunelora.errors import DataError
 from prunelora.spelling import advice, did_you_mean, option
+from prunelora.storage import is_lfs_pointer
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".conll")
 LINES_SUFFIX = ".txt"
@@ -17,9 +18,14 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def check_exists(path: Path) -> None:
-    """Refuse a path where nothing is."""
+    """Refuse a path where nothing is, or only git's pointer to a file."""
     if not path.exists():
         raise DataError(f"{path} does not exist. Check the spelling; relative paths start from {Path.cwd()}.")
+    if path.is_file() and is_lfs_pointer(path):
+        raise DataError(
+            f"{path} is a pointer of git-lfs, a few lines in place of the file. Install git-lfs, and in {path.parent} "
+            "run: git lfs install && git lfs pull"
+        )
 
 
 def check_suffix(path: Path, *, lines: bool = False) -> None:

@@ -28,6 +28,7 @@ class DataSettings(Settings):
 
     data: str | None = Field(
         default=None,
+        min_length=1,
         description="Task data: a .csv, .tsv, .jsonl, .json, .parquet or .conll file, or .txt with task_type "
         "causal_lm; a folder with files named train, validation and test of these types, or one saved by "
         "datasets.save_to_disk; a folder of images in folders of classes; a name on the Hugging Face hub; or "
@@ -41,6 +42,7 @@ class DataSettings(Settings):
     )
     data_dir: str | None = Field(
         default=None,
+        min_length=1,
         description="Folder with the files of the named task, in it or in a folder of the task's name: train.tsv with "
         "validation.tsv or dev.tsv, or the hub's Parquet files.",
     )

@@ -10,7 +10,7 @@ from prunelora.data import checks
 from prunelora.data.conll import read_conll
 from prunelora.data.delimited import Parsed, read_as_it_stands, read_delimited
 from prunelora.data.text_files import TextFile, text_file
-from prunelora.errors import DataError
+from prunelora.errors import DataError, first_line
 
 if TYPE_CHECKING:
     import datasets
@@ -156,10 +156,9 @@ def _read_json(file: TextFile) -> dict[str, list[Any]]:
     if begins.startswith("["):
         try:
             records = json.loads(file.read())
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{file.path}, line {error.lineno:,}: not JSON ({error.msg}). Correct this line."
-            ) from error
+        except (ValueError, RecursionError) as error:
+            line = f", line {error.lineno:,}" if isinstance(error, json.JSONDecodeError) else ""
+            raise DataError(f"{file.path}{line}: not JSON ({_complaint(error)}). Correct it.") from error
     else:
         lines = enumerate(file.lines("\n"), 1)
         records = [_json_line(file.path, number, line) for number, line in lines if line.strip()]
@@ -176,10 +175,15 @@ def _read_json(file: TextFile) -> dict[str, list[Any]]:
 def _json_line(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path}, line {number:,}: not JSON ({error.msg}). Write one object a line, or a list of objects."
+            f"{path}, line {number:,}: not JSON ({_complaint(error)}). Write one object a line, or a list of objects."
         ) from error
+
+
+def _complaint(error: Exception) -> str:
+    # Besides what is no JSON, there are numbers of more digits and lists in more lists than Python reads.
+    return error.msg if isinstance(error, json.JSONDecodeError) else first_line(error)
 
 
 def _read_parquet(path: Path) -> Table:

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from prunelora.errors import CheckpointError
 from prunelora.models.anatomy import SHAPES_KEY
+from prunelora.storage import is_lfs_pointer
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 
@@ -19,7 +20,6 @@ _DECIDING_FILES = (
     "vocab.txt", "vocab.json", "merges.txt", "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
 
-_POINTER = b"version https://git-lfs.github.com/"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -62,18 +62,22 @@ def check_source(source: str | Path, *, pruned: bool = False) -> None:
 
 
 def check_no_pointers(folder: Path) -> None:
-    """Hold a folder to have the files themselves, and not what git leaves in their place without git-lfs.
+    """Refuse a folder in which git has left pointers in place of its files, for want of git-lfs; weights aside.
 
     Raises:
         CheckpointError: Naming the first pointer.
     """
     for file in deciding_files(folder):
-        with file.open("rb") as stream:
-            if stream.read(len(_POINTER)) == _POINTER:
-                raise CheckpointError(
-                    f"{file} is a pointer of git-lfs, a few lines in place of the file: the repository was cloned "
-                    f"without git-lfs. Install it, and in {folder} run: git lfs install && git lfs pull"
-                )
+        if file.suffix != ".safetensors":  # There may be others than the model's, which nobody reads.
+            _check_no_pointer(file)
+
+
+def _check_no_pointer(file: Path) -> None:
+    if is_lfs_pointer(file):
+        raise CheckpointError(
+            f"{file} is a pointer of git-lfs, a few lines in place of the file: the repository was cloned "
+            f"without git-lfs. Install it, and in {file.parent} run: git lfs install && git lfs pull"
+        )
 
 
 def _without_config(folder: Path) -> str:
@@ -138,6 +142,7 @@ def _without_weights(folder: Path, names: list[str]) -> str:
 
 
 def _check_whole(file: Path) -> None:
+    _check_no_pointer(file)
     try:
         with safe_open(file, framework="np") as opened:
             opened.keys()
