@@ -5,12 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import largest_difference, logits, random_plan, split, tiny_batch, tiny_config, tiny_model
-from transformers import BertForMultipleChoice, BertModel, ConvBertConfig, ConvBertForSequenceClassification
+from tiny import HIDDEN, largest_difference, logits, random_plan, split, tiny_batch, tiny_config, tiny_model
+from transformers import (
+    AutoModelForTokenClassification,
+    BertForMultipleChoice,
+    BertModel,
+    ConvBertConfig,
+    ConvBertForSequenceClassification,
+)
 
 import prunelora as pl
 from prunelora.errors import ScoreError, UnsupportedModelError
-from prunelora.importance import curvature
+from prunelora.importance import curvature, warmup
 from prunelora.importance.elimination import costs_of_leaving_out
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
@@ -332,6 +338,30 @@ def test_warmup_trains_on_what_the_whole_model_would_see(family):
     optimiser.step()
     assert largest_difference(logits(cached, batch), logits(whole, batch)) < 1e-12
     assert largest_difference(logits(cached, batch), logits(tiny_model(family), batch)) > 1e-6
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "modernbert"])
+def test_warmup_of_a_head_that_labels_tokens_keeps_features_up_to_a_limit_and_computes_the_others_again(
+    kind, monkeypatch
+):
+    batches = split(tiny_batch(6, family=kind), 2)
+    for batch in batches:
+        batch["labels"] = torch.where(batch["attention_mask"] > 0, batch["input_ids"] % 3, -100)
+    heads, kept = [], []
+    most = batches[0]["input_ids"].numel() * HIDDEN * 8
+    for limit in (warmup.MOST_BYTES, most, 0):
+        monkeypatch.setattr(warmup, "MOST_BYTES", limit)
+        model = AutoModelForTokenClassification.from_config(tiny_config(kind), dtype=torch.float64)
+        model.load_state_dict(heads[0][1] if heads else model.state_dict())
+        kept.append(len(warmup._Features(dissect(model), batches).kept))
+        before = {name: one.clone() for name, one in model.state_dict().items()}
+        warmup.warm_up_(model, batches, steps=7)
+        heads.append((model.state_dict(), before))
+    assert kept == [3, 1, 0]
+    for after, before in heads[1:]:
+        assert all(torch.equal(one, heads[0][1][name]) for name, one in before.items())
+        assert all(torch.equal(one, heads[0][0][name]) for name, one in after.items())
+    assert not torch.equal(heads[0][0]["classifier.weight"], heads[0][1]["classifier.weight"])
 
 
 def test_importance_survives_saving(tmp_path):

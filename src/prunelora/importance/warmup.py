@@ -24,6 +24,8 @@ from prunelora.progress import over
 
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.01
+# Of features that are kept. A head that labels tokens reads T vectors a row, which of many rows would fill the memory.
+MOST_BYTES = 1024**3
 
 
 def warm_up_(
@@ -38,7 +40,7 @@ def warm_up_(
 
     The encoder runs once over every batch, in eval mode and without gradients, and only the vector that the head reads
     is kept, (B, 1, D): the first token's, a decoder's last token's, that of the sequence's end, or the mean. A head
-    that labels tokens reads all.
+    that labels tokens reads all; beyond `MOST_BYTES` the encoder runs again for every step on such a batch.
 
     Args:
         model: A model of a supported family with a head that labels sequences, tokens or images.
@@ -66,13 +68,12 @@ def warm_up_(
             f"{type(model).__name__} has no task head to warm up. Use a model such as "
             "AutoModelForSequenceClassification."
         )
-    cached = _features(anatomy, batches)
-    if not cached:
+    features = _Features(anatomy, batches)
+    if not len(features):
         raise ScoreError(f"No label to warm the task head up with, in {len(batches)} batches.")
     parameters = [parameter for name in names for parameter in model.get_submodule(name).parameters()]
     losses = []
-    with left_as_found(model), torch.enable_grad(), contextlib.ExitStack() as undo:
-        undo.enter_context(head_restored(model))
+    with left_as_found(model), torch.enable_grad(), head_restored(model, after_errors_only=True):
         model.requires_grad_(False)
         for parameter in parameters:
             parameter.requires_grad_(True)
@@ -82,8 +83,8 @@ def warm_up_(
         with _encoder_replaced(anatomy) as feed:
             queue: list[int] = []
             for _ in over(range(steps), "warming up"):
-                queue = queue or torch.randperm(len(cached), generator=order).tolist()
-                hidden, labels = cached[queue.pop()]
+                queue = queue or torch.randperm(len(features), generator=order).tolist()
+                hidden, labels = features.of(queue.pop())
                 feed(hidden)
                 loss = model(**_of_features(anatomy, hidden), labels=labels).loss
                 losses.append(float(loss.detach()))
@@ -101,54 +102,82 @@ def warm_up_(
                 f"Warm-up: after step {steps} weights of the task head are not finite. Try a lower learning_rate than "
                 f"{learning_rate:g}."
             )
-        undo.pop_all()  # It is to stay as it is now.
     tail = losses[-max(1, len(losses) // 10) :]
     return sum(tail) / len(tail)
 
 
 @contextlib.contextmanager
-def head_restored(model: nn.Module) -> Iterator[None]:
-    """Put the task head's weights back as they were when the block began."""
+def head_restored(model: nn.Module, *, after_errors_only: bool = False) -> Iterator[None]:
+    """Put the task head's weights back as they were when the block began; if asked, only where the block fails."""
     names = dissect(model).task_head_names()
     before = {name: {k: v.clone() for k, v in model.get_submodule(name).state_dict().items()} for name in names}
+    restore = not after_errors_only
     try:
         yield
+    except BaseException:
+        restore = True
+        raise
     finally:
-        for name, state in before.items():
+        for name, state in before.items() if restore else ():
             model.get_submodule(name).load_state_dict(state)
 
 
-@torch.no_grad()
-def _features(anatomy: Anatomy, batches: Sequence[Mapping[str, Any]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """What the task head reads of every batch, (B, 1, D) or as many tokens as it needs, and the labels."""
-    model = anatomy.model
-    cached = []
-    with left_as_found(model):
-        model.eval()
-        for number, batch in enumerate(batches):
-            if batch.get("labels") is None:
-                raise ScoreError(f"Batch {number} has no labels: its keys are {sorted(batch)}.")
-            inputs = readable(batch, model)
-            if not count_losses(model, inputs, len(inputs["labels"])):
-                continue  # All its tokens are without a label, and a mean over none is no loss.
-            labels = inputs.pop("labels")
-            hidden = _last_hidden_state(anatomy, inputs)
-            cached.append((_read_by_head(anatomy, hidden, inputs), labels))
-    return cached
+class _Features:
+    """What the task head reads of every batch, (B, 1, D) or as many tokens as it needs, and the labels.
 
+    Attributes:
+        kept: Features and labels of batches with a label (a mean over none is no loss). Of a head that labels tokens
+            up to `MOST_BYTES`.
+        inputs: Of the other batches, whose features are computed whenever they are asked for.
+    """
 
-def _last_hidden_state(anatomy: Anatomy, inputs: Mapping[str, Any]) -> torch.Tensor:
-    """What the base model gives, (B, T, D); that of an encoder-decoder is the decoder's."""
-    if not anatomy.family.encoder_decoder:
-        hidden: torch.Tensor = anatomy.base(**inputs).last_hidden_state
-        return hidden
-    found: list[torch.Tensor] = []
-    handle = anatomy.base.register_forward_hook(lambda _, __, output: found.append(output.last_hidden_state))
-    try:
-        anatomy.model(**inputs)  # Some make what the decoder reads in the model around the base.
-    finally:
-        handle.remove()
-    return found[0]
+    def __init__(self, anatomy: Anatomy, batches: Sequence[Mapping[str, Any]]) -> None:
+        self.anatomy = anatomy
+        self.base = anatomy.base  # It is replaced while the head is trained.
+        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.inputs: list[dict[str, Any]] = []
+        size, most = 0, MOST_BYTES if problem_type_of(anatomy.model) == TOKENS else math.inf
+        with left_as_found(anatomy.model):
+            anatomy.model.eval()
+            for number, batch in enumerate(batches):
+                if batch.get("labels") is None:
+                    raise ScoreError(f"Batch {number} has no labels: its keys are {sorted(batch)}.")
+                inputs = readable(batch, anatomy.model)
+                if not count_losses(anatomy.model, inputs, len(inputs["labels"])):
+                    continue
+                if size >= most:
+                    self.inputs.append(inputs)
+                    continue
+                self.kept.append(self._computed(inputs))
+                size += self.kept[-1][0].numel() * self.kept[-1][0].element_size()
+
+    def __len__(self) -> int:
+        """How many batches have a label."""
+        return len(self.kept) + len(self.inputs)
+
+    def of(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Those of a batch, in the order of those that have a label; the model is in eval mode."""
+        more = number - len(self.kept)
+        return self.kept[number] if more < 0 else self._computed(self.inputs[more])
+
+    @torch.no_grad()
+    def _computed(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = dict(batch)
+        labels = inputs.pop("labels")
+        return _read_by_head(self.anatomy, self._last_hidden_state(inputs), inputs), labels
+
+    def _last_hidden_state(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """What the base model gives, (B, T, D); that of an encoder-decoder is the decoder's."""
+        if not self.anatomy.family.encoder_decoder:
+            hidden: torch.Tensor = self.base(**inputs).last_hidden_state
+            return hidden
+        found: list[torch.Tensor] = []
+        handle = self.base.register_forward_hook(lambda _, __, output: found.append(output.last_hidden_state))
+        try:
+            self.anatomy.model(**inputs)  # Some make what the decoder reads in the model around the base.
+        finally:
+            handle.remove()
+        return found[0]
 
 
 def _of_features(anatomy: Anatomy, hidden: torch.Tensor) -> dict[str, Any]:
