@@ -4,11 +4,13 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from tiny import VOCABULARY, language_model
 from tokenizers import Tokenizer, models
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from prunelora.evaluation.quality import evaluate, predict
+from prunelora.evaluation import quality
+from prunelora.evaluation.quality import evaluate, predict, predict_rows
 
 
 class Echo(nn.Module):
@@ -64,6 +66,22 @@ def test_rows_of_one_length_share_a_batch(tokenizer):
     model = Echo()
     evaluate(model, tokenised([0] * 5), tokenizer, problem_type="single_label_classification", batch_size=2)
     assert model.widths == [2, 3, 6]
+
+
+def test_batches_of_a_language_model_have_no_more_logits_than_a_limit(tokenizer, monkeypatch):
+    model = language_model("gpt2").float()
+    data = tokenised(ROWS)
+    seen: list[int] = []
+    model.register_forward_hook(lambda _, __, output: seen.append(output.logits.numel()))
+    whole = predict_rows(model, data, tokenizer, problem_type="causal_lm")
+    assert max(seen) == 5 * 6 * VOCABULARY
+    seen.clear()
+    monkeypatch.setattr(quality, "MOST_LOGITS", 2 * 6 * VOCABULARY)
+    found = predict_rows(model, data, tokenizer, problem_type="causal_lm")
+    assert seen == [200, 300, 300]  # Two rows of two tokens, two of three, one of six.
+    assert whole.shape == (5, 6)
+    for row, tokens in enumerate(map(len, ROWS)):
+        np.testing.assert_allclose(found[row, :tokens], whole[row, :tokens], rtol=1e-6)
 
 
 def test_multi_label_metrics_take_lists_of_labels(tokenizer):

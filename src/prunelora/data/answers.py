@@ -24,9 +24,13 @@ def answers_of(logits: torch.Tensor, labels: torch.Tensor | None, problem_type: 
     """
     if problem_type != CAUSAL_LM or labels is None:
         return logits
-    ahead = logits[:, :-1].float().transpose(1, 2)
-    losses = functional.cross_entropy(ahead, labels[:, 1:].to(ahead.device), ignore_index=IGNORED, reduction="none")
-    return functional.pad(-losses, (1, 0))
+    targets = labels[:, 1:].to(logits.device)
+    # Row by row: a second copy of all logits would be most of the memory.
+    losses = [
+        functional.cross_entropy(row.float(), wanted, ignore_index=IGNORED, reduction="none")
+        for row, wanted in zip(logits[:, :-1], targets, strict=True)
+    ]
+    return functional.pad(-torch.stack(losses), (1, 0))
 
 
 def mean_loss(answers: np.ndarray, labels: np.ndarray, problem_type: str) -> float:

@@ -13,9 +13,12 @@ from prunelora.data.fit import fitting
 from prunelora.data.metrics import metrics
 from prunelora.data.tokens import Processor, batches, by_length
 from prunelora.models.padding import readable
-from prunelora.models.problem_types import label_names_of
+from prunelora.models.problem_types import CAUSAL_LM, label_names_of
 from prunelora.models.state import left_as_found
 from prunelora.progress import over
+
+# Logits of a batch of a language model that has a vocabulary of 50,000 are 100 MB for a row of 512 tokens.
+MOST_LOGITS = 2**28
 
 
 def evaluate(
@@ -33,7 +36,7 @@ def evaluate(
         tokenised: Columns as `tokenise` makes them, `labels` among them.
         tokenizer: The model's, for padding.
         problem_type: As in `prunelora.models.problem_types`.
-        batch_size: Rows a batch; the result does not depend on it.
+        batch_size: Rows a batch, fewer of a language model with many words; the result does not depend on it.
 
     Returns:
         The metrics of `prunelora.data.metrics` for this problem type.
@@ -62,10 +65,18 @@ def predict_rows(
     tokenised = fitting(model, tokenised)
     # Rows of one length together: less padding.
     order = by_length(tokenised)
+    if problem_type == CAUSAL_LM and len(order):
+        longest = len(tokenised[order[-1]]["input_ids"])
+        batch_size = min(batch_size, max(1, MOST_LOGITS // (longest * _vocabulary(model))))
     ordered = predict(model, batches(tokenised.select(order), tokenizer, batch_size=batch_size), problem_type)
     answers = np.empty_like(ordered)
     answers[order] = ordered
     return answers
+
+
+def _vocabulary(model: nn.Module) -> int:
+    config: Any = model.config
+    return int(config.get_text_config().vocab_size)
 
 
 def predict(model: nn.Module, batches: Iterable[Mapping[str, Any]], problem_type: str | None = None) -> np.ndarray:
