@@ -1,4 +1,4 @@
-"""The stages behind the merged model: what is delivered, and what is known about it."""
+"""The stages after the merge: evaluate, export, baseline, measure and report."""
 
 import math
 import tempfile
@@ -42,7 +42,7 @@ def _evaluate(run: Run, name: str, _: Any) -> Facts:
     return {"quality": quality}
 
 
-# Export, baseline, measure, report: what is delivered and what is known about it --------------------------------------
+# Export, baseline, measure, report ------------------------------------------------------------------------------------
 
 
 def _export(run: Run, name: str, settings: ExportStage) -> Facts:

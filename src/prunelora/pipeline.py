@@ -1,8 +1,9 @@
-"""The whole method on a page: a recipe's stages, one after the other, each done once.
+"""Runs: a recipe's stages, one after the other, each done once.
 
-    data -> warm up -> score -> plan -> prune -> adapt and fine-tune -> merge -> export -> measure -> report
+    data -> fine-tune -> merge -> score -> plan -> prune -> fine-tune -> merge -> export -> measure -> report
 
-`compress` is all of it in one call, `execute` runs a recipe in a run folder and goes on where an earlier run stopped.
+That is the default recipe. `compress` runs a recipe from options in one call; `execute` runs one in a run folder, and
+goes on where an earlier run stopped.
 """
 
 import dataclasses
@@ -117,7 +118,7 @@ def compress(
     progress: bool = True,
     **options: Any,
 ) -> Outcome:
-    """Give back a fine-tuned model that is smaller and faster than the one it started from.
+    """Fine-tune a model for a task, and make it smaller and faster.
 
     Args:
         model: Pretrained model: a folder, a hub name, or "minilm", the embedded one. The recipe's if not given.

@@ -69,7 +69,7 @@ def read_task(recipe: Recipe, task: TaskData | None = None) -> TaskData:
 
 
 def notes(recipe: Recipe, task: TaskData) -> Iterator[str]:
-    """Lines that a person is told before the first stage: how the data was read, and what does not suit it."""
+    """Lines to print before the first stage: how the data was read, and what does not suit it."""
     yield from task.notes
     if recipe.cuts_untuned and task.is_pair:
         yield PAIRS
@@ -83,7 +83,7 @@ def check_model(run: Run, names: Sequence[str]) -> list[str]:
         names: Of the stages that are to be run.
 
     Returns:
-        Lines that a person is told: what is cut off of the rows, and whether the tokenizer may be another model's.
+        Lines to print: what is cut off of the rows, and whether the tokenizer may be another model's.
 
     Raises:
         PlanError: If the first plan's budget cannot be met.

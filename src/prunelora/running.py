@@ -85,7 +85,7 @@ class Run:
         return ("train", "validation", *self.task.reported)
 
     def check_rows(self) -> list[str]:
-        """Hold the rows of every split to be such as the present model can read, before any work is done for them.
+        """Check that the present model can read the rows of every split.
 
         Returns:
             Notes on the tokenizer and on what is cut off of the rows.

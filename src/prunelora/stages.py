@@ -103,7 +103,7 @@ def _planning(run: Run, settings: PlanStage) -> dict[str, Any]:
 
 
 def check_stages(run: Run, names: Sequence[str]) -> None:
-    """Hold stages to what the pretrained model can do, before anything is trained for them.
+    """Check that the pretrained model can go through the stages, before anything is trained.
 
     Args:
         run: With the pretrained model.

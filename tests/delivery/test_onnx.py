@@ -131,6 +131,9 @@ def test_a_real_batch_is_compared_too(exported, tmp_path, monkeypatch):
     shapes = [tuple(inputs["input_ids"].shape) for inputs in compared]
     assert shapes[-1] == (7, 4)
     compared.clear()
+    pl.export(model, tmp_path / "model.onnx", batch={"input_ids": np.full((6, 3), 9)})
+    assert tuple(compared[-1]["input_ids"].shape) == (6, 3)
+    compared.clear()
     pl.export(model, tmp_path / "model.onnx", batches=[batch, {name: value[:2] for name, value in batch.items()}])
     assert [tuple(inputs["input_ids"].shape) for inputs in compared[-2:]] == [(7, 4), (2, 4)]
     assert delivery.compared(tmp_path / "model.onnx")["compared_rows"] == 9

@@ -1,7 +1,7 @@
-"""The model that an adapter is on: which weights it has, and what it is made from.
+"""The base model of an adapter: which weights it has, and what it is made from.
 
-An adapter means nothing on other weights than those it was trained on: its logits would be wrong without a word. A plan
-says which heads and neurons they are; a digest says which weights.
+On other weights than those that it was trained on, an adapter gives wrong logits and no error. Its plan says which
+heads and neurons the base model has, a digest says which weights.
 """
 
 import copy
@@ -23,7 +23,7 @@ from prunelora.models.anatomy import dissect
 from prunelora.storage import name_of, write_json
 
 # What a base is made from, beside the pretrained model and the plan: a merged model in its place, and the projections
-# that were solved anew behind the cut.
+# that were solved anew after the cut.
 MODEL, REPAIRED = "model", "repaired"
 
 # Folder of the base in an adapter's own folder, where it is saved with it.
@@ -52,10 +52,10 @@ def digest_of_base(peft_model: PeftModel) -> str:
 
 
 def check_digest(peft_model: PeftModel, about: Mapping[str, Any], folder: Path) -> None:
-    """Hold the base that an adapter was put on to be the one it was trained on; older folders do not say which.
+    """Check that an adapter is on the base model that it was trained on, where its folder says which one that is.
 
     Raises:
-        CheckpointError: If it is another.
+        CheckpointError: If the base model has other weights.
     """
     wanted = about.get("base_digest")
     if wanted is None or wanted == digest_of_base(peft_model):
@@ -69,10 +69,10 @@ def check_digest(peft_model: PeftModel, about: Mapping[str, Any], folder: Path) 
 
 
 def file_of_base(folder: Path, about: Mapping[str, Any], what: str) -> Path | None:
-    """Where something lies that the base is made from; None if it is not made from it.
+    """Path of a file or folder that the base model is made from, by its kind; None if it is made without one.
 
     Raises:
-        CheckpointError: If it is not there.
+        CheckpointError: If the path does not exist.
     """
     name = (about.get("made_from") or {}).get(what)
     if name is None:
@@ -87,7 +87,7 @@ def file_of_base(folder: Path, about: Mapping[str, Any], what: str) -> Path | No
 
 
 def path_from(folder: Path, source: str) -> str:
-    """A model's folder as seen from an adapter's folder; a name on the hub, or of the embedded model, as it stands."""
+    """A model's folder relative to an adapter's folder; a hub name, or the embedded model's, unchanged."""
     if source and model_source(source) == source and Path(source).is_dir():
         try:
             return os.path.relpath(Path(source).resolve(), folder.resolve())
@@ -97,10 +97,10 @@ def path_from(folder: Path, source: str) -> str:
 
 
 def base_named(folder: Path, about: Mapping[str, Any]) -> str:
-    """Where the pretrained model is that an adapter's base is made of: its folder, or its name.
+    """Folder or name of the pretrained model that an adapter's base is made of.
 
     Raises:
-        CheckpointError: If it was a folder that is not there any more.
+        CheckpointError: If it was a folder that does not exist any more.
     """
     name = str(about.get("base_model") or "")
     if name and (folder / name).is_dir():
@@ -128,7 +128,7 @@ def base_without_adapter(peft_model: PeftModel) -> Any:
 
 
 def repair_as(model: Any, path: Path) -> None:
-    """Give a cut model the projections that were solved anew.
+    """Load the projections that were solved anew into a cut model.
 
     Raises:
         CheckpointError: If they are not of this model.

@@ -70,7 +70,7 @@ def save(
         format: "pruned", the weights as they are; or "dense".
         made_from: For an adapter whose base is more than the pretrained model and the plan: files that it is made from,
             relative to `folder`. "model" is a saved model in place of the pretrained one, "repaired" the projections
-            that were solved anew behind the cut.
+            that were solved anew after the cut.
         recipe: What the model was made by, as YAML, for the model card.
         with_base: For an adapter: also save the pruned model that it is on, as a model of its own in `base/`. It is as
             large as the pruned model.
@@ -153,8 +153,8 @@ def load(folder: Path | str, *, base: nn.Module | None = None) -> Any:
 
     Args:
         folder: A model's folder, or an adapter's.
-        base: For an adapter: the pruned base model, if it is already at hand; held to be the one of the adapter's plan
-            and weights.
+        base: For an adapter: the pruned base model, if it is loaded already; it must have the plan and the weights
+            that the adapter was trained on.
 
     Returns:
         The model in eval mode; for an adapter, a `peft.PeftModel` on the base model, pruned again by the plan.

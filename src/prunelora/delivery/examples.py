@@ -87,12 +87,13 @@ def example_of(batch: Mapping[str, Any], model: nn.Module) -> Example:
             f"batch has no {names[0]}: its keys are {sorted(batch)}. Pass a batch as model(**batch) takes it."
         )
     given = {name: value for name, value in batch.items() if name != "labels"}
+    given |= {name: torch.as_tensor(given[name]) for name in names if name in given}
     if "input_ids" not in names:
-        return Example({name: torch.as_tensor(batch[name]) for name in names}, given, "rows of the task")
-    ids = torch.as_tensor(batch["input_ids"])
+        return Example({name: given[name] for name in names}, given, "rows of the task")
+    ids = given["input_ids"]
     # What `model(**batch)` fills in itself when it is not given.
     missing = {"attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
-    inputs = {name: torch.as_tensor(batch.get(name, missing.get(name))) for name in names}
+    inputs = {name: given[name] if name in given else missing[name] for name in names}
     return Example(inputs, given, "rows of the task")
 
 

@@ -1,4 +1,4 @@
-"""Export to ONNX, held to the model's own logits before anybody is told that it worked."""
+"""Export to ONNX, and the comparison of the exported model's logits with torch's."""
 
 import contextlib
 import importlib

@@ -66,6 +66,8 @@ def load_adapter(path: Path, base: Any) -> PeftModel:
             parameter.requires_grad_(True)
         raise
     base.prunelora_plan = plan
+    # The file has a name in place of a path, which PEFT would look up on the hub when the adapter is saved again.
+    peft_model.peft_config[ADAPTER].base_model_name_or_path = str(base.config.name_or_path)
     if (path / FROZEN_HEAD).exists():
         peft_model.get_base_model().load_state_dict(read_tensors(path / FROZEN_HEAD), strict=False)
     return peft_model.eval()
