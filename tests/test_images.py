@@ -84,7 +84,7 @@ def test_folders_of_classes_are_a_task(folder):
     row = task.train[0]
     wanted = COLOURS[task.label_names[row["label"]]]
     assert np.abs(np.array(row["image"]).mean((0, 1)) - wanted).max() < 12
-    assert "image column: image (guessed; --text to change)" in task.notes
+    assert "image column: image (guessed; text to change)" in task.notes
 
 
 def test_the_same_images_as_a_data_set_are_the_same_task(folder, tmp_path):

@@ -163,3 +163,20 @@ def test_files_of_a_named_task_have_an_encoding_too(tmp_path):
         load_task(DataSettings(task="sst2", data_dir=str(tmp_path)))
     task = load_task(DataSettings(task="sst2", data_dir=str(tmp_path), encoding="cp1252"))
     assert list(task.test["text"]) == GERMAN
+
+
+@pytest.mark.parametrize("options", [{}, {"encoding": "cp1252"}, {"encoding": "gb18030"}])
+def test_a_file_that_is_utf8_but_for_some_lines_is_refused_by_the_first_of_them(options, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(as_csv(GERMAN).encode() + "kälter,bad\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"is UTF-8 but for 1 of its 401 lines beyond ASCII, first line 402 "):
+        load(path, **options)
+    path.write_bytes(as_csv(GERMAN).encode()[:-1] + b"\xc3")
+    with pytest.raises(DataError, match="is UTF-8 but for 1 of its 400 lines"):
+        load(path, **options)
+
+
+def test_a_file_with_few_lines_that_happen_to_be_utf8_is_read_as_it_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(as_csv(["für", "fÃ¼r", "Übel"]).encode("cp1252"))
+    assert "fÃ¼r 1" in texts_of(load(path, encoding="cp1252"))

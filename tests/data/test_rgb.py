@@ -43,14 +43,20 @@ def test_16_bits_are_scaled_to_8(kind, file):
 
 
 def test_whole_numbers_of_16_bits_in_a_mode_of_32_are_scaled_to_8():
-    """Older versions of Pillow read a PNG of 16 bits so."""
-    assert np.array_equal(pixels(Image.fromarray(SLOPE.astype(np.int32) * 257)), SLOPE[..., None].repeat(3, 2))
+    """Pillow reads a PGM of 16 bits so, older versions of it a PNG too."""
+    content = io.BytesIO()
+    Image.fromarray(SLOPE.astype(np.int32) * 257).save(content, "PPM")
+    read = Image.open(io.BytesIO(content.getvalue()))
+    assert read.mode == "I"
+    assert np.array_equal(pixels(read), SLOPE[..., None].repeat(3, 2))
+    Picture.of({"bytes": content.getvalue(), "path": None})
 
 
 @pytest.mark.parametrize(("values", "message"), [(np.float32, "floating-point"), (np.int32, "32-bit")])
-def test_a_picture_without_a_known_black_and_white_is_refused_when_it_is_read(values, message):
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_a_picture_without_a_known_black_and_white_is_refused_when_it_is_read(values, message, scale):
     content = io.BytesIO()
-    Image.fromarray(SLOPE.astype(values) * 1000).save(content, "TIFF")
+    Image.fromarray(SLOPE.astype(values) * scale).save(content, "TIFF")
     with pytest.raises(DataError, match=message):
         Picture.of({"bytes": content.getvalue(), "path": None})
 

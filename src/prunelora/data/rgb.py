@@ -34,11 +34,13 @@ def check_mode(picture: Image.Image) -> None:
     """Refuse a picture whose numbers have no known black and white.
 
     Raises:
-        DataError: If they are fractions, or whole numbers beyond 16 bits.
+        DataError: If they are fractions, or whole numbers of 32 bits.
     """
     if picture.mode in ("I", "F"):
         low, high = cast(tuple[float, float], picture.getextrema())  # There is one channel.
-        if picture.mode == "F" or low < 0 or high > _16_BITS:
+        # Pillow may show the 16 bits of a PNG or PGM in 32. Once decoded, a picture does not say what it was.
+        is_wide = picture.format not in (None, "PNG", "PPM")
+        if picture.mode == "F" or is_wide or low < 0 or high > _16_BITS:
             kind = "floating-point numbers" if picture.mode == "F" else "32-bit whole numbers"
             raise DataError(
                 f"a picture of {kind}, from {low:g} to {high:g}, of which nobody knows which is black and which is "

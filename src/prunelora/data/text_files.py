@@ -79,7 +79,8 @@ def text_file(path: Path, encoding: str | None = None) -> TextFile:
             the files of a folder may differ.
 
     Raises:
-        DataError: If the file is not UTF-8 and its encoding was not named, or another one was.
+        DataError: If the file is not UTF-8 and its encoding was not named, or another one was; or if most of it is
+            UTF-8 and the rest is not.
     """
     with path.open("rb") as file:
         start = file.read(4)
@@ -91,6 +92,8 @@ def text_file(path: Path, encoding: str | None = None) -> TextFile:
         return _wide_file(path, encoding, _wide_encoding(path), "by its zero bytes")
     if scan.bad_byte is None and (marked or not scan.is_ascii or encoding is None or _family(encoding) in _UNICODE):
         return TextFile(path, marked or "utf-8", tuple(_notes_on_utf8(path, scan, encoding)))
+    if scan.bad_byte is not None:
+        _check_not_mixed(path, scan.bad_byte)
     if encoding is None or _family(encoding) in _UNICODE:
         raise _not_utf8(path, scan.bad_byte or 0)
     # ASCII too: some encodings write all letters in it.
@@ -188,6 +191,25 @@ def _scan_utf8(path: Path) -> _Scan:
         offset += len(chunk)
         last = chunk[-1:]
     return _Scan(is_ascii=is_ascii, controls=controls, lost=lost)
+
+
+def _check_not_mixed(path: Path, offset: int) -> None:
+    """Refuse a file of which most lines beyond ASCII are UTF-8: in any other encoding these would change."""
+    beyond, broken = 0, []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.isascii():
+                beyond += 1
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError:
+                    broken.append(number)
+    if 2 * len(broken) < beyond:
+        raise DataError(
+            f"{path} is UTF-8 but for {len(broken):,} of its {beyond:,} lines beyond ASCII, first line {broken[0]:,} "
+            f"(at byte offset {offset:,}): it was put together from files of several encodings, or is damaged. Correct "
+            "or remove these lines."
+        )
 
 
 def _wide_encoding(path: Path) -> str:
