@@ -55,7 +55,8 @@ def read_delimited(file: TextFile, usual: str) -> Parsed:
 
     Separators are commas, semicolons, tabs or vertical bars, whichever the header has; cells may stand in double
     quotes, or in single quotes where double ones do not fit or all cells of a column stand in them; spaces belong to
-    the separators before them if every separator of the header, or of the rows, is followed by one. Between tabs quotation marks are text, unless all that are there stand where a writer had to put some.
+    the separators before them if every separator of the header, or of the rows, is followed by one. Between tabs
+    quotation marks are text, unless all that are there stand where a writer had to put some.
 
     Args:
         file: The file.
