@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,7 +47,14 @@ def test_stage_commands_do_one_stage_each_and_equal_the_whole_run(prunelora, inp
     assert json.loads(out)["ran"] == ["plan"]
     code, out, _ = prunelora("prune", one, "--json")
     assert json.loads(out)["facts"]["parameters_after"] < json.loads(out)["facts"]["parameters_before"]
+    _, out, _ = prunelora("prune", one)
+    told = dict(line.split(": ") for line in out.splitlines())
+    assert re.fullmatch(r"\d+\.\d %", told["validation.accuracy"])
+    assert re.fullmatch(r"[\d,]+", told["parameters_after"])
     prunelora("finetune", one, "--epochs", "1", "--learning-rate", "5e-3", "--json")
+    _, out, _ = prunelora("finetune", one)
+    assert "truncation" not in out
+    assert not re.search(r"\d\.\d{4}", out)
     code, out, _ = prunelora("merge", one, "--json")
     assert json.loads(out)["ran"] == ["merge"]
     code, _, err = prunelora(
@@ -216,7 +224,7 @@ def test_check_measures_only_what_it_is_let(prunelora, inputs, latency_asked):
     quick = "check", "--model", inputs[1], "--no-latency", "--no-training"
     code, out, err = prunelora(*quick)
     assert (code, err) == (0, "")
-    assert out.splitlines()[1].startswith("keep_macs=0.5 can be met: about 6 of 12 heads")
+    assert out.splitlines()[1].startswith("--keep-macs 0.5 can be met: about 6 of 12 heads")
     assert "speed ceiling" in out
     assert "measured" not in out
     assert latency_asked == []

@@ -1,8 +1,12 @@
 """Errors spell options as they were typed: as a flag, after --set, or in a recipe file."""
 
 import pytest
+import typer
 
+from prunelora.cli.app import app
+from prunelora.cli.typed import TypedOptions, works_on
 from prunelora.recipe import load_recipe
+from prunelora.spelling import advice, spelled
 
 RUN = "run", "--data", "rotten-tomatoes", "--out", "out"
 
@@ -42,6 +46,21 @@ def test_an_option_is_spelled_as_it_was_typed(prunelora, tmp_path, monkeypatch, 
     assert code in (1, 2)
     assert said in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (RUN, ["--epochs", "--set measure.repeats=30", "--baseline"]),
+        (("measure", "out"), ["finetune.epochs", "--repeats 30", "--baseline"]),
+    ],
+)
+def test_what_is_advised_can_be_typed(command, said):
+    group = typer.main.get_command(app)
+    context = group.commands[command[0]].make_context(command[0], [*command[1:]])
+    with spelled(TypedOptions(context)):
+        works_on(load_recipe("tune-first"))
+        assert [advice("epochs"), advice("measure.repeats", 30), advice("baseline", True)] == said
 
 
 def test_what_stands_in_a_recipe_file_is_spelled_by_its_stage(prunelora, tmp_path, monkeypatch):

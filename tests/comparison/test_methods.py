@@ -115,8 +115,8 @@ def test_a_setting_that_no_method_has_is_an_error():
 @pytest.mark.parametrize(
     ("key", "option"),
     [
-        ("model", "--model"), ("seed", "--seeds"), ("data", "--data"), ("text", "--text"),
-        ("max_train_rows", "--max-train-rows"), ("task.max_train_rows", "--max-train-rows"),
+        ("model", "model"), ("seed", "seeds"), ("data", "data"), ("text", "text"),
+        ("max_train_rows", "max_train_rows"), ("task.max_train_rows", "max_train_rows"),
     ],
 )  # fmt: skip
 def test_a_setting_of_the_whole_comparison_is_an_error_that_names_its_option(key, option):
@@ -169,8 +169,13 @@ def test_a_recipe_that_cannot_be_compared_is_an_error(tmp_path, content, complai
         method(str(tmp_path / "mine.yaml"))
 
 
+def test_a_mistyped_method_names_the_one_that_is_meant():
+    with pytest.raises(RecipeError, match=r"prune-lroa: no method of this name\. Did you mean 'prune-lora'\?"):
+        load_methods(["prune-lroa"], base=BASE)
+
+
 def test_unknown_methods_are_named(tmp_path):
-    with pytest.raises(RecipeError, match=r"prunelora: no method of this name. Use some of: .*full, lora, "):
+    with pytest.raises(RecipeError, match=r"prunelora: no method of this name.* Use some of: .*full, lora, "):
         method("prunelora")
 
 

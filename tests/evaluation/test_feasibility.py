@@ -83,6 +83,15 @@ def test_speeds_are_what_costs_come_to_and_no_cost_has_no_bound():
     assert found["times_as_fast"]["no_heads"] == pytest.approx(1 + HEADS * heads / (NEURONS * 2 * 24))
 
 
+def test_what_goes_as_one_is_named_heads_or_groups(tmp_path):
+    for family, unit in (("bert", "head"), ("llama", "group")):
+        tiny_config(family).save_pretrained(tmp_path / family)
+        text = "\n".join(check(str(tmp_path / family), keep_macs=0.5, tokens=TOKENS).lines())
+        assert f"all {unit}s cut" in text
+        with pytest.raises(PlanError, match=rf"the least that can stay \(a (key/value )?{unit}, or 8 neurons"):
+            check(str(tmp_path / family), keep_macs=1e-6, tokens=TOKENS)
+
+
 @pytest.mark.parametrize("budget", [{"keep_macs": 0.5}, {"keep_params": 0.3}, {"keep_heads": 0.5, "keep_ffn": 0.5}])
 def test_an_early_plan_prefers_no_layer(budget):
     whole = dataclasses.replace(dissect(tiny_model()).architecture, num_heads=(12,) * 6, num_neurons=(64,) * 6)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_1samp, ttest_rel
+from scipy.stats import binomtest, ttest_1samp, ttest_rel
 from sklearn.metrics import matthews_corrcoef
 
 from prunelora.evaluation.significance import (
@@ -111,7 +111,7 @@ def test_a_difference_that_is_there_is_found(seeds, ahead, at_least):
 
 def test_with_no_spread_of_rows_it_is_students_test_over_seeds():
     by_seed = (0.01, 0.03, 0.02)
-    difference = Difference(by_seed, 0.0, 100)
+    difference = Difference(by_seed, 1e-9, 100)
     expected = ttest_1samp(by_seed, 0)
     assert difference.p_value == pytest.approx(expected.pvalue)
     assert difference.interval() == pytest.approx(tuple(expected.confidence_interval(0.95)))
@@ -154,7 +154,9 @@ def test_a_method_does_not_differ_from_itself():
     answers = logits_that_answer(labels)
     test = compare_answers([answers] * 3, [answers] * 3, labels, judge=accuracy, row_scores=right_answers)
     assert test.p_value == 1
-    assert test.interval() == (0, 0)
+    # Of 100 rows none was answered otherwise: so many of all rows are at most, by scipy's exact interval.
+    most = binomtest(0, 100).proportion_ci(0.95).high
+    assert test.interval() == pytest.approx((-most, most))
 
 
 def test_rows_that_all_differ_alike_are_a_sign_test():
@@ -165,7 +167,31 @@ def test_rows_that_all_differ_alike_are_a_sign_test():
     )
     assert test.mean == 1
     assert test.p_value == pytest.approx(2 / 32)
-    assert Difference((0.5,), 0.0, 1).p_value == 1
+    low, _ = Difference((1.0,), 0.0, 6).interval(2 / 64)
+    assert low == pytest.approx(0)
+
+
+@pytest.mark.parametrize("by_seed", [(0.5,), (1.0, 1.0, 1.0), (1.0, 0.9, 1.0, 0.9, 1.0)])
+def test_one_row_tells_no_methods_apart(by_seed):
+    difference = Difference(by_seed, 0.0, 1)
+    low, high = difference.interval()
+    assert difference.p_value > 0.5
+    assert low < 0 < high
+
+
+def test_samples_of_rows_without_a_metric_are_left_out():
+    """Of the samples of three rows, those without the row that has a label have no mean."""
+    labels = np.asarray([1.0, np.nan, np.nan])
+
+    def mean_of_labelled(answers, wanted):
+        kept = answers[~np.isnan(wanted)]
+        return float(kept.mean()) if len(kept) else float("nan")
+
+    first, second = np.asarray([0.9, 0.0, 0.0]), np.asarray([0.4, 0.0, 0.0])
+    difference = compare_answers([first], [second], labels, judge=mean_of_labelled, draws=50)
+    assert np.isfinite(difference.row_error)
+    assert difference.mean == pytest.approx(0.5)
+    assert difference.p_value > LEVEL
 
 
 def test_the_quick_way_and_the_bootstrap_agree():

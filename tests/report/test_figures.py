@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from prunelora.planning.make_plan import make_plan
 from prunelora.planning.normalise import normalise
 from prunelora.report import figures
 
-SHAPES = [(6, 12), (12, 12), (24, 16), (1, 2)]
+SHAPES = [(6, 12), (12, 12), (24, 16), (2, 4), (1, 2)]
 
 
 def crosses(figure):
@@ -68,6 +69,17 @@ def test_heads_that_were_cut_earlier_have_no_colour_and_no_cross():
     assert labels == ["cut: 4 of 6 heads", "cut earlier: 2"]
 
 
+def test_figures_of_grouped_queries_count_groups():
+    whole = made_up_importance(2, 4)
+    base = dataclasses.replace(whole.lineage.base, queries_per_head=2)
+    importance = dataclasses.replace(whole, lineage=dataclasses.replace(whole.lineage, base=base))
+    plan = made_up_plan(importance)
+    axes = figures.importance_heatmap(importance, plan).axes[0]
+    assert re.fullmatch(r"cut: \d of 8 key/value groups", axes.get_legend().get_texts()[0].get_text())
+    assert axes.get_xlabel() == "key/value group"
+    assert figures.kept_per_layer(plan).axes[0].get_xlabel() == "key/value groups"
+
+
 def test_bars_are_as_long_as_what_stays():
     plan = made_up_plan(made_up_importance())
     for axes, kept in zip(figures.kept_per_layer(plan).axes, (plan.heads, plan.neurons), strict=True):
@@ -102,7 +114,7 @@ def test_bars_of_latency_are_relative_to_the_dense_model_and_labelled_with_the_t
 
 
 @pytest.mark.parametrize(("layers", "heads"), SHAPES)
-def test_no_label_covers_another(layers, heads):
+def test_no_label_covers_another_and_titles_of_axes_are_whole(layers, heads):
     importance = made_up_importance(layers, heads)
     plan = made_up_plan(importance)
     plan = plan.model_copy(update={"ranks": plan.ranks | {"up": (128,) * layers, "down": (4,) * layers}})
@@ -118,6 +130,11 @@ def test_no_label_covers_another(layers, heads):
         assert len(boxes) > layers
         overlapping = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
         assert overlapping == []
+        titles = [label for axes in figure.axes for label in (axes.xaxis.label, axes.yaxis.label) if label.get_text()]
+        boxes = [label.get_window_extent(renderer) for label in titles]
+        assert len(boxes) >= 1
+        assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+        assert all(figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1 for box in boxes)
 
 
 def test_every_figure_is_there_as_svg_and_png(tmp_path):

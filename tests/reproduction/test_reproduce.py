@@ -166,12 +166,13 @@ def test_an_unreachable_model_is_passed_on_unchanged(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tasks": ("cola",)}, "tasks: 'cola' is none of the paper's tasks. Use: mnli"),
+        ({"tasks": ("cola",)}, "tasks: 'cola' is none of the paper's tasks. Use one of: mnli"),
         ({"tasks": ()}, "no task was named"),
         ({"notes": {"imdb": "x"}}, "notes: 'imdb'"),
         ({"max_train_rows": {"sst": 5}}, "max_train_rows: 'sst'"),
         ({"epochs": {"all": 5}}, "epochs: 'all'"),
-        ({"preset": "fast"}, "--preset fast: no preset of this name. Use one of: paper, best"),
+        ({"preset": "bset"}, "Did you mean 'best'"),
+        ({"preset": "fast"}, "preset='fast': no preset of this name. Use one of: paper, best"),
     ],
 )
 def test_options_that_mean_nothing_are_errors_before_any_work(tmp_path, compare, options, message):

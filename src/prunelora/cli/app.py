@@ -221,7 +221,8 @@ def _stage_command(kind: str) -> None:
         chosen = chosen.with_options(settings, settings_typed(sets) | own)
         works_on(chosen)
         from prunelora.pipeline import execute
-        from prunelora.report.summary import measured_lines
+        from prunelora.report.reading import cut_off, fact_text
+        from prunelora.report.summary import files, measured_lines
 
         outcome = execute(chosen, folder.path, until=kind, tell=terminal.teller(quiet), progress=not quiet)
         facts = dict(outcome.results.facts(kind))
@@ -239,8 +240,12 @@ def _stage_command(kind: str) -> None:
                 terminal.give_lines(str(plan).splitlines())
             elif kind == "measure":
                 terminal.give_lines(measured_lines(outcome.results))
+            elif kind == "report":
+                terminal.give_lines(files(outcome.results))
             else:
-                terminal.give_lines(f"{name}: {value}" for name, value in terminal.flatten(facts).items())
+                lines = cut_off(outcome.results) if facts.pop("truncation", None) else []
+                told = (f"{name}: {fact_text(name, value)}" for name, value in terminal.flatten(facts).items())
+                terminal.give_lines([*told, *lines])
 
     command.__doc__ = f"{str(model.__doc__).splitlines()[0]} Runs what must come before it, where that is not done yet."
     app.command(name=kind, cls=Command)(command)

@@ -1,6 +1,5 @@
 """Plans as text for a terminal."""
 
-from prunelora.models.architecture import Architecture
 from prunelora.models.family import PROJECTIONS
 from prunelora.planning.plan import Plan
 
@@ -10,13 +9,13 @@ _BAR = 24
 def draw_plan(plan: Plan) -> list[str]:
     """One line a layer: a square for every head (filled where it stays), a bar of neurons, ranks."""
     base = plan.base
-    width = max(base.num_heads, default=0)
+    width, unit = max(base.num_heads, default=0), base.unit_of_heads.split()[-1]
     names = [name for name in PROJECTIONS if name in plan.ranks]
     lines = [
         f"plan {plan.id} for {base.describe()}",
         f"{plan.architecture.heads_of(base)} and {plan.architecture.total_neurons} of "
         f"{base.total_neurons} neurons stay",
-        f"layer  {_unit(base):<{2 * width}} {'neurons':<{_BAR + 12}} rank" + (f" ({' '.join(names)})" if names else ""),
+        f"layer  {unit:<{2 * width}} {'neurons':<{_BAR + 12}} rank" + (f" ({' '.join(names)})" if names else ""),
     ]
     for layer in range(base.num_layers):
         heads = " ".join("■" if head in plan.heads[layer] else "□" for head in range(base.num_heads[layer]))
@@ -31,14 +30,14 @@ def draw_plan(plan: Plan) -> list[str]:
 def draw_difference(first: Plan, second: Plan) -> list[str]:
     """One line a layer: what only the first plan keeps (-), only the second (+), both (■), neither (□)."""
     base = first.base
-    width = max(base.num_heads, default=0)
+    width, unit = max(base.num_heads, default=0), base.unit_of_heads.split()[-1]
     lines = [
         f"- {first.id}: {first.architecture.heads_of(base)}, {first.architecture.total_neurons} neurons",
         f"+ {second.id}: {second.architecture.heads_of(base)}, {second.architecture.total_neurons} neurons",
     ]
     if first.id == second.id:
         return [*lines, "The plans are the same."]
-    lines.append(f"layer  {_unit(base):<{2 * width}} neurons")
+    lines.append(f"layer  {unit:<{2 * width}} neurons")
     marks = {(True, True): "■", (True, False): "-", (False, True): "+", (False, False): "□"}
     for layer in range(base.num_layers):
         heads = " ".join(
@@ -53,8 +52,3 @@ def draw_difference(first: Plan, second: Plan) -> list[str]:
         neurons = f"{len(before)} -> {len(after)} (-{len(before - after)} +{len(after - before)})"
         lines.append(f"{layer:>5}  {heads:<{2 * width}} {neurons}{'; ' if ranks else ''}{', '.join(ranks)}")
     return lines
-
-
-def _unit(base: Architecture) -> str:
-    """What a square stands for."""
-    return "heads" if base.queries_per_head == 1 else "groups"

@@ -98,8 +98,8 @@ def give_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
     """A table; the first column is text, the others are numbers. On a terminal it is as wide as that, else whole."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for number, column in enumerate(columns):
-        # Names stay whole; where it is narrow, numbers are broken.
-        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
+        # Names stay whole; where it is narrow, the others are broken, and nothing is left out.
+        table.add_column(column, justify="right" if number else "left", no_wrap=not number, overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     _out.print(table)

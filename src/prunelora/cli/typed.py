@@ -25,6 +25,7 @@ class TypedOptions:
         options = [one for one in context.command.params if one.param_type_name == "option"]
         self.flags = {str(one.name): _longest(one.opts) for one in options}
         self.negations = {str(one.name): _longest(one.secondary_opts) for one in options if one.secondary_opts}
+        self.switches = {str(one.name) for one in options if getattr(one, "is_flag", False)}
         self.typed = {name for name in self.flags if _was_typed(context, name)}
         self.set = [str(one).partition("=")[0].strip() for one in context.params.get("sets") or ()]
         self.recipe: Recipe | None = None
@@ -41,20 +42,28 @@ class TypedOptions:
         return _assigned(key, value)
 
     def advised(self, name: str, value: Any) -> str:
-        """As the command takes it."""
-        bare = name.rpartition(".")[2]
-        return self._flag(bare, value) if bare in self.flags else _set(self._key(name), value, "sets" in self.flags)
+        """As the command takes it, or `run`, whose switches are no settings of a recipe."""
+        bare, key = name.rpartition(".")[2], self._key(name)
+        if bare in self.flags:
+            return self._flag(bare, value)
+        if value is True and "." not in key:
+            return f"--{key.replace('_', '-')}"
+        return _set(key, value, "sets" in self.flags)
 
     def _key(self, name: str) -> str:
         if "." in name or self.recipe is None:
             return name
+        # The error for a name that is no setting spells it too.
+        recipe, self.recipe = self.recipe, None
         try:
-            return self.recipe.key_of(name, first=stage_at_work())
+            return recipe.key_of(name, first=stage_at_work())
         except PruneLoraError:  # No setting of the recipe.
             return name
+        finally:
+            self.recipe = recipe
 
     def _flag(self, name: str, value: Any) -> str:
-        if value is True and name in self.negations:
+        if value is True and name in self.switches:
             return self.flags[name]
         if value is False and name in self.negations:
             return self.negations[name]

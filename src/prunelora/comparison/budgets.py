@@ -7,6 +7,7 @@ from typing import Any
 from prunelora.comparison.methods import Method, load_methods
 from prunelora.errors import RecipeError
 from prunelora.recipe import Recipe
+from prunelora.spelling import option
 from prunelora.stage_settings import BUDGETS, PlanStage
 
 # Learning rates are tried at the budget nearest to this one: far from both ends of most curves.
@@ -34,20 +35,19 @@ def load_methods_at(
     methods = load_methods(names, base=base, changes=changes)
     if not keep_macs:
         return methods
+    asked = option("keep_macs", list(keep_macs))
     if len({_text(budget) for budget in keep_macs}) < len(keep_macs) or not all(0 < one <= 1 for one in keep_macs):
         raise RecipeError(
-            f"keep_macs={list(keep_macs)}: expected one or more different fractions of the dense model's MACs, above 0 "
-            "and up to 1."
+            f"{asked}: expected one or more different fractions of the dense model's MACs, above 0 and up to 1."
         )
     others = [key for key in changes or {} if key.rpartition(".")[2] in BUDGETS]
     if others:
         raise RecipeError(
-            f"keep_macs={list(keep_macs)} and {others[0]}={(changes or {})[others[0]]} were both given. Give one of "
-            "them."
+            f"{asked} and {option(others[0], (changes or {})[others[0]])} were both given. Give one of them."
         )
     if not any(_has_plan(method) for method in methods):
         raise RecipeError(
-            f"keep_macs={list(keep_macs)}: none of the methods {', '.join(one.name for one in methods)} has a plan "
+            f"{asked}: none of the methods {', '.join(one.name for one in methods)} has a plan "
             "that a budget could be given to. Add one, such as prune-lora."
         )
     if len(keep_macs) == 1:

@@ -116,6 +116,7 @@ def _method_facts(
         disk_bytes=(first.folder / "model" / "model.safetensors").stat().st_size,
         macs=macs(model, tokens=counted).total,
         macs_tokens=counted,
+        unit_of_heads=whole.unit_of_heads,
         heads=(architecture.total_heads, whole.total_heads),
         neurons=(architecture.total_neurons, whole.total_neurons),
         memory=measure_memory(first, task),

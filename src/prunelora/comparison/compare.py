@@ -197,11 +197,11 @@ def planned_cells(
 
 def _check(seeds: Sequence[int], factors: Sequence[float], jobs: int) -> None:
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise RecipeError(f"seeds={list(seeds)}: expected one or more different numbers from 0 on.")
+        raise RecipeError(f"{option('seeds', list(seeds))}: expected one or more different numbers from 0 on.")
     if not factors or min(factors) <= 0:
-        raise RecipeError(f"factors={list(factors)}: expected one or more numbers above 0.")
+        raise RecipeError(f"{option('factors', list(factors))}: expected one or more numbers above 0.")
     if jobs < 1:
-        raise RecipeError(f"jobs={jobs}: expected 1 or more processes.")
+        raise RecipeError(f"{option('jobs', jobs)}: expected 1 or more processes.")
 
 
 @contextlib.contextmanager

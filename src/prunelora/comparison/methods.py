@@ -8,6 +8,7 @@ from typing import Any
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
 from prunelora.recipe import Recipe, load_recipe, packaged_recipes
+from prunelora.spelling import advice, did_you_mean, option
 from prunelora.stage_settings import EvaluateStage, FineTuneStage, PlanStage
 
 # What is compared where nothing is said: tune-first is the recipe of a run, prune-lora the paper's with its controls.
@@ -15,12 +16,7 @@ METHODS = ("full", "lora", "tune-first", "prune-lora", "random-prune-lora", "mag
 # Stages that say nothing about the method itself, cost time, and are done once for all methods in a comparison.
 LEFT_OUT = ("evaluate", "export", "baseline", "measure", "report")
 # Settings of a recipe that are the comparison's, the same for all of its methods, by the options that give them.
-_OPTIONS = {
-    "model": "--model",
-    "trust_remote_code": "--trust-remote-code",
-    "seed": "--seeds",
-    **{name: f"--{name.replace('_', '-')}" for name in DataSettings.model_fields},
-}
+_OPTIONS = {name: name for name in ("model", "trust_remote_code", *DataSettings.model_fields)} | {"seed": "seeds"}
 
 
 @dataclass(frozen=True)
@@ -96,8 +92,8 @@ def _load_method(name: str) -> Method:
     path = packaged.get(name, Path(name))
     if name not in packaged and path.suffix not in (".yaml", ".yml", ".json"):
         raise RecipeError(
-            f"{name}: no method of this name. Use some of: {', '.join(packaged)}; or the path of a recipe file "
-            "(.yaml, .yml, .json)."
+            f"{name}: no method of this name.{did_you_mean(name, packaged)} Use some of: {', '.join(packaged)}; or "
+            "the path of a recipe file (.yaml, .yml, .json)."
         )
     recipe = load_recipe(path)
     if not recipe.tunings:
@@ -112,8 +108,8 @@ def _check_change(key: str, methods: Sequence[Method]) -> None:
     owner, _, setting = key.rpartition(".")
     if owner in ("", "task") and setting in _OPTIONS:
         raise RecipeError(
-            f"{key}: model, data and seeds are the same for all methods, and no setting of one. "
-            f"Give it as {_OPTIONS[setting]}."
+            f"{option(key)}: model, data and seeds are the same for all methods, and no setting of one. "
+            f"Give it as {advice(_OPTIONS[setting])}."
         )
     if any(_has(method.recipe, key) for method in methods):
         return
@@ -121,10 +117,10 @@ def _check_change(key: str, methods: Sequence[Method]) -> None:
     kind = owner.rstrip("0123456789").removesuffix("-")
     if kind in LEFT_OUT:
         raise RecipeError(
-            f"{key}: a comparison leaves the stage {kind!r} out of every recipe, so none of the methods {those} has "
-            "such a setting. Leave it out."
+            f"{option(key)}: a comparison leaves the stage {kind!r} out of every recipe, so none of the methods "
+            f"{those} has such a setting. Leave it out."
         )
-    raise RecipeError(f"{key}: none of the methods {those} has such a setting.")
+    raise RecipeError(f"{option(key)}: none of the methods {those} has such a setting.")
 
 
 def _has(recipe: Recipe, key: str) -> bool:

@@ -150,7 +150,7 @@ class MethodFacts(_Facts):
         trained: Parameters that were trained.
         disk_bytes: Of the saved model's weights.
         macs: Of the blocks, for one example of `macs_tokens` tokens.
-        heads: Heads left, and of how many.
+        heads: Heads left, and of how many; with grouped-query attention the groups that share keys and values.
         neurons: Neurons left, and of how many.
         memory: Of a training step and of inference.
         step_ms: Median time of one training step, timed apart from the trainings, of several fine-tunings the mean by
@@ -164,6 +164,7 @@ class MethodFacts(_Facts):
         command: Builds its model, on the first seed; None where no budgets were asked for.
         step_to_lora: As `step_to_full`, over plain LoRA's; None in results that do not say, too.
         macs_tokens: 128; of images as many as they become.
+        unit_of_heads: What `heads` counts: "heads", or "key/value groups".
     """
 
     name: str
@@ -189,6 +190,7 @@ class MethodFacts(_Facts):
     command: str | None = None
     step_to_lora: Share | None = None
     macs_tokens: int = 128
+    unit_of_heads: str = "heads"
 
 
 class PairFacts(_Facts):

@@ -76,7 +76,7 @@ def methods_table(results: ComparisonResults) -> Table:
         (method.name, _of(method.heads), _of(method.neurons), ", ".join(str(seed) for seed in method.seeds))
         for method in results.methods
     )
-    return Table(("method", "heads", "neurons", "seeds"), rows)
+    return Table(("method", unit_of_heads(results), "neurons", "seeds"), rows)
 
 
 def cost_table(results: ComparisonResults) -> Table:
@@ -274,6 +274,11 @@ def inference_size(results: ComparisonResults) -> str:
     rows = {method.memory.inference_rows for method in results.methods} - {None}
     # Comparisons that do not say had 32, all of them.
     return f"{rows.pop() if len(rows) == 1 else 32} rows of {memory_length(results)}"
+
+
+def unit_of_heads(results: ComparisonResults) -> str:
+    """What the methods' `heads` count; all methods are of one model."""
+    return next((method.unit_of_heads for method in results.methods), "heads")
 
 
 def macs_length(results: ComparisonResults) -> str:

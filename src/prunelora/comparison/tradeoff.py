@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from prunelora.comparison.commands import in_lines
 from prunelora.comparison.results import ComparisonResults, MethodFacts, PairFacts
-from prunelora.comparison.tables import all_sizes, largest_size, latency_at, metric_column, pair_of
+from prunelora.comparison.tables import all_sizes, largest_size, latency_at, metric_column, pair_of, unit_of_heads
 from prunelora.comparison.texts import (
     NONE,
     Size,
@@ -75,7 +75,7 @@ def points_table(results: ComparisonResults) -> Table:
     columns = (
         "method", "budget", *(metric_column(results, metric, split) for split in results.splits),
         *(f"time, of dense, {size_text(size)}" for size in sizes),
-        f"heads of {heads:,}", f"neurons of {neurons:,}", "parameters", "MACs", "training memory",
+        f"{unit_of_heads(results)} of {heads:,}", f"neurons of {neurons:,}", "parameters", "MACs", "training memory",
     )  # fmt: skip
     parameters = max(method.parameters for method in results.methods)
     macs = max(method.macs for method in results.methods)
@@ -144,7 +144,8 @@ def _held(results: ComparisonResults, curve: Curve, held: tuple[MethodFacts, Pai
     size = largest_size(results)
     timed = latency_at(point, size)
     # Few seeds show large losses alone, so the loss that may be there stands beside the claim.
-    there = f" (there {signed(pair.metric, pair.difference)}, 95 % interval {interval_text(pair)})"
+    alone = ", of the rows alone" if pair.rows_alone else ""
+    there = f" (there {signed(pair.metric, pair.difference)}, 95 % interval {interval_text(pair)}{alone})"
     text = f"down to keep_macs={_budget(point)} {curve.name} is not below {what} by more than noise{there}"
     if size is None or timed is None:
         return text
@@ -153,7 +154,8 @@ def _held(results: ComparisonResults, curve: Curve, held: tuple[MethodFacts, Pai
 
 def _lost(pair: PairFacts) -> str:
     unit = " points" if pair.metric in SHARES else ""
-    return f"{signed(pair.metric, pair.difference)}{unit} (p {p_said(pair.p_holm)})"
+    alone = ", of the rows alone" if pair.rows_alone else ""
+    return f"{signed(pair.metric, pair.difference)}{unit} (p {p_said(pair.p_holm)}{alone})"
 
 
 def _tests(

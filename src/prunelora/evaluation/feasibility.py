@@ -102,9 +102,9 @@ class Feasibility:
             self.architecture.describe(),
             self._met(),
             "",
-            outlook_row("", "dense", "after the cut", "all heads cut", "and all neurons"),
+            outlook_row("", "dense", "after the cut", f"all {self._unit} cut", "and all neurons"),
             _costs("parameters", self.parameters, "{:,.0f}"),
-            _costs("parameters in heads and neurons", self.block_parameters, "{:,.0f}"),
+            _costs(f"parameters in {self._unit} and neurons", self.block_parameters, "{:,.0f}"),
             _costs(f"MACs of the blocks, 1 x {self.tokens} tokens", self.macs, "{:,.0f} M", 1e6),
             _speeds("speed ceiling, if time followed MACs", self.macs),
         ]
@@ -124,12 +124,16 @@ class Feasibility:
             lines += ["", self._data(self.data)]
         return lines
 
+    @property
+    def _unit(self) -> str:
+        return self.architecture.unit_of_heads.split()[-1]
+
     def _met(self) -> str:
         a = self.architecture
         counts = f"{self.left.heads_of(a)}, {self.left.total_neurons:,} of {a.total_neurons:,} neurons"
         if not self.budget:
             return f"no budget: {counts} stay"
-        asked = ", ".join(f"{name}={value}" for name, value in self.budget.items())
+        asked = ", ".join(option(name, value) for name, value in self.budget.items())
         if self.budget.keys() <= {*_COUNTS}:
             return f"{asked} can be met: {counts} stay"
         return f"{asked} can be met: about {counts} stay (scores will share them out)"

@@ -15,6 +15,8 @@ Judge = Callable[[np.ndarray, np.ndarray], float]
 RowScores = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 LEVEL = 0.05
+# Differences that cancel leave the last digits of their sum: below it they are 0.
+ROUNDING = 1e-12
 # Below it a p value is a statement about the tails of distributions that hold only approximately.
 _SMALLEST = 1e-12
 
@@ -37,6 +39,10 @@ class Difference:
     and rows share counts in both parts, so the interval errs on the wide side. Satterthwaite's degrees of freedom
     (Clark's min F', 1973) give up to 7.7 % false positives at a level of 5 % and three seeds; these limits do not
     exceed the level. The p value is the level at which the interval ends at 0.
+
+    If all rows differ alike, their standard error is 0, yet other rows may differ otherwise: up to a share
+    u = 1 - (level/2)^(1/N) of them (Clopper and Pearson 1934, for 0 of N). As a row's difference lies between -1 and 1,
+    the rows' part is then (1 + |mean|) u.
 
     With one seed nothing is known of other seeds: interval and p value are then of these two trainings on other rows.
 
@@ -70,22 +76,23 @@ class Difference:
     def p_value(self) -> float:
         """Two-sided: how often a difference as large comes about between two methods that are alike."""
         size = abs(self.mean)
-        # A hair's breadth: differences that cancel leave the last digits of their sum.
-        if size <= 1e-12:
+        if size <= ROUNDING:
             return 1.0
-        if self._reach(LEVEL) == 0:
-            return 2.0 ** (1 - self.rows)  # All rows differ alike: of all ways to swap their answers, two do so.
         if self._reach(_SMALLEST) <= size:
             return _SMALLEST
+        if self._reach(1.0) >= size:
+            return 1.0
         return float(brentq(lambda level: self._reach(level) - size, _SMALLEST, 1.0, xtol=1e-15, rtol=1e-10))
 
     def _reach(self, level: float) -> float:
-        parts = [(self.row_error, self.rows - 1)]
-        if self.seed_error is not None:
-            parts.append((self.seed_error, len(self.by_seed) - 1))
-        # An error of 0 has no reach, whatever its degrees of freedom.
-        reaches = (error * float(student_t.isf(level / 2, freedom)) for error, freedom in parts if error > 0)
-        return math.hypot(*reaches)
+        of_seeds = 0.0
+        if self.seed_error:
+            of_seeds = self.seed_error * float(student_t.isf(level / 2, len(self.by_seed) - 1))
+        if self.row_error > ROUNDING:
+            of_rows = self.row_error * float(student_t.isf(level / 2, self.rows - 1))
+        else:
+            of_rows = (1 + abs(self.mean)) * (1 - (level / 2) ** (1 / self.rows))
+        return math.hypot(of_seeds, of_rows)
 
 
 def compare_answers(
@@ -107,7 +114,7 @@ def compare_answers(
         judge: Metric of answers and labels; higher is better.
         row_scores: Where the metric is a mean over rows (accuracy): what each row adds to it, (N,). Its standard error
             is then computed; otherwise it is the standard deviation over bootstrap samples of rows.
-        draws: Of the bootstrap.
+        draws: Of the bootstrap; samples of rows on which the metric is not defined are left out.
         seed: Of the bootstrap.
     """
     by_seed = tuple(judge(a, labels) - judge(b, labels) for a, b in zip(first, second, strict=True))
@@ -124,7 +131,8 @@ def compare_answers(
                 for a, b in zip(first, second, strict=True)
             )
         )
-    return Difference(by_seed, statistics.stdev(means), len(labels))
+    defined = [mean for mean in means if math.isfinite(mean)]
+    return Difference(by_seed, statistics.stdev(defined) if len(defined) > 1 else 0.0, len(labels))
 
 
 def bootstrap(

@@ -62,6 +62,11 @@ class Architecture:
         """Feed-forward neurons in all layers: L*F where every layer has F of them."""
         return sum(self.num_neurons)
 
+    @property
+    def unit_of_heads(self) -> str:
+        """What stays or goes as one, in the plural: "heads", or "key/value groups" with grouped-query attention."""
+        return "heads" if self.queries_per_head == 1 else "key/value groups"
+
     def heads_of(self, whole: "Architecture", *, heads: str = "heads") -> str:
         """How many heads of a whole model stay, for messages; groups that share keys and values are named as such.
 

@@ -74,7 +74,7 @@ def times_as_fast(name: str, value: float, table: "CostTable") -> Budget:
     return Budget(name, value, table, table.whole / value)
 
 
-def infeasible(budget: Budget, least: float, *, round_to: int, count: str = "encoder") -> PlanError:
+def infeasible(budget: Budget, least: float, *, round_to: int, count: str, unit: str) -> PlanError:
     """The error for a limit below the cost of the smallest model that a budget may leave.
 
     Args:
@@ -82,9 +82,10 @@ def infeasible(budget: Budget, least: float, *, round_to: int, count: str = "enc
         least: Cost of that model: what no cut removes, and the cheapest head or group of neurons.
         round_to: Neurons of a group.
         count: What keep_params is a fraction of.
+        unit: What stays or goes as one of the attention: "head", or "key/value group".
     """
     table, asked, name = budget.table, option(budget.option, budget.value), budget.option
-    share, smallest = least / table.whole, f"the least that can stay (a head, or {round_to} neurons of a layer)"
+    share, smallest = least / table.whole, f"the least that can stay (a {unit}, or {round_to} neurons of a layer)"
     nothing = f"To keep nothing, use {advice('keep_heads', 0)} and {advice('keep_ffn', 0)}."
     if name in ("keep_params", "keep_macs"):
         nearest = math.ceil(100 * share) / 100 if share >= 0.01 else _rounded_up(share)

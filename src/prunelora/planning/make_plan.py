@@ -112,13 +112,15 @@ def make_plan(
     facts: dict[str, Any] = {}
     if kind is None or kind == "counts":
         num_heads, num_neurons = (sum(map(len, ids)) for ids in (lineage.heads, lineage.neurons))
-        units = "heads" if lineage.base.queries_per_head == 1 else "key/value groups"
+        units = lineage.base.unit_of_heads
         heads_left = best(scores[0], count_to_keep(given["keep_heads"], num_heads, "keep_heads", units=units))
         neurons_left = best(scores[1], count_to_keep(given["keep_ffn"], num_neurons, "keep_ffn"), round_to=round_to)
         check_not_all_gone(given["keep_ffn"], scores[1], neurons_left, round_to)
     else:
         budget = _budget(kind, given[kind], importance, count=count, tokens=tokens, latency=latency)
-        heads_left, neurons_left, facts = _within(budget, *balanced(*scores, budget.table, balance), round_to, count)
+        balanced_scores = balanced(*scores, budget.table, balance)
+        unit = lineage.base.unit_of_heads.removesuffix("s")
+        heads_left, neurons_left, facts = _within(budget, *balanced_scores, round_to, count, unit)
     heads = tuple(tuple(ids[i] for i in kept) for ids, kept in zip(lineage.heads, heads_left, strict=True))
     neurons = tuple(tuple(ids[i] for i in kept) for ids, kept in zip(lineage.neurons, neurons_left, strict=True))
     of_heads, of_neurons = _ranks(
@@ -209,7 +211,7 @@ def _fixed_parameters(importance: Importance, count: str) -> int:
 
 
 def _within(
-    budget: Budget, heads: Any, neurons: Any, round_to: int, count: str
+    budget: Budget, heads: Any, neurons: Any, round_to: int, count: str, unit: str
 ) -> tuple[Positions, Positions, dict[str, Any]]:
     """Positions of what stays in every layer, and how near to the budget, and to the best choice, that is."""
     table = budget.table
@@ -223,7 +225,7 @@ def _within(
     ]
     if found is None or (smallest and not any((*found.heads, *found.neurons))):
         least = table.fixed + min(smallest, default=0.0)
-        raise budgets.infeasible(budget, least, round_to=round_to, count=count)
+        raise budgets.infeasible(budget, least, round_to=round_to, count=count, unit=unit)
     facts = {
         "unit": table.unit,
         "base": table.whole,

@@ -233,7 +233,7 @@ class Plan(BaseModel):
         lines = [
             f"plan {self.id}: {self.architecture.heads_of(base)}, "
             f"{self.architecture.total_neurons} of {base.total_neurons} neurons stay ({base.family})",
-            "layer  heads  neurons  ranks" + (f" ({' '.join(names)})" if names else ""),
+            f"layer  {base.unit_of_heads.split()[-1]}  neurons  ranks" + (f" ({' '.join(names)})" if names else ""),
         ]
         for layer in range(base.num_layers):
             ranks = " ".join(str(self.rank(name, layer)) for name in names) or "none"

@@ -103,7 +103,7 @@ def importance_heatmap(importance: Importance, plan: Plan | None = None) -> Figu
         legend: list[Any] = []
         if plan is not None:
             cross = Line2D([], [], color="black", marker="x", linestyle="", markersize=7, markeredgewidth=1.4)
-            cross.set_label(f"cut: {len(cut)} of {len(present)} heads")
+            cross.set_label(f"cut: {len(cut)} of {len(present)} {base.unit_of_heads}")
             legend.append(cross)
         if gone:
             legend.append(
@@ -111,10 +111,11 @@ def importance_heatmap(importance: Importance, plan: Plan | None = None) -> Figu
             )
         if legend:
             _legend_above(axes, legend)
-        axes.set_xlabel("head")
+        axes.set_xlabel(base.unit_of_heads.removesuffix("s"))
         axes.set_ylabel("layer")
         bar = figure.colorbar(cells, ax=axes, fraction=0.05, pad=0.03, ticks=[0, 0.5, 1])
-        bar.set_label(f"importance{', log' if how == 'none' else ''} (least 0, most 1)")
+        # Two lines: of two layers the picture is less high than one line is long.
+        bar.set_label(f"importance{', log' if how == 'none' else ''}\n(least 0, most 1)")
         bar.outline.set_visible(False)
         # Vectors, like the rest; matplotlib would put a picture there, and white lines between the steps.
         if bar.solids is not None:
@@ -140,7 +141,7 @@ def kept_per_layer(plan: Plan) -> Figure:
         figure = Figure(figsize=(WIDTH, 1.2 + _rows_height(plan.base.num_layers)), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for axes, name, kept, totals in (
-            (panels[0], "heads", plan.heads, plan.base.num_heads),
+            (panels[0], plan.base.unit_of_heads, plan.heads, plan.base.num_heads),
             (panels[1], "neurons", plan.neurons, plan.base.num_neurons),
         ):
             counts = [len(ids) for ids in kept]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prunelora.evaluation.significance import LEVEL, Difference, error_of_mean, wilson
+from prunelora.evaluation.significance import LEVEL, ROUNDING, Difference, error_of_mean, wilson
 from prunelora.models.problem_types import BY_TOKEN
 from prunelora.report.reading import SHARES, metric_text, rows_tested
 from prunelora.report.results import RunResults
@@ -69,7 +69,9 @@ class Judged:
         own, others = ((one.draws or {}).get(metric, ()) for one in (self, other))
         if len(own) < 2 or len(own) != len(others) or not all(map(math.isfinite, (*own, *others))):
             return None
-        return Difference(by_seed, statistics.stdev(a - b for a, b in zip(own, others, strict=True)), rows)
+        error = statistics.stdev(a - b for a, b in zip(own, others, strict=True))
+        # As of `interval`: samples that all give the same say nothing of other rows.
+        return Difference(by_seed, error, rows) if error > ROUNDING else None
 
 
 def judged(results: RunResults, which: str) -> Judged | None:

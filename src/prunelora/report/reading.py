@@ -9,6 +9,7 @@ from prunelora.data.metrics import default_metrics
 from prunelora.data.truncation import Truncation
 from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.report.results import RunResults
+from prunelora.spelling import option
 
 _TO_THE_MODEL = ("warmup", "score", "plan", "prune", "finetune", "merge")
 
@@ -141,9 +142,9 @@ class Asked:
     @property
     def option(self) -> str:
         """What was asked for, as it is typed."""
-        if self.max_latency_ms is not None:
-            return f"--max-latency-ms {self.max_latency_ms:g}"
-        return f"--speedup {self.speedup:g}"
+        name = "speedup" if self.max_latency_ms is None else "max_latency_ms"
+        value = float(getattr(self, name))
+        return option(name, int(value) if value.is_integer() else value)
 
     @property
     def found(self) -> str:
@@ -186,6 +187,22 @@ def metric_title(metric: str) -> str:
 def metric_text(metric: str, value: float) -> str:
     """A metric's value for people: "86.6 %", "0.712"."""
     return f"{100 * value:.1f} %" if metric in SHARES else f"{value:.3f}"
+
+
+def fact_text(name: str, value: Any) -> str:
+    """A fact of a stage for people, by its name: "validation.accuracy" as "83.3 %", "step_ms" as "21.3 ms"."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    last = name.rpartition(".")[2].removeprefix("validation_")
+    if last == "majority_rate":
+        last = "accuracy"
+    if last in _TITLES:
+        return metric_text(last, value)
+    if last == "seconds":
+        return duration(value)
+    if last.endswith("_ms"):
+        return milliseconds(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def rows_tested(results: RunResults) -> int:
@@ -288,7 +305,7 @@ def machine_text(measurement: Mapping[str, Any]) -> str:
     machine = measurement.get("machine", {})
     parts = [machine.get("device"), machine.get("cpu")]
     if machine.get("threads"):
-        parts.append(f"{machine['threads']} threads")
+        parts.append(f"{machine['threads']} thread{'' if machine['threads'] == 1 else 's'}")
     parts += [f"{name} {version}" for name, version in machine.get("versions", {}).items() if version]
     return ", ".join(str(part) for part in parts if part)
 

@@ -8,6 +8,7 @@ from prunelora.report.reading import cut_off, kind_of, machine_text, main_metric
 from prunelora.report.results import RunResults
 from prunelora.report.summary import saved_model
 from prunelora.report.tables import Table, comparison_table, data_table, journey, stage_times
+from prunelora.spelling import advice
 
 # What transformers calls the pipeline of a model of texts, by the kind of task.
 _PIPELINES = {
@@ -86,6 +87,8 @@ def _figures(results: RunResults, metric: str) -> list[Section]:
         "magnitude": "how large the head's weights are; the task was not looked at",
         "random": "a random number, as a yardstick for the other ways to score",
     }.get(str(criterion), f"what the criterion {criterion!r} gives")
+    grouped = results.importance is not None and results.importance.lineage.base.queries_per_head > 1
+    unit = "group of attention heads with keys and values in common" if grouped else "attention head"
     options = results.plan.provenance.get("options", {}) if results.plan else {}
     alike = "compared as it is" if options.get("normalise") == "none" else "made comparable between layers"
     machine = machine_text(results.facts("measure").get("measurement", {}))
@@ -101,8 +104,8 @@ def _figures(results: RunResults, metric: str) -> list[Section]:
         Section(
             "Which heads matter, and which were cut",
             (
-                "Every cell is one attention head: a part of a layer that looks at other words in its own way. Its "
-                f"importance is {meaning}, {alike}. A cross marks a head that was removed.",
+                f"Every cell is one {unit}: a part of a layer that looks at other words in its own way. Its "
+                f"importance is {meaning}, {alike}. A cross marks a {unit.split()[-1]} that was removed.",
             ),
             figure="importance",
         ),
@@ -150,10 +153,11 @@ def _comparison_text(results: RunResults) -> tuple[str, ...]:
             "was tuned, and then scored and cut. It had the epochs before the cut alone."
         )
     if not results.facts("baseline"):
+        trains = f"{advice('baseline', True)} trains"
         lines.append(
-            "No dense model was trained for all of the epochs. --baseline trains one with plain LoRA, the same way."
+            f"No dense model was trained for all of the epochs. {trains} one with plain LoRA, the same way."
             if judged(results, TUNED) is not None
-            else "No dense model was trained on this task. --baseline trains one with plain LoRA, the same way."
+            else f"No dense model was trained on this task. {trains} one with plain LoRA, the same way."
         )
     return tuple(lines)
 

@@ -26,14 +26,10 @@ from prunelora.report.reading import (
     training_seconds,
 )
 from prunelora.report.results import RunResults
+from prunelora.spelling import NO_VALUE, advice
 
 # Quartiles further apart than this share of the median: other programs were probably running.
 NOISY = 0.25
-
-_LEARN_MORE = (
-    "train longer (finetune.epochs), change the learning rate (finetune.learning_rate), or keep more "
-    "(the budget of the stage plan)"
-)
 
 
 def summarise(results: RunResults) -> list[str]:
@@ -116,7 +112,10 @@ def quality(results: RunResults) -> list[str]:
             f"{_difference(metric, pruned, baseline)}"
         )
     elif tuned is None:
-        lines.append("no dense model was trained beside it; --baseline trains one, with plain LoRA, the same way.")
+        lines.append(
+            f"no dense model was trained beside it; {advice('baseline', True)} trains one, with plain LoRA, the same "
+            "way."
+        )
     return lines
 
 
@@ -176,11 +175,13 @@ def _difference(metric: str, pruned: Judged, dense: Judged) -> str:
     """How the pruned model stands against a dense one, with the interval over the rows that both answered."""
     change = pruned.values[metric] - dense.values[metric]
     size = f"{100 * abs(change):.1f} points" if metric in SHARES else f"{abs(change):.3f}"
-    text = f"The pruned model is {size} {'below' if change < 0 else 'above'} it"
+    text = f"The pruned model is {size} {'below' if change < 0 else 'above'} it" if change else "The two are equal"
     difference = pruned.against(dense, metric)
     if difference is None:
         return f"{text}."
     text += f" (95 % interval of the difference, over rows: {ends_text(metric, difference.interval())})"
+    if not change:
+        return f"{text}."
     if difference.p_value >= LEVEL:
         return f"{text}, which one seed on {difference.rows:,} rows does not tell from 0."
     return f"{text}; another seed may give another difference."
@@ -196,17 +197,24 @@ def _nothing_learnt(results: RunResults) -> Iterator[str]:
     if metric == "accuracy" and rate is not None and (interval or (value, value))[0] <= rate:
         yield (
             f"nothing was learnt, as far as these rows tell: the accuracy {pruned.said(metric)} is not clearly above "
-            f"that of always answering the most frequent class ({metric_text(metric, rate)}). To try: {_LEARN_MORE}. "
-            "If the dense model learns nothing either (--baseline), look at the labels."
+            f"that of always answering the most frequent class ({metric_text(metric, rate)}). To try: {_learn_more()}. "
+            f"If the dense model learns nothing either ({advice('baseline', True)}), look at the labels."
         )
     # Under no relation at all, a correlation of n rows has the standard error 1 / sqrt(n - 1).
     elif problem == REGRESSION and count > 1 and value <= 1 / math.sqrt(count - 1):
         found = f"a correlation of {value:.3f} is within the error of {count:,} rows"
-        yield f"nothing was learnt: {found}. To try: {_LEARN_MORE}."
+        yield f"nothing was learnt: {found}. To try: {_learn_more()}."
     elif problem == MULTI_LABEL and value == 0:
-        yield f"nothing was learnt: not one label is predicted rightly. To try: {_LEARN_MORE}."
+        yield f"nothing was learnt: not one label is predicted rightly. To try: {_learn_more()}."
     elif metric == "entity_f1" and value == 0:
-        yield f"nothing was learnt: not one entity is found. To try: {_LEARN_MORE}."
+        yield f"nothing was learnt: not one entity is found. To try: {_learn_more()}."
+
+
+def _learn_more() -> str:
+    return (
+        f"train longer ({advice('epochs')}), change the learning rate ({advice('learning_rate')}), or keep more (the "
+        "budget of the stage plan)"
+    )
 
 
 def _not_finished(results: RunResults) -> Iterator[str]:
@@ -218,11 +226,12 @@ def _not_finished(results: RunResults) -> Iterator[str]:
     own, metric = results.facts(longest), f"validation_{main_metric(results)}"
     evaluations = [entry for entry in own.get("history", ()) if metric in entry]
     if len(evaluations) > 1 and own.get("steps") and own.get("best_step") == own["steps"]:
-        yield f"the last evaluation was the best one, so more training may help ({longest}.epochs)."
+        yield f"the last evaluation was the best one, so more training may help ({advice('epochs')})."
 
 
 def _not_faster(results: RunResults) -> Iterator[str]:
-    pairs = timings(results.facts("measure").get("measurement", {}))
+    measurement = results.facts("measure").get("measurement", {})
+    pairs = timings(measurement)
     slower = [pair for pair in pairs if pair.speed < 1]
     if slower:
         yield (
@@ -231,9 +240,11 @@ def _not_faster(results: RunResults) -> Iterator[str]:
         )
     noisy = [pair for pair in pairs if max(pair.dense.vary, pair.pruned.vary) > NOISY]
     if noisy:
+        rounds = measurement.get("settings", {}).get("repeats")
+        more = advice("measure.repeats", NO_VALUE if rounds is None else 2 * rounds)
         yield (
             f"timings vary much at {_places(noisy, pairs)}: something else was probably running. "
-            "Repeat them on a quiet machine, or with more rounds (measure.repeats)."
+            f"Repeat them on a quiet machine, or with more rounds ({more})."
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from prunelora.errors import RecipeError
+from prunelora.spelling import one_of, option
 
 _FOLDER = Path(__file__).parent / "recipes"
 
@@ -47,9 +48,8 @@ PRESETS: Final[Mapping[str, Preset]] = {
         Preset(
             "paper",
             "The paper's settings: learning rate 2e-5, 30 epochs, weight decay 0.01, batches of 32 rows, the "
-            "model's own "
-            "dropout, no warm-up of the task head or the learning rate; LoRA of rank 4 on q, k, v where nothing "
-            "is cut.",
+            "model's own dropout, no warm-up of the task head or the learning rate; LoRA of rank 4 on q, k, v where "
+            "nothing is cut.",
             methods=(
                 "full",
                 "lora",
@@ -75,8 +75,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
         Preset(
             "best",
             "Our settings: those of the packaged recipes, and for every method the better of two learning "
-            "rates, chosen "
-            "on validation rows cut from training.",
+            "rates, chosen on validation rows cut from training.",
             methods=("full", "lora", "prune-lora", "random-prune-lora"),
             factors=(1.0, 3.0),
         ),
@@ -91,5 +90,5 @@ def preset_of(name: str) -> Preset:
         RecipeError: If there is none of this name.
     """
     if name not in PRESETS:
-        raise RecipeError(f"--preset {name}: no preset of this name. Use one of: {', '.join(PRESETS)}.")
+        raise RecipeError(f"{option('preset', name)}: no preset of this name.{one_of(name, PRESETS)}")
     return PRESETS[name]

@@ -11,6 +11,7 @@ from prunelora.recipe import Recipe
 from prunelora.reproduction import paper
 from prunelora.reproduction.presets import preset_of
 from prunelora.reproduction.results import Reproduction, TaskSettings, check_tasks, read, settings_kept
+from prunelora.spelling import option
 
 Tell = Callable[[str], None]
 Compare = Callable[..., ComparisonResults]
@@ -64,15 +65,15 @@ def reproduce(
     """
     chosen = preset_of(preset)
     tell = tell or (lambda _: None)
-    for option, names in (
+    for name, names in (
         ("tasks", tasks),
         ("max_train_rows", max_train_rows or ()),
         ("epochs", epochs if isinstance(epochs, Mapping) else ()),
         ("notes", notes or ()),
     ):
-        check_tasks(option, names)
+        check_tasks(name, names)
     if not tasks:
-        raise RecipeError(f"tasks: no task was named. Use some of: {', '.join(paper.TASKS)}.")
+        raise RecipeError(f"{option('tasks')}: no task was named. Use some of: {', '.join(paper.TASKS)}.")
     if compare is None:
         from prunelora.comparison.compare import compare as compare_methods
 

@@ -14,6 +14,7 @@ from prunelora.importance.importance import Importance
 from prunelora.planning.plan import Plan
 from prunelora.reproduction import paper
 from prunelora.reproduction.counts import Counts, bert_base_counts, counts_of
+from prunelora.spelling import one_of, option
 from prunelora.storage import write_json
 
 FORMAT: Final = "prunelora-reproduce-2"
@@ -182,7 +183,7 @@ def read(out: Path | str, *, notes: Mapping[str, str] | None = None, command: st
     )
 
 
-def check_tasks(option: str, names: Iterable[str]) -> None:
+def check_tasks(option_name: str, names: Iterable[str]) -> None:
     """Refuse names that are none of the paper's tasks.
 
     Raises:
@@ -190,7 +191,9 @@ def check_tasks(option: str, names: Iterable[str]) -> None:
     """
     unknown = [name for name in names if name not in paper.TASKS]
     if unknown:
-        raise RecipeError(f"{option}: {unknown[0]!r} is none of the paper's tasks. Use: {', '.join(paper.TASKS)}.")
+        raise RecipeError(
+            f"{option(option_name)}: {unknown[0]!r} is none of the paper's tasks.{one_of(unknown[0], paper.TASKS)}"
+        )
 
 
 @contextlib.contextmanager
