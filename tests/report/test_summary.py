@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import math
 
 import numpy as np
@@ -135,6 +136,17 @@ def test_a_metric_whose_samples_never_differ_has_no_interval_of_the_difference()
     for stage in ("measure", "baseline"):
         results = with_facts(results, stage, test={"pearson": 0.71}, test_draws=draws)
     assert "The two are equal." in text_of(results)
+
+
+def test_language_models_are_compared_over_the_rows_that_both_were_judged_on():
+    results = with_task(make_results(), problem_type="causal_lm", majority_rate=None, metrics=["log_likelihood"])
+    for stage, value in (("measure", -3.0), ("baseline", -3.2)):
+        draws = {"log_likelihood": [value + one for one in (-0.1, 0.0, 0.1 * value)]}
+        test = {"log_likelihood": value, "perplexity": np.exp(-value)}
+        results = with_facts(results, stage, test=test, test_draws=draws)
+    text = text_of(results)
+    assert re.search(r"log-likelihood of a token .3\.000 \(95 % interval .3\.\d+ to .\d\.\d+\), perplexity 20\.086", text)
+    assert "The pruned model is 0.200 above it (95 % interval of the difference, over rows: 0.1" in text
 
 
 def test_with_a_baseline_both_dense_models_stand_beside_the_pruned_one():

@@ -24,20 +24,22 @@ class Judged:
 
     Attributes:
         values: Metrics by name.
-        rows: Rows that each have one answer; 0 where tokens have them, whose answers hang together within a row.
+        rows: Their number; 0 if it is not known.
         right: Which rows (N,) were answered rightly; None where that was not written down.
         draws: Values of metrics on bootstrap samples of the rows, the same samples for every model of the run.
+        by_token: Whether tokens have the answers, which hang together within a row: accuracy is then no share of rows.
     """
 
     values: Mapping[str, float]
     rows: int
     right: np.ndarray | None = None
     draws: Mapping[str, Sequence[float]] | None = None
+    by_token: bool = False
 
     def interval(self, metric: str) -> tuple[float, float] | None:
         """95 % interval: of an accuracy Wilson's, of other metrics the bootstrap's; None where neither is known."""
         if metric == "accuracy":
-            return wilson(self.values[metric], self.rows) if self.rows else None
+            return wilson(self.values[metric], self.rows) if self.rows and not self.by_token else None
         draws = (self.draws or {}).get(metric, ())
         # Samples that all give the same say nothing of other rows.
         if len(set(draws)) < 2 or not all(map(math.isfinite, draws)):
@@ -55,13 +57,16 @@ class Judged:
 
     def _with(self, metric: str, what: str) -> str:
         text, interval = metric_text(metric, self.values[metric]), self.interval(metric)
+        text += "" if interval is None else f" ({what}{ends_text(metric, interval)})"
         if metric == "log_likelihood" and "perplexity" in self.values:
             text += f", perplexity {metric_text('perplexity', self.values['perplexity'])}"
-        return text if interval is None else f"{text} ({what}{ends_text(metric, interval)})"
+        return text
 
     def against(self, other: "Judged", metric: str) -> Difference | None:
         """This model's metric minus another's on the same rows; None where their answers were not written down."""
         by_seed, rows = (self.values[metric] - other.values[metric],), self.rows
+        if not rows:
+            return None
         if metric == "accuracy":
             if self.right is None or other.right is None:
                 return None
@@ -81,14 +86,18 @@ def judged(results: RunResults, which: str) -> Judged | None:
         return None
     count, bits = rows_tested(results), facts.get("test_right")
     right = None if bits is None else np.unpackbits(np.frombuffer(bytes.fromhex(bits), dtype=np.uint8), count=count)
-    rows = 0 if results.task.get("problem_type") in BY_TOKEN else count
-    return Judged(facts["test"], rows, None if right is None else right.astype(bool), facts.get("test_draws"))
+    right = None if right is None else right.astype(bool)
+    return Judged(facts["test"], count, right, facts.get("test_draws"), _by_token(results))
 
 
 def more_judged(results: RunResults, split: str) -> Judged:
     """The delivered model's quality on a further reported split."""
-    rows = 0 if results.task.get("problem_type") in BY_TOKEN else int(results.task["rows"][split])
-    return Judged(results.facts(PRUNED)["more_tests"][split], rows)
+    rows = int(results.task["rows"][split])
+    return Judged(results.facts(PRUNED)["more_tests"][split], rows, by_token=_by_token(results))
+
+
+def _by_token(results: RunResults) -> bool:
+    return results.task.get("problem_type") in BY_TOKEN
 
 
 def bits_of(right: np.ndarray) -> str:

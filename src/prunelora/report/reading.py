@@ -186,7 +186,8 @@ def metric_title(metric: str) -> str:
 
 def metric_text(metric: str, value: float) -> str:
     """A metric's value for people: "86.6 %", "0.712"."""
-    return f"{100 * value:.1f} %" if metric in SHARES else f"{value:.3f}"
+    text = f"{100 * value:.1f} %" if metric in SHARES else f"{value:.3f}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def fact_text(name: str, value: Any) -> str:
