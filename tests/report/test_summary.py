@@ -1,6 +1,6 @@
 import dataclasses
-import re
 import math
+import re
 
 import numpy as np
 import pytest
@@ -145,7 +145,9 @@ def test_language_models_are_compared_over_the_rows_that_both_were_judged_on():
         test = {"log_likelihood": value, "perplexity": np.exp(-value)}
         results = with_facts(results, stage, test=test, test_draws=draws)
     text = text_of(results)
-    assert re.search(r"log-likelihood of a token .3\.000 \(95 % interval .3\.\d+ to .\d\.\d+\), perplexity 20\.086", text)
+    assert re.search(
+        r"log-likelihood of a token .3\.000 \(95 % interval .3\.\d+ to .\d\.\d+\), perplexity 20\.086", text
+    )
     assert "The pruned model is 0.200 above it (95 % interval of the difference, over rows: 0.1" in text
 
 
