@@ -224,7 +224,7 @@ def test_check_measures_only_what_it_is_let(prunelora, inputs, latency_asked):
     quick = "check", "--model", inputs[1], "--no-latency", "--no-training"
     code, out, err = prunelora(*quick)
     assert (code, err) == (0, "")
-    assert out.splitlines()[1].startswith("--keep-macs 0.5 can be met: about 6 of 12 heads")
+    assert out.splitlines()[1].startswith("plan.keep_macs=0.5 can be met: about 6 of 12 heads")
     assert "speed ceiling" in out
     assert "measured" not in out
     assert latency_asked == []
