@@ -89,7 +89,7 @@ def test_a_run_leaves_everything_it_promises(finished):
     assert right == pytest.approx(round(right))
     card = (finished.folder / "model" / "README.md").read_text()
     assert "| validation, most frequent class | 0.5000 |" in card
-    assert finished.results.recipe_yaml in card
+    assert RunFolder(finished.folder).recipe().without_paths().to_yaml() in card
     text = " ".join(finished.summary)
     assert "6 of 12 attention heads" in text
     assert "most frequent class: 50.0" in text
