@@ -220,7 +220,7 @@ class Difference:
     @property
     def test(self) -> significance.Difference:
         """Over tasks, which are drawn apart: a task's mean has its seeds' noise and its rows' in it."""
-        return significance.Difference(tuple(means_by_task((task, value) for task, _, value in self.pairs)), 0.0, 1)
+        return significance.Difference(tuple(means_by_task((task, value) for task, _, value in self.pairs)), None, 1)
 
     @property
     def error(self) -> float | None:

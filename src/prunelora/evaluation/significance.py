@@ -48,12 +48,12 @@ class Difference:
 
     Attributes:
         by_seed: First's metric minus second's, seed by seed.
-        row_error: Standard error over rows of the mean over seeds.
+        row_error: Standard error over rows of the mean over seeds; None if `by_seed` has their noise in it.
         rows: Number of rows, N.
     """
 
     by_seed: tuple[float, ...]
-    row_error: float
+    row_error: float | None
     rows: int
 
     @property
@@ -78,6 +78,8 @@ class Difference:
         size = abs(self.mean)
         if size <= ROUNDING:
             return 1.0
+        if self._reach(LEVEL) == 0:  # Nothing that varies is known.
+            return 1.0
         if self._reach(_SMALLEST) <= size:
             return _SMALLEST
         if self._reach(1.0) >= size:
@@ -88,7 +90,9 @@ class Difference:
         of_seeds = 0.0
         if self.seed_error:
             of_seeds = self.seed_error * float(student_t.isf(level / 2, len(self.by_seed) - 1))
-        if self.row_error > ROUNDING:
+        if self.row_error is None:
+            of_rows = 0.0
+        elif self.row_error > ROUNDING:
             of_rows = self.row_error * float(student_t.isf(level / 2, self.rows - 1))
         else:
             of_rows = (1 + abs(self.mean)) * (1 - (level / 2) ** (1 / self.rows))
