@@ -9,7 +9,7 @@ from tiny import random_plan, tiny_batch, tiny_model
 import prunelora as pl
 from prunelora.delivery import onnx as delivery
 from prunelora.delivery.examples import MOST_TOKENS, random_examples
-from prunelora.errors import ExportError
+from prunelora.errors import ExportError, UnsupportedModelError
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -67,12 +67,14 @@ def test_what_differs_at_a_length_that_was_not_traced_is_refused(tmp_path, monke
 
 
 def test_inputs_that_the_model_reads_and_the_exported_one_does_not_are_refused(tmp_path):
-    """A GPT-2 looks token types up among its words, and its own tokenizer makes none."""
     model = tiny_model("gpt2", dtype=torch.float32)
     batch = tiny_batch()
-    batch |= {"token_type_ids": torch.ones_like(batch["input_ids"])}
-    with pytest.raises(ExportError, match=r"differ .* on rows of the task .*The rows hold token_type_ids too"):
-        pl.export(model, tmp_path / "model.onnx", batch=batch)
+    backwards = torch.arange(batch["input_ids"].shape[1]).flip(0).expand_as(batch["input_ids"])
+    with pytest.raises(ExportError, match=r"differ .* on rows of the task .*The rows hold position_ids too"):
+        pl.export(model, tmp_path / "model.onnx", batch=batch | {"position_ids": backwards})
+    # A GPT-2 looks token types up among its words, and its own tokenizer makes none.
+    with pytest.raises(UnsupportedModelError, match="has token_type_ids"):
+        pl.export(model, tmp_path / "model.onnx", batch=batch | {"token_type_ids": torch.ones_like(backwards)})
     assert not list(tmp_path.iterdir())
 
 
