@@ -6,7 +6,7 @@ Names are looked up when they are first used, so that importing the package, and
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "score": "importance.score",
