@@ -97,7 +97,7 @@ def test_a_latency_is_measured_where_it_was_asked_for(inputs, tmp_path, latency_
     assert (facts["batch_size"], facts["tokens"], facts["engine"], facts["threads"]) == (3, 19, "torch", 1)
     met = 1 / facts["ratio"]["median"] >= 1.3
     (line,) = (line for line in outcome.summary if line.startswith("Asked for"))
-    assert f"--speedup 1.3 at batch 3, 19 tokens, torch, 1 thread: {'met' if met else 'missed'}, " in line
+    assert f"speedup=1.3 at batch 3, 19 tokens, torch, 1 thread: {'met' if met else 'missed'}, " in line
     assert line.removeprefix("Asked for: ") in (outcome.folder / "report.md").read_text(encoding="utf-8").replace(
         "\\", ""
     )

@@ -97,6 +97,6 @@ def one_of(name: str, known: Iterable[str]) -> str:
     return f"{did_you_mean(name, names)} Use one of: {', '.join(names)}."
 
 
-def shortened(text: str, most: int = 80) -> str:
+def shortened(text: str, most: int = 200) -> str:
     """A text of at most so many characters."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
