@@ -125,8 +125,8 @@ def unbroken(text: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """The same with a capital letter."""
-    return text[:1].upper() + text[1:]
+    """The same with a capital letter, but for an option, which stays as it is typed: "keep_macs=0.5 can be met"."""
+    return text if "=" in text.partition(" ")[0] else text[:1].upper() + text[1:]
 
 
 def _environment(*, html: bool) -> Environment:
