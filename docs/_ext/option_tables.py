@@ -58,7 +58,7 @@ class Settings(SphinxDirective):
         def command(*, settings: dict[str, Any]) -> None:
             """Stand in for a command that takes these settings."""
 
-        options = _options_of(with_settings_of((model, None), of_recipe=False)(command))
+        options = _options_of(with_settings_of((model, None), not_of_recipe=(model,))(command))
         fields = [((option.name,), option) for option in options if option.name in model.model_fields]
         return _table(self, "setting", fields)
 
