@@ -24,6 +24,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.training_time import found_before
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = Path(__file__).resolve().parent / "results" / "forecast.json"
 # Stages that take less of the whole are not held to a ratio of their own.
@@ -74,15 +76,6 @@ def main(typed: Sequence[str] | None = None) -> int:
             print("\n".join(lines(rounds[-1:])), flush=True)
     print("\n".join(lines(rounds)))
     return 0
-
-
-def found_before(path: Path, machine: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rounds in a result file; none of another machine, whose seconds say something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return []
-    return list(content["rounds"]) if content["machine"] == machine else []
 
 
 def _count_work() -> None:
