@@ -111,7 +111,7 @@ def prepared(arguments: argparse.Namespace) -> tuple[dict[str, Callable[[], None
 
 
 def largest_difference(first: Any, second: Any) -> float:
-    pairs = zip((*first.heads, *first.ffn), (*second.heads, *second.ffn), strict=True)
+    pairs = zip((*first.heads, *first.neurons), (*second.heads, *second.neurons), strict=True)
     return float(max((abs(a - b) / abs(b).max()).max() for a, b in pairs))
 
 

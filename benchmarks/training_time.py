@@ -43,7 +43,7 @@ def main(typed: Sequence[str] | None = None) -> int:
     from prunelora.models.device import best_device
     from prunelora.storage import write_json
 
-    _warm_up(tasks[0])
+    _linear_probe(tasks[0])
     machine = describe_machine(best_device())
     rounds = [one for one in found_before(arguments.out, machine) if (one["task"], one["seed"]) not in asked]
     for seed in seeds:
@@ -73,7 +73,7 @@ def found_before(path: Path, machine: Mapping[str, Any]) -> list[dict[str, Any]]
     return list(content["rounds"]) if content["machine"] == machine else []
 
 
-def _warm_up(task: str) -> None:
+def _linear_probe(task: str) -> None:
     """A few steps that are not counted: what is slow for the first time is not to be LoRA's."""
     from prunelora.pipeline import execute
 

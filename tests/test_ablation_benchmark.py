@@ -36,9 +36,9 @@ from benchmarks.ablation.variants import (
     WALKS,
     base_recipe,
 )
-from prunelora.comparison.cells import folder_of
 from prunelora.comparison.methods import load_methods
-from prunelora.comparison.results import CellFacts
+from prunelora.comparison.results import TrialFacts
+from prunelora.comparison.trials import folder_of
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
 from prunelora.delivery.processors import load_tokenizer
@@ -52,7 +52,7 @@ from prunelora.stage_settings import FineTuneStage, PlanStage
 
 
 def cell_facts(name, seed=0, *, rate=2e-3, accuracy=0.85, loss=0.4, test=0.84, steps=300, seconds=100.0):
-    return CellFacts(
+    return TrialFacts(
         method=name,
         learning_rate=rate,
         seed=seed,
@@ -386,12 +386,12 @@ def only_some(monkeypatch):
 
 def test_cuts_meet_the_budget_and_are_repaired_where_asked_for(cuts):
     assert [(one.criterion, one.balance, one.repaired is not None) for one in cuts.cuts] == [
-        ("surgeon", "none", True),
+        ("obs", "none", True),
         ("gradient", "cost", True),
         ("gradient", "equal", False),
         ("fisher", "none", False),
     ]
-    assert set(cuts.score_seconds) == {"surgeon", "gradient", "fisher"}
+    assert set(cuts.score_seconds) == {"obs", "gradient", "fisher"}
     assert (cuts.cuts[2].heads, cuts.cuts[2].neurons) == (6, 48)  # Half of 3 layers of 4 heads and of 32 neurons.
     assert {one.keep_macs for one in cuts.cuts} == {0.5}
 
@@ -405,7 +405,7 @@ def test_cuts_are_kept_one_by_one_and_what_is_there_is_not_cut_again(tiny, cuts)
     assert [len(one.cuts) for one in kept] == [3, 4]
     assert again.cuts[:2] == cuts.cuts[:2]
     assert [one.cut for one in again.cuts] == [one.cut for one in cuts.cuts]
-    assert not any("surgeon" in line for line in told)
+    assert not any("obs" in line for line in told)
     other = begun.model_copy(update={"dense": cuts.dense.model_copy(update={"loss": cuts.dense.loss + 0.01})})
     anew = cuts_of(*tiny, "rte", 0, told.append, found=other, **asked)
     assert told.count("the cuts that are there are of another model: begins anew") == 1
@@ -548,7 +548,7 @@ def test_what_happened_at_the_cut_is_read_from_the_run_folder(tmp_path):
     folder.write_recipe(VARIANTS["cut-first-rounds"].resolved)
     plan.save(folder.file("plan.json"))
     facts = {
-        "warmup": {"loss": 0.6, "validation": {"accuracy": 0.6}},
+        "linear_probe": {"loss": 0.6, "validation": {"accuracy": 0.6}},
         "prune-1": {"validation": {"accuracy": 0.58}, "validation_before_repair": {"accuracy": 0.55}},
         "prune": {"validation": {"accuracy": 0.56}, "validation_before_repair": {"accuracy": 0.51}},
         "merge": {"validation": {"accuracy": 0.8}},
@@ -557,7 +557,7 @@ def test_what_happened_at_the_cut_is_read_from_the_run_folder(tmp_path):
         folder.finish(Record(stage, "key", 1.0, (), found))
 
     class Results:
-        cells = (cell_facts("cut-first-rounds"),)
+        trials = (cell_facts("cut-first-rounds"),)
 
         @staticmethod
         def method(name):

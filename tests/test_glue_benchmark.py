@@ -13,12 +13,12 @@ def results_of(task):
     """Made-up results of the methods that the benchmark runs, trained for as long as it trains."""
     made_up = make_comparison(runner.METHODS)
     recipe = {"stages": [{"stage": "finetune", "epochs": runner.TASKS[task].epochs}]}
-    cells = tuple(cell.model_copy(update={"recipe": recipe}) for cell in made_up.cells)
+    cells = tuple(cell.model_copy(update={"recipe": recipe}) for cell in made_up.trials)
     methods = tuple(
         one.model_copy(update={"tried": dict(list(one.tried.items())[: len(runner.FACTORS)])})
         for one in made_up.methods
     )
-    return made_up.model_copy(update={"cells": cells, "methods": methods})
+    return made_up.model_copy(update={"trials": cells, "methods": methods})
 
 
 GLUE_SIX = {"mnli", "mrpc", "qnli", "rte", "sst2", "wnli"}

@@ -52,7 +52,7 @@ def test_every_head_goes_all_the_way(auto, minilm_path, tokens, tmp_path):
     batch = labelled(tokens, auto)
     importance = pl.score(model, [batch])
     by_row = pl.score(model, rows_of(batch))
-    np.testing.assert_allclose(np.concatenate(importance.ffn), np.concatenate(by_row.ffn), rtol=2e-3, atol=1e-9)
+    np.testing.assert_allclose(np.concatenate(importance.neurons), np.concatenate(by_row.neurons), rtol=2e-3, atol=1e-9)
     plan = pl.make_plan(importance, keep_macs=0.5)
     with pl.masked(model, plan):
         wanted = answers(model, tokens, auto)

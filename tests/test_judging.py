@@ -19,9 +19,9 @@ from prunelora.recipe import read_recipe
 
 TUNING = {"epochs": 1, "learning_rate": 5e-3, "batch_size": 16}
 TUNE_FIRST = ["finetune", "merge", "score", "plan", "prune", "finetune", "merge", "measure", "report"]
-CUT_FIRST = ["warmup", "score", "plan", "prune", "finetune", "merge", "measure", "report"]
+CUT_FIRST = ["linear_probe", "score", "plan", "prune", "finetune", "merge", "measure", "report"]
 SMALL = {
-    "warmup": {"steps": 4, "rows": 32},
+    "linear_probe": {"steps": 4, "rows": 32},
     "score": {"rows": 32},
     "prune": {"repair_rows": 32},
     "finetune": TUNING,

@@ -261,7 +261,7 @@ def test_what_is_finished_is_not_run_again(finished, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("was run again")
 
-    monkeypatch.setattr("benchmarks.peers.cells.run_cell", refuse)
+    monkeypatch.setattr("benchmarks.peers.cells.run_trial", refuse)
     monkeypatch.setattr("benchmarks.peers.cells.walk", refuse)
     monkeypatch.setattr("benchmarks.peers.head_counts.try_head_counts", refuse)
     runner.run(finished, asked(*RUN))

@@ -31,7 +31,7 @@ from prunelora.errors import (
 from prunelora.evaluation.latency_model import LatencyModel
 from prunelora.finetuning import callbacks, training
 from prunelora.finetuning.settings import FineTuneSettings
-from prunelora.importance.warmup import warm_up_
+from prunelora.importance.linear_probe import train_linear_probe_
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
 from prunelora.models.loading import load_pretrained
@@ -40,9 +40,9 @@ from prunelora.preflight import PAIRS
 from prunelora.recipe import Recipe, read_recipe
 from prunelora.runfolder import RunFolder
 
-PAPER = ["warmup", "score", "plan", "prune", "finetune", "merge"]
+PAPER = ["linear_probe", "score", "plan", "prune", "finetune", "merge"]
 SMALL = {
-    "warmup": {"steps": 4, "rows": 32},
+    "linear_probe": {"steps": 4, "rows": 32},
     "score": {"rows": 32},
     "plan": {"keep_heads": 0.5, "keep_ffn": 0.5},
     "finetune": {"epochs": 2, "learning_rate": 5e-3, "batch_size": 16},
@@ -94,7 +94,7 @@ def test_a_run_leaves_everything_it_promises(finished):
     assert "6 of 12 attention heads" in text
     assert "most frequent class: 50.0" in text
     assert finished.ran == (
-        "warmup",
+        "linear_probe",
         "score",
         "plan",
         "prune",
@@ -170,7 +170,7 @@ def test_a_run_equals_the_api_called_stage_by_stage(inputs, tmp_path):
     task, tokenizer = load_task(recipe.task), load_tokenizer(inputs["model"])
     model = load_pretrained(inputs["model"], label_names=task.label_names, problem_type=task.problem_type)
     batches = calibration_batches(task, tokenizer, rows=32)
-    warm_up_(model, batches, steps=4)
+    train_linear_probe_(model, batches, steps=4)
     importance = pl.score(model, batches)
     plan = pl.make_plan(importance, keep_heads=0.5, keep_ffn=0.5)
     assert plan.id == pl.Plan.load(tmp_path / "run" / "plan.json").id
@@ -345,7 +345,7 @@ def test_rows_that_may_be_longer_than_the_model_can_read_are_an_error_before_any
         run(inputs, tmp_path / "run", **{"task.data": str(longer)})
     assert not (tmp_path / "run" / "head.safetensors").exists()
     outcome = run(inputs, tmp_path / "run", until="score", **{"task.data": str(longer), "task.max_length": 64})
-    assert outcome.ran == ("warmup", "score")
+    assert outcome.ran == ("linear_probe", "score")
 
 
 def test_what_rows_are_padded_with_is_the_models_padding(tmp_path, inputs, monkeypatch):
@@ -386,7 +386,19 @@ def test_a_plan_edited_by_hand_is_used_as_it_is(inputs, tmp_path):
 
 
 def test_stages_can_be_repeated_tune_first(inputs, tmp_path):
-    kinds = ["warmup", "score", "plan", "finetune", "merge", "score", "plan", "prune", "finetune", "merge", "measure"]
+    kinds = [
+        "linear_probe",
+        "score",
+        "plan",
+        "finetune",
+        "merge",
+        "score",
+        "plan",
+        "prune",
+        "finetune",
+        "merge",
+        "measure",
+    ]
     recipe = recipe_of(inputs, kinds, **{"plan-1.keep_heads": 1.0, "plan-1.keep_ffn": 1.0})
     outcome = execute(recipe, tmp_path / "run", progress=False)
     assert {"model-1", "model", "plan-1.json", "plan.json", "adapter-1", "adapter"} <= {
@@ -486,7 +498,7 @@ def test_a_missing_extra_is_told_before_any_work(inputs, tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match=r'pip install "prunelora\[onnx\]"'):
         run(inputs, tmp_path / "run", [*PAPER, "export"])
     assert not (tmp_path / "run").exists()
-    assert run(inputs, tmp_path / "run", [*PAPER, "export"], until="plan").ran == ("warmup", "score", "plan")
+    assert run(inputs, tmp_path / "run", [*PAPER, "export"], until="plan").ran == ("linear_probe", "score", "plan")
 
 
 def test_a_second_process_is_kept_out(inputs, tmp_path):
@@ -504,7 +516,7 @@ def test_a_second_process_is_kept_out(inputs, tmp_path):
     [
         ({"plan.keep_heads": 73}, "keep_heads=73 cannot be met"),
         ({"plan.keep_params": 0.1, "plan.count": "all"}, "Use keep_params >="),
-        ({"score.criterion": "surgeon", "plan.normalise": "paper"}, "scores of 'surgeon' are in units of the loss"),
+        ({"score.criterion": "obs", "plan.normalise": "paper"}, "scores of 'surgeon' are in units of the loss"),
     ],
 )
 def test_a_budget_that_cannot_be_met_is_told_before_any_training(inputs, tmp_path, changes, message):

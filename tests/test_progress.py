@@ -72,7 +72,7 @@ def test_a_log_file_gets_lines_no_oftener_than_it_should(capsys, monkeypatch):
 def test_scores_cuts_and_repair_show_what_they_are_at(capsys):
     model, batches = tiny_model(), [tiny_batch(8), tiny_batch(8)]
     with progress.bars(True):
-        plan = pl.make_plan(pl.score(model, batches, criterion="surgeon"), keep_macs=0.5, normalise="none")
+        plan = pl.make_plan(pl.score(model, batches, criterion="obs"), keep_macs=0.5, normalise="none")
         pl.prune_(model, plan, repair_with=batches)
     shown = capsys.readouterr().err
     assert [what for what in ("scoring", "leaving units out", "repairing") if what not in shown] == []

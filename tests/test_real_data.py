@@ -27,12 +27,12 @@ def test_a_fifth_of_the_macs_beats_the_most_frequent_class_and_a_fifth_at_random
     until_merged = recipe.stages[: len(recipe.names) - recipe.names[::-1].index("merge")]
     recipe = recipe.model_copy(update={"stages": (*until_merged, EvaluateStage())})
     accuracy = {}
-    for criterion in ("surgeon", "random"):
+    for criterion in ("obs", "random"):
         # In one folder: the dense model is tuned once.
         outcome = execute(recipe.with_options({"criterion": criterion}), tmp_path, progress=False)
-        assert ("finetune-1" in outcome.ran) == (criterion == "surgeon")
+        assert ("finetune-1" in outcome.ran) == (criterion == "obs")
         accuracy[criterion] = outcome.results.facts("evaluate")["quality"]["test"]["accuracy"]
     rate, rows = outcome.results.task["majority_rate"], outcome.results.task["rows"]["test"]
-    standard_error = math.sqrt(accuracy["surgeon"] * (1 - accuracy["surgeon"]) / rows)
-    assert accuracy["surgeon"] > rate + 4 * standard_error
-    assert accuracy["surgeon"] > accuracy["random"] + 2 * standard_error
+    standard_error = math.sqrt(accuracy["obs"] * (1 - accuracy["obs"]) / rows)
+    assert accuracy["obs"] > rate + 4 * standard_error
+    assert accuracy["obs"] > accuracy["random"] + 2 * standard_error

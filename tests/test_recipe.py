@@ -10,7 +10,19 @@ from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.recipe import Recipe, load_recipe, packaged_recipes, read_recipe
 from prunelora.stage_settings import BUDGETS, STAGE_KINDS
 
-TUNE_FIRST = ("warmup", "score", "plan", "finetune", "merge", "score", "plan", "prune", "finetune", "merge", "measure")
+TUNE_FIRST = (
+    "linear_probe",
+    "score",
+    "plan",
+    "finetune",
+    "merge",
+    "score",
+    "plan",
+    "prune",
+    "finetune",
+    "merge",
+    "measure",
+)
 
 
 def stages_of(recipe):
@@ -27,7 +39,7 @@ def test_the_resolved_recipe_round_trips(tmp_path):
 def test_stages_can_be_repeated_and_the_last_has_the_plain_name():
     recipe = read_recipe({"stages": [{"stage": kind} for kind in TUNE_FIRST]}, source="test")
     assert recipe.names == [
-        "warmup", "score-1", "plan-1", "finetune-1", "merge-1",
+        "linear_probe", "score-1", "plan-1", "finetune-1", "merge-1",
         "score", "plan", "prune", "finetune", "merge", "measure",
     ]  # fmt: skip
 
@@ -35,7 +47,7 @@ def test_stages_can_be_repeated_and_the_last_has_the_plain_name():
 def test_the_ways_to_walk_are_packaged_and_the_default_tunes_first():
     assert Recipe().names[:7] == ["finetune-1", "merge-1", "score", "plan", "prune", "finetune", "merge"]
     paper = load_recipe("cut-first").names
-    assert paper[:6] == ["warmup", "score", "plan", "prune", "finetune", "merge"]
+    assert paper[:6] == ["linear_probe", "score", "plan", "prune", "finetune", "merge"]
     assert Recipe().names[7:] == paper[6:]
     early = load_recipe("cut-early")
     assert early.names == Recipe().names
@@ -60,7 +72,7 @@ def test_the_ways_to_walk_are_packaged_and_the_default_tunes_first():
         *(
             ([*before, kind], f"Stage '{kind}' needs a model without an adapter: put 'merge' before it")
             for kind, before in {
-                "warmup": ["finetune"],
+                "linear_probe": ["finetune"],
                 "score": ["finetune"],
                 "finetune": ["finetune"],
                 "export": ["finetune"],
@@ -84,7 +96,7 @@ TUNE, CUT = ["finetune", "merge"], ["score", "plan", "prune"]
         ([*CUT, "plan", "prune"], "Stage 'plan': the 'score' .*Put 'score' between 'prune-1' and 'plan'"),
         ([*CUT, "prune"], "Stage 'prune': the 'plan' .*Put 'plan' between 'prune-1' and 'prune'"),
         (["score", *TUNE, "plan", "prune"], "Put 'score' between 'finetune' and 'plan'"),
-        (["score", "warmup", "plan"], "Put 'score' between 'warmup' and 'plan'"),
+        (["score", "linear_probe", "plan"], "Put 'score' between 'linear_probe' and 'plan'"),
         (["score", "plan", *TUNE, "prune"], "Put 'plan' between 'finetune' and 'prune'"),
         ([*TUNE, *CUT, *TUNE, "plan", "prune"], "Put 'score' between 'finetune' and 'plan'"),
         ([*TUNE, "export", *TUNE], "Stage 'export' is not of the final model: 'finetune' changes it afterwards"),
@@ -195,12 +207,12 @@ def test_bare_names_find_their_stage():
     ("recipe", "options", "settings", "balance", "normalise"),
     [
         ("tune-first", {}, {}, "none", "none"),
-        ("tune-first", {"criterion": "surgeon"}, {}, "none", "none"),
+        ("tune-first", {"criterion": "obs"}, {}, "none", "none"),
         ("tune-first", {"criterion": "random"}, {}, "cost", "none"),
         ("tune-first", {}, {"score.criterion": "gradient"}, "cost", "none"),
         ("tune-first", {"criterion": "random", "balance": "none"}, {}, "none", "none"),
         ("tune-first", {"criterion": "random"}, {"plan.balance": "none"}, "none", "none"),
-        ("cut-first", {"criterion": "surgeon"}, {}, "none", "none"),
+        ("cut-first", {"criterion": "obs"}, {}, "none", "none"),
         ("cut-first", {"criterion": "fisher"}, {}, "cost", "paper"),
     ],
 )
@@ -418,3 +430,15 @@ def test_every_name_of_a_column_round_trips(word, tmp_path):
     recipe = Recipe().with_settings({"task.text": word})
     recipe.save(tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml").task.text == word
+
+
+def test_a_recipe_with_the_names_of_version_0_2_is_read_as_one_of_today(tmp_path):
+    recipe = load_recipe("cut-first").with_settings({"score.criterion": "obs", "plan.normalise": "none"})
+    old = recipe.to_yaml().replace("linear_probe", "warmup").replace("criterion: obs", "criterion: surgeon")
+    (tmp_path / "old.yaml").write_text("trust_remote_code: false\n" + old)
+    assert "stage: warmup" in old
+    assert "criterion: surgeon" in old
+    assert load_recipe(tmp_path / "old.yaml") == recipe
+    (tmp_path / "trusting.yaml").write_text("trust_remote_code: true\n" + old)
+    with pytest.raises(RecipeError, match="trust_remote_code"):
+        load_recipe(tmp_path / "trusting.yaml")

@@ -21,8 +21,8 @@ from prunelora.pipeline import execute
 from prunelora.recipe import load_recipe
 
 SMALL = {
-    "warmup.rows": 32,
-    "warmup.steps": 8,
+    "linear_probe.rows": 32,
+    "linear_probe.steps": 8,
     "score.rows": 32,
     "prune.repair_rows": 64,
     "finetune.epochs": 6,
@@ -85,7 +85,7 @@ def test_words_are_tagged_by_a_model_of_half_the_size(encoder, people, tmp_path)
     assert 0 < costs["model"]["saved_for_backward_bytes"] < costs["base"]["saved_for_backward_bytes"]
     model = outcome.load()
     assert problem_type_of(model) == TOKENS
-    assert outcome.results.facts("warmup")["loss"] > 0
+    assert outcome.results.facts("linear_probe")["loss"] > 0
     assert outcome.results.facts("export")["bytes"] > 0
     assert "entity F1" in (tmp_path / "run" / "report.md").read_text()
     tokenizer = load_tokenizer(tmp_path / "run" / "model", words=True)
@@ -105,7 +105,7 @@ def test_a_decoder_goes_on_with_texts_after_half_of_it_is_cut(decoder, tmp_path)
     after = outcome.results.facts("merge")["validation"]
     assert after["log_likelihood"] > before + 0.1
     assert after["perplexity"] == pytest.approx(torch.tensor(-after["log_likelihood"]).exp().item(), rel=1e-4)
-    assert "loss" not in outcome.results.facts("warmup")
+    assert "loss" not in outcome.results.facts("linear_probe")
     model = outcome.load()
     assert problem_type_of(model) == CAUSAL_LM
     tokenizer = load_tokenizer(tmp_path / "run" / "model")

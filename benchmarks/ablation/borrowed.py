@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.ablation.results import Row
 from benchmarks.ablation.variants import SEEDS, TASKS, Variant
-from prunelora.comparison.results import CellFacts, load_comparison
+from prunelora.comparison.results import TrialFacts, load_comparison
 from prunelora.errors import RecipeError
 from prunelora.stage_settings import EvaluateStage
 
@@ -31,7 +31,7 @@ def borrowed_rows(variant: Variant, task: str, results: Path) -> list[Row]:
             cut=None,
             cell=cell,
         )
-        for cell in found.cells
+        for cell in found.trials
         if cell.method == variant.name and cell.seed in SEEDS and is_trained_as(cell, variant, task)
     ]
 
@@ -49,7 +49,7 @@ def most_frequent(results: Path) -> dict[str, float]:
     return rates
 
 
-def is_trained_as(cell: CellFacts, variant: Variant, task: str) -> bool:
+def is_trained_as(cell: TrialFacts, variant: Variant, task: str) -> bool:
     """Whether a training's recipe is the variant's on the task; a setting that it does not know has its default."""
     ours = variant.for_task(task, cell.learning_rate / variant.learning_rate)
     if cell.recipe["task"]["max_train_rows"] != variant.rows_of(task):

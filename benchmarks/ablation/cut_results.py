@@ -40,7 +40,7 @@ class Choice:
 
 
 CHOICES = (
-    Choice("surgeon", "none", "none", repaired=True),
+    Choice("obs", "none", "none", repaired=True),
     Choice("gradient", "paper", "cost", repaired=True),
     Choice("gradient", "none", "cost", repaired=True),
     Choice("gradient", "paper", "none"),

@@ -40,7 +40,7 @@ from benchmarks.ablation.variants import (
     Variant,
 )
 from benchmarks.tasks import BenchmarkTask
-from prunelora.comparison.results import figure
+from prunelora.comparison.results import estimate
 from prunelora.comparison.texts import NONE, quality_text
 from prunelora.report.reading import percent
 from prunelora.report.sections import Section
@@ -245,7 +245,7 @@ def how_far(found: Found, frequent: Mapping[str, float]) -> Table:
         own = list(found.all_of(variant))
         if own:
             of_task = [[row.cell.test["test"][METRIC] for row in own if row.task == task] for task in TASKS]
-            texts = [quality_text(METRIC, figure(some) if some else None) for some in of_task]
+            texts = [quality_text(METRIC, estimate(some) if some else None) for some in of_task]
             mean = f"{mean_over_tasks((row.task, tested(row)) for row in own):.1f}" if all(of_task) else NONE
             held = replace(variant, against=YARDSTICK)
             reported, validated = found.against(held, tested), found.against(held, accuracy)

@@ -23,7 +23,7 @@ from benchmarks.ablation.variants import (
     WALKS,
     Variant,
 )
-from prunelora.comparison.results import CellFacts
+from prunelora.comparison.results import TrialFacts
 from prunelora.evaluation import significance
 from prunelora.storage import write_json
 
@@ -76,7 +76,7 @@ class Row(Facts):
     parameters: int
     training_memory: int
     cut: CutFacts | None
-    cell: CellFacts
+    cell: TrialFacts
 
 
 class Failure(Facts):

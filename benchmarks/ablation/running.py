@@ -8,9 +8,9 @@ from benchmarks.ablation.borrowed import borrowed_rows
 from benchmarks.ablation.places import Places
 from benchmarks.ablation.results import METRIC, CutFacts, Failure, Row, add, read_all
 from benchmarks.ablation.variants import EVERYTHING, GROUP_OF, SCREENING_SEED, Variant, base_recipe
-from prunelora.comparison.cells import folder_of
 from prunelora.comparison.compare import compare
-from prunelora.comparison.results import CellFacts, ComparisonResults
+from prunelora.comparison.results import ComparisonResults, TrialFacts
+from prunelora.comparison.trials import folder_of
 from prunelora.errors import PruneLoraError
 from prunelora.planning.plan import Plan
 from prunelora.report.reading import kind_of
@@ -116,10 +116,10 @@ def _write_recipe(folder: Path, variant: Variant, task: str, factor: float) -> P
 
 def rows_of(results: ComparisonResults, task: str, out: Path) -> list[Row]:
     """A row for every training of a comparison; what the comparison does not say is read from the run folders."""
-    return [_row(cell, results, task, out) for cell in results.cells]
+    return [_row(cell, results, task, out) for cell in results.trials]
 
 
-def _row(cell: CellFacts, results: ComparisonResults, task: str, out: Path) -> Row:
+def _row(cell: TrialFacts, results: ComparisonResults, task: str, out: Path) -> Row:
     method, variant = results.method(cell.method), EVERYTHING[cell.method]
     if method is None:
         raise ValueError(f"{cell.method}: trained, but no method of the comparison.")
@@ -152,6 +152,6 @@ def _cut_facts(records: Iterable[Record]) -> CutFacts | None:
                 repaired=None if unrepaired is None else after,
             )
             before = after
-        elif kind in ("warmup", "merge"):
+        elif kind in ("linear_probe", "merge"):
             before = facts["validation"][METRIC]
     return found

@@ -153,7 +153,7 @@ LATE = {"finetune-1.epochs": 2.7, "finetune.epochs": 0.3, "finetune.keep_start":
 
 def _rows(count: int) -> dict[str, int]:
     """How many training rows are looked at before the cut."""
-    return {"warmup.rows": count, "score.rows": count, "prune.repair_rows": count}
+    return {"linear_probe.rows": count, "score.rows": count, "prune.repair_rows": count}
 
 
 # In the order of work: what decides the defaults first.

@@ -98,7 +98,7 @@ def have(name: str, seeds: tuple[int, ...]) -> bool:
     except RecipeError:
         return False
     epochs = {
-        stage["epochs"] for cell in found.cells for stage in cell.recipe["stages"] if stage["stage"] == "finetune"
+        stage["epochs"] for cell in found.trials for stage in cell.recipe["stages"] if stage["stage"] == "finetune"
     }
     return (
         found.timing is not None

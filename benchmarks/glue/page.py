@@ -57,8 +57,8 @@ _RECOMPUTED = (
 def page_of(found: Reproduction) -> Page:
     """What RESULTS.md says."""
     done = {one.task: one.comparison for one in found.tasks if one.comparison is not None}
-    trainings = sum(len(one.cells) for one in done.values())
-    machines = sorted({cell.machine["cpu"] for one in done.values() for cell in one.cells})
+    trainings = sum(len(one.trials) for one in done.values())
+    machines = sorted({cell.machine["cpu"] for one in done.values() for cell in one.trials})
     missed = [one for one in targets(done) if one.met is False]
     return Page(
         title="Six GLUE tasks, four methods",
@@ -282,7 +282,7 @@ def _notes(found: Reproduction) -> list[tuple[str, str]]:
 
 
 def _setting(one: ComparisonResults) -> str:
-    rows, recipe = one.task["rows"], one.cells[0].recipe
+    rows, recipe = one.task["rows"], one.trials[0].recipe
     epochs = next(stage["epochs"] for stage in recipe["stages"] if stage["stage"] == "finetune")
     reported = sum(count for split, count in rows.items() if split not in ("train", "validation"))
     return (

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.contenders import Contender
-from prunelora.comparison.cells import Cell, cell_of
 from prunelora.comparison.methods import load_methods
+from prunelora.comparison.trials import Trial, trial_of
 from prunelora.data.settings import DataSettings
 from prunelora.recipe import Recipe
 
@@ -38,7 +38,7 @@ class Benchmark:
     keep_macs: float = 0.5
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def cell(self, task: str, contender: Contender, seed: int) -> Cell:
+    def cell(self, task: str, contender: Contender, seed: int) -> Trial:
         """A contender on a task with a seed, and its run folder."""
         changes: dict[str, Any] = {"epochs": self.epochs[task], **contender.settings}
         if contender.cut_by is not None:
@@ -49,7 +49,7 @@ class Benchmark:
         if (task, contender.recipe) in self.rates:
             own["learning_rate"] = self.rates[task, contender.recipe]
         method = replace(method, name=contender.name, title=contender.title, recipe=method.recipe.with_options(own))
-        return cell_of(method, method.learning_rate, seed, out=self.runs / task)
+        return trial_of(method, method.learning_rate, seed, out=self.runs / task)
 
     def share_with(self, task: str) -> tuple[Path, ...]:
         """Folders of comparisons whose trainings may have done the first stages of one here."""

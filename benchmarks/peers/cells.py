@@ -9,9 +9,9 @@ from benchmarks.peers.driver import WEIGHTS, load_walked, rows_of, walk
 from benchmarks.peers.facts import PeerCell, cell_file, save_facts
 from benchmarks.peers.saving import try_saving
 from benchmarks.peers.walks import CUT_STAGES, adapter_plan
-from prunelora.comparison.cells import Cell, run_cell
 from prunelora.comparison.results import MemoryFacts
 from prunelora.comparison.timing import MEMORY_TOKENS
+from prunelora.comparison.trials import Trial, run_trial
 from prunelora.data.task import TaskData
 from prunelora.delivery.checkpoints import load
 from prunelora.evaluation.counting import macs, parameters
@@ -43,7 +43,7 @@ def run_contender(
             walked.model, walked.facts, walked.cut, walked.after_cut, walked.history,
         )  # fmt: skip
     else:
-        facts = run_cell(cell, task, share_with=share_with, tell=tell)
+        facts = run_trial(cell, task, share_with=share_with, tell=tell)
         model = load_own(cell)
         pruned = RunFolder(cell.folder).record("prune") if contender.cut_by else None
         after_cut = pruned.facts["validation"] if pruned is not None else None
@@ -70,22 +70,22 @@ def run_contender(
     return found
 
 
-def is_here(cell: Cell, contender: Contender) -> bool:
+def is_here(cell: Trial, contender: Contender) -> bool:
     """Whether the trained model of a finished cell lies where it was trained; results may come from elsewhere."""
     return (cell.folder / (WEIGHTS if contender.cut_by == TORCH_PRUNING else "model")).exists()
 
 
-def load_plain(cell: Cell, contender: Contender, task: TaskData) -> Any:
+def load_plain(cell: Trial, contender: Contender, task: TaskData) -> Any:
     """The trained model of a finished cell, in eval mode."""
     return load_walked(cell, task) if contender.cut_by == TORCH_PRUNING else load_own(cell)
 
 
-def load_own(cell: Cell) -> Any:
+def load_own(cell: Trial) -> Any:
     """The same of a cell that prunelora cut, or nobody."""
     return load(cell.folder / "model").to(best_device())
 
 
-def as_tuned(cell: Cell, model: Any, stage: FineTuneStage, *, by_another: bool) -> Any:
+def as_tuned(cell: Trial, model: Any, stage: FineTuneStage, *, by_another: bool) -> Any:
     """A merged model as its last fine-tuning had it: with its adapter, and with what is trained set so."""
     if by_another:
         plans = [one for one in cell.recipe.stages if isinstance(one, PlanStage)]
@@ -95,7 +95,7 @@ def as_tuned(cell: Cell, model: Any, stage: FineTuneStage, *, by_another: bool) 
     return ready_to_train(model, plan, stage, seed=cell.seed)
 
 
-def memory_of(cell: Cell, model: Any, task: TaskData, *, by_another: bool) -> dict[str, MemoryFacts]:
+def memory_of(cell: Trial, model: Any, task: TaskData, *, by_another: bool) -> dict[str, MemoryFacts]:
     """Memory of a training step in every fine-tuning, of its own rows: of the dense model, then of the small one."""
     found = {}
     kinds = [stage.stage for stage in cell.recipe.stages]

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from benchmarks.peers.torch_pruning_cut import History, cut_with_torch_pruning, replay_
 from benchmarks.peers.walks import adapter_plan, as_recipe, cut_settings, split
 from prunelora import __version__
-from prunelora.comparison.cells import FACTS, Cell
-from prunelora.comparison.results import CellFacts
+from prunelora.comparison.results import TrialFacts
 from prunelora.comparison.sharing import bring_over, run_folders
+from prunelora.comparison.trials import FACTS, Trial
 from prunelora.data.embedded import model_source
 from prunelora.data.metrics import metrics
 from prunelora.data.task import TaskData
@@ -55,13 +55,13 @@ class Walked:
     """
 
     model: Any
-    facts: CellFacts
+    facts: TrialFacts
     cut: dict[str, Any]
     after_cut: dict[str, float]
     history: History
 
 
-def walk(cell: Cell, task: TaskData, *, share_with: Sequence[Path] = (), tell: Tell | None = None) -> Walked:
+def walk(cell: Trial, task: TaskData, *, share_with: Sequence[Path] = (), tell: Tell | None = None) -> Walked:
     """Do what a recipe says, with Torch-Pruning's cut in place of its own; what is finished is not repeated.
 
     Args:
@@ -93,7 +93,7 @@ def walk(cell: Cell, task: TaskData, *, share_with: Sequence[Path] = (), tell: T
             work.merge(name)
         elif stage.stage != "evaluate":
             raise RecipeError(f"{cell}: stage {name!r} after the cut is not one that this driver knows.")
-    facts = CellFacts(
+    facts = TrialFacts(
         method=cell.method.name,
         learning_rate=cell.learning_rate,
         seed=cell.seed,
@@ -115,10 +115,10 @@ def walk(cell: Cell, task: TaskData, *, share_with: Sequence[Path] = (), tell: T
     return Walked(work.model, facts, work.cut_facts, work.after_cut, work.history)
 
 
-def finished(cell: Cell, task: TaskData) -> Walked | None:
+def finished(cell: Trial, task: TaskData) -> Walked | None:
     """A walk that is done under the same recipe."""
     try:
-        facts = CellFacts.model_validate(json.loads((cell.folder / FACTS).read_text(encoding="utf-8")))
+        facts = TrialFacts.model_validate(json.loads((cell.folder / FACTS).read_text(encoding="utf-8")))
         kept = json.loads((cell.folder / CUT).read_text(encoding="utf-8"))
     except (OSError, ValueError, ValidationError):
         return None
@@ -127,7 +127,7 @@ def finished(cell: Cell, task: TaskData) -> Walked | None:
     return Walked(load_walked(cell, task), facts, kept["cut"], kept["after_cut"], kept["history"])
 
 
-def load_walked(cell: Cell, task: TaskData) -> Any:
+def load_walked(cell: Trial, task: TaskData) -> Any:
     """The model as `walk` left it: the dense one, cut again as the pruner's history says, with the weights."""
     history = json.loads((cell.folder / CUT).read_text(encoding="utf-8"))["history"]
     model = replay_(pretrained(cell.recipe, task), history, rows_of(cell, task))
@@ -135,7 +135,7 @@ def load_walked(cell: Cell, task: TaskData) -> Any:
     return model.to(best_device()).eval()
 
 
-def rows_of(cell: Cell, task: TaskData, *, rows: int = 8) -> dict[str, Any]:
+def rows_of(cell: Trial, task: TaskData, *, rows: int = 8) -> dict[str, Any]:
     """A batch of a few training rows, to run the model on."""
     tokenizer = load_tokenizer(model_source(cell.recipe.model))
     length = cell.recipe.task.max_length
@@ -145,7 +145,7 @@ def rows_of(cell: Cell, task: TaskData, *, rows: int = 8) -> dict[str, Any]:
 class _Work:
     """The stages from the cut on, and what they hand on to each other."""
 
-    def __init__(self, cell: Cell, task: TaskData, model: Any, seconds: dict[str, float]) -> None:
+    def __init__(self, cell: Trial, task: TaskData, model: Any, seconds: dict[str, float]) -> None:
         self.cell, self.task, self.model, self.seconds = cell, task, model, dict(seconds)
         self.tokenizer = load_tokenizer(model_source(cell.recipe.model))
         self.score, self.plan = cut_settings(cell.recipe)
@@ -233,7 +233,7 @@ class _Work:
 
 
 def _before(
-    cell: Cell, task: TaskData, names: list[str], share_with: Sequence[Path], tell: Tell
+    cell: Trial, task: TaskData, names: list[str], share_with: Sequence[Path], tell: Tell
 ) -> tuple[Any, dict[str, float], int]:
     """The model as it goes into the cut, seconds by stage, and optimiser steps: a run of the recipe up to there."""
     bring_over(cell.recipe, cell.folder / START, task, run_folders(share_with, cell.seed))
@@ -245,7 +245,7 @@ def _before(
     merged = next((name for name in reversed(names) if name.startswith("merge")), None)
     model = load(folder.file(records[merged].files[0])) if merged else pretrained(cell.recipe, task)
     for name in names[names.index(merged) + 1 :] if merged else names:
-        if not name.startswith("warmup"):
+        if not name.startswith("linear_probe"):
             raise RecipeError(f"{cell}: stage {name!r} before the cut leaves no plain model. Put 'merge' after it.")
         model.load_state_dict(load_file(folder.file(records[name].files[0])), strict=False)
     seconds = {name: outcome.results.stages[name]["seconds"] for name in names}

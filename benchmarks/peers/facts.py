@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from prunelora.comparison.results import CellFacts, LatencyFacts, MemoryFacts, Share
+from prunelora.comparison.results import LatencyFacts, MemoryFacts, Share, TrialFacts
 from prunelora.storage import write_json
 
 Facts = TypeVar("Facts", bound=BaseModel)
@@ -55,7 +55,7 @@ class PeerCell(_Facts):
     format: Literal["prunelora-peers-1"] = "prunelora-peers-1"
     task: str
     command: str
-    facts: CellFacts
+    facts: TrialFacts
     data: dict[str, Any]
     parameters: int
     macs: int

@@ -20,7 +20,7 @@ from benchmarks.peers.facts import (
 )
 from benchmarks.peers.present import have_cell, have_timing
 from benchmarks.training_step import HALF, REFERENCE, RESULT, SELECTIVE
-from prunelora.comparison.results import figure
+from prunelora.comparison.results import estimate
 from prunelora.comparison.texts import NONE, number_text, quality_text, share_text, with_quartiles
 from prunelora.report.reading import duration, in_units, metric_title, milliseconds
 from prunelora.report.sections import Section
@@ -358,7 +358,7 @@ def _quality(found: Found, task: str, name: str) -> str:
     cells = found.of(task, name)
     if not cells:
         return MISSING
-    text = quality_text(cells[0].data["metrics"][0], figure([cell.quality for cell in cells]))
+    text = quality_text(cells[0].data["metrics"][0], estimate([cell.quality for cell in cells]))
     some = 1 < len(cells) < len(found.seeds)
     return f"{text} ({len(cells)} of {len(found.seeds)} seeds)" if some else text
 

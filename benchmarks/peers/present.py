@@ -14,7 +14,7 @@ from benchmarks.peers.facts import (
     timing_file,
 )
 from benchmarks.peers.walks import as_recipe
-from prunelora.comparison.cells import portable
+from prunelora.comparison.trials import portable
 
 
 def have_cell(benchmark: Benchmark, task: str, contender: Contender, seed: int) -> PeerCell | None:

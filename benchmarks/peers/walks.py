@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.peers.contenders import RANKING
-from prunelora.comparison.cells import portable
+from prunelora.comparison.trials import portable
 from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
 from prunelora.recipe import Recipe

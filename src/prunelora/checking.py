@@ -68,7 +68,6 @@ def check_run(
             remeasure=plan is not None and plan.remeasure,
             training=_training(recipe, plan) if training else None,
             tell=tell,
-            trust_remote_code=recipe.trust_remote_code,
             **planning,
         )
         if run is None or not training:

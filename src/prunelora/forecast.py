@@ -23,8 +23,8 @@ from prunelora.evaluation.training_cost import step_memory
 from prunelora.evaluation.work import Later, Work, run_once
 from prunelora.importance.criteria import CurvatureCriterion, WeightCriterion, find_criterion
 from prunelora.importance.curvature import Curvature
+from prunelora.importance.linear_probe import train_linear_probe_
 from prunelora.importance.score import score
-from prunelora.importance.warmup import warm_up_
 from prunelora.judging import last_in_time, latency_settings
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import device_of
@@ -37,10 +37,10 @@ from prunelora.stage_settings import (
     BaselineStage,
     ExportStage,
     FineTuneStage,
+    LinearProbeStage,
     MeasureStage,
     PruneStage,
     ScoreStage,
-    WarmUpStage,
 )
 
 # Seconds after which `measure` gives a size no more rounds.
@@ -87,7 +87,7 @@ class _Stages:
             self.now = "cut"
         return later
 
-    def _warmup(self, name: str, stage: WarmUpStage) -> Later:
+    def _linear_probe(self, name: str, stage: LinearProbeStage) -> Later:
         sizes = self.work.calibration(stage.rows, stage.batch_size)
         features = self.work.passes(self.now, sizes)
         judging = self.work.judging("validation", self.now)
@@ -95,7 +95,8 @@ class _Stages:
         if not dissect(model).task_head_names():
             return judging
         few, more = (
-            self.work.pieces.add(f"{n} steps of the head", partial(warm_up_, model, [batch], steps=n)) for n in (5, 25)
+            self.work.pieces.add(f"{n} steps of the head", partial(train_linear_probe_, model, [batch], steps=n))
+            for n in (5, 25)
         )
         self.memory[name] = self.work.judging_bytes(self.now)
         rows = sum(rows for rows, _ in sizes)

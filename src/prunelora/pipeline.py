@@ -25,7 +25,7 @@ from prunelora.models.loading import fingerprint
 from prunelora.planning.plan import Plan
 from prunelora.preflight import check_model, check_packages, notes, read_task
 from prunelora.progress import bars
-from prunelora.recipe import Recipe, digest
+from prunelora.recipe import RENAMED, Recipe, digest
 from prunelora.report.results import RunResults
 from prunelora.report.summary import summarise, warnings
 from prunelora.runfolder import RECIPE, Record, RunFolder
@@ -183,6 +183,7 @@ def _execute(
     recipe: Recipe, folder: RunFolder, until: str | None, task: TaskData | None, tell: Tell, progress: bool
 ) -> Outcome:
     names = recipe.names
+    until = RENAMED.get(until, until)
     if until is not None and until not in names:
         raise RecipeError(f"The recipe has no stage {until!r}. It has: {', '.join(names)}.")
     wanted = names if until is None else names[: names.index(until) + 1]

@@ -51,7 +51,6 @@ class Recipe(Settings):
     )
     task: DataSettings = Field(default_factory=lambda: DataSettings(data="rotten-tomatoes"))
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of sampling, initialisation, order of rows and dropout.")
-    trust_remote_code: bool = Field(False, description="Let the model's own Python code run when it is loaded.")
     stages: tuple[Stage, ...] = Field(default_factory=_default_stages)
 
     @property
@@ -182,7 +181,7 @@ class Recipe(Settings):
         return self._changed(self._compared_by_criterion(changes) | changes, given)
 
     def _compared_by_criterion(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """How a plan compares scores, where another criterion is asked for: the surgeon's as they are, others by cost.
+        """How a plan compares scores, where another criterion is asked for: those of obs as they are, others by cost.
 
         The recipe's own way is for its own criterion: gradients of a tuned model, taken as they are, leave hardly a
         head.
@@ -287,6 +286,8 @@ class Recipe(Settings):
         write_text(path, self.to_yaml())
 
 
+# Names of stages and of criteria in recipes of prunelora 0.2 and before.
+RENAMED: Final[Mapping[Any, str]] = {"warmup": "linear_probe", "surgeon": "obs"}
 # Settings that YAML must not read: a column may be called "1", an encoding "437".
 _TEXTS = frozenset({"model", "data", "task", "data_dir", "data_config", "text", "text_pair", "label", "encoding"})
 # Settings of a fine-tuning that a plan, where one was made before, has in its place.
@@ -340,6 +341,7 @@ def read_recipe(content: Any, *, source: str) -> Recipe:
 
 def _validated(content: Any, spell: Callable[[str, Any], str]) -> Recipe:
     """A recipe of plain data; `spell` writes a setting, by its key ("plan.keep_heads"), and its value."""
+    content = as_now(content)
     kinds = [stage.get("stage") for stage in content["stages"]] if _has_stages(content) else []
     try:
         recipe = Recipe.model_validate(content)
@@ -349,6 +351,18 @@ def _validated(content: Any, spell: Callable[[str, Any], str]) -> Recipe:
         ) from error
     recipe.check()
     return recipe
+
+
+def as_now(content: Any) -> Any:
+    """The content of a recipe with the names that stages and criteria have today."""
+    if not _has_stages(content):
+        return content
+    stages = [
+        {key: RENAMED.get(value, value) if key in ("stage", "criterion") else value for key, value in stage.items()}
+        for stage in content["stages"]
+    ]
+    unknown = {"trust_remote_code"} if content.get("trust_remote_code") is False else set()
+    return {key: value for key, value in content.items() if key not in unknown} | {"stages": stages}
 
 
 def _has_stages(content: Any) -> bool:

@@ -184,7 +184,6 @@ def pretrained(recipe: Recipe, task: TaskData, processor: Any = None, *, weights
         source,
         label_names=task.label_names,
         problem_type=task.problem_type,
-        trust_remote_code=recipe.trust_remote_code,
     )
     processor = load_processor(source, task) if processor is None else processor
     pad_with_(model, getattr(processor, "pad_token_id", None))

@@ -9,7 +9,7 @@ from prunelora.spelling import option
 from prunelora.stage_settings import STAGE_KINDS, FineTuneStage, PlanStage
 
 # Stages that cannot work on a model that carries an adapter.
-_OF_PLAIN_MODELS = frozenset({"warmup", "score", "prune", "finetune", "export", "measure"})
+_OF_PLAIN_MODELS = frozenset({"linear_probe", "score", "prune", "finetune", "export", "measure"})
 
 
 def check_order(stages: Mapping[str, Any]) -> None:

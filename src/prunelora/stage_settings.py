@@ -42,10 +42,10 @@ class _Stage(Settings):
     of_final: ClassVar[bool] = False
 
 
-class WarmUpStage(_Stage):
+class LinearProbeStage(_Stage):
     """Train the task head alone on frozen features, so that scores are not blurred by a random head."""
 
-    stage: Literal["warmup"] = "warmup"
+    stage: Literal["linear_probe"] = "linear_probe"
     changes_model: ClassVar[bool] = True
     steps: int = Field(200, ge=1, description="Steps (one batch each) that train the task head alone before scoring.")
     rows: int = Field(1024, ge=1, description="Training rows used.")
@@ -56,9 +56,9 @@ class ScoreStage(_Stage):
     """Score heads and neurons on training rows."""
 
     stage: Literal["score"] = "score"
-    criterion: Literal["gradient", "fisher", "surgeon", "magnitude", "random"] = Field(
+    criterion: Literal["gradient", "fisher", "obs", "magnitude", "random"] = Field(
         "gradient",
-        description="What makes a head or neuron important; gradient is the paper's, surgeon knows what can stand in "
+        description="What makes a head or neuron important; gradient is the paper's, obs knows what can stand in "
         "for what (plan with normalise: none).",
     )
     rows: int = Field(1024, ge=1, description="Training rows to score on; 500 to 2,000 are usually enough.")
@@ -254,7 +254,7 @@ def deciding(settings: BaseModel) -> dict[str, Any]:
 
 
 Stage = Annotated[
-    WarmUpStage
+    LinearProbeStage
     | ScoreStage
     | PlanStage
     | PruneStage
@@ -271,7 +271,7 @@ Stage = Annotated[
 STAGE_KINDS: dict[str, type[BaseModel]] = {
     kind.model_fields["stage"].default: kind
     for kind in (
-        WarmUpStage,
+        LinearProbeStage,
         ScoreStage,
         PlanStage,
         PruneStage,

@@ -16,8 +16,8 @@ from prunelora.evaluation.latency_model import LatencyModel
 from prunelora.evaluation.outlook import early_plan
 from prunelora.finetuning.adapter import merge
 from prunelora.importance.importance import Importance
+from prunelora.importance.linear_probe import train_linear_probe_
 from prunelora.importance.score import score
-from prunelora.importance.warmup import warm_up_
 from prunelora.judging import latency_settings
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
@@ -28,20 +28,20 @@ from prunelora.planning.plan import Plan
 from prunelora.pruning.repair import check_repairable, repair_, repaired_weights
 from prunelora.pruning.surgery import prune_
 from prunelora.running import Facts, Run, StageWork, made, ready_to_train, tune
-from prunelora.stage_settings import FineTuneStage, PlanStage, PruneStage, ScoreStage, WarmUpStage
+from prunelora.stage_settings import FineTuneStage, LinearProbeStage, PlanStage, PruneStage, ScoreStage
 from prunelora.storage import replacing_file
 
 CHECKPOINTS = ".checkpoints"
 
-# Warm-up: the task head alone, on frozen features ---------------------------------------------------------------------
+# Linear probe: the task head alone, on frozen features ----------------------------------------------------------------
 
 
-def _warm_up(run: Run, name: str, settings: WarmUpStage) -> Facts:
+def _linear_probe(run: Run, name: str, settings: LinearProbeStage) -> Facts:
     heads = dissect(run.model).task_head_names()
     facts: Facts = {}
     if heads:  # A language model's was trained with it.
         batches = run.calibration(settings.rows, settings.batch_size)
-        facts["loss"] = warm_up_(run.model, batches, steps=settings.steps, seed=run.recipe.seed)
+        facts["loss"] = train_linear_probe_(run.model, batches, steps=settings.steps, seed=run.recipe.seed)
     tensors = {
         key: value.detach().cpu().contiguous()
         for key, value in run.model.state_dict().items()
@@ -52,7 +52,7 @@ def _warm_up(run: Run, name: str, settings: WarmUpStage) -> Facts:
     return facts | {"validation": run.quality("validation")}
 
 
-def _restore_head(run: Run, name: str, _: WarmUpStage) -> None:
+def _restore_head(run: Run, name: str, _: LinearProbeStage) -> None:
     run.model.load_state_dict(load_file(run.path(name, "head.safetensors")), strict=False)
 
 
@@ -232,7 +232,7 @@ def _restore_merged(run: Run, name: str, _: Any) -> None:
 
 
 WORK: Mapping[str, StageWork] = {
-    "warmup": StageWork(_warm_up, _restore_head, lambda _: ("head.safetensors",), model_only=True),
+    "linear_probe": StageWork(_linear_probe, _restore_head, lambda _: ("head.safetensors",), model_only=True),
     "score": StageWork(_score, _restore_importance, lambda _: ("importance.safetensors",)),
     "plan": StageWork(
         _plan,

@@ -24,7 +24,7 @@ def test_a_comparison_prints_what_it_writes(prunelora, inputs, tmp_path):
     out = tmp_path / "out"
     arguments = [
         "compare", *inputs, "--out", str(out), "--methods", "lora,prune-lora", "--seeds", "3", "--factors", "1",
-        "--epochs", "1", "--keep-heads", "6", "--set", "warmup.steps=2", "--no-timing",
+        "--epochs", "1", "--keep-heads", "6", "--set", "linear_probe.steps=2", "--no-timing",
     ]  # fmt: skip
     code, printed, err = prunelora(*arguments, "--json")
     assert code == 0, err
@@ -34,9 +34,9 @@ def test_a_comparison_prints_what_it_writes(prunelora, inputs, tmp_path):
     assert given.keys() - written.keys() == {"tables", "summary", "commands", "paths"}
     assert given["paths"]["report"] == str(out / "report.html")
     assert [row[0] for row in given["tables"][0]["rows"]][-2:] == ["lora", "prune-lora"]
-    assert [(cell.method, cell.seed) for cell in results.cells] == [("lora", 3), ("prune-lora", 3)]
+    assert [(trial.method, trial.seed) for trial in results.trials] == [("lora", 3), ("prune-lora", 3)]
     assert results.method("prune-lora").heads == (6, 12)
-    assert "cell 2 of 2: prune-lora, learning rate 0.001, seed 3" in err
+    assert "trial 2 of 2: prune-lora, learning rate 0.001, seed 3" in err
     code, printed, err = prunelora(*arguments)
     assert code == 0, err
     assert "prune-lora" in printed

@@ -58,7 +58,7 @@ def commands_with_a_recipe():
 @pytest.fixture
 def recipe_of(prunelora, monkeypatch, tmp_path):
     """The recipe that a command would run, of a file that says nothing but its stages."""
-    kinds = ["warmup", "score", "plan", "prune", "finetune", "merge", "evaluate", "export", "baseline", "measure"]
+    kinds = ["linear_probe", "score", "plan", "prune", "finetune", "merge", "evaluate", "export", "baseline", "measure"]
     (tmp_path / "bare.yaml").write_text(f"stages: [{', '.join(f'{{stage: {kind}}}' for kind in [*kinds, 'report'])}]")
 
     def call(command, *typed):
@@ -99,7 +99,7 @@ def test_every_default_in_help_is_what_happens_where_the_recipe_says_nothing(rec
 
 def test_every_default_in_help_gives_way_to_the_recipes_own(recipe_of, tmp_path):
     own = {
-        "model": "m", "seed": 7, "trust_remote_code": True, "task.data": "a.csv", "task.max_length": 64,
+        "model": "m", "seed": 7, "task.data": "a.csv", "task.max_length": 64,
         "score.criterion": "fisher", "score.rows": 5, "plan.rank_high": 16, "prune.repair": False,
         "finetune.epochs": 2, "finetune.batch_size": 4,
     }  # fmt: skip
@@ -124,7 +124,7 @@ def test_typing_a_default_of_compare_is_as_typing_nothing(prunelora, monkeypatch
         if stated is not None:
             flag, no_flag = f"--{name.replace('_', '-')}", f"--no-{name.replace('_', '-')}"
             typed.append({"True": [flag], "False": [no_flag]}.get(stated[1], [flag, stated[1]]))
-    assert len(typed) >= 7
+    assert len(typed) >= 6
     for words in ([], [word for option in typed for word in option]):
         assert prunelora("compare", "--data", "rotten-tomatoes", "--out", "out", *words)[0] == 70
     assert taken[0] == taken[1]

@@ -3,14 +3,14 @@
 import statistics
 
 from prunelora.comparison.results import (
-    CellFacts,
     ComparisonResults,
-    Figure,
+    Estimate,
     LatencyFacts,
     MemoryFacts,
     MethodFacts,
     PairFacts,
     Share,
+    TrialFacts,
 )
 
 SEEDS = (0, 1, 2)
@@ -36,9 +36,9 @@ _TITLES = {
 _SIZES = ((1, 32, 6.1), (1, 128, 15.7), (32, 32, 103.4), (32, 128, 517.6))
 
 
-def figure(values):
+def estimate(values):
     values = tuple(values)
-    return Figure(
+    return Estimate(
         mean=statistics.fmean(values), sd=statistics.stdev(values) if len(values) > 1 else None, values=values
     )
 
@@ -63,7 +63,7 @@ def made_up_method(name, *, accuracies, seeds=SEEDS, splits=("test",), timed=Tru
         else {"0.0005": 0.869, "0.001": 0.881, "0.002": 0.872},
         seeds=tuple(seeds),
         quality={
-            split: {metric: figure(value - 0.004 * place for value in values) for metric, values in metrics.items()}
+            split: {metric: estimate(value - 0.004 * place for value in values) for metric, values in metrics.items()}
             for place, split in enumerate(splits)
         },
         parameters=parameters,
@@ -118,15 +118,15 @@ def made_up_pairs(methods, splits=("test",), metric="accuracy", rows=ROWS):
     return tuple(pairs)
 
 
-def made_up_cells(methods, splits=("test",)):
+def made_up_trials(methods, splits=("test",)):
     """Every learning rate with the first seed, the chosen one with all."""
-    cells = []
+    trials = []
     for method in methods:
         for tried, value in method.tried.items():
             chosen = float(tried) == method.learning_rate
             for place, seed in enumerate(method.seeds if chosen else method.seeds[:1]):
-                cells.append(
-                    CellFacts(
+                trials.append(
+                    TrialFacts(
                         method=method.name,
                         learning_rate=float(tried),
                         seed=seed,
@@ -146,7 +146,7 @@ def made_up_cells(methods, splits=("test",)):
                         machine={"cpu": "AMD EPYC"},
                     )
                 )
-    return tuple(cells)
+    return tuple(trials)
 
 
 def make_comparison(
@@ -185,7 +185,7 @@ def make_comparison(
         "missing": tuple(missing),
         "methods": methods,
         "pairs": made_up_pairs(methods, splits),
-        "cells": made_up_cells(methods, splits),
+        "trials": made_up_trials(methods, splits),
         "timing": {"sizes": [[1, 32], [1, 128], [32, 32], [32, 128]], "repeats": 15, "warmup": 3, "step_rows": 32}
         if timed
         else None,

@@ -7,9 +7,9 @@ import subprocess
 import pytest
 
 from prunelora.comparison.budgets import load_methods_at
-from prunelora.comparison.cells import cell_of
 from prunelora.comparison.commands import command_of, in_lines
 from prunelora.comparison.methods import LEFT_OUT
+from prunelora.comparison.trials import trial_of
 from prunelora.data.settings import DataSettings
 from prunelora.recipe import Recipe, packaged_recipes
 
@@ -35,13 +35,13 @@ stages:
 """
 
 
-def cell(name, *, keep_macs=(1, 0.5), rate=0.003, seed=2, task=OWN, out="out", budget=None, **changes):
-    """One of the method's cells: the one at `budget`, the first if none is named."""
+def trial(name, *, keep_macs=(1, 0.5), rate=0.003, seed=2, task=OWN, out="out", budget=None, **changes):
+    """One of the method's trials: the one at `budget`, the first if none is named."""
     base = Recipe(model="some/model", task=task)
     names = list(dict.fromkeys((name, "prune-lora")))  # A budget needs a method with a plan.
     methods = load_methods_at(keep_macs, names, base=base, changes=changes)
     chosen = next(method for method in methods if budget in (None, method.keep_macs))
-    return cell_of(chosen, rate, seed, out=out)
+    return trial_of(chosen, rate, seed, out=out)
 
 
 def stages_of(recipe):
@@ -70,8 +70,8 @@ def typed(prunelora, tmp_path, monkeypatch):
     return read
 
 
-def check(cell, found):
-    wanted = cell.recipe
+def check(trial, found):
+    wanted = trial.recipe
     # As text: 1 and 1.0 are different budgets.
     assert json.dumps(found["stages"]) == json.dumps(stages_of(wanted))
     assert found["model"] == wanted.model
@@ -80,7 +80,7 @@ def check(cell, found):
 
 @pytest.mark.parametrize("name", sorted(packaged_recipes()))
 def test_the_command_of_a_packaged_method_gives_its_stages(name, tmp_path, typed):
-    one = cell(name, out=tmp_path)
+    one = trial(name, out=tmp_path)
     command = command_of(one)
     assert command.startswith(f"prunelora run --recipe {name} --model some/model ")
     assert "--set" not in command
@@ -90,7 +90,7 @@ def test_the_command_of_a_packaged_method_gives_its_stages(name, tmp_path, typed
 
 @pytest.mark.parametrize("budget", [1, 0.5])
 def test_the_budget_and_the_learning_rate_are_those_of_the_point(budget, tmp_path, typed):
-    one = cell("prune-lora", budget=budget, out=tmp_path)
+    one = trial("prune-lora", budget=budget, out=tmp_path)
     found = typed(command_of(one))
     assert found["stages"]["plan"]["keep_macs"] == budget
     assert found["stages"]["finetune"]["learning_rate"] == 0.003
@@ -102,7 +102,7 @@ def test_what_the_comparison_was_given_is_in_the_command(tmp_path, typed):
         "epochs": "7", "rows": "256", "batch_size": 16, "finetune.weight_decay": "0.1", "finetune.dropout": "null",
         "plan.targets": "query,value", "finetune.train_norms": "false", "score.criterion": "fisher",
     }  # fmt: skip
-    one = cell(
+    one = trial(
         "prune-lora", out=tmp_path, task=DataSettings(task="sst2", data_dir="glue", max_train_rows=99), **changes
     )
     command = command_of(one)
@@ -116,7 +116,7 @@ def test_a_recipe_file_with_two_fine_tunings_is_given_by_its_path(tmp_path, type
     path = tmp_path / "my method.yaml"
     path.write_text(TUNE_CUT_TUNE)
     for changes in ({}, {"epochs": "3"}, {"finetune-1.epochs": "1", "finetune-1.learning_rate": "0.5"}):
-        one = cell(str(path), out=tmp_path, **changes)
+        one = trial(str(path), out=tmp_path, **changes)
         command = command_of(one)
         assert f"--recipe '{path}'" in command
         check(one, typed(command))
@@ -126,7 +126,7 @@ def test_a_recipe_file_with_two_fine_tunings_is_given_by_its_path(tmp_path, type
 def test_counts_and_fractions_stay_what_they_are(tmp_path, typed):
     (tmp_path / "mine.yaml").write_text(TUNE_CUT_TUNE)
     for heads in ("1", "1.0"):
-        one = cell(str(tmp_path / "mine.yaml"), keep_macs=(), out=tmp_path, keep_heads=heads)
+        one = trial(str(tmp_path / "mine.yaml"), keep_macs=(), out=tmp_path, keep_heads=heads)
         assert one.method.keep_macs is None
         check(one, typed(command_of(one)))
 
@@ -134,18 +134,12 @@ def test_counts_and_fractions_stay_what_they_are(tmp_path, typed):
 def test_where_no_options_do_the_cells_own_recipe_is_given(tmp_path, typed):
     """No option takes back a column that a recipe file names."""
     (tmp_path / "mine.yaml").write_text(f"task: {{data: other.csv, text: words}}\n{TUNE_CUT_TUNE}")
-    one = cell(str(tmp_path / "mine.yaml"), out=tmp_path, task=DataSettings(data="reviews.csv"))
+    one = trial(str(tmp_path / "mine.yaml"), out=tmp_path, task=DataSettings(data="reviews.csv"))
     one.folder.mkdir(parents=True)
     one.recipe.save(one.folder / "recipe.yaml")
     command = command_of(one)
     assert command == f"prunelora run --recipe {one.folder}/recipe.yaml --out runs/reviews-mine@1"
     check(one, typed(command))
-
-
-def test_a_model_with_code_of_its_own_is_still_trusted(tmp_path):
-    base = Recipe(model="m", task=OWN, trust_remote_code=True)
-    (method,) = load_methods_at((), ["lora"], base=base)
-    assert " --trust-remote-code " in command_of(cell_of(method, 0.001, 0, out=tmp_path))
 
 
 def test_a_shell_reads_a_command_on_several_lines_alike():

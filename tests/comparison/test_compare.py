@@ -10,12 +10,12 @@ from comparison.made_up_workers import work
 from small_run import make_data, make_model
 
 from prunelora.comparison import compare as module
-from prunelora.comparison.cells import cell_of
 from prunelora.comparison.commands import in_lines
-from prunelora.comparison.compare import compare, planned_cells
+from prunelora.comparison.compare import compare, planned_trials
 from prunelora.comparison.methods import load_methods
 from prunelora.comparison.results import load_comparison
 from prunelora.comparison.timing import TimingSettings
+from prunelora.comparison.trials import trial_of
 from prunelora.data.settings import DataSettings
 from prunelora.errors import DivergenceError, MissingExtraError, RecipeError
 from prunelora.recipe import Recipe
@@ -23,7 +23,7 @@ from prunelora.recipe import Recipe
 METHODS = ("full", "lora", "prune-lora")
 TIMING = TimingSettings(step_batches=2, step_rounds=3, forward_rounds=3, warmup=1)
 TUNING = {"epochs": 1, "finetune.batch_size": 16}
-CHANGES = TUNING | {"keep_heads": 8, "warmup.steps": 4, "rows": 32}
+CHANGES = TUNING | {"keep_heads": 8, "linear_probe.steps": 4, "rows": 32}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def finished(base, tmp_path_factory):
 def test_every_method_has_its_trials_and_its_seeds(finished):
     results, _ = finished
     for name in METHODS:
-        trained = [(cell.learning_rate, cell.seed) for cell in results.cells if cell.method == name]
+        trained = [(trial.learning_rate, trial.seed) for trial in results.trials if trial.method == name]
         method = results.method(name)
         first, second = (float(rate) for rate in method.tried)
         assert sorted(trained) == sorted([(first, 0), (second, 0), (method.learning_rate, 1)])
@@ -60,36 +60,36 @@ def test_every_method_has_its_trials_and_its_seeds(finished):
 def test_the_learning_rate_is_the_best_on_validation_rows(finished):
     results, _ = finished
     for method in results.methods:
-        trials = [cell for cell in results.cells if cell.method == method.name and cell.seed == 0]
-        best = max(trials, key=lambda cell: (cell.validation["accuracy"], -cell.validation["loss"]))
+        trials = [trial for trial in results.trials if trial.method == method.name and trial.seed == 0]
+        best = max(trials, key=lambda trial: (trial.validation["accuracy"], -trial.validation["loss"]))
         assert method.learning_rate == best.learning_rate
 
 
 def test_the_reported_rows_have_no_part_in_the_choice(base, tmp_path, monkeypatch):
     """Validation says one thing, the reported rows the other: validation decides."""
-    original = module.run_cell
+    original = module.run_trial
 
-    def judged(cell, *args, **options):
-        facts = original(cell, *args, **options)
-        high = cell.learning_rate > 0.002
+    def judged(trial, *args, **options):
+        facts = original(trial, *args, **options)
+        high = trial.learning_rate > 0.002
         validation = {"accuracy": 0.6 if high else 0.7, "loss": 0.5}
         test = {"test": facts.test["test"] | {"accuracy": 0.9 if high else 0.2}}
         return facts.model_copy(update={"validation": validation, "test": test})
 
-    monkeypatch.setattr(module, "run_cell", judged)
+    monkeypatch.setattr(module, "run_trial", judged)
     results, _ = run(base, tmp_path / "out", methods=["lora"], changes=TUNING, seeds=(0,))
     assert results.method("lora").learning_rate == 0.001
 
 
 def test_of_equally_good_learning_rates_the_one_with_less_loss_is_taken(base, tmp_path, monkeypatch):
-    original = module.run_cell
+    original = module.run_trial
 
-    def judged(cell, *args, **options):
-        facts = original(cell, *args, **options)
-        loss = 0.4 if cell.learning_rate > 0.002 else 0.5
+    def judged(trial, *args, **options):
+        facts = original(trial, *args, **options)
+        loss = 0.4 if trial.learning_rate > 0.002 else 0.5
         return facts.model_copy(update={"validation": {"accuracy": 0.7, "loss": loss}})
 
-    monkeypatch.setattr(module, "run_cell", judged)
+    monkeypatch.setattr(module, "run_trial", judged)
     results, _ = run(base, tmp_path / "out", methods=["lora"], changes=TUNING, seeds=(0,))
     assert results.method("lora").learning_rate == 0.01
 
@@ -97,27 +97,27 @@ def test_of_equally_good_learning_rates_the_one_with_less_loss_is_taken(base, tm
 def test_what_is_finished_is_not_repeated_and_what_is_missing_is_done(finished, base, tmp_path, monkeypatch):
     results, out = finished
     executed = []
-    original = module.run_cell
-    monkeypatch.setattr(module, "run_cell", lambda cell, *a, **o: executed.append(cell) or original(cell, *a, **o))
-    before = {path: path.stat().st_mtime_ns for path in out.rglob("cell.json")}
+    original = module.run_trial
+    monkeypatch.setattr(module, "run_trial", lambda trial, *a, **o: executed.append(trial) or original(trial, *a, **o))
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("trial.json")}
     again, told = run(base, out, seeds=(0, 1, 2))
-    new = {path for path in out.rglob("cell.json") if path not in before}
+    new = {path for path in out.rglob("trial.json") if path not in before}
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert {path.parent.name for path in new} == {"seed-2"}
     assert len(new) == len(METHODS)
-    assert len(again.cells) == len(results.cells) + len(METHODS)
-    assert told[-1].startswith("cell 12 of 12: prune-lora")
+    assert len(again.trials) == len(results.trials) + len(METHODS)
+    assert told[-1].startswith("trial 12 of 12: prune-lora")
 
 
 def test_a_comparison_that_is_stopped_leaves_an_early_look(base, tmp_path, monkeypatch):
-    original = module.run_cell
+    original = module.run_trial
 
-    def stopped(cell, *args, **options):
-        if cell.seed == 1:
+    def stopped(trial, *args, **options):
+        if trial.seed == 1:
             raise KeyboardInterrupt
-        return original(cell, *args, **options)
+        return original(trial, *args, **options)
 
-    monkeypatch.setattr(module, "run_cell", stopped)
+    monkeypatch.setattr(module, "run_trial", stopped)
     options = {"methods": ["lora"], "changes": TUNING, "factors": (1,), "seeds": (0, 1, 2)}
     with pytest.raises(KeyboardInterrupt):
         run(base, tmp_path / "out", **options)
@@ -127,7 +127,7 @@ def test_a_comparison_that_is_stopped_leaves_an_early_look(base, tmp_path, monke
     monkeypatch.undo()
     results, _ = run(base, tmp_path / "out", **options)
     assert (results.seeds, results.missing) == ((0, 1, 2), ())
-    assert results.cells[0] == early.cells[0]
+    assert results.trials[0] == early.trials[0]
 
 
 def test_a_timing_is_kept_where_the_models_are_the_same(finished, base):
@@ -150,14 +150,14 @@ def test_a_timing_is_kept_of_the_same_model_recipes_and_plans_alone(tmp_path, ch
     recipe = {"seed": 0, "stages": [{"stage": "finetune", "selective_recomputation": True}]}
     before, now = make_comparison(), make_comparison(timed=False)
     before, now = (
-        one.model_copy(update={"cells": tuple(cell.model_copy(update={"recipe": recipe}) for cell in one.cells)})
+        one.model_copy(update={"trials": tuple(trial.model_copy(update={"recipe": recipe}) for trial in one.trials)})
         for one in (before, now)
     )
     before.save(tmp_path / module.RESULTS)
     if "model" in change:
         now = now.model_copy(update=change)
     else:
-        now = now.model_copy(update={"cells": tuple(cell.model_copy(update=change) for cell in now.cells)})
+        now = now.model_copy(update={"trials": tuple(trial.model_copy(update=change) for trial in now.trials)})
     found = module._with_old(now, tmp_path)
     assert found.timing == (before.timing if kept else None)
     assert [one.step_ms for one in found.methods] == [one.step_ms if kept else None for one in before.methods]
@@ -236,25 +236,25 @@ def test_a_file_that_is_no_comparison_is_an_error(tmp_path):
 def test_cells_trained_under_other_settings_count_as_not_done(finished, base):
     _, out = finished
     method = load_methods(["lora"], base=base, changes=TUNING)[0]
-    assert cell_of(method, 0.001, 0, out=out).facts() is not None
+    assert trial_of(method, 0.001, 0, out=out).facts() is not None
     other = load_methods(["lora"], base=base, changes=TUNING | {"epochs": 2})[0]
-    assert cell_of(other, 0.001, 0, out=out).facts() is None
+    assert trial_of(other, 0.001, 0, out=out).facts() is None
 
 
-def test_planned_cells_are_those_that_are_trained(base, finished, tmp_path):
+def test_planned_trials_are_those_that_are_trained(base, finished, tmp_path):
     results, out = finished
     options = {"base": base, "methods": METHODS, "seeds": (0, 1), "factors": (1, 10), "changes": CHANGES}
-    planned = planned_cells(out=tmp_path / "new", **options)
-    assert len(planned) == len(results.cells)
+    planned = planned_trials(out=tmp_path / "new", **options)
+    assert len(planned) == len(results.trials)
     assert not any("done" in line for line in planned)
-    assert sum("done" in line for line in planned_cells(out=out, **options)) == 2 * len(METHODS)
+    assert sum("done" in line for line in planned_trials(out=out, **options)) == 2 * len(METHODS)
 
 
 @pytest.fixture(scope="module")
 def at_budgets(base, tmp_path_factory):
     """One comparison at two budgets, what was told, and its options."""
     out = tmp_path_factory.mktemp("budgets") / "out"
-    changes = TUNING | {"warmup.steps": 4, "rows": 32}
+    changes = TUNING | {"linear_probe.steps": 4, "rows": 32}
     options = {"methods": ["prune-lora"], "changes": changes, "keep_macs": (0.5, 1), "out": out}
     return *run(base, timing=True, timing_settings=TIMING, seeds=(0,), **options), options
 
@@ -265,12 +265,12 @@ def test_the_learning_rate_is_tried_at_one_budget_and_used_for_all(at_budgets):
     assert [one.name for one in results.methods] == ["prune-lora@1", "prune-lora@0.5"]
     assert whole.learning_rate == half.learning_rate
     assert (whole.tried_on, half.tried_on) == ("prune-lora@0.5", None)
-    trained = [(cell.method, cell.learning_rate, cell.seed) for cell in results.cells]
+    trained = [(trial.method, trial.learning_rate, trial.seed) for trial in results.trials]
     first, second = (float(rate) for rate in half.tried)
     assert trained == [
         ("prune-lora@0.5", first, 0), ("prune-lora@0.5", second, 0), ("prune-lora@1", half.learning_rate, 0),
     ]  # fmt: skip
-    assert told[-2].startswith("cell 3 of 3: prune-lora@1")
+    assert told[-2].startswith("trial 3 of 3: prune-lora@1")
 
 
 def test_every_budget_is_kept_and_timed(at_budgets):
@@ -297,8 +297,8 @@ def test_the_commands_of_the_points_are_in_the_report(at_budgets):
 def test_a_dry_run_at_budgets_has_a_line_for_every_training(base, at_budgets, tmp_path):
     results, _, options = at_budgets
     options = {"base": base, "factors": (1, 10), **options, "out": tmp_path / "new"}
-    assert len(planned_cells(seeds=(0,), **options)) == len(results.cells)
-    several = planned_cells(seeds=(0, 1), **options)
+    assert len(planned_trials(seeds=(0,), **options)) == len(results.trials)
+    several = planned_trials(seeds=(0, 1), **options)
     assert several[:2] == [f"prune-lora@1, the learning rate of prune-lora@0.5, seed {seed}" for seed in (0, 1)]
     assert len(several) == 2 + (2 + 1)
 
@@ -327,7 +327,7 @@ def test_a_folder_with_something_else_in_it_is_left_as_it_is(base, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def made_up_cell(name, folder):
+def made_up_trial(name, folder):
     facts = SimpleNamespace(seconds={})
     return SimpleNamespace(method=SimpleNamespace(name=name), learning_rate=0.1, seed=0, folder=folder, facts=facts)
 
@@ -339,11 +339,11 @@ def test_what_ends_trainings_at_once_stops_those_that_run_and_those_that_wait(tm
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "run_cell_in_worker", work)
-    cells = [made_up_cell(name, tmp_path) for name in (first, "runs", "waits", "waits too", "waits as well")]
+    monkeypatch.setattr(module, "run_trial_in_worker", work)
+    trials = [made_up_trial(name, tmp_path) for name in (first, "runs", "waits", "waits too", "waits as well")]
     before = set(active_children())
     with pytest.raises(error):
-        module._run_at_once(cells, module._Progress(len(cells), interrupted), (), jobs=2)
+        module._run_at_once(trials, module._Progress(len(trials), interrupted), (), jobs=2)
     assert set(active_children()) <= before
     assert {path.name for path in tmp_path.iterdir()} <= {"ends"}
 
@@ -353,46 +353,46 @@ def test_a_learning_rate_that_diverges_is_shown_and_not_chosen(base, tmp_path):
     lora = results.method("lora")
     assert lora.learning_rate == 0.001
     assert lora.tried["1e+30"] is None
-    assert [(cell.learning_rate, cell.seed) for cell in results.cells] == [(0.001, 0), (0.001, 1)]
+    assert [(trial.learning_rate, trial.seed) for trial in results.trials] == [(0.001, 0), (0.001, 1)]
     assert any("learning rate 1e+30, seed 0: diverged" in line for line in told)
     assert "diverged" in (tmp_path / "out" / "report.md").read_text()
     assert load_comparison(tmp_path / "out" / "comparison.json").method("lora").tried == lora.tried
 
 
 def test_where_every_learning_rate_diverges_trainings_of_other_methods_stay(base, tmp_path, monkeypatch):
-    original = module.run_cell
+    original = module.run_trial
 
-    def diverging(cell, *args, **options):
-        if cell.method.name == "full":
+    def diverging(trial, *args, **options):
+        if trial.method.name == "full":
             raise DivergenceError("In step 3 the training loss is nan.")
-        return original(cell, *args, **options)
+        return original(trial, *args, **options)
 
-    monkeypatch.setattr(module, "run_cell", diverging)
+    monkeypatch.setattr(module, "run_trial", diverging)
     with pytest.raises(DivergenceError, match=r"full: .* every learning rate .*lower factors"):
         run(base, tmp_path / "out", methods=["full", "lora"], changes=TUNING, factors=(1,), seeds=(0,))
-    assert [path.parent.parent.parent.name for path in tmp_path.rglob("cell.json")] == ["lora"]
+    assert [path.parent.parent.parent.name for path in tmp_path.rglob("trial.json")] == ["lora"]
 
 
 def test_another_seed_that_diverges_is_an_error_that_names_it(base, tmp_path, monkeypatch):
-    original = module.run_cell
+    original = module.run_trial
 
-    def diverging(cell, *args, **options):
-        if cell.seed == 1:
+    def diverging(trial, *args, **options):
+        if trial.seed == 1:
             raise DivergenceError("In step 3 the training loss is nan.")
-        return original(cell, *args, **options)
+        return original(trial, *args, **options)
 
-    monkeypatch.setattr(module, "run_cell", diverging)
+    monkeypatch.setattr(module, "run_trial", diverging)
     with pytest.raises(DivergenceError, match=r"^lora, learning rate 0\.001, seed 1: In step 3 .*lower factors"):
         run(base, tmp_path / "out", methods=["lora"], changes=TUNING, factors=(1,), seeds=(0, 1))
     assert load_comparison(tmp_path / "out" / "comparison.json").seeds == (0,)
 
 
 def test_of_trainings_at_once_one_that_diverges_does_not_end_the_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "run_cell_in_worker", work)
-    cells, diverged = [made_up_cell(name, tmp_path) for name in ("diverges", "ends")], []
+    monkeypatch.setattr(module, "run_trial_in_worker", work)
+    trials, diverged = [made_up_trial(name, tmp_path) for name in ("diverges", "ends")], []
     counter = module._Progress(2, lambda _: None)
-    found = module._run_at_once(cells, counter, (), jobs=1, diverged=diverged)
-    assert ([cell.method.name for cell in diverged], [*found]) == (["diverges"], [("ends", 0.1, 0)])
+    found = module._run_at_once(trials, counter, (), jobs=1, diverged=diverged)
+    assert ([trial.method.name for trial in diverged], [*found]) == (["diverges"], [("ends", 0.1, 0)])
     assert counter.done == 2
 
 
@@ -412,9 +412,9 @@ def test_a_timing_that_fails_loses_nothing_of_the_trainings(base, tmp_path, monk
 def test_two_processes_find_what_one_finds(base, finished, tmp_path):
     results, _ = finished
     again, _ = run(base, tmp_path / "out", jobs=2)
-    assert [cell.test for cell in again.cells] != []
-    assert {(c.method, c.learning_rate, c.seed) for c in again.cells} == {
-        (c.method, c.learning_rate, c.seed) for c in results.cells
+    assert [trial.test for trial in again.trials] != []
+    assert {(c.method, c.learning_rate, c.seed) for c in again.trials} == {
+        (c.method, c.learning_rate, c.seed) for c in results.trials
     }
     quality = {m.name: m.quality["test"]["accuracy"].values for m in results.methods}
     assert {m.name: m.quality["test"]["accuracy"].values for m in again.methods} == quality

@@ -3,7 +3,7 @@ import io
 import statistics
 
 import pytest
-from comparison.made_up_comparison import MAJORITY, METHODS, figure, make_comparison
+from comparison.made_up_comparison import MAJORITY, METHODS, estimate, make_comparison
 
 from prunelora.comparison.results import Share, load_comparison, pairs_of
 from prunelora.comparison.table_file import to_csv
@@ -62,7 +62,7 @@ def test_one_seed_has_no_deviation_and_says_that_it_is_one():
 
 def test_a_method_with_one_seed_among_others_says_so_itself():
     results = make_comparison()
-    lone = results.methods[1].model_copy(update={"seeds": (0,), "quality": {"test": {"accuracy": figure([0.88])}}})
+    lone = results.methods[1].model_copy(update={"seeds": (0,), "quality": {"test": {"accuracy": estimate([0.88])}}})
     shown = column(main_table(results.model_copy(update={"methods": (results.methods[0], lone)})), "accuracy, %")
     assert shown["lora"] == "88.0 (1 seed)"
     assert "\N{PLUS-MINUS SIGN}" in shown["full"]
@@ -83,7 +83,7 @@ def test_every_row_is_as_wide_as_its_headings(table):
 
 
 def test_correlations_are_shown_times_100_and_a_constant_answer_has_none():
-    quality = {"matthews": figure((0.41, 0.43)), "accuracy": figure((0.8, 0.8))}
+    quality = {"matthews": estimate((0.41, 0.43)), "accuracy": estimate((0.8, 0.8))}
     results = with_metrics(make_comparison(), ["matthews", "accuracy"], quality)
     matthews = column(main_table(results), "Matthews correlation × 100")  # noqa: RUF001
     assert matthews[CONSTANT] == "0.0"
@@ -92,7 +92,7 @@ def test_correlations_are_shown_times_100_and_a_constant_answer_has_none():
 
 
 def test_the_majority_rate_is_not_taken_for_a_constant_answers_f1():
-    quality = {"accuracy": figure((0.8, 0.8)), "f1": figure((0.85, 0.87))}
+    quality = {"accuracy": estimate((0.8, 0.8)), "f1": estimate((0.85, 0.87))}
     table = quality_table(with_metrics(make_comparison(), ["accuracy", "f1"], quality))
     assert column(table, "accuracy, %")[CONSTANT] == "50.9"
     assert column(table, "F1, %") == {CONSTANT: NONE, **dict.fromkeys(METHODS, "86.0 ± 1.4")}
@@ -187,8 +187,8 @@ def test_every_learning_rate_is_shown_and_exactly_one_a_method_was_chosen():
 def test_every_training_has_its_row():
     results = make_comparison()
     rows = cells_table(results).rows[1:]
-    assert len(rows) == len(results.cells) == 25
-    assert [row[0] for row in rows] == [cell.method for cell in results.cells]
+    assert len(rows) == len(results.trials) == 25
+    assert [row[0] for row in rows] == [trial.method for trial in results.trials]
     assert rows[1][:5] == ("full", "5e-5", "0", "88.4", "89.2")
 
 

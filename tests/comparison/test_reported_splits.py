@@ -37,7 +37,7 @@ def test_every_reported_split_is_found_by_its_name(base):
 def test_a_comparison_judges_every_reported_split(base, tmp_path):
     results = compare(
         base=base, out=tmp_path / "out", methods=("lora", "prune-lora"), seeds=(0, 1), factors=(1,),
-        changes=SMALL | {"warmup.steps": 2}, timing=False, progress=False,
+        changes=SMALL | {"linear_probe.steps": 2}, timing=False, progress=False,
     )  # fmt: skip
     assert results.splits == SPLITS
     assert [(pair.split, pair.rows) for pair in results.pairs] == [("matched", 9), ("mismatched", 12)]

@@ -1,4 +1,4 @@
-"""Stages that cells have in common are done once, and nobody can tell from the results."""
+"""Stages that trials have in common are done once, and nobody can tell from the results."""
 
 import json
 import shutil
@@ -8,10 +8,10 @@ import torch
 from small_run import make_data, make_model
 
 from prunelora.comparison import sharing
-from prunelora.comparison.cells import cell_of, run_cell
 from prunelora.comparison.compare import compare
 from prunelora.comparison.methods import load_methods
 from prunelora.comparison.sharing import bring_over, run_folders
+from prunelora.comparison.trials import run_trial, trial_of
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
 from prunelora.errors import CheckpointError, RecipeError
@@ -23,14 +23,14 @@ from prunelora.recipe import Recipe, digest, read_recipe
 from prunelora.runfolder import RunFolder
 
 STAGES = [
-    {"stage": "warmup", "steps": 2, "rows": 16},
+    {"stage": "linear_probe", "steps": 2, "rows": 16},
     {"stage": "score", "rows": 16},
     {"stage": "plan", "keep_macs": 0.5},
     {"stage": "prune", "repair_rows": 16},
     {"stage": "finetune", "epochs": 1, "batch_size": 32},
     {"stage": "merge"},
 ]
-FIRST = ("warmup", "score", "plan", "prune")
+FIRST = ("linear_probe", "score", "plan", "prune")
 LAST = ("finetune", "merge")
 
 
@@ -77,7 +77,7 @@ def test_what_two_runs_begin_with_is_not_done_again(recipe, trained, task, tmp_p
 
 def test_a_setting_that_differs_is_done_and_all_behind_it(recipe, trained, task, tmp_path):
     other = recipe.with_settings({"plan.normalise": "none"})
-    assert bring_over(other, tmp_path / "run", task, [trained]) == ("warmup", "score")
+    assert bring_over(other, tmp_path / "run", task, [trained]) == ("linear_probe", "score")
     assert execute(other, tmp_path / "run", progress=False).ran == ("plan", "prune", *LAST)
     seeded = recipe.with_settings({"seed": 1})
     assert bring_over(seeded, tmp_path / "seeded", task, [trained]) == ()
@@ -125,13 +125,13 @@ def test_seconds_are_those_that_the_stage_took(recipe, trained, task, tmp_path):
 
 def test_a_donor_that_is_damaged_is_passed_over(recipe, donor, trained, task, tmp_path):
     (donor / "importance.safetensors").unlink()  # A link: its other names keep the content.
-    assert bring_over(recipe, tmp_path / "missing", task, [donor]) == ("warmup",)
+    assert bring_over(recipe, tmp_path / "missing", task, [donor]) == ("linear_probe",)
     (donor / "importance.safetensors").write_bytes((trained / "importance.safetensors").read_bytes()[:-8])
-    assert bring_over(recipe, tmp_path / "short", task, [donor]) == ("warmup",)
-    record = json.loads((donor / "stages" / "warmup.json").read_text())
-    (donor / "stages" / "warmup.json").write_text(json.dumps(record | {"files": []}))
+    assert bring_over(recipe, tmp_path / "short", task, [donor]) == ("linear_probe",)
+    record = json.loads((donor / "stages" / "linear_probe.json").read_text())
+    (donor / "stages" / "linear_probe.json").write_text(json.dumps(record | {"files": []}))
     assert bring_over(recipe, tmp_path / "files", task, [donor]) == ()
-    (donor / "stages" / "warmup.json").write_text('{"stage": "warm')
+    (donor / "stages" / "linear_probe.json").write_text('{"stage": "warm')
     assert bring_over(recipe, tmp_path / "record", task, [donor]) == ()
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter-1.txt").write_text("precious")
@@ -151,7 +151,7 @@ def test_a_plan_edited_by_hand_stays_where_it_was_edited(recipe, donor, trained,
     edited = plan.model_copy(update={"neurons": (plan.neurons[0][:8], *plan.neurons[1:])})
     assert edited.id != plan.id
     (donor / "plan.json").write_text(edited.to_json())  # In place, as an editor does it.
-    assert bring_over(recipe, tmp_path / "run", task, [donor]) == ("warmup", "score")
+    assert bring_over(recipe, tmp_path / "run", task, [donor]) == ("linear_probe", "score")
     assert Plan.load(trained / "plan.json").id == plan.id
 
 
@@ -166,15 +166,15 @@ def test_an_edit_in_the_run_itself_is_kept_and_nothing_behind_it_taken(recipe, d
 def test_a_donor_that_begins_anew_is_passed_over(recipe, donor, task, tmp_path):
     """Its old records are there still, while its files may be those of other settings already."""
     RunFolder(donor).write_recipe(recipe.with_settings({"score.rows": 8}))
-    assert bring_over(recipe, tmp_path / "run", task, [donor]) == ("warmup",)
+    assert bring_over(recipe, tmp_path / "run", task, [donor]) == ("linear_probe",)
 
 
 def test_a_stage_of_another_name_is_not_taken(recipe, trained, task, tmp_path):
     """Its files are called otherwise, though its key is the same."""
     stages = [*STAGES[:4], *STAGES[1:]]
     twice = read_recipe(recipe.model_dump(mode="json") | {"stages": stages}, source="test")
-    assert twice.names[:2] == ["warmup", "score-1"]
-    assert bring_over(twice, tmp_path / "run", task, [trained]) == ("warmup",)
+    assert twice.names[:2] == ["linear_probe", "score-1"]
+    assert bring_over(twice, tmp_path / "run", task, [trained]) == ("linear_probe",)
 
 
 @pytest.mark.parametrize("within_a_file", [False, True])
@@ -193,7 +193,7 @@ def test_what_was_stopped_leaves_no_half_of_a_stage(within_a_file, recipe, train
     with pytest.raises(KeyboardInterrupt):
         bring_over(recipe, tmp_path / "run", task, [trained])
     monkeypatch.undo()
-    assert RunFolder(tmp_path / "run").record("warmup") is None
+    assert RunFolder(tmp_path / "run").record("linear_probe") is None
     assert (tmp_path / "run" / "head.safetensors").exists() == (not within_a_file)
     assert [path.name for path in (tmp_path / "run").glob(".*.safetensors")] == []
     assert bring_over(recipe, tmp_path / "run", task, [trained]) == (*FIRST, *LAST)
@@ -201,7 +201,7 @@ def test_what_was_stopped_leaves_no_half_of_a_stage(within_a_file, recipe, train
 
 def test_what_was_stopped_leaves_no_record_of_files_that_went(base, recipe, trained, task, tmp_path, monkeypatch):
     out = tmp_path / "run"
-    execute(recipe_of(base, **{"warmup.steps": 1}), out, task=task, until="score", progress=False)
+    execute(recipe_of(base, **{"linear_probe.steps": 1}), out, task=task, until="score", progress=False)
 
     def stopped(_, record):
         raise KeyboardInterrupt
@@ -209,7 +209,7 @@ def test_what_was_stopped_leaves_no_record_of_files_that_went(base, recipe, trai
     monkeypatch.setattr(RunFolder, "finish", stopped)
     with pytest.raises(KeyboardInterrupt):
         bring_over(recipe, out, task, [trained])
-    assert RunFolder(out).record("warmup") is None
+    assert RunFolder(out).record("linear_probe") is None
 
 
 def test_weights_are_linked_and_text_is_copied(recipe, trained, task, tmp_path):
@@ -327,37 +327,37 @@ def inodes(out, name):
 
 
 def test_a_cell_whose_plan_was_edited_and_run_again_is_read_anew(base, task, methods, tmp_path):
-    cell = cell_of(load_methods(methods, base=base)[0], 1e-3, 0, out=tmp_path)
-    before = run_cell(cell, task)
-    assert run_cell(cell, task) == before
-    path = cell.folder / "plan.json"
+    trial = trial_of(load_methods(methods, base=base)[0], 1e-3, 0, out=tmp_path)
+    before = run_trial(trial, task)
+    assert run_trial(trial, task) == before
+    path = trial.folder / "plan.json"
     plan = json.loads(path.read_text())
     plan["ranks"]["query"] = [1] * len(plan["ranks"]["query"])
     path.write_text(json.dumps(plan))
-    execute(cell.recipe, cell.folder, task=task, progress=False)
-    after = run_cell(cell, task)
+    execute(trial.recipe, trial.folder, task=task, progress=False)
+    after = run_trial(trial, task)
     assert after.plan_id != before.plan_id
     assert after.trained != before.trained
-    assert cell.facts() == after
+    assert trial.facts() == after
 
 
 def test_a_comparison_does_once_what_its_methods_begin_with(base, methods, tmp_path):
     results = compare(
         base=base, out=tmp_path / "out", methods=methods, seeds=(0, 1), factors=(1,), timing=False, progress=False
     )
-    assert len(results.cells) == 4
+    assert len(results.trials) == 4
     assert len(inodes(tmp_path / "out", "repaired.safetensors")) == 2  # One a seed.
-    assert len({cell.seconds["score"] for cell in results.cells}) == 2
-    assert len({cell.seconds["finetune"] for cell in results.cells}) == 4
+    assert len({trial.seconds["score"] for trial in results.trials}) == 2
+    assert len({trial.seconds["finetune"] for trial in results.trials}) == 4
 
 
 def test_other_comparisons_share_where_they_are_named(base, task, methods, tmp_path):
     plain, fast = (load_methods([path], base=base)[0] for path in methods)
-    first = cell_of(plain, 1e-3, 0, out=tmp_path / "one")
-    run_cell(first, task)
-    second = cell_of(fast, 4e-3, 0, out=tmp_path / "two")
+    first = trial_of(plain, 1e-3, 0, out=tmp_path / "one")
+    run_trial(first, task)
+    second = trial_of(fast, 4e-3, 0, out=tmp_path / "two")
     told = []
-    run_cell(second, task, share_with=(tmp_path / "two", tmp_path / "one"), tell=told.append)
+    run_trial(second, task, share_with=(tmp_path / "two", tmp_path / "one"), tell=told.append)
     assert [line for line in told if "done before" in line] == [f"{name}: done before" for name in FIRST]
     assert run_folders([tmp_path / "one", tmp_path / "two"], 0) == [first.folder, second.folder]
     assert run_folders([tmp_path / "one"], 1) == []

@@ -21,7 +21,7 @@ def timed(monkeypatch):
     """Which models were timed, by the plan they are cut by."""
     seen = []
 
-    def as_trained(_cell, _task, _tuning, plan):
+    def as_trained(_trial, _task, _tuning, plan):
         model = nn.Linear(1, 1)
         model.plan = plan.id if plan else None
         return model
@@ -31,7 +31,7 @@ def timed(monkeypatch):
         return {key: Timing((TIMES[plan], 2 * TIMES[plan])) for key, plan in calls.items()}
 
     monkeypatch.setattr(timing, "as_trained", as_trained)
-    monkeypatch.setattr(timing, "tunings_of", lambda cell: iter(cell.tunings))
+    monkeypatch.setattr(timing, "tunings_of", lambda trial: iter(trial.tunings))
     monkeypatch.setattr(timing, "training_step", lambda model, *_: model.plan)
     monkeypatch.setattr(timing, "interleaved", interleaved)
     monkeypatch.setattr(timing, "dropout_of", lambda *_: contextlib.nullcontext())
@@ -43,7 +43,7 @@ def timed(monkeypatch):
     return seen
 
 
-def cell(*tunings):
+def trial(*tunings):
     recipe = SimpleNamespace(model="minilm", task=SimpleNamespace(max_length=32))
     found = [(stage, SimpleNamespace(id=plan) if plan else None) for stage, plan in tunings]
     method = SimpleNamespace(tuning=tunings[-1][0])
@@ -52,12 +52,12 @@ def cell(*tunings):
 
 def test_the_step_of_several_fine_tunings_is_their_mean_by_epochs_and_what_is_common_is_timed_once(timed):
     first, last = FineTuneStage(epochs=3, learning_rate=1e-3), FineTuneStage(epochs=1)
-    cells = {
-        "half": cell((first, None), (last, "half")),
-        "quarter": cell((first.model_copy(update={"learning_rate": 2e-3}), None), (last, "quarter")),
-        "alone": cell((last, "half")),
+    trials = {
+        "half": trial((first, None), (last, "half")),
+        "quarter": trial((first.model_copy(update={"learning_rate": 2e-3}), None), (last, "quarter")),
+        "alone": trial((last, "half")),
     }
-    found = timing._time_steps(cells, None, [], timing.TimingSettings())
+    found = timing._time_steps(trials, None, [], timing.TimingSettings())
     assert sorted(map(str, timed)) == ["None", "half", "quarter"]
     assert found["half"].rounds_ms == pytest.approx((90.0, 180.0))
     assert found["quarter"].rounds_ms == pytest.approx((85.0, 170.0))
@@ -67,18 +67,18 @@ def test_the_step_of_several_fine_tunings_is_their_mean_by_epochs_and_what_is_co
 def test_steps_of_other_settings_are_timed_by_themselves(timed):
     first = FineTuneStage(epochs=1)
     other = first.model_copy(update={"trainable": "all"})
-    timing._time_steps({"one": cell((first, None)), "other": cell((other, None))}, None, [], timing.TimingSettings())
+    timing._time_steps({"one": trial((first, None)), "other": trial((other, None))}, None, [], timing.TimingSettings())
     assert timed == [None, None]
 
 
 def test_steps_are_held_against_full_fine_tuning_and_lora_round_by_round_and_say_their_rows(timed, monkeypatch):
     rounds = {"full": (100.0, 300.0, 200.0), "lora": (50.0, 300.0, 100.0), "mine": (40.0, 30.0, 90.0)}
     monkeypatch.setattr(timing, "_time_steps", lambda *_: {name: Timing(rounds[name]) for name in rounds})
-    found = timing.time_methods({name: cell((FineTuneStage(), None)) for name in rounds}, None)["mine"]
+    found = timing.time_methods({name: trial((FineTuneStage(), None)) for name in rounds}, None)["mine"]
     assert found.step_to_full.median == pytest.approx(0.4)
     # Of the ratios 0.8, 0.1 and 0.9; of the medians it would be 0.4.
     assert found.step_to_lora.median == pytest.approx(0.8)
     assert found.step_rows == 24
     monkeypatch.setattr(timing, "_time_steps", lambda *_: {"mine": Timing(rounds["mine"])})
-    alone = timing.time_methods({"mine": cell((FineTuneStage(), None))}, None)["mine"]
+    alone = timing.time_methods({"mine": trial((FineTuneStage(), None))}, None)["mine"]
     assert (alone.step_to_full, alone.step_to_lora) == (None, None)

@@ -108,8 +108,8 @@ def test_every_door_of_the_api_refuses_tokens_beyond_the_embedding(tokenizer, tm
     plan = pl.make_plan(pl.score(model, criterion="magnitude"), keep_heads=0.5)
     doors = {
         "score": lambda: pl.score(model, [batch]),
-        "score with surgeon": lambda: pl.score(model, [batch], criterion="surgeon"),
-        "warm-up": lambda: pl.score(model, [batch], warmup_steps=1),
+        "score with surgeon": lambda: pl.score(model, [batch], criterion="obs"),
+        "linear probe": lambda: pl.score(model, [batch], probe_steps=1),
         "repair": lambda: pl.prune_(model, plan, repair_with=[batch]),
         "training rows": lambda: pl.finetune(model, beyond, rows(readable()), tokenizer=tokenizer, progress=False),
         "validation rows": lambda: pl.finetune(model, rows(readable()), beyond, tokenizer=tokenizer, progress=False),

@@ -33,7 +33,7 @@ def test_pruning_takes_from_the_blocks_alone(make_tiny):
     assert after.blocks == (4 * 8 * 16 + 3 * 8) + 2 * (2 * 16 + 1)
     assert after.total == sum(p.numel() for p in model.parameters())
     assert macs(model, tokens=10).attention == before_macs.attention // 4
-    assert macs(model, tokens=10).ffn == before_macs.ffn * 2 // 48
+    assert macs(model, tokens=10).neurons == before_macs.neurons * 2 // 48
 
 
 def test_bytes_follow_the_dtype_and_frozen_weights_are_not_trainable(make_tiny):

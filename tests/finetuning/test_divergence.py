@@ -12,7 +12,7 @@ from transformers import AutoModelForTokenClassification
 import prunelora as pl
 from prunelora.errors import DataError, DivergenceError, ScoreError
 from prunelora.finetuning import callbacks, training
-from prunelora.importance.warmup import warm_up_
+from prunelora.importance.linear_probe import train_linear_probe_
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_a_warm_up_that_diverges_is_an_error_and_leaves_the_head_as_it_was():
     model = tiny_model(dtype=torch.float32)
     before = [one.detach().clone() for one in model.parameters()]
     with pytest.raises(DivergenceError, match="lower learning_rate"):
-        warm_up_(model, [tiny_batch()], steps=50, learning_rate=1e36)
+        train_linear_probe_(model, [tiny_batch()], steps=50, learning_rate=1e36)
     assert all(map(torch.equal, before, model.parameters()))
 
 
@@ -141,5 +141,5 @@ def test_rows_without_any_label_are_an_error(tokenizer):
 
 @pytest.mark.parametrize("steps", [-1, 2.5, True, "3"])
 def test_numbers_of_warm_up_steps_are_whole(steps):
-    with pytest.raises(ScoreError, match="warmup_steps"):
-        pl.score(tiny_model(), [tiny_batch()], warmup_steps=steps)
+    with pytest.raises(ScoreError, match="probe_steps"):
+        pl.score(tiny_model(), [tiny_batch()], probe_steps=steps)

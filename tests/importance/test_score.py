@@ -16,19 +16,19 @@ from transformers import (
 
 import prunelora as pl
 from prunelora.errors import ScoreError, UnsupportedModelError
-from prunelora.importance import curvature, warmup
+from prunelora.importance import curvature, linear_probe
 from prunelora.importance.elimination import costs_of_leaving_out
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
 from prunelora.models.gates import multiplied
 
 # Those that read rows.
-CRITERIA = ["gradient", "fisher", "surgeon"]
+CRITERIA = ["gradient", "fisher", "obs"]
 PROBLEMS = ["single_label_classification", "multi_label_classification", "regression"]
 
 
 def flat(importance: pl.Importance) -> np.ndarray:
-    return np.concatenate([*importance.heads, *importance.ffn])
+    return np.concatenate([*importance.heads, *importance.neurons])
 
 
 def ones(model) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -65,7 +65,7 @@ def test_scores_equal_finite_differences(family, attention, problem_type):
     tokens = int(batch["attention_mask"].sum()) if "attention_mask" in batch else 3 * length_of(model, batch)
     # The last two are there in an encoder-decoder only, one of them without a feed-forward layer.
     for layer, unit in [(0, 0), (1, 3), (2, 1), (3, 2), (4, 0)][: len(importance.heads)]:
-        for kind, found in ((0, importance.heads), (1, importance.ffn)):
+        for kind, found in ((0, importance.heads), (1, importance.neurons)):
             if not len(found[layer]):
                 continue
             total = 0.0
@@ -168,12 +168,12 @@ def test_fisher_is_the_mean_of_squares():
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
-def test_surgeon_scores_are_costs_by_moments_of_inputs_and_gradients(family, monkeypatch):
+def test_obs_scores_are_costs_by_moments_of_inputs_and_gradients(family, monkeypatch):
     """About the mean where there is a bias that makes up for it, else about 0."""
     monkeypatch.setattr(curvature, "NEGLIGIBLE", 0.0)
     model, rows = tiny_model(family), split(tiny_batch(4), 1)
     block = dissect(model).blocks[1]
-    for kind, name in (("heads", "output"), ("ffn", "down")):
+    for kind, name in (("heads", "output"), ("neurons", "down")):
         projection, inputs, gradients = block.part(name), [], []
         for row in rows:
             seen = {}
@@ -193,7 +193,7 @@ def test_surgeon_scores_are_costs_by_moments_of_inputs_and_gradients(family, mon
         moments = (weights[:, None] * centred).T @ centred
         units = x.shape[1] // (block.num_heads if kind == "heads" else block.num_neurons)
         wanted = costs_of_leaving_out(projection.weight.detach(), moments, g.T @ g, width=units) / (2 * len(rows))
-        found = getattr(pl.score(model, rows, criterion="surgeon"), kind)[1]
+        found = getattr(pl.score(model, rows, criterion="obs"), kind)[1]
         np.testing.assert_allclose(found, wanted, rtol=1e-6 if family == "bert" else 1e-4)
 
 
@@ -202,7 +202,7 @@ def test_scores_of_multiple_choice_are_of_examples_and_not_of_choices():
     ids = torch.randint(10, 50, (4, 3, 7), generator=torch.Generator().manual_seed(0))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.tensor([0, 2, 1, 1])}
     scores = pl.score(model, [batch])
-    for kind, found in ((0, scores.heads), (1, scores.ffn)):
+    for kind, found in ((0, scores.heads), (1, scores.neurons)):
         total = 0.0
         for example in split(batch, 1):
             up, down = ones(model), ones(model)
@@ -212,33 +212,33 @@ def test_scores_of_multiple_choice_are_of_examples_and_not_of_choices():
         assert found[1][2] == pytest.approx(total / batch["attention_mask"].numel(), rel=1e-3)
 
 
-def test_the_lightest_tokens_of_every_example_are_left_out_of_the_surgeons_moments():
+def test_the_lightest_tokens_of_every_example_are_left_out_of_the_moments_of_obs():
     weights = torch.tensor([[1.0, 60.0, 0.0, 39.0], [0.0, 0.0, 0.0, 0.0], [2.0, 2.0, 2.0, 2.0], [5.1, 1.0, 95.0, 0.0]])
     stay = [[False, True, False, True], [False] * 4, [True] * 4, [True, False, True, False]]
     assert curvature._heaviest(weights).tolist() == stay
     assert curvature._heaviest(torch.tensor([[1.0, math.inf], [1.0, math.nan]])).tolist() == [[False, True], [True] * 2]
 
 
-def test_surgeon_knows_that_one_of_two_neurons_can_stand_in_for_the_other():
+def test_obs_knows_that_one_of_two_neurons_can_stand_in_for_the_other():
     model, rows = tiny_model(), split(tiny_batch(16), 4)
     block = dissect(model).blocks[1]
     with torch.no_grad():
         for name in ("weight", "bias"):
             getattr(block.part("up"), name)[1] = getattr(block.part("up"), name)[0]
         block.part("down").weight[:, 1] = block.part("down").weight[:, 0]
-    alone, together = (pl.score(model, rows, criterion=name).ffn[1] for name in ("gradient", "surgeon"))
+    alone, together = (pl.score(model, rows, criterion=name).neurons[1] for name in ("gradient", "obs"))
     assert alone[0] == pytest.approx(alone[1])
     assert together[:2].min() < 0.1 * together[:2].max()
 
 
-def test_surgeon_leaves_out_projections_that_have_nothing_to_cut():
+def test_obs_leaves_out_projections_that_have_nothing_to_cut():
     model = tiny_model()
     plan = random_plan(model)
     pl.prune_(model, plan)
-    found = pl.score(model, [tiny_batch()], criterion="surgeon")
+    found = pl.score(model, [tiny_batch()], criterion="obs")
     assert [len(scores) for scores in found.heads] == [len(ids) for ids in plan.heads]
-    assert [len(scores) for scores in found.ffn] == [len(ids) for ids in plan.neurons]
-    assert 0 in [len(scores) for scores in found.heads] + [len(scores) for scores in found.ffn]
+    assert [len(scores) for scores in found.neurons] == [len(ids) for ids in plan.neurons]
+    assert 0 in [len(scores) for scores in found.heads] + [len(scores) for scores in found.neurons]
 
 
 def test_magnitude_is_the_norm_of_what_surgery_removes():
@@ -250,7 +250,7 @@ def test_magnitude_is_the_norm_of_what_surgery_removes():
     weights.append(block.part("output").weight[:, head])
     assert importance.heads[1][1] == pytest.approx(float(sum((w**2).sum() for w in weights)) ** 0.5)
     pair = [block.part("up").weight[7], block.part("down").weight[:, 7]]
-    assert importance.ffn[1][7] == pytest.approx(float(sum((w**2).sum() for w in pair)) ** 0.5)
+    assert importance.neurons[1][7] == pytest.approx(float(sum((w**2).sum() for w in pair)) ** 0.5)
 
 
 def test_random_scores_follow_the_seed():
@@ -269,8 +269,8 @@ def test_low_precision_models_give_float64_scores_close_to_the_exact_ones(dtype)
     assert np.corrcoef(found, exact)[0, 1] > (0.9999 if dtype == torch.float32 else 0.95)
 
 
-@pytest.mark.parametrize("warmup_steps", [0, 3])
-def test_the_model_is_left_as_it_was_found(family, warmup_steps):
+@pytest.mark.parametrize("probe_steps", [0, 3])
+def test_the_model_is_left_as_it_was_found(family, probe_steps):
     model, batches = tiny_model(family), split(tiny_batch(family=family), 3)
     model.train()
     first, second = list(model.parameters())[:2]
@@ -279,7 +279,7 @@ def test_the_model_is_left_as_it_was_found(family, warmup_steps):
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     rng = torch.get_rng_state()
-    pl.score(model, batches, warmup_steps=warmup_steps)
+    pl.score(model, batches, probe_steps=probe_steps)
     assert torch.equal(torch.get_rng_state(), rng)
     assert [module.training for module in model.modules()] == modes
     assert (first.requires_grad, second.requires_grad) == (False, True)
@@ -307,29 +307,29 @@ def test_scoring_a_pruned_model_names_the_heads_of_its_base(family):
     assert importance.lineage == plan.lineage
 
 
-def test_warmup_changes_the_scores_and_learns_the_head(family):
+def test_linear_probe_changes_the_scores_and_learns_the_head(family):
     model, batches = tiny_model(family), split(tiny_batch(12, family=family), 4)
     with torch.no_grad():
         before = sum(float(model(**batch).loss) for batch in batches)
-    from prunelora.importance.warmup import warm_up_
+    from prunelora.importance.linear_probe import train_linear_probe_
 
-    plain, warm = flat(pl.score(model, batches)), flat(pl.score(model, batches, warmup_steps=30))
+    plain, warm = flat(pl.score(model, batches)), flat(pl.score(model, batches, probe_steps=30))
     assert np.abs(warm / plain - 1).max() > 0.05
     encoder = {name: value.clone() for name, value in model.base_model.state_dict().items() if "pooler" not in name}
-    warm_up_(model, batches, steps=60, learning_rate=1e-2)
+    train_linear_probe_(model, batches, steps=60, learning_rate=1e-2)
     with torch.no_grad():
         assert sum(float(model(**batch).loss) for batch in batches) < before
     after = model.base_model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in encoder.items())
 
 
-def test_warmup_trains_on_what_the_whole_model_would_see(family):
+def test_linear_probe_trains_on_what_the_whole_model_would_see(family):
     """One step on cached features moves the head as one step through the whole frozen model does."""
-    from prunelora.importance.warmup import LEARNING_RATE, WEIGHT_DECAY, warm_up_
+    from prunelora.importance.linear_probe import LEARNING_RATE, WEIGHT_DECAY, train_linear_probe_
 
     batch = tiny_batch(family=family)
     cached, whole = tiny_model(family), tiny_model(family)
-    warm_up_(cached, [batch], steps=1)
+    train_linear_probe_(cached, [batch], steps=1)
     names = dissect(whole).task_head_names()
     whole.requires_grad_(False)
     head = [parameter.requires_grad_(True) for name in names for parameter in whole.get_submodule(name).parameters()]
@@ -341,7 +341,7 @@ def test_warmup_trains_on_what_the_whole_model_would_see(family):
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "modernbert"])
-def test_warmup_of_a_head_that_labels_tokens_keeps_features_up_to_a_limit_and_computes_the_others_again(
+def test_linear_probe_of_a_head_that_labels_tokens_keeps_features_up_to_a_limit_and_computes_the_others_again(
     kind, monkeypatch
 ):
     batches = split(tiny_batch(6, family=kind), 2)
@@ -349,13 +349,13 @@ def test_warmup_of_a_head_that_labels_tokens_keeps_features_up_to_a_limit_and_co
         batch["labels"] = torch.where(batch["attention_mask"] > 0, batch["input_ids"] % 3, -100)
     heads, kept = [], []
     most = batches[0]["input_ids"].numel() * HIDDEN * 8
-    for limit in (warmup.MOST_BYTES, most, 0):
-        monkeypatch.setattr(warmup, "MOST_BYTES", limit)
+    for limit in (linear_probe.MOST_BYTES, most, 0):
+        monkeypatch.setattr(linear_probe, "MOST_BYTES", limit)
         model = AutoModelForTokenClassification.from_config(tiny_config(kind), dtype=torch.float64)
         model.load_state_dict(heads[0][1] if heads else model.state_dict())
-        kept.append(len(warmup._Features(dissect(model), batches).kept))
+        kept.append(len(linear_probe._Features(dissect(model), batches).kept))
         before = {name: one.clone() for name, one in model.state_dict().items()}
-        warmup.warm_up_(model, batches, steps=7)
+        linear_probe.train_linear_probe_(model, batches, steps=7)
         heads.append((model.state_dict(), before))
     assert kept == [3, 1, 0]
     for after, before in heads[1:]:
@@ -396,7 +396,7 @@ def test_a_loss_that_is_nan_is_an_error():
         pl.score(model, [tiny_batch()])
 
 
-@pytest.mark.parametrize("criterion", ["gradient", "surgeon"])
+@pytest.mark.parametrize("criterion", ["gradient", "obs"])
 def test_projections_that_never_ran_are_an_error(criterion):
     model = tiny_model()
     model.bert.encoder.layer[1].forward = lambda hidden_states, *args, **kwargs: hidden_states
@@ -413,14 +413,14 @@ def test_a_model_without_a_loss_is_an_error():
 
 def test_an_unknown_criterion_lists_the_known_ones():
     with pytest.raises(
-        ScoreError, match=r"criterion='taylor' is unknown\. Use one of: gradient, fisher, surgeon, magnitude, random"
+        ScoreError, match=r"criterion='taylor' is unknown\. Use one of: gradient, fisher, obs, magnitude, random"
     ):
         pl.score(tiny_model(), [tiny_batch()], criterion="taylor")
 
 
-def test_warmup_needs_batches_it_can_go_over_twice():
+def test_linear_probe_needs_batches_it_can_go_over_twice():
     with pytest.raises(ScoreError, match=r"Pass list\(batches\)"):
-        pl.score(tiny_model(), iter([tiny_batch()]), warmup_steps=2)
+        pl.score(tiny_model(), iter([tiny_batch()]), probe_steps=2)
 
 
 def test_an_unsupported_family_is_named_with_the_supported_ones():

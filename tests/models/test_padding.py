@@ -20,7 +20,7 @@ from prunelora.data.tokens import batches
 from prunelora.errors import DataError
 from prunelora.evaluation.quality import evaluate, predict
 from prunelora.importance.criteria import CRITERIA
-from prunelora.importance.warmup import warm_up_
+from prunelora.importance.linear_probe import train_linear_probe_
 from prunelora.models.families import FAMILIES
 from prunelora.models.padding import padded_right, readable
 
@@ -60,7 +60,7 @@ def one_by_one(batch, *names: str):
 
 def scores_of(model, batches, criterion="gradient") -> np.ndarray:
     found = pl.score(model, batches, criterion=criterion)
-    return np.concatenate([*found.heads, *found.ffn])
+    return np.concatenate([*found.heads, *found.neurons])
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_warm_up_does_not_depend_on_the_side_of_padding(name):
     found = []
     for some in (batch, on_the_left(batch, "input_ids", "attention_mask")):
         model = tiny_model(name)
-        warm_up_(model, [some], steps=3)
+        train_linear_probe_(model, [some], steps=3)
         found.append([one.detach() for one in model.parameters()])
     assert all(map(torch.equal, *found))
 

@@ -12,7 +12,7 @@ import prunelora as pl
 from prunelora.data.tokens import batches
 from prunelora.evaluation.quality import evaluate
 from prunelora.importance.criteria import CRITERIA
-from prunelora.importance.warmup import warm_up_
+from prunelora.importance.linear_probe import train_linear_probe_
 from prunelora.models.state import random_state_kept
 from prunelora.pruning.repair import check_repairable
 
@@ -29,7 +29,7 @@ def seeded() -> None:
 
 def _score(tmp_path):
     for criterion in CRITERIA:
-        pl.score(tiny_model(), [tiny_batch()], criterion=criterion, warmup_steps=2)
+        pl.score(tiny_model(), [tiny_batch()], criterion=criterion, probe_steps=2)
 
 
 def _prune(tmp_path):
@@ -68,8 +68,8 @@ def _judge(tmp_path):
     batches(rows(), make_tokenizer(), batch_size=4)
 
 
-def _warm_up(tmp_path):
-    warm_up_(tiny_model(), [tiny_batch()], steps=2)
+def _linear_probe(tmp_path):
+    train_linear_probe_(tiny_model(), [tiny_batch()], steps=2)
 
 
 def _measure(tmp_path):
@@ -83,7 +83,7 @@ def _export(tmp_path):
 
 @pytest.mark.parametrize(
     "door",
-    [_score, _plan, _prune, _adapt_and_merge, _save_and_load, _finetune, _judge, _warm_up, _measure, _export],
+    [_score, _plan, _prune, _adapt_and_merge, _save_and_load, _finetune, _judge, _linear_probe, _measure, _export],
     ids=lambda door: door.__name__.lstrip("_"),
 )
 def test_no_door_moves_the_global_random_generators(door, tmp_path, monkeypatch):

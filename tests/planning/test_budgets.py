@@ -28,7 +28,7 @@ def random_scores(architecture: Architecture, seed: int = 0) -> Importance:
     rng = np.random.default_rng(seed)
     return Importance(
         heads=tuple(rng.random(count) ** 2 for count in architecture.num_heads),
-        ffn=tuple(rng.random(count) ** 4 for count in architecture.num_neurons),
+        neurons=tuple(rng.random(count) ** 4 for count in architecture.num_neurons),
         lineage=Lineage.whole(architecture),
         num_parameters=block_parameters(architecture) + 5_000,
     )
@@ -86,7 +86,7 @@ def test_a_real_size_is_solved_to_within_a_thousandth_of_the_bound(keep, of):
         "ms": milliseconds(BERT_BASE, fixed=0.0),
     }[of]
     scores = random_scores(BERT_BASE)
-    heads, neurons = balanced(scores.heads, scores.ffn, table, "cost")
+    heads, neurons = balanced(scores.heads, scores.neurons, table, "cost")
     found = allocate(table, heads, neurons, limit=keep * table.whole, round_to=8)
     assert isinstance(found, Allocation)
     assert 0.995 * keep < found.cost / table.whole <= keep * (1 + 1e-9)
@@ -104,8 +104,8 @@ def test_what_is_worth_nothing_still_stays_where_there_is_room():
 def test_a_limit_below_what_no_cut_removes_has_no_allocation():
     table = milliseconds(SMALL)
     scores = random_scores(SMALL)
-    assert allocate(table, scores.heads, scores.ffn, limit=2.99) is None
-    nothing = allocate(table, scores.heads, scores.ffn, limit=3.0)
+    assert allocate(table, scores.heads, scores.neurons, limit=2.99) is None
+    nothing = allocate(table, scores.heads, scores.neurons, limit=3.0)
     assert (nothing.heads, nothing.neurons, nothing.cost) == ((0, 0, 0), (0, 0, 0), 3.0)
 
 
@@ -128,7 +128,7 @@ def test_a_share_of_macs_or_parameters_is_never_exceeded(keep, seed, round_to, n
 def test_the_best_of_every_layer_stay():
     scores = random_scores(SMALL)
     plan = pl.make_plan(scores, keep_macs=0.5, round_to=1)
-    for units, kept in ((scores.heads, plan.heads), (scores.ffn, plan.neurons)):
+    for units, kept in ((scores.heads, plan.heads), (scores.neurons, plan.neurons)):
         for values, ids in zip(units, kept, strict=True):
             gone = np.delete(values, ids)
             if len(ids) and len(gone):
@@ -160,7 +160,7 @@ def test_a_budget_is_of_the_base_model_also_after_a_cut():
     first = pl.make_plan(whole, keep_macs=0.75)
     left = Importance(
         heads=tuple(values[list(ids)] for values, ids in zip(whole.heads, first.heads, strict=True)),
-        ffn=tuple(values[list(ids)] for values, ids in zip(whole.ffn, first.neurons, strict=True)),
+        neurons=tuple(values[list(ids)] for values, ids in zip(whole.neurons, first.neurons, strict=True)),
         lineage=first.lineage,
     )
     second = pl.make_plan(left, keep_macs=0.5)
@@ -172,7 +172,7 @@ def test_a_budget_is_of_the_base_model_also_after_a_cut():
 
 def test_more_worth_per_cost_in_heads_keeps_more_heads():
     scores = random_scores(SMALL)
-    plenty = Importance(tuple(100 * one for one in scores.heads), scores.ffn, scores.lineage)
+    plenty = Importance(tuple(100 * one for one in scores.heads), scores.neurons, scores.lineage)
     raw = {"keep_macs": 0.4, "normalise": "none", "balance": "none"}
     assert pl.make_plan(plenty, **raw).architecture.total_heads > pl.make_plan(scores, **raw).architecture.total_heads
     # Balanced, the scale of the one kind says nothing.
@@ -195,7 +195,7 @@ def test_a_limit_of_what_no_cut_removes_has_an_allocation_also_where_its_share_i
     scores, fixed = random_scores(SMALL), 43_360 - block_parameters(SMALL)
     table = parameters_table(SMALL, fixed=fixed)
     for share in (fixed / 43_360, math.nextafter(fixed / 43_360, 0)):
-        found = allocate(table, scores.heads, scores.ffn, limit=share * table.whole)
+        found = allocate(table, scores.heads, scores.neurons, limit=share * table.whole)
         assert found is not None
         assert not any((*found.heads, *found.neurons))
 
@@ -276,7 +276,7 @@ def test_a_budget_that_cannot_be_met_names_one_that_can(options, pattern):
 
 def test_scores_that_do_not_count_parameters_cannot_count_all():
     scores = random_scores(SMALL)
-    uncounted = Importance(scores.heads, scores.ffn, scores.lineage)
+    uncounted = Importance(scores.heads, scores.neurons, scores.lineage)
     with pytest.raises(PlanError, match="do not say how many parameters"):
         pl.make_plan(uncounted, keep_params=0.9, count="all")
 

@@ -22,19 +22,19 @@ from prunelora.planning.selection import best
 BERT_BASE = Architecture(family="bert", hidden_size=768, head_dim=64, num_heads=(12,) * 12, num_neurons=(3072,) * 12)
 
 
-def importance_of(heads, ffn=None) -> Importance:
+def importance_of(heads, neurons=None) -> Importance:
     heads = tuple(np.asarray(layer, dtype=np.float64) for layer in heads)
-    ffn = tuple(
-        np.asarray(layer, dtype=np.float64) for layer in (ffn if ffn is not None else [np.ones(4)] * len(heads))
+    neurons = tuple(
+        np.asarray(layer, dtype=np.float64) for layer in (neurons if neurons is not None else [np.ones(4)] * len(heads))
     )
     base = Architecture(
         family="bert",
         hidden_size=24,
         head_dim=6,
         num_heads=tuple(map(len, heads)),
-        num_neurons=tuple(map(len, ffn)),
+        num_neurons=tuple(map(len, neurons)),
     )
-    return Importance(heads, ffn, Lineage.whole(base))
+    return Importance(heads, neurons, Lineage.whole(base))
 
 
 scores = arrays(np.float64, (3, 4), elements=st.floats(0.0, 1.0), unique=True)
@@ -54,9 +54,9 @@ def test_normalisation_of_nothing_and_of_equals_stays_finite():
 
 @settings(max_examples=50)
 @given(scores, neuron_scores, st.integers(0, 12), st.integers(5, 30), st.integers(1, 5))
-def test_a_budget_is_never_exceeded_and_the_best_stay(heads, ffn, keep_heads, keep_ffn, round_to):
+def test_a_budget_is_never_exceeded_and_the_best_stay(heads, neurons, keep_heads, keep_ffn, round_to):
     plan = pl.make_plan(
-        importance_of(heads, ffn), keep_heads=keep_heads, keep_ffn=keep_ffn, round_to=round_to, normalise="none"
+        importance_of(heads, neurons), keep_heads=keep_heads, keep_ffn=keep_ffn, round_to=round_to, normalise="none"
     )
     assert plan.architecture.total_heads == keep_heads
     assert plan.architecture.total_neurons <= keep_ffn
@@ -68,7 +68,7 @@ def test_a_budget_is_never_exceeded_and_the_best_stay(heads, ffn, keep_heads, ke
     for layer, ids in enumerate(plan.neurons):
         gone = sorted(set(range(10)) - set(ids))
         if ids and gone:
-            assert ffn[layer][list(ids)].min() > ffn[layer][gone].max()
+            assert neurons[layer][list(ids)].min() > neurons[layer][gone].max()
 
 
 @settings(max_examples=50)
@@ -186,7 +186,7 @@ def test_a_layer_with_fewer_neurons_than_a_group_is_a_group():
 
 def test_scores_in_units_of_the_loss_are_not_normalised():
     scores = importance_of(np.random.default_rng(0).random((3, 4)))
-    scores.provenance["criterion"] = "surgeon"
+    scores.provenance["criterion"] = "obs"
     with pytest.raises(PlanError, match=r"normalise='paper' makes layers worth the same.* Use normalise='none'"):
         pl.make_plan(scores, keep_macs=0.5)
     assert pl.make_plan(scores, keep_macs=0.5, normalise="none", balance="none").architecture.total_heads < 12
@@ -227,4 +227,4 @@ def test_macs_bound_the_speed_that_cutting_heads_can_give():
     )
     macs = costs.block_macs(BERT_BASE, tokens=128)
     assert macs.attention == 12 * 12 * (4 * 128 * 768 * 64 + 2 * 128 * 128 * 64)
-    assert macs.ffn == 12 * 3072 * 2 * 128 * 768
+    assert macs.neurons == 12 * 3072 * 2 * 128 * 768

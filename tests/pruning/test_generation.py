@@ -111,7 +111,7 @@ def test_language_models_are_scored_token_by_token_whatever_the_batch(family):
     labels[1, 4:] = -100
     whole = pl.score(model, [{"input_ids": rows, "labels": labels}])
     parts = pl.score(model, [{"input_ids": rows[i : i + 1], "labels": labels[i : i + 1]} for i in range(4)])
-    for one, other in zip([*whole.heads, *whole.ffn], [*parts.heads, *parts.ffn], strict=True):
+    for one, other in zip([*whole.heads, *whole.neurons], [*parts.heads, *parts.neurons], strict=True):
         torch.testing.assert_close(torch.tensor(one), torch.tensor(other), rtol=1e-4, atol=1e-7)
         assert (one > 0).all()
 

@@ -18,7 +18,7 @@ def made_up_importance(layers=6, heads=12, seed=0):
     random = np.random.default_rng(seed)
     return Importance(
         heads=tuple(random.gamma(2.0, 1.0, heads) for _ in range(layers)),
-        ffn=tuple(random.gamma(2.0, 1.0, NEURONS) for _ in range(layers)),
+        neurons=tuple(random.gamma(2.0, 1.0, NEURONS) for _ in range(layers)),
         lineage=Lineage.whole(base),
         provenance={"criterion": "gradient", "num_examples": 1024, "num_tokens": 20000, "model": "minilm"},
     )
@@ -126,7 +126,7 @@ def make_results(
     plan = made_up_plan(importance)
     own = {"lora": 61_440, "norms": 9_984, "head": 148_610, "other": 0}
     facts = {
-        "warmup": (6.2, {"loss": 0.61, "validation": {"accuracy": 0.71, "f1_macro": 0.70}}),
+        "linear_probe": (6.2, {"loss": 0.61, "validation": {"accuracy": 0.71, "f1_macro": 0.70}}),
         "score": (11.4, dict(importance.provenance)),
         "plan": (0.02, {"plan_id": plan.id}),
         "prune": (3.1, {"parameters_before": 22_713_986, "parameters_after": 17_343_234,
@@ -154,7 +154,7 @@ def make_results(
             "fingerprint": "0123456789abcdef",
         },
         seed=0,
-        recipe_yaml=f"format: prunelora-recipe-1\nmodel: {model}\nseed: 0\nstages:\n- stage: warmup\n",
+        recipe_yaml=f"format: prunelora-recipe-1\nmodel: {model}\nseed: 0\nstages:\n- stage: linear_probe\n",
         folder="runs/first",
         importance=importance,
         plan=plan,

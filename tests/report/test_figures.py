@@ -59,7 +59,7 @@ def test_where_scores_are_compared_as_they_are_what_is_cut_is_paler_than_what_st
 def test_heads_that_were_cut_earlier_have_no_colour_and_no_cross():
     whole = made_up_importance(2, 4)
     lineage = Lineage(whole.lineage.base, ((0, 3), (0, 1, 2, 3)), whole.lineage.neurons)
-    importance = Importance(heads=(whole.heads[0][:2], whole.heads[1]), ffn=whole.ffn, lineage=lineage)
+    importance = Importance(heads=(whole.heads[0][:2], whole.heads[1]), neurons=whole.neurons, lineage=lineage)
     plan = made_up_plan(whole).model_copy(update={"heads": ((3,), (1,))})
     figure = figures.importance_heatmap(importance, plan)
     assert crosses(figure) == {(0, 0), (1, 0), (1, 2), (1, 3)}

@@ -142,10 +142,10 @@ def test_the_same_run_gives_the_same_bytes(written, tmp_path):
     [
         (),
         ("baseline",),
-        ("warmup",),
+        ("linear_probe",),
         ("export",),
-        ("warmup", "export", "baseline", "merge", "finetune"),
-        ("measure", "score", "plan", "prune", "finetune", "merge", "export", "baseline", "warmup"),
+        ("linear_probe", "export", "baseline", "merge", "finetune"),
+        ("measure", "score", "plan", "prune", "finetune", "merge", "export", "baseline", "linear_probe"),
     ],
 )
 @pytest.mark.usefixtures("sketched")
@@ -218,8 +218,8 @@ def test_the_majority_rate_stands_beside_the_accuracy_in_every_file(tmp_path):
 @pytest.mark.usefixtures("sketched")
 def test_metrics_hold_every_fact_and_are_plain_json(tmp_path):
     results = make_results()
-    facts = {**results.facts("warmup"), "loss": float("nan")}
-    stages = {**results.stages, "warmup": results.stages["warmup"] | {"facts": facts}}
+    facts = {**results.facts("linear_probe"), "loss": float("nan")}
+    stages = {**results.stages, "linear_probe": results.stages["linear_probe"] | {"facts": facts}}
     write_report(dataclasses.replace(results, stages=stages), tmp_path)
 
     def refuse(name):
@@ -227,7 +227,7 @@ def test_metrics_hold_every_fact_and_are_plain_json(tmp_path):
 
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"), parse_constant=refuse)
     assert metrics["stages"]["measure"]["facts"] == results.facts("measure")
-    assert metrics["stages"]["warmup"]["facts"]["loss"] is None
+    assert metrics["stages"]["linear_probe"]["facts"]["loss"] is None
     assert metrics["plan_id"] == results.plan.id
     assert metrics["summary"] == summarise(results)
 

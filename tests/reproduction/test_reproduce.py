@@ -66,7 +66,7 @@ def test_the_papers_preset_gives_every_method_the_papers_settings():
         found = (tuning.learning_rate, tuning.epochs, tuning.weight_decay, tuning.batch_size, tuning.train_head)
         assert found == (2e-5, 30, 0.01, 32, False)
         # A task head that is not trained must not be trained by a warm-up either.
-        assert "warmup" not in recipe.names
+        assert "linear_probe" not in recipe.names
     assert stage_of(recipes["lora"], FineTuneStage).lora_rank == 4
     assert stage_of(recipes["full"], FineTuneStage).trainable == "all"
     assert PRESETS["paper"].factors == (1.0,)

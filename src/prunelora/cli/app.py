@@ -15,12 +15,20 @@ from prunelora.errors import PlanError, RecipeError
 from prunelora.recipe import Recipe, load_recipe
 from prunelora.runfolder import RunFolder
 from prunelora.spelling import option
-from prunelora.stage_settings import BUDGETS, STAGE_KINDS, FineTuneStage, PlanStage, PruneStage, ScoreStage, WarmUpStage
+from prunelora.stage_settings import (
+    BUDGETS,
+    STAGE_KINDS,
+    FineTuneStage,
+    LinearProbeStage,
+    PlanStage,
+    PruneStage,
+    ScoreStage,
+)
 
 EXAMPLE_OUT = Path("runs/example")
 DEFAULT_MODEL = Recipe.model_fields["model"].default
 # What a recipe file need not say where a run was begun before.
-_OF_A_RUN = ("model", "task", "seed", "trust_remote_code")
+_OF_A_RUN = ("model", "task", "seed")
 
 app = typer.Typer(
     help="Fine-tune a pretrained transformer so that what comes out is also smaller and faster.",
@@ -49,7 +57,7 @@ NoExport = Annotated[
     bool,
     typer.Option("--no-export", help="Write no model.onnx: the extra onnx, which that needs, can be missing then."),
 ]
-RecipeOptions = (Recipe, ("model", "seed", "trust_remote_code"))
+RecipeOptions = (Recipe, ("model", "seed"))
 
 
 def _version(shown: bool) -> None:
@@ -72,7 +80,7 @@ _OF_RUN: tuple[Any, ...] = (
     RecipeOptions,
     (DataSettings, None),
     (ScoreStage, ("criterion", "rows")),
-    (WarmUpStage, ("steps",)),
+    (LinearProbeStage, ("steps",)),
     (PlanStage, (*BUDGETS, "count", "normalise", "balance", "rank_high", "rank_low", "targets")),
     (PruneStage, ("repair",)),
     (FineTuneStage, ("epochs", "learning_rate", "batch_size", "patience", "tensorboard")),
@@ -182,7 +190,7 @@ def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:
     if json:
         terminal.give_json(
             {
-                **recipe.model_dump(mode="json", include={"model", "task", "seed", "trust_remote_code"}),
+                **recipe.model_dump(mode="json", include={"model", "task", "seed"}),
                 "folder": str(folder.path),
                 "stages": work,
             }

@@ -27,7 +27,7 @@ NoTiming = Annotated[
 
 
 @with_settings_of(
-    (Recipe, ("model", "trust_remote_code")),
+    (Recipe, ("model",)),
     (DataSettings, None),
     (ScoreStage, ("rows",)),
     (PlanStage, ("keep_heads", "keep_ffn")),
@@ -90,11 +90,11 @@ def compare(
     tell = terminal.teller(quiet)
     if not example and "model" not in settings:
         tell(f"model {Recipe.model_fields['model'].default}, the default; --model names another")
-    own = {"model", "trust_remote_code", *DataSettings.model_fields}
+    own = {"model", *DataSettings.model_fields}
     base = Recipe().with_options({name: value for name, value in settings.items() if name in own})
     changes = {name: value for name, value in settings.items() if name not in own} | settings_typed(sets)
     from prunelora.comparison.compare import compare as run_comparison
-    from prunelora.comparison.compare import planned_cells
+    from prunelora.comparison.compare import planned_trials
     from prunelora.comparison.page import commands, lines, tables
 
     chosen: dict[str, Any] = {
@@ -107,11 +107,11 @@ def compare(
         "keep_macs": numbers_in(keep_macs, float, "--keep-macs") if keep_macs is not None else (),
     }
     if dry_run:
-        cells = planned_cells(**chosen)
+        trials = planned_trials(**chosen)
         if json:
-            terminal.give_json(cells)
+            terminal.give_json(trials)
         else:
-            terminal.give_lines(cells)
+            terminal.give_lines(trials)
         return
     results = run_comparison(**chosen, timing=not no_timing, jobs=jobs, tell=tell, progress=not quiet)
     if json:

@@ -1,4 +1,4 @@
-"""Putting together what the cells of a comparison found: a row a method, a test a pair."""
+"""Putting together what the trials of a comparison found: a row a method, a test a pair."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from prunelora import __version__
 from prunelora.comparison.budgets import to_be_paired
-from prunelora.comparison.cells import Cell, cell_of
 from prunelora.comparison.commands import command_of
 from prunelora.comparison.methods import Method
-from prunelora.comparison.results import CellFacts, ComparisonResults, MethodFacts, PairFacts, figure, pairs_of
+from prunelora.comparison.results import ComparisonResults, MethodFacts, PairFacts, TrialFacts, estimate, pairs_of
 from prunelora.comparison.timing import measure_memory
+from prunelora.comparison.trials import Trial, trial_of
 from prunelora.data.metrics import metrics
 from prunelora.data.task import TaskData
 from prunelora.delivery.checkpoints import load
@@ -24,12 +24,12 @@ from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.recipe import Recipe
 
 # What every finished training found, by method, learning rate and seed.
-Found = dict[tuple[str, float, int], CellFacts]
+Found = dict[tuple[str, float, int], TrialFacts]
 
 
-def key_of(cell: Cell) -> tuple[str, float, int]:
-    """Where a cell's facts stand among those found."""
-    return cell.method.name, cell.learning_rate, cell.seed
+def key_of(trial: Trial) -> tuple[str, float, int]:
+    """Where a trial's facts stand among those found."""
+    return trial.method.name, trial.learning_rate, trial.seed
 
 
 def collect(
@@ -42,7 +42,7 @@ def collect(
     rates: Mapping[str, float],
     tried_on: Mapping[str, Method],
     found: Found,
-    diverged: Sequence[Cell] = (),
+    diverged: Sequence[Trial] = (),
     commands: bool = False,
     missing: tuple[str, ...] = (),
 ) -> ComparisonResults:
@@ -61,7 +61,9 @@ def collect(
         commands: Say for every method what builds it.
         missing: Trainings that are not done yet.
     """
-    cells = {method.name: [cell_of(method, rates[method.name], seed, out=out) for seed in seeds] for method in methods}
+    trials = {
+        method.name: [trial_of(method, rates[method.name], seed, out=out) for seed in seeds] for method in methods
+    }
     return ComparisonResults(
         model=base.model,
         data=base.task.described,
@@ -69,11 +71,11 @@ def collect(
         seeds=tuple(seeds),
         missing=missing,
         methods=tuple(
-            _method_facts(method, cells[method.name], task, found, diverged, tried_on[method.name], commands)
+            _method_facts(method, trials[method.name], task, found, diverged, tried_on[method.name], commands)
             for method in methods
         ),
-        pairs=_pairs(methods, cells, task),
-        cells=tuple(found.values()),
+        pairs=_pairs(methods, trials, task),
+        trials=tuple(found.values()),
         timing=None,
         machine=describe_machine(best_device()),
         prunelora=__version__,
@@ -82,15 +84,15 @@ def collect(
 
 def _method_facts(
     method: Method,
-    cells: Sequence[Cell],
+    trials: Sequence[Trial],
     task: TaskData,
     found: Found,
-    diverged: Sequence[Cell],
+    diverged: Sequence[Trial],
     tried_on: Method,
     commands: bool,
 ) -> MethodFacts:
-    facts = [found[key_of(cell)] for cell in cells]
-    first = cells[0]
+    facts = [found[key_of(trial)] for trial in trials]
+    first = trials[0]
     model = load(first.folder / "model")
     counted = macs_tokens(model)
     architecture = dissect(model).architecture
@@ -100,15 +102,15 @@ def _method_facts(
         for one in found.values()
         if one.method == method.name and one.seed == first.seed
     }
-    tried |= {f"{cell.learning_rate:g}": None for cell in diverged if cell.method.name == method.name}
+    tried |= {f"{trial.learning_rate:g}": None for trial in diverged if trial.method.name == method.name}
     return MethodFacts(
         name=method.name,
         title=method.title,
         learning_rate=first.learning_rate,
         tried=tried,
-        seeds=tuple(cell.seed for cell in cells),
+        seeds=tuple(trial.seed for trial in trials),
         quality={
-            split: {metric: figure([one.test[split][metric] for one in facts]) for metric in task.metrics}
+            split: {metric: estimate([one.test[split][metric] for one in facts]) for metric in task.metrics}
             for split in task.reported
         },
         parameters=parameters(model).total,
@@ -131,17 +133,17 @@ def _method_facts(
     )
 
 
-def _training_seconds(facts: CellFacts) -> float:
+def _training_seconds(facts: TrialFacts) -> float:
     """Wall time of all that leads to the merged model."""
     return sum(seconds for stage, seconds in facts.seconds.items() if stage != "evaluate")
 
 
-def _pairs(methods: Sequence[Method], cells: Mapping[str, Sequence[Cell]], task: TaskData) -> tuple[PairFacts, ...]:
+def _pairs(methods: Sequence[Method], trials: Mapping[str, Sequence[Trial]], task: TaskData) -> tuple[PairFacts, ...]:
     metric = task.metrics[0]
     places, differences = [], []
     for first, second in to_be_paired(methods):
         for split in task.reported:
-            answers = {name: [cell.answers(split) for cell in cells[name]] for name in (first.name, second.name)}
+            answers = {name: [trial.answers(split) for trial in trials[name]] for name in (first.name, second.name)}
             labels = answers[first.name][0][1]
             places.append({"first": first.name, "second": second.name, "split": split, "metric": metric})
             differences.append(

@@ -4,8 +4,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from prunelora.comparison.cells import Cell
 from prunelora.comparison.methods import LEFT_OUT
+from prunelora.comparison.trials import Trial
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
 from prunelora.recipe import Recipe, load_recipe
@@ -21,18 +21,18 @@ _WHERE_OTHER = ("keep_heads", "keep_ffn", "rows", "batch_size", "patience")
 _LINE = 72
 
 
-def command_of(cell: Cell) -> str:
-    """What to type for the model of a cell, from the folder in which the comparison was started.
+def command_of(trial: Trial) -> str:
+    """What to type for the model of a trial, from the folder in which the comparison was started.
 
     It names the method's recipe and all that the comparison changed in it. Where a recipe file says something of the
-    data that no option takes back, it names the cell's own recipe, which has everything.
+    data that no option takes back, it names the trial's own recipe, which has everything.
     """
-    out = f"runs/{Path(cell.recipe.task.described).stem}-{cell.method.name}"
+    out = f"runs/{Path(trial.recipe.task.described).stem}-{trial.method.name}"
     try:
-        words = _words(cell.recipe, load_recipe(cell.method.source), cell.method.source)
+        words = _words(trial.recipe, load_recipe(trial.method.source), trial.method.source)
     except RecipeError:
         words = None
-    words = words or ["--recipe", (cell.folder / RECIPE).as_posix()]
+    words = words or ["--recipe", (trial.folder / RECIPE).as_posix()]
     return shlex.join(["prunelora", "run", *words, "--out", out])
 
 
@@ -81,8 +81,6 @@ def _words(wanted: Recipe, start: Recipe, source: str) -> list[str] | None:
         typed += [f"--{name.replace('_', '-')}", text]
     for key, text in settings.items():
         typed += ["--set", f"{key}={text}"]
-    if wanted.trust_remote_code != found.trust_remote_code:
-        typed.append(f"--{'' if wanted.trust_remote_code else 'no-'}trust-remote-code")
     return typed
 
 

@@ -18,12 +18,12 @@ import torch
 from filelock import FileLock, Timeout
 
 from prunelora.comparison.budgets import load_methods_at, tried_on
-from prunelora.comparison.cells import Cell, cell_of, run_cell, run_cell_in_worker
 from prunelora.comparison.collecting import Found, collect, key_of
 from prunelora.comparison.methods import METHODS, Method
 from prunelora.comparison.page import write_comparison
 from prunelora.comparison.results import ComparisonResults, load_comparison
 from prunelora.comparison.timing import MethodTiming, TimingSettings, time_methods
+from prunelora.comparison.trials import Trial, run_trial, run_trial_in_worker, trial_of
 from prunelora.data.load import load_task
 from prunelora.data.task import TaskData
 from prunelora.errors import DivergenceError, RecipeError
@@ -42,18 +42,18 @@ Tell = Callable[[str], None]
 
 @dataclass
 class _Progress:
-    """Cells done, the current one, and the time that the rest may take."""
+    """Trials done, the current one, and the time that the rest may take."""
 
     total: int
     tell: Tell
     done: int = 0
-    seconds: list[float] = field(default_factory=list)  # Of the cells that were trained this time.
+    seconds: list[float] = field(default_factory=list)  # Of the trials that were trained this time.
 
-    def starts(self, cell: Cell) -> None:
-        self.tell(f"cell {self.done + 1} of {self.total}: {cell}{self.left()}")
+    def starts(self, trial: Trial) -> None:
+        self.tell(f"trial {self.done + 1} of {self.total}: {trial}{self.left()}")
 
     def ended(self, seconds: float | None) -> None:
-        """A cell is done; `seconds` is None where it was done before."""
+        """A trial is done; `seconds` is None where it was done before."""
         self.done += 1
         if seconds is not None:
             self.seconds.append(seconds)
@@ -84,7 +84,7 @@ def compare(
     """Train every method on every seed, time them in turn, and write one table of all of it.
 
     Every training is a run folder of its own under `out`; a comparison that was stopped goes on, and what is finished
-    under the same settings is not repeated. Every method gets the same number of trials for its learning rate: on the
+    under the same settings is not repeated. Every method gets the same number of tried for its learning rate: on the
     first seed it is trained with each of them, and the best on the validation rows is used for the other seeds. The
     reported rows have no part in it. A learning rate at which the training diverges is shown as such and not chosen.
 
@@ -95,7 +95,7 @@ def compare(
     record has the seconds that they took, so times are those of each method alone.
 
     Args:
-        base: Gives the model, the task and trust_remote_code; its stages and seed are not used.
+        base: Gives the model and the task; its stages and seed are not used.
         out: Folder for everything.
         methods: Packaged ones by name, a person's own as paths of recipe files.
         seeds: Of the runs; the first is the one that learning rates are tried on.
@@ -108,7 +108,7 @@ def compare(
         timing_settings: How to.
         share_with: Folders of other comparisons whose trainings' first stages may be used too.
         jobs: Processes that train at the same time, each with its share of the cores.
-        tell: Called with a line for every cell and stage.
+        tell: Called with a line for every trial and stage.
         progress: Show progress bars.
 
     Returns:
@@ -116,7 +116,7 @@ def compare(
 
     Raises:
         DivergenceError: If a method diverges at every learning rate, or at the chosen one with another seed or budget.
-        PruneLoraError: Of the kind that fits. Finished cells stay.
+        PruneLoraError: Of the kind that fits. Finished trials stay.
     """
     _check(seeds, factors, jobs)
     tell = tell or (lambda _: None)
@@ -128,23 +128,23 @@ def compare(
     with _locked(out):
         for note in task.notes:
             tell(note)
-        trials = {
-            method.name: [cell_of(method, rate, seeds[0], out=out) for rate in method.learning_rates(factors)]
+        tried = {
+            method.name: [trial_of(method, rate, seeds[0], out=out) for rate in method.learning_rates(factors)]
             for method in chosen
             if method is tuned[method.name]
         }
-        counted = sum(map(len, trials.values())) + len(chosen) * len(seeds) - len(trials)
+        counted = sum(map(len, tried.values())) + len(chosen) * len(seeds) - len(tried)
         counter = _Progress(counted, tell)
-        diverged: list[Cell] = []
-        found = train([cell for cells in trials.values() for cell in cells], counter, diverged=diverged)
-        best = {name: _best(name, cells, found, task.metrics[0]) for name, cells in trials.items()}
+        diverged: list[Trial] = []
+        found = train([trial for trials in tried.values() for trial in trials], counter, diverged=diverged)
+        best = {name: _best(name, trials, found, task.metrics[0]) for name, trials in tried.items()}
         rates = {method.name: best[tuned[method.name].name] for method in chosen}
         budgets = [
-            cell_of(method, rates[method.name], seeds[0], out=out) for method in chosen if method.name not in trials
+            trial_of(method, rates[method.name], seeds[0], out=out) for method in chosen if method.name not in tried
         ]
         found |= train(budgets, counter)
-        rest = [cell_of(method, rates[method.name], seed, out=out) for seed in seeds[1:] for method in chosen]
-        missing = tuple(str(cell) for cell in rest if cell.facts() is None)
+        rest = [trial_of(method, rates[method.name], seed, out=out) for seed in seeds[1:] for method in chosen]
+        missing = tuple(str(trial) for trial in rest if trial.facts() is None)
         collected = partial(
             collect, base, chosen, task, out,
             rates=rates, tried_on=tuned, found=found, diverged=diverged, commands=bool(keep_macs),
@@ -168,7 +168,7 @@ def _write(results: ComparisonResults, out: Path) -> None:
     write_comparison(results, out)
 
 
-def planned_cells(
+def planned_trials(
     *,
     base: Recipe,
     out: Path | str,
@@ -178,7 +178,7 @@ def planned_cells(
     changes: Mapping[str, Any] | None = None,
     keep_macs: Sequence[float] = (),
 ) -> list[str]:
-    """What `compare` would train: a line a cell, saying which are done."""
+    """What `compare` would train: a line a trial, saying which are done."""
     _check(seeds, factors, jobs=1)
     chosen = load_methods_at(keep_macs, methods, base=base, changes=changes)
     tuned = tried_on(chosen)
@@ -189,8 +189,8 @@ def planned_cells(
             lines += [f"{method.name}, the learning rate of {tried.name}, seed {seed}" for seed in seeds]
             continue
         for rate in method.learning_rates(factors):
-            cell = cell_of(method, rate, seeds[0], out=Path(out))
-            lines.append(f"{cell}{' (done)' if cell.facts() else ''}")
+            trial = trial_of(method, rate, seeds[0], out=Path(out))
+            lines.append(f"{trial}{' (done)' if trial.facts() else ''}")
         lines += [f"{method.name}, the best of these, seed {seed}" for seed in seeds[1:]]
     return lines
 
@@ -209,9 +209,9 @@ def _locked(out: Path) -> Iterator[None]:
     """Keep a second comparison out of the folder."""
     if out.is_file():
         raise RecipeError(f"{out} is a file. Give a folder for the comparison.")
-    if out.is_dir() and any(out.iterdir()) and not (out / "cells").is_dir():
+    if out.is_dir() and any(out.iterdir()) and not (out / "trials").is_dir():
         raise RecipeError(f"{out} is not empty and holds no comparison; it is left as it is. Give another folder.")
-    (out / "cells").mkdir(parents=True, exist_ok=True)
+    (out / "trials").mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".lock", blocking=False)
     try:
         lock.acquire()
@@ -224,55 +224,59 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def _run(
-    cells: Sequence[Cell],
+    trials: Sequence[Trial],
     counter: _Progress,
     *,
     task: TaskData,
     share_with: Sequence[Path],
     jobs: int,
     progress: bool,
-    diverged: list[Cell] | None = None,
+    diverged: list[Trial] | None = None,
 ) -> Found:
-    """Train cells; those that diverge are added to `diverged`, or are an error where there is no such list."""
+    """Train trials; those that diverge are added to `diverged`, or are an error where there is no such list."""
     if jobs > 1:
-        return _run_at_once(cells, counter, share_with, jobs, diverged)
+        return _run_at_once(trials, counter, share_with, jobs, diverged)
     found: Found = {}
-    for cell in cells:
-        counter.starts(cell)
-        started, done = time.perf_counter(), cell.facts() is not None
-        with _may_diverge(cell, counter, diverged):
-            found[key_of(cell)] = run_cell(cell, task, share_with=share_with, progress=progress)
+    for trial in trials:
+        counter.starts(trial)
+        started, done = time.perf_counter(), trial.facts() is not None
+        with _may_diverge(trial, counter, diverged):
+            found[key_of(trial)] = run_trial(trial, task, share_with=share_with, progress=progress)
             counter.ended(None if done else time.perf_counter() - started)
     return found
 
 
 @contextlib.contextmanager
-def _may_diverge(cell: Cell, counter: _Progress, diverged: list[Cell] | None) -> Iterator[None]:
+def _may_diverge(trial: Trial, counter: _Progress, diverged: list[Trial] | None) -> Iterator[None]:
     try:
         yield
     except DivergenceError as error:
         if diverged is None:
             raise DivergenceError(
-                f"{cell}: {error} Finished trainings stay: give lower {option('factors')} and the same folder."
+                f"{trial}: {error} Finished trainings stay: give lower {option('factors')} and the same folder."
             ) from error
-        diverged.append(cell)
+        diverged.append(trial)
         counter.ended(None)
-        counter.tell(f"{cell}: diverged, and is not chosen. {error}")
+        counter.tell(f"{trial}: diverged, and is not chosen. {error}")
 
 
 def _run_at_once(
-    cells: Sequence[Cell], counter: _Progress, share_with: Sequence[Path], jobs: int, diverged: list[Cell] | None = None
+    trials: Sequence[Trial],
+    counter: _Progress,
+    share_with: Sequence[Path],
+    jobs: int,
+    diverged: list[Trial] | None = None,
 ) -> Found:
     threads = max(1, torch.get_num_threads() // jobs)
     found: Found = {}
     with _workers(jobs) as pool:
-        running = {pool.submit(run_cell_in_worker, cell, threads, share_with): cell for cell in cells}
+        running = {pool.submit(run_trial_in_worker, trial, threads, share_with): trial for trial in trials}
         for future in as_completed(running):
-            cell = running[future]
-            with _may_diverge(cell, counter, diverged):
-                found[key_of(cell)] = future.result()
-                counter.ended(sum(found[key_of(cell)].seconds.values()) / jobs)
-                counter.tell(f"cell {counter.done} of {counter.total} done: {cell}{counter.left()}")
+            trial = running[future]
+            with _may_diverge(trial, counter, diverged):
+                found[key_of(trial)] = future.result()
+                counter.ended(sum(found[key_of(trial)].seconds.values()) / jobs)
+                counter.tell(f"trial {counter.done} of {counter.total} done: {trial}{counter.left()}")
     return found
 
 
@@ -294,22 +298,22 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     pool.shutdown()
 
 
-def _best(name: str, cells: Sequence[Cell], found: Found, metric: str) -> float:
+def _best(name: str, trials: Sequence[Trial], found: Found, metric: str) -> float:
     """The learning rate that did best on the validation rows: highest metric; of equals the smaller loss.
 
     Raises:
         DivergenceError: If the method's training diverged at all of them.
     """
-    finished = [cell for cell in cells if key_of(cell) in found]
+    finished = [trial for trial in trials if key_of(trial) in found]
     if not finished:
-        rates = ", ".join(f"{cell.learning_rate:g}" for cell in cells)
+        rates = ", ".join(f"{trial.learning_rate:g}" for trial in trials)
         raise DivergenceError(
             f"{name}: its training diverges at every learning rate that was tried ({rates}). Finished trainings of "
             f"other methods stay: give lower {option('factors')} and the same folder."
         )
 
-    def merit(cell: Cell) -> tuple[float, float]:
-        validation = found[key_of(cell)].validation
+    def merit(trial: Trial) -> tuple[float, float]:
+        validation = found[key_of(trial)].validation
         return validation[metric], -validation["loss"]
 
     return max(finished, key=merit).learning_rate
@@ -326,10 +330,10 @@ def _with_timing(
     tell("timing training steps and forward passes of all methods, in turn ...")
     settings = settings or TimingSettings()
     facts = {one.name: one for one in results.methods}
-    cells = {
-        method.name: cell_of(method, facts[method.name].learning_rate, results.seeds[0], out=out) for method in methods
+    trials = {
+        method.name: trial_of(method, facts[method.name].learning_rate, results.seeds[0], out=out) for method in methods
     }
-    timings = time_methods(cells, task, settings=settings)
+    timings = time_methods(trials, task, settings=settings)
     step_rows = next(iter(timings.values())).step_rows
     return _timed(results, timings, {**vars(settings), "step_rows": step_rows})
 
@@ -352,17 +356,17 @@ def _timed(
 
 
 def _timed_of(results: ComparisonResults) -> list[tuple[Any, ...]]:
-    """What times depend on, a method: its sizes, and the recipe and the plan of the cell that was timed."""
-    timed = {(cell.method, cell.learning_rate): cell for cell in results.cells if cell.seed == results.seeds[0]}
+    """What times depend on, a method: its sizes, and the recipe and the plan of the trial that was timed."""
+    timed = {(trial.method, trial.learning_rate): trial for trial in results.trials if trial.seed == results.seeds[0]}
     return [
         (
             *(results.model, one.name, one.parameters, one.trained, one.heads, one.neurons),
             # The seed says nothing about time; settings that change costs alone do.
-            {name: value for name, value in cell.recipe.items() if name != "seed"},
-            cell.plan_id,
+            {name: value for name, value in trial.recipe.items() if name != "seed"},
+            trial.plan_id,
         )
         for one in results.methods
-        for cell in [timed[one.name, one.learning_rate]]
+        for trial in [timed[one.name, one.learning_rate]]
     ]
 
 

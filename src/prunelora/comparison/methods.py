@@ -16,7 +16,7 @@ METHODS = ("full", "lora", "tune-first", "prune-lora", "random-prune-lora", "mag
 # Stages that say nothing about the method itself, cost time, and are done once for all methods in a comparison.
 LEFT_OUT = ("evaluate", "export", "baseline", "measure", "report")
 # Settings of a recipe that are the comparison's, the same for all of its methods, by the options that give them.
-_OPTIONS = {name: name for name in ("model", "trust_remote_code", *DataSettings.model_fields)} | {"seed": "seeds"}
+_OPTIONS = {name: name for name in ("model", *DataSettings.model_fields)} | {"seed": "seeds"}
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from prunelora.errors import RecipeError, first_line
 from prunelora.evaluation.significance import LEVEL, Difference, holm
+from prunelora.recipe import as_now
 from prunelora.storage import write_json
 
 
@@ -17,7 +18,7 @@ class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class CellFacts(_Facts):
+class TrialFacts(_Facts):
     """One training: a method, a learning rate, a seed.
 
     Attributes:
@@ -53,8 +54,13 @@ class CellFacts(_Facts):
     prunelora: str
     machine: dict[str, Any]
 
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _recipe_as_now(cls, content: Any) -> Any:
+        return as_now(content)
 
-class Figure(_Facts):
+
+class Estimate(_Facts):
     """A number over seeds.
 
     Attributes:
@@ -68,9 +74,9 @@ class Figure(_Facts):
     values: tuple[float, ...]
 
 
-def figure(values: Sequence[float]) -> Figure:
+def estimate(values: Sequence[float]) -> Estimate:
     """Mean and sample standard deviation of one value a seed."""
-    return Figure(
+    return Estimate(
         mean=statistics.fmean(values),
         sd=statistics.stdev(values) if len(values) > 1 else None,
         values=tuple(float(value) for value in values),
@@ -172,7 +178,7 @@ class MethodFacts(_Facts):
     learning_rate: float
     tried: dict[str, float | None]
     seeds: tuple[int, ...]
-    quality: dict[str, dict[str, Figure]]
+    quality: dict[str, dict[str, Estimate]]
     parameters: int
     trained: int
     disk_bytes: int
@@ -249,12 +255,12 @@ class ComparisonResults(_Facts):
         task: "problem_type", "label_names", "rows" (split -> count), "majority_rate" (split -> rate or None), "metrics"
             (main metric first), "notes", "fingerprint".
         seeds: Asked for.
-        missing: Cells that were asked for and are not done yet, as "method, learning rate, seed".
+        missing: Trials that were asked for and are not done yet, as "method, learning rate, seed".
         methods: In the order asked for.
         pairs: Every later method with every earlier one; of methods at several budgets not all, see
             `prunelora.comparison.budgets.to_be_paired`.
-        cells: Every training, those of learning rates that were not chosen too.
-        timing: Warm-up, rounds and rows a step of the timing; None if not timed.
+        trials: Every training, those of learning rates that were not chosen too.
+        timing: Untimed rounds, rounds and rows a step of the timing; None if not timed.
         machine: What the timing ran on.
         prunelora: Version of the library.
     """
@@ -269,7 +275,7 @@ class ComparisonResults(_Facts):
     missing: tuple[str, ...]
     methods: tuple[MethodFacts, ...]
     pairs: tuple[PairFacts, ...]
-    cells: tuple[CellFacts, ...]
+    trials: tuple[TrialFacts, ...]
     timing: dict[str, Any] | None
     machine: dict[str, Any]
     prunelora: str
@@ -338,6 +344,7 @@ def load_comparison(path: Path) -> ComparisonResults:
         if any("row_error" not in pair for pair in content.get("pairs", ())):
             content["pairs"] = _with_seeds(content["pairs"])
             content["task"]["notes"] = [*content["task"]["notes"], _TESTED_AGAIN]
+        content |= {"trials": content.pop("cells")} if "cells" in content else {}
         return ComparisonResults.model_validate(content)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ValidationError) as error:
         first = first_line(error)

@@ -30,8 +30,8 @@ WEIGHTS = ".safetensors"
 
 
 def run_folders(comparisons: Iterable[Path], seed: int) -> list[Path]:
-    """Run folders of all cells of some comparisons with one seed: those of another have nothing in common."""
-    return [folder for out in comparisons for folder in sorted(out.glob(f"cells/*/*/seed-{seed}"))]
+    """Run folders of all trials of some comparisons with one seed: those of another have nothing in common."""
+    return [folder for out in comparisons for folder in sorted(out.glob(f"trials/*/*/seed-{seed}"))]
 
 
 def bring_over(recipe: Recipe, out: Path, task: TaskData, donors: Sequence[Path]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from prunelora.comparison.results import ComparisonResults, Figure, LatencyFacts, MethodFacts, PairFacts
+from prunelora.comparison.results import ComparisonResults, Estimate, LatencyFacts, MethodFacts, PairFacts
 from prunelora.comparison.texts import (
     NONE,
     UNCORRELATED,
@@ -203,19 +203,19 @@ def cells_table(results: ComparisonResults) -> Table:
     constant = [(name, NONE, NONE, NONE, *rest) for name, *rest in _constant_row(results, (metric,), len(columns) - 3)]
     rows = [
         (
-            cell.method,
-            learning_rate_text(cell.learning_rate),
-            str(cell.seed),
-            _optional(cell.validation.get(metric), lambda value: number_text(metric, value)),
+            trial.method,
+            learning_rate_text(trial.learning_rate),
+            str(trial.seed),
+            _optional(trial.validation.get(metric), lambda value: number_text(metric, value)),
             *(
-                _optional(cell.test.get(split, {}).get(metric), lambda value: number_text(metric, value))
+                _optional(trial.test.get(split, {}).get(metric), lambda value: number_text(metric, value))
                 for split in results.splits
             ),
-            f"{cell.best_step:,} of {cell.steps:,}",
-            _optional(cell.step_ms, milliseconds),
-            duration(sum(cell.seconds.values())),
+            f"{trial.best_step:,} of {trial.steps:,}",
+            _optional(trial.step_ms, milliseconds),
+            duration(sum(trial.seconds.values())),
         )
-        for cell in results.cells
+        for trial in results.trials
     ]
     return Table(columns, (*constant, *rows) if rows else ())
 
@@ -297,7 +297,7 @@ def metric_column(results: ComparisonResults, metric: str, split: str) -> str:
     return metric_unit(metric) + (f", {split}" if len(results.splits) > 1 else "")
 
 
-def _quality(method: MethodFacts, split: str, metric: str) -> Figure | None:
+def _quality(method: MethodFacts, split: str, metric: str) -> Estimate | None:
     return method.quality.get(split, {}).get(metric)
 
 

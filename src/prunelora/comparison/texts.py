@@ -1,6 +1,6 @@
 """A comparison's numbers for people: metrics, differences, shares and learning rates as text."""
 
-from prunelora.comparison.results import Figure, PairFacts, Share
+from prunelora.comparison.results import Estimate, PairFacts, Share
 from prunelora.report.reading import SHARES, metric_title
 
 NONE = "\N{EN DASH}"
@@ -30,7 +30,7 @@ def number_text(metric: str, value: float) -> str:
     return text.replace("-", "\N{MINUS SIGN}" if text.strip("-0.") else "")
 
 
-def quality_text(metric: str, figure: Figure | None) -> str:
+def quality_text(metric: str, figure: Estimate | None) -> str:
     """Mean and standard deviation over seeds: "87.7 ± 0.4"; of one seed: "87.7 (1 seed)"."""
     if figure is None:
         return NONE
@@ -39,7 +39,7 @@ def quality_text(metric: str, figure: Figure | None) -> str:
     return f"{mean} {spread}"
 
 
-def quality_said(metric: str, figure: Figure) -> str:
+def quality_said(metric: str, figure: Estimate) -> str:
     """The same in a sentence, with its unit: "87.7 ± 0.4 %", "87.7 % (1 seed)"."""
     if figure.sd is None:
         return f"{with_unit(metric, number_text(metric, figure.mean))} (1 seed)"

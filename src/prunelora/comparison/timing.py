@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunelora.comparison.cells import Cell
 from prunelora.comparison.results import LatencyFacts, MemoryFacts, Share
+from prunelora.comparison.trials import Trial
 from prunelora.data.embedded import model_source
 from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches
@@ -74,37 +74,37 @@ class MethodTiming:
     latencies: tuple[LatencyFacts, ...]
 
 
-def tunings_of(cell: Cell) -> Iterator[tuple[FineTuneStage, Plan | None]]:
-    """Every fine-tuning of a finished cell, with the plan that the model is cut by when it begins; None while dense."""
+def tunings_of(trial: Trial) -> Iterator[tuple[FineTuneStage, Plan | None]]:
+    """Every fine-tuning of a finished trial, with the plan of the model at its start; None while dense."""
     plan = None
-    for name, stage in cell.recipe.by_name.items():
+    for name, stage in trial.recipe.by_name.items():
         if isinstance(stage, PlanStage):
-            plan = Plan.load(cell.folder / stage_file(name, "plan.json"))
+            plan = Plan.load(trial.folder / stage_file(name, "plan.json"))
         elif isinstance(stage, FineTuneStage):
             yield stage, plan
 
 
-def as_trained(cell: Cell, task: TaskData, tuning: FineTuneStage, plan: Plan | None) -> nn.Module:
-    """The model as it goes into a fine-tuning of the cell: cut, with its adapter, and with what is trained set so.
+def as_trained(trial: Trial, task: TaskData, tuning: FineTuneStage, plan: Plan | None) -> nn.Module:
+    """The model as it goes into a fine-tuning of the trial: cut, with its adapter, and with what is trained set so.
 
     Weights are the pretrained ones, which time and memory do not depend on.
     """
-    model = pretrained(cell.recipe, task)
+    model = pretrained(trial.recipe, task)
     if plan is not None:
         prune_(model, plan)
-    return ready_to_train(model, plan, tuning, seed=cell.recipe.seed)
+    return ready_to_train(model, plan, tuning, seed=trial.recipe.seed)
 
 
-def measure_memory(cell: Cell, task: TaskData) -> MemoryFacts:
+def measure_memory(trial: Trial, task: TaskData) -> MemoryFacts:
     """Count the memory of a training step, and of a forward pass of 32 rows, of 128 tokens each.
 
     The step is one of the fine-tuning that needs the most, of as many rows as it has in a step: a model that is tuned
     before it is cut needs the dense model's memory once. Rows are shorter where the model has fewer positions, and of
     images as long as they become.
     """
-    steps = [(tuning.batch_size, *_step_memory(cell, task, tuning, plan)) for tuning, plan in tunings_of(cell)]
+    steps = [(tuning.batch_size, *_step_memory(trial, task, tuning, plan)) for tuning, plan in tunings_of(trial)]
     step_rows, training, device_peak = max(steps, key=lambda found: found[1].total)
-    merged = load(cell.folder / "model").to(best_device())
+    merged = load(trial.folder / "model").to(best_device())
     batch = random_batch(merged, rows=MEMORY_ROWS, tokens=MEMORY_TOKENS)
     return MemoryFacts(
         weights=training.weights_bytes,
@@ -120,10 +120,10 @@ def measure_memory(cell: Cell, task: TaskData) -> MemoryFacts:
 
 
 def _step_memory(
-    cell: Cell, task: TaskData, tuning: FineTuneStage, plan: Plan | None
+    trial: Trial, task: TaskData, tuning: FineTuneStage, plan: Plan | None
 ) -> tuple[TrainingMemory, int | None]:
     """Of a step of one fine-tuning, counted, and the device's own peak in it."""
-    trained = as_trained(cell, task, tuning, plan)
+    trained = as_trained(trial, task, tuning, plan)
     counted = step_memory(trained, tuning, tokens=MEMORY_TOKENS)
     batch = random_batch(trained, rows=tuning.batch_size, tokens=MEMORY_TOKENS)
     with dropout_of(trained, tuning.dropout):
@@ -131,20 +131,22 @@ def _step_memory(
 
 
 def time_methods(
-    cells: Mapping[str, Cell], task: TaskData, *, settings: TimingSettings | None = None
+    trials: Mapping[str, Trial], task: TaskData, *, settings: TimingSettings | None = None
 ) -> dict[str, MethodTiming]:
-    """Time training steps and forward passes of one cell of every method, in turn.
+    """Time training steps and forward passes of one trial of every method, in turn.
 
     Args:
-        cells: A finished cell by the name of its method.
+        trials: A finished trial by the name of its method.
         task: Gives the rows of the training steps.
         settings: Rounds and batches.
     """
     settings = settings or TimingSettings()
-    first = next(iter(cells.values()))
+    first = next(iter(trials.values()))
     batches = step_batches(first, task, settings)
-    steps = _time_steps(cells, task, batches, settings)
-    models: dict[str, nn.Module] = {name: load(cell.folder / "model").to(best_device()) for name, cell in cells.items()}
+    steps = _time_steps(trials, task, batches, settings)
+    models: dict[str, nn.Module] = {
+        name: load(trial.folder / "model").to(best_device()) for name, trial in trials.items()
+    }
     latencies = forward_times(models, pretrained(first.recipe, task), settings)
     return {
         name: MethodTiming(
@@ -159,17 +161,17 @@ def time_methods(
 
 
 def _time_steps(
-    cells: Mapping[str, Cell], task: TaskData, batches: Sequence[Mapping[str, Any]], settings: TimingSettings
+    trials: Mapping[str, Trial], task: TaskData, batches: Sequence[Mapping[str, Any]], settings: TimingSettings
 ) -> dict[str, Timing]:
     models: dict[str, nn.Module] = {}
     calls: dict[str, Callable[[], None]] = {}
-    shares: dict[str, dict[str, float]] = {name: {} for name in cells}  # Of a method's epochs, by what is timed.
+    shares: dict[str, dict[str, float]] = {name: {} for name in trials}  # Of a method's epochs, by what is timed.
     with contextlib.ExitStack() as stack:
-        for name, cell in cells.items():
-            for tuning, plan in tunings_of(cell):
+        for name, trial in trials.items():
+            for tuning, plan in tunings_of(trial):
                 key = _work_of_a_step(tuning, plan)
                 if key not in models:  # Methods that begin alike have that step in common.
-                    models[key] = as_trained(cell, task, tuning, plan)
+                    models[key] = as_trained(trial, task, tuning, plan)
                     calls[key] = training_step(models[key], batches, tuning)
                     stack.enter_context(dropout_of(models[key], tuning.dropout))
                 shares[name][key] = shares[name].get(key, 0.0) + tuning.epochs
@@ -190,15 +192,15 @@ def _work_of_a_step(tuning: FineTuneStage, plan: Plan | None) -> str:
     return digest({"settings": settings, "plan": plan.id if plan is not None else None})
 
 
-def step_batches(cell: Cell, task: TaskData, settings: TimingSettings) -> Sequence[Mapping[str, Any]]:
-    """Batches of training rows to time steps on, of as many rows as a step of the cell has."""
-    rows = cell.method.tuning.batch_size
+def step_batches(trial: Trial, task: TaskData, settings: TimingSettings) -> Sequence[Mapping[str, Any]]:
+    """Batches of training rows to time steps on, of as many rows as a step of the trial has."""
+    rows = trial.method.tuning.batch_size
     return calibration_batches(
         task,
-        load_processor(model_source(cell.recipe.model), task),
+        load_processor(model_source(trial.recipe.model), task),
         rows=settings.step_batches * rows,
         batch_size=rows,
-        max_length=cell.recipe.task.max_length,
+        max_length=trial.recipe.task.max_length,
     )
 
 

@@ -163,7 +163,6 @@ def check(
     remeasure: bool = False,
     training: Training | None = None,
     tell: Callable[[str], None] | None = None,
-    trust_remote_code: bool = False,
     **planning: Any,
 ) -> Feasibility:
     """Tell what a budget gives for a model; of the model only its configuration is read, no weights.
@@ -181,7 +180,6 @@ def check(
             on the dense model, and by LoRA after the cut; by full fine-tuning of both, if all weights are trained.
             Nothing of it if not given. Needs a training's own memory.
         tell: Called with a line on what is done.
-        trust_remote_code: Let the model's own Python code run.
         planning: Options of `make_plan`: the budget, in one of five ways, and what else a plan is made by.
 
     Raises:
@@ -191,7 +189,7 @@ def check(
         CheckpointError, DataError: As the loading functions raise them.
     """
     tell = tell or (lambda _: None)
-    config = read_config(model_source(model), trust_remote_code=trust_remote_code)
+    config = read_config(model_source(model))
     facts = None
     if data is not None:
         rows = rows or load_task(data)

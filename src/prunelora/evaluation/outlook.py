@@ -80,7 +80,7 @@ def made_up_scores(architecture: Architecture, *, num_parameters: int) -> Import
     """
     return Importance(
         heads=tuple(map(_falling, architecture.num_heads)),
-        ffn=tuple(map(_falling, architecture.num_neurons)),
+        neurons=tuple(map(_falling, architecture.num_neurons)),
         lineage=Lineage.whole(architecture),
         num_parameters=num_parameters,
         provenance={"criterion": "made up"},

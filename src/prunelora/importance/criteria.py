@@ -92,7 +92,7 @@ CRITERIA: dict[str, Criterion] = {
     for criterion in (
         GradientCriterion("gradient", "Michel et al. 2019, I_h; eq. 1 of Wang et al. 2023", torch.abs),
         GradientCriterion("fisher", "diagonal empirical Fisher information of the gates", torch.square),
-        CurvatureCriterion("surgeon", "structured optimal brain surgeon: van der Ouderaa et al. 2024"),
+        CurvatureCriterion("obs", "structured optimal brain surgeon: van der Ouderaa et al. 2024"),
         WeightCriterion("magnitude", "Frobenius norm of the weights a unit owns", _magnitude),
         WeightCriterion("random", "uniform numbers from `seed`, as a control", _random),
     )

@@ -24,21 +24,24 @@ class Importance:
 
     Attributes:
         heads: For every layer l, shape (H_l,), float64: I[l, h] of the paper's eq. 1.
-        ffn: For every layer l, shape (F_l,), float64.
+        neurons: For every layer l, shape (F_l,), float64.
         lineage: Which heads and neurons of the base model the scored ones are.
         num_parameters: Parameters of the scored model in all, task head included; None where nobody counted.
         provenance: Criterion, rows, tokens, model: where the numbers come from.
     """
 
     heads: tuple[Scores, ...]
-    ffn: tuple[Scores, ...]
+    neurons: tuple[Scores, ...]
     lineage: Lineage
     num_parameters: int | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Hold the scores to the shapes of the lineage, and to finite numbers that are not negative."""
-        for name, scores, ids in (("heads", self.heads, self.lineage.heads), ("ffn", self.ffn, self.lineage.neurons)):
+        for name, scores, ids in (
+            ("heads", self.heads, self.lineage.heads),
+            ("neurons", self.neurons, self.lineage.neurons),
+        ):
             if len(scores) != len(ids):
                 raise ScoreError(f"{name}: scores for {len(scores)} layers, but the model has {len(ids)}.")
             for layer, (values, present) in enumerate(zip(scores, ids, strict=True)):
@@ -53,7 +56,7 @@ class Importance:
     def save(self, path: Path | str) -> None:
         """Write the scores as safetensors, atomically; lineage and provenance go into its metadata."""
         tensors = {f"heads.{layer}": scores for layer, scores in enumerate(self.heads)}
-        tensors |= {f"ffn.{layer}": scores for layer, scores in enumerate(self.ffn)}
+        tensors |= {f"neurons.{layer}": scores for layer, scores in enumerate(self.neurons)}
         base = self.lineage.base
         metadata = {
             "format": "prunelora-importance-1",
@@ -91,9 +94,10 @@ class Importance:
             neurons=tuple(map(tuple, json.loads(metadata["neuron_ids"]))),
         )
         layers = range(len(lineage.heads))
+        neurons = "ffn" if "ffn.0" in tensors else "neurons"  # Files of prunelora 0.2 and before say ffn.
         return cls(
             heads=tuple(tensors[f"heads.{layer}"] for layer in layers),
-            ffn=tuple(tensors[f"ffn.{layer}"] for layer in layers),
+            neurons=tuple(tensors[f"{neurons}.{layer}"] for layer in layers),
             lineage=lineage,
             num_parameters=json.loads(metadata.get("num_parameters", "null")),
             provenance=json.loads(metadata["provenance"]),

@@ -11,8 +11,8 @@ from prunelora.errors import ScoreError, check_count
 from prunelora.importance.criteria import GradientCriterion, WeightCriterion, find_criterion
 from prunelora.importance.curvature import Curvature
 from prunelora.importance.importance import Importance
+from prunelora.importance.linear_probe import head_restored, train_linear_probe_
 from prunelora.importance.losses import Batch, check_that_all_ran, count_examples, count_tokens, summed_loss
-from prunelora.importance.warmup import head_restored, warm_up_
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.gates import gated
 from prunelora.models.padding import readable
@@ -26,7 +26,7 @@ def score(
     batches: Iterable[Batch] = (),
     *,
     criterion: str = "gradient",
-    warmup_steps: int = 0,
+    probe_steps: int = 0,
     seed: int = 0,
 ) -> Importance:
     """Score every attention head and feed-forward neuron by how much the task's loss depends on it.
@@ -40,7 +40,7 @@ def score(
     (B, H_l) and (B, F_l), and the loss is summed over the batch, so one backward pass gives every example's own
     gradient: the absolute value is taken before anything is added up, and batch size, padding and order change nothing.
 
-    With "surgeon" it is what leaving the unit out adds to the mean loss, as far as gradients tell, when the output and
+    With "obs" it is what leaving the unit out adds to the mean loss, as far as gradients tell, when the output and
     down projections of what stays are solved anew, as repair does: units that can stand in for each other are not all
     cut, nor all kept. Units go one after another, the cheapest of a layer first; see `curvature` and `elimination`.
     These scores are compared as they are: plan with `normalise="none"`.
@@ -54,20 +54,20 @@ def score(
         batches: Dicts as `model(**batch)` takes them, with `labels`, or the positions of a span that answers, every
             one of them within the row; training rows only. 500 to 2,000 are usually
             enough. Not needed by "magnitude" and "random".
-        criterion: "gradient", "fisher" (squares in place of absolute values), "surgeon", "magnitude" or "random".
-        warmup_steps: Train the task head alone on frozen features for so many steps first, and put it back afterwards:
+        criterion: "gradient", "fisher" (squares in place of absolute values), "obs", "magnitude" or "random".
+        probe_steps: Train the task head alone on frozen features for so many steps first, and put it back afterwards:
             a head that was just initialised gives noisy gradients. `batches` must then be a list.
-        seed: For "random", and for the order of the warm-up.
+        seed: For "random", and for the order of the linear probe.
 
     Returns:
-        Importance, where `heads[l]` has shape (H_l,) and `ffn[l]` (F_l,), float64, unnormalised.
+        Importance, where `heads[l]` has shape (H_l,) and `neurons[l]` (F_l,), float64, unnormalised.
 
     Raises:
         UnsupportedModelError: If the model's family has no row in the table of families.
         ScoreError: If there is no batch, a batch has no labels, the loss is missing or not finite, a gate never ran,
-            or `warmup_steps` is no whole number.
+            or `probe_steps` is no whole number.
     """
-    check_count(ScoreError, "warmup_steps", warmup_steps, at_least=0)
+    check_count(ScoreError, "probe_steps", probe_steps, at_least=0)
     anatomy = dissect(model)
     chosen = find_criterion(criterion)
     provenance: dict[str, Any] = {"criterion": criterion}
@@ -79,15 +79,15 @@ def score(
         return _importance(anatomy, [heads for heads, _ in pairs], [neurons for _, neurons in pairs], provenance)
 
     with left_as_found(model), contextlib.ExitStack() as stack:
-        if warmup_steps:
+        if probe_steps:
             if not isinstance(batches, list | tuple):
                 raise ScoreError(
-                    f"warmup_steps={warmup_steps} goes over the batches more than once, found "
+                    f"probe_steps={probe_steps} goes over the batches more than once, found "
                     f"{type(batches).__name__}. Pass list(batches)."
                 )
             stack.enter_context(head_restored(model))
-            warm_up_(model, batches, steps=warmup_steps, seed=seed)
-            provenance["warmup_steps"] = warmup_steps
+            train_linear_probe_(model, batches, steps=probe_steps, seed=seed)
+            provenance["probe_steps"] = probe_steps
         model.eval()
         model.requires_grad_(False)
         totals = _Totals(anatomy, chosen) if isinstance(chosen, GradientCriterion) else Curvature(anatomy)
@@ -105,7 +105,7 @@ def _importance(
     name = getattr(getattr(anatomy.model, "config", None), "name_or_path", "") or type(anatomy.model).__name__
     return Importance(
         heads=tuple(scores.numpy() for scores in heads),
-        ffn=tuple(scores.numpy() for scores in neurons),
+        neurons=tuple(scores.numpy() for scores in neurons),
         lineage=anatomy.lineage,
         num_parameters=sum(parameter.numel() for parameter in anatomy.model.parameters()),
         provenance={"model": name_of(str(name))} | provenance,

@@ -29,7 +29,6 @@ def load_pretrained(
     label_names: Sequence[str],
     problem_type: str,
     seed: int = 0,
-    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """Load a pretrained transformer under the head that a kind of task needs, in float32.
 
@@ -38,14 +37,13 @@ def load_pretrained(
         label_names: Names of the classes, in order; empty for regression, and for language modelling.
         problem_type: A kind of task of `prunelora.models.problem_types`, such as "single_label_classification".
         seed: For the task head where the checkpoint has none that fits.
-        trust_remote_code: Let the checkpoint's own Python code run.
 
     Raises:
         UnsupportedModelError: If the family is not supported, or has no head for such a task; nothing is loaded then.
         CheckpointError: If there is no such folder, the hub cannot be reached, or there are no safetensors.
     """
     check_source(source)
-    config, kind = _for_task(source, label_names, problem_type, trust_remote_code)
+    config, kind = _for_task(source, label_names, problem_type)
     try:
         # That the task head is new is what this function is for: no report of it.
         with torch.random.fork_rng(), _errors_only(), progress_bars_off():
@@ -57,7 +55,7 @@ def load_pretrained(
                 # Else that of the checkpoint, bfloat16 for most decoders, in which a step of training is rounded away.
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,  # A head for other labels is replaced; _check_encoder holds the rest.
-                trust_remote_code=trust_remote_code,
+                trust_remote_code=False,  # Otherwise transformers asks on a terminal.
                 output_loading_info=True,
             )
     except ImportError as error:
@@ -69,9 +67,7 @@ def load_pretrained(
     return loaded
 
 
-def random_pretrained(
-    source: str | Path, *, label_names: Sequence[str], problem_type: str, trust_remote_code: bool = False
-) -> PreTrainedModel:
+def random_pretrained(source: str | Path, *, label_names: Sequence[str], problem_type: str) -> PreTrainedModel:
     """The same model as `load_pretrained` gives, with random weights: of the source the configuration alone is read.
 
     Weights are the same every time. Neither time nor memory depends on what they are.
@@ -79,18 +75,16 @@ def random_pretrained(
     Raises:
         UnsupportedModelError, CheckpointError: As `load_pretrained` raises them.
     """
-    config, kind = _for_task(source, label_names, problem_type, trust_remote_code)
+    config, kind = _for_task(source, label_names, problem_type)
     with torch.random.fork_rng(), _errors_only():
         torch.manual_seed(0)
-        model: PreTrainedModel = kind.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        model: PreTrainedModel = kind.from_config(config, dtype=torch.float32, trust_remote_code=False)
     return model
 
 
-def _for_task(
-    source: str | Path, label_names: Sequence[str], problem_type: str, trust_remote_code: bool
-) -> tuple[PreTrainedConfig, Any]:
+def _for_task(source: str | Path, label_names: Sequence[str], problem_type: str) -> tuple[PreTrainedConfig, Any]:
     """The configuration of a model for a task, and the Auto class that makes it."""
-    config = read_config(source, trust_remote_code=trust_remote_code)
+    config = read_config(source)
     kind = task_class(config, problem_type, source)
     _check_loadable(config, source)
     give_padding_(config)
@@ -98,19 +92,23 @@ def _for_task(
     return config, kind
 
 
-def read_config(source: str | Path, *, trust_remote_code: bool = False) -> Any:
+def read_config(source: str | Path) -> Any:
     """Read a model's configuration.
 
     Args:
         source: Folder or hub name.
-        trust_remote_code: Let the checkpoint's own Python code run.
 
     Raises:
         CheckpointError: If there is none, or it cannot be understood.
     """
     try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever a value of the wrong kind leads to
+        if "trust_remote_code" in str(error):
+            raise CheckpointError(
+                f"{source}: the model needs Python code of its own, and prunelora runs none. Use a model of a family "
+                "that transformers has itself; `prunelora families` lists them."
+            ) from error
         raise CheckpointError(_unreachable(source, error)) from error
 
 

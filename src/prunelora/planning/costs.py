@@ -43,16 +43,16 @@ class Macs:
 
     Attributes:
         attention: q, k, v, output projections and the two products with the attention probabilities.
-        ffn: Up and down projections.
+        neurons: Up and down projections.
     """
 
     attention: int
-    ffn: int
+    neurons: int
 
     @property
     def total(self) -> int:
         """Attention and feed-forward together."""
-        return self.attention + self.ffn
+        return self.attention + self.neurons
 
 
 def head_macs(architecture: Architecture, *, tokens: int) -> int:
@@ -85,7 +85,7 @@ def block_macs(architecture: Architecture, *, tokens: int) -> Macs:
     """
     a = architecture
     return Macs(
-        attention=a.total_heads * head_macs(a, tokens=tokens), ffn=a.total_neurons * neuron_macs(a, tokens=tokens)
+        attention=a.total_heads * head_macs(a, tokens=tokens), neurons=a.total_neurons * neuron_macs(a, tokens=tokens)
     )
 
 
@@ -112,4 +112,4 @@ def ceiling(architecture: Architecture, *, tokens: int, keep_heads: float, keep_
     BERT-base, 128 tokens, 30 % of the heads cut: 10 % of the MACs, so never more than 1.12 times as fast.
     """
     macs = block_macs(architecture, tokens=tokens)
-    return Ceiling((keep_heads * macs.attention + keep_ffn * macs.ffn) / macs.total)
+    return Ceiling((keep_heads * macs.attention + keep_ffn * macs.neurons) / macs.total)

@@ -108,7 +108,7 @@ def make_plan(
     }
     kind = budgets.only_one(given)
     check_normalise(importance.provenance.get("criterion"), normalise)
-    scores = normalised(importance.heads, normalise), normalised(importance.ffn, normalise)
+    scores = normalised(importance.heads, normalise), normalised(importance.neurons, normalise)
     facts: dict[str, Any] = {}
     if kind is None or kind == "counts":
         num_heads, num_neurons = (sum(map(len, ids)) for ids in (lineage.heads, lineage.neurons))
@@ -162,7 +162,7 @@ def _ranks(importance: Importance, how: str, rank_by: str, **options: Any) -> tu
     of_heads = block_ranks(mean_of_units(importance.heads, how=how), **options)
     if rank_by == "heads":
         return of_heads, of_heads
-    return of_heads, block_ranks(mean_of_units(importance.ffn, how=how), **options)
+    return of_heads, block_ranks(mean_of_units(importance.neurons, how=how), **options)
 
 
 def _budget(

@@ -7,7 +7,7 @@ from prunelora.errors import PlanError
 from prunelora.spelling import advice, option
 
 # Criteria whose scores say what leaving a unit out adds to the loss, of a head as of a neuron, in every layer.
-IN_UNITS_OF_LOSS: Final = frozenset({"surgeon"})
+IN_UNITS_OF_LOSS: Final = frozenset({"obs"})
 
 
 def compared_as(criterion: str) -> Mapping[str, str]:

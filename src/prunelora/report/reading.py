@@ -11,7 +11,7 @@ from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.report.results import RunResults
 from prunelora.spelling import option
 
-_TO_THE_MODEL = ("warmup", "score", "plan", "prune", "finetune", "merge")
+_TO_THE_MODEL = ("linear_probe", "score", "plan", "prune", "finetune", "merge")
 
 _TITLES = {
     "accuracy": "accuracy",
@@ -226,7 +226,7 @@ def asked_latency(results: RunResults) -> Asked | None:
 
 
 def training_seconds(results: RunResults) -> float:
-    """Wall time of all stages up to the merged model: warm-up, scoring and repair are counted with the tunings."""
+    """Wall time of all stages up to the merged model: linear probe, scoring and repair are counted with the tunings."""
     return sum(float(stage["seconds"]) for name, stage in results.stages.items() if kind_of(name) in _TO_THE_MODEL)
 
 

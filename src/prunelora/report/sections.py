@@ -82,7 +82,7 @@ def _figures(results: RunResults, metric: str) -> list[Section]:
     meaning = {
         "gradient": "how much the loss on training rows would change if the head were turned down a little",
         "fisher": "the square of how much the loss on training rows would change if the head were turned down a little",
-        "surgeon": "what going without the head adds to the loss on training rows, when less important ones are gone "
+        "obs": "what going without the head adds to the loss on training rows, when less important ones are gone "
         "and the others stand in for it",
         "magnitude": "how large the head's weights are; the task was not looked at",
         "random": "a random number, as a yardstick for the other ways to score",

@@ -91,7 +91,7 @@ def journey(results: RunResults) -> Table:
     """The main metric on the validation rows after every stage that changed the model."""
     metric = main_metric(results)
     after = {
-        "warmup": "after the warm-up of the task head",
+        "linear_probe": "after the linear probe of the task head",
         "prune": "right after the cut",
         "finetune": "after fine-tuning",
         "merge": "adapter merged",

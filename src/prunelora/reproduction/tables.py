@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from prunelora.comparison.results import Figure, LatencyFacts, MethodFacts
+from prunelora.comparison.results import Estimate, LatencyFacts, MethodFacts
 from prunelora.comparison.tables import inference_size, largest_size, latency_at
 from prunelora.comparison.texts import NONE, number_text, quality_text, share_text, signed, size_text
 from prunelora.report.reading import in_units, milliseconds
@@ -326,7 +326,7 @@ def _marked(one: TaskOutcome) -> str:
     return f"{one.task} (note)" if one.note else one.task
 
 
-def _figure(facts: MethodFacts | None, split: str) -> Figure | None:
+def _figure(facts: MethodFacts | None, split: str) -> Estimate | None:
     return facts.quality.get(split, {}).get("accuracy") if facts is not None else None
 
 

@@ -1,4 +1,4 @@
-"""Cells of a comparison: one training each, in a folder of its own that is finished or is not."""
+"""Trials of a comparison: one training each, in a folder of its own that is finished or is not."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from prunelora import __version__
 from prunelora.comparison.methods import Method
-from prunelora.comparison.results import CellFacts
+from prunelora.comparison.results import TrialFacts
 from prunelora.comparison.sharing import bring_over, run_folders
 from prunelora.data.task import TaskData
 from prunelora.errors import RecipeError
@@ -24,18 +24,18 @@ from prunelora.recipe import Recipe
 from prunelora.report.results import RunResults
 from prunelora.storage import write_json
 
-FACTS = "cell.json"
+FACTS = "trial.json"
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """A method with a learning rate and a seed, and where its run folder is.
 
     Attributes:
         method: The method.
         learning_rate: Of its longest fine-tuning; the others' in proportion.
         seed: Of the run.
-        folder: Run folder: OUT/cells/METHOD/lr-RATE/seed-SEED.
+        folder: Run folder: OUT/trials/METHOD/lr-RATE/seed-SEED.
     """
 
     method: Method
@@ -52,11 +52,11 @@ class Cell:
         """Everything that determines this training."""
         return self.method.with_learning_rate(self.learning_rate).with_settings({"seed": self.seed})
 
-    def facts(self) -> CellFacts | None:
-        """What the cell found; None if it is not finished, or was finished under another recipe."""
+    def facts(self) -> TrialFacts | None:
+        """What the trial found; None if it is not finished, or was finished under another recipe."""
         try:
             content = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
-            facts = CellFacts.model_validate(content)
+            facts = TrialFacts.model_validate(content)
         except (OSError, ValueError, ValidationError):
             return None
         return facts if facts.recipe == portable(self.recipe) else None
@@ -67,56 +67,56 @@ class Cell:
         return tensors[f"{split}.logits"].numpy(), tensors[f"{split}.labels"].numpy()
 
 
-def cell_of(method: Method, learning_rate: float, seed: int, *, out: Path) -> Cell:
-    """The cell and its place under the comparison's folder."""
-    return Cell(method, learning_rate, seed, folder_of(method.name, learning_rate, seed, out=out))
+def trial_of(method: Method, learning_rate: float, seed: int, *, out: Path) -> Trial:
+    """The trial and its place under the comparison's folder."""
+    return Trial(method, learning_rate, seed, folder_of(method.name, learning_rate, seed, out=out))
 
 
 def folder_of(method: str, learning_rate: float, seed: int, *, out: Path) -> Path:
-    """The run folder of a cell by its method's name, under the comparison's folder."""
-    return out / "cells" / method / f"lr-{learning_rate:g}" / f"seed-{seed}"
+    """The run folder of a trial by its method's name, under the comparison's folder."""
+    return out / "trials" / method / f"lr-{learning_rate:g}" / f"seed-{seed}"
 
 
-def run_cell(
-    cell: Cell,
+def run_trial(
+    trial: Trial,
     task: TaskData,
     *,
     share_with: Sequence[Path] = (),
     progress: bool = False,
     tell: Callable[[str], None] | None = None,
-) -> CellFacts:
-    """Train a cell, or go on with one that was stopped; what is finished under the same recipe is not repeated.
+) -> TrialFacts:
+    """Train a trial, or go on with one that was stopped; what is finished under the same recipe is not repeated.
 
     Args:
-        cell: What to train.
+        trial: What to train.
         task: Its data.
-        share_with: Folders of comparisons. What their cells have finished and this one begins with too is brought over.
+        share_with: Folders of comparisons, whose trials' finished stages are reused where this trial begins with them.
         progress: Show progress bars.
         tell: Called with a line for every stage.
 
     Raises:
         PruneLoraError: Of the kind that fits. What its earlier stages left stays.
     """
-    if share_with and cell.facts() is None:
-        bring_over(cell.recipe, cell.folder, task, run_folders(share_with, cell.seed))
-    outcome = execute(cell.recipe, cell.folder, task=task, progress=progress, tell=tell)
-    facts, before = _facts(cell, outcome.results), cell.facts()
+    if share_with and trial.facts() is None:
+        bring_over(trial.recipe, trial.folder, task, run_folders(share_with, trial.seed))
+    outcome = execute(trial.recipe, trial.folder, task=task, progress=progress, tell=tell)
+    facts, before = _facts(trial, outcome.results), trial.facts()
     # Where nothing was trained anew it was found on the machine that it was found on.
     if before is not None and before == facts.model_copy(update=_where_trained(before)):
         return before
-    write_json(cell.folder / FACTS, facts.model_dump(mode="json"))
+    write_json(trial.folder / FACTS, facts.model_dump(mode="json"))
     return facts
 
 
-def run_cell_in_worker(cell: Cell, threads: int, share_with: Sequence[Path] = ()) -> CellFacts:
+def run_trial_in_worker(trial: Trial, threads: int, share_with: Sequence[Path] = ()) -> TrialFacts:
     """The same in a process of its own, with a share of the cores."""
     from prunelora.data.load import load_task
 
     torch.set_num_threads(threads)
-    return run_cell(cell, load_task(cell.recipe.task), share_with=share_with)
+    return run_trial(trial, load_task(trial.recipe.task), share_with=share_with)
 
 
-def _where_trained(facts: CellFacts) -> dict[str, Any]:
+def _where_trained(facts: TrialFacts) -> dict[str, Any]:
     return {"machine": facts.machine, "prunelora": facts.prunelora}
 
 
@@ -127,17 +127,17 @@ def portable(recipe: Recipe) -> dict[str, Any]:
     return content
 
 
-def _facts(cell: Cell, results: RunResults) -> CellFacts:
-    recipe = cell.recipe
+def _facts(trial: Trial, results: RunResults) -> TrialFacts:
+    recipe = trial.recipe
     tunings = [results.facts(name) for name in recipe.tunings]
     last = tunings[-1]
     merged = next((name for name in reversed(recipe.names) if name == "merge"), None)
     if merged is None:
-        raise RecipeError(f"{cell}: the recipe has no stage 'merge'.")
-    return CellFacts(
-        method=cell.method.name,
-        learning_rate=cell.learning_rate,
-        seed=cell.seed,
+        raise RecipeError(f"{trial}: the recipe has no stage 'merge'.")
+    return TrialFacts(
+        method=trial.method.name,
+        learning_rate=trial.learning_rate,
+        seed=trial.seed,
         validation=_plain(last["best"]),
         test={split: dict(values) for split, values in results.facts("evaluate")["quality"].items()},
         best_step=sum(one["steps"] for one in tunings[:-1]) + last["best_step"],

@@ -1,4 +1,4 @@
-"""Warm-up: train the task head alone, on features that the frozen encoder computes once.
+"""Linear probe: train the task head alone, on features that the frozen encoder computes once.
 
 A task head that was just initialised points its gradients in random directions, and with them the scores. It is small,
 and its inputs do not change while the encoder is frozen, so a few hundred steps cost little more than one forward pass.
@@ -28,7 +28,7 @@ WEIGHT_DECAY = 0.01
 MOST_BYTES = 1024**3
 
 
-def warm_up_(
+def train_linear_probe_(
     model: nn.Module,
     batches: Sequence[Mapping[str, Any]],
     *,
@@ -65,8 +65,7 @@ def warm_up_(
     names = anatomy.task_head_names()
     if anatomy.base is model or not names:
         raise ScoreError(
-            f"{type(model).__name__} has no task head to warm up. Use a model such as "
-            "AutoModelForSequenceClassification."
+            f"{type(model).__name__} has no task head to train. Use a model such as AutoModelForSequenceClassification."
         )
     features = _Features(anatomy, batches)
     if not len(features):
@@ -90,8 +89,8 @@ def warm_up_(
                 losses.append(float(loss.detach()))
                 if not math.isfinite(losses[-1]):
                     raise DivergenceError(
-                        f"Warm-up: in step {len(losses)} the loss is {losses[-1]:.4g}. Try a lower learning_rate than "
-                        f"{learning_rate:g}, and check that the model's weights and inputs are finite."
+                        f"Linear probe: in step {len(losses)} the loss is {losses[-1]:.4g}. Try a lower "
+                        f"learning_rate than {learning_rate:g}, and check that the weights and inputs are finite."
                     )
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
@@ -99,8 +98,8 @@ def warm_up_(
         optimiser.zero_grad(set_to_none=True)
         if not all(bool(parameter.isfinite().all()) for parameter in parameters):
             raise DivergenceError(
-                f"Warm-up: after step {steps} weights of the task head are not finite. Try a lower learning_rate than "
-                f"{learning_rate:g}."
+                f"Linear probe: after step {steps} weights of the task head are not finite. Try a lower "
+                f"learning_rate than {learning_rate:g}."
             )
     tail = losses[-max(1, len(losses) // 10) :]
     return sum(tail) / len(tail)
