@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from tiny import HIDDEN, largest_difference, logits, random_plan, split, tiny_batch, tiny_config, tiny_model
 from transformers import (
     AutoModelForTokenClassification,
@@ -371,6 +373,17 @@ def test_importance_survives_saving(tmp_path):
     again = pl.Importance.load(tmp_path / "importance.safetensors")
     np.testing.assert_array_equal(flat(again), flat(importance))
     assert (again.lineage, again.provenance) == (importance.lineage, importance.provenance)
+
+
+def test_scores_written_by_version_0_2_are_read(tmp_path):
+    importance = pl.score(tiny_model(), [tiny_batch()])
+    importance.save(tmp_path / "new.safetensors")
+    with safe_open(tmp_path / "new.safetensors", framework="numpy") as file:
+        tensors = {name.replace("neurons.", "ffn."): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    assert "ffn.0" in tensors
+    save_file(tensors, tmp_path / "old.safetensors", metadata=metadata)
+    np.testing.assert_array_equal(flat(pl.Importance.load(tmp_path / "old.safetensors")), flat(importance))
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------
