@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.peers.torch_pruning_cut import History, cut_with_torch_pruning, replay_
 from benchmarks.peers.walks import adapter_plan, as_recipe, cut_settings, split
-from prunelora import __version__
 from prunelora.comparison.results import TrialFacts
 from prunelora.comparison.sharing import bring_over, run_folders
 from prunelora.comparison.trials import FACTS, Trial
@@ -38,6 +37,7 @@ from prunelora.runfolder import RunFolder
 from prunelora.running import pretrained, ready_to_train
 from prunelora.stage_settings import FineTuneStage
 from prunelora.storage import replacing_file, write_json
+from prunelora.version import __version__
 
 START, WEIGHTS, CUT, ANSWERS = "start", "model.safetensors", "cut.json", "answers.safetensors"
 

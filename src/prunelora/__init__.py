@@ -1,12 +1,12 @@
-"""Fine-tune a pretrained transformer so that what comes out is also smaller and faster.
+"""Fine-tune a pretrained transformer so that the tuned model is also smaller and faster.
 
-Names are looked up when they are first used, so that importing the package, and every `--help`, stays instant.
+Names are imported at their first use, so that `import prunelora` and every `--help` are instant.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+from prunelora.version import __version__
 
 _HOMES = {
     "score": "importance.score",
@@ -30,6 +30,7 @@ __all__ = [
     "Importance",
     "Plan",
     "PruneLoraError",
+    "__version__",
     "add_adapter",
     "compress",
     "export",

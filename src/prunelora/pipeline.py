@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prunelora import __version__
 from prunelora.data import metrics
 from prunelora.data.embedded import model_source
 from prunelora.data.task import TaskData
 from prunelora.delivery.checkpoints import load
 from prunelora.delivery.processors import load_processor
-from prunelora.errors import RecipeError
+from prunelora.errors import RecipeError, at_stage
 from prunelora.models.loading import fingerprint
 from prunelora.planning.plan import Plan
 from prunelora.preflight import check_model, check_packages, notes, read_task
@@ -30,9 +29,9 @@ from prunelora.report.results import RunResults
 from prunelora.report.summary import summarise, warnings
 from prunelora.runfolder import RECIPE, Record, RunFolder
 from prunelora.running import Run
-from prunelora.spelling import at_stage
 from prunelora.stage_settings import deciding
 from prunelora.stages import WORK
+from prunelora.version import __version__
 
 Tell = Callable[[str], None]
 

@@ -7,12 +7,12 @@ from prunelora.data.embedded import model_source
 from prunelora.data.load import load_task
 from prunelora.data.task import TaskData
 from prunelora.delivery import onnx
+from prunelora.errors import advice
 from prunelora.finetuning import training
 from prunelora.models.loading import check_reads
 from prunelora.models.source import check_source
 from prunelora.recipe import Recipe
 from prunelora.running import Run
-from prunelora.spelling import advice
 from prunelora.stage_settings import FineTuneStage, PlanStage
 from prunelora.stages import check_stages
 

@@ -18,16 +18,13 @@ import yaml
 from pydantic import Field, ValidationError
 
 from prunelora.data.settings import DataSettings
-from prunelora.errors import PlanError, RecipeError
+from prunelora.errors import InPython, PlanError, RecipeError, advice, did_you_mean, one_of, option, spelled
 from prunelora.planning.units import compared_as
 from prunelora.recipe_changes import leave_other_budgets, leave_other_source, number_of, value_of
-from prunelora.scalars import plain
-from prunelora.spelling import InPython, advice, did_you_mean, one_of, option, spelled
+from prunelora.settings import Place, Settings, complaint, dotted, plain, read_yaml, write_yaml
 from prunelora.stage_order import check_order
 from prunelora.stage_settings import STAGE_KINDS, BaselineStage, FineTuneStage, PlanStage, ScoreStage, Stage
 from prunelora.storage import name_of, write_text
-from prunelora.typed import Settings, read_yaml, write_yaml
-from prunelora.validation import Place, complaint, dotted
 
 FORMAT: Final = "prunelora-recipe-1"
 

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from prunelora.errors import PlanError, RecipeError
+from prunelora.errors import PlanError, RecipeError, option
 from prunelora.planning.units import check_normalise
-from prunelora.spelling import option
 from prunelora.stage_settings import STAGE_KINDS, FineTuneStage, PlanStage
 
 # Stages that cannot work on a model that carries an adapter.

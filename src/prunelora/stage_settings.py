@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.planning.budgets import only_one
-from prunelora.typed import Settings
+from prunelora.settings import Settings
 
 Projection = Literal["query", "key", "value", "output", "up", "down"]
 

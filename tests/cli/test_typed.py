@@ -5,8 +5,8 @@ import typer
 
 from prunelora.cli.app import app
 from prunelora.cli.typed import TypedOptions, works_on
+from prunelora.errors import advice, spelled
 from prunelora.recipe import load_recipe
-from prunelora.spelling import advice, spelled
 
 RUN = "run", "--data", "rotten-tomatoes", "--out", "out"
 

@@ -6,15 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from prunelora import __version__
 from prunelora.cli import comparing, terminal
 from prunelora.cli.options import Json, Quiet, Sets, settings_typed, with_settings_of
 from prunelora.cli.typed import Command, works_on
 from prunelora.data.settings import DataSettings
-from prunelora.errors import PlanError, RecipeError
+from prunelora.errors import PlanError, RecipeError, option
 from prunelora.recipe import Recipe, load_recipe
 from prunelora.runfolder import RunFolder
-from prunelora.spelling import option
 from prunelora.stage_settings import (
     BUDGETS,
     STAGE_KINDS,
@@ -24,6 +22,7 @@ from prunelora.stage_settings import (
     PruneStage,
     ScoreStage,
 )
+from prunelora.version import __version__
 
 EXAMPLE_OUT = Path("runs/example")
 DEFAULT_MODEL = Recipe.model_fields["model"].default

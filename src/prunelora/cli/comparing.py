@@ -12,8 +12,8 @@ from prunelora.comparison.methods import METHODS
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
 from prunelora.recipe import Recipe
+from prunelora.settings import number_in
 from prunelora.stage_settings import FineTuneStage, PlanStage, ScoreStage
-from prunelora.typed import number_in
 
 COMPARE_OUT = Path("runs/compare")
 REPRODUCE_OUT = Path("runs/reproduce")

@@ -7,9 +7,8 @@ import typer
 from typer.core import TyperCommand
 
 from prunelora.cli.terminal import no_bars_of_libraries
-from prunelora.errors import PruneLoraError
+from prunelora.errors import NO_VALUE, PruneLoraError, current_spelling, running_stage, spelled
 from prunelora.recipe import Recipe
-from prunelora.spelling import NO_VALUE, current, spelled, stage_at_work
 
 
 class TypedOptions:
@@ -56,7 +55,7 @@ class TypedOptions:
         # The error for a name that is no setting spells it too.
         recipe, self.recipe = self.recipe, None
         try:
-            return recipe.key_of(name, first=stage_at_work())
+            return recipe.key_of(name, first=running_stage())
         except PruneLoraError:  # No setting of the recipe.
             return name
         finally:
@@ -83,7 +82,7 @@ class Command(TyperCommand):
 
 def works_on(recipe: Recipe) -> None:
     """Tell the running command's messages of its recipe, whose keys name the options that were not typed."""
-    typed = current()
+    typed = current_spelling()
     if isinstance(typed, TypedOptions):
         typed.recipe = recipe
 

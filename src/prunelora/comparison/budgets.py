@@ -5,9 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from prunelora.comparison.methods import Method, load_methods
-from prunelora.errors import RecipeError
+from prunelora.errors import RecipeError, option
 from prunelora.recipe import Recipe
-from prunelora.spelling import option
 from prunelora.stage_settings import BUDGETS, PlanStage
 
 # Learning rates are tried at the budget nearest to this one: far from both ends of most curves.

@@ -4,7 +4,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prunelora import __version__
 from prunelora.comparison.budgets import to_be_paired
 from prunelora.comparison.commands import command_of
 from prunelora.comparison.methods import Method
@@ -22,6 +21,7 @@ from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
 from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.recipe import Recipe
+from prunelora.version import __version__
 
 # What every finished training found, by method, learning rate and seed.
 Found = dict[tuple[str, float, int], TrialFacts]

@@ -26,10 +26,9 @@ from prunelora.comparison.timing import MethodTiming, TimingSettings, time_metho
 from prunelora.comparison.trials import Trial, run_trial, run_trial_in_worker, trial_of
 from prunelora.data.load import load_task
 from prunelora.data.task import TaskData
-from prunelora.errors import DivergenceError, RecipeError
+from prunelora.errors import DivergenceError, RecipeError, option
 from prunelora.progress import bars
 from prunelora.recipe import Recipe
-from prunelora.spelling import option
 
 RESULTS = "comparison.json"
 FACTORS = (1.0, 3.0)

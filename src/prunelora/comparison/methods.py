@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from prunelora.data.settings import DataSettings
-from prunelora.errors import RecipeError
+from prunelora.errors import RecipeError, advice, did_you_mean, option
 from prunelora.recipe import Recipe, load_recipe, packaged_recipes
-from prunelora.spelling import advice, did_you_mean, option
 from prunelora.stage_settings import EvaluateStage, FineTuneStage, PlanStage
 
 # What is compared where nothing is said: tune-first is the recipe of a run, prune-lora the paper's with its controls.

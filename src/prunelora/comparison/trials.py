@@ -11,7 +11,6 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from prunelora import __version__
 from prunelora.comparison.methods import Method
 from prunelora.comparison.results import TrialFacts
 from prunelora.comparison.sharing import bring_over, run_folders
@@ -23,6 +22,7 @@ from prunelora.pipeline import execute
 from prunelora.recipe import Recipe
 from prunelora.report.results import RunResults
 from prunelora.storage import write_json
+from prunelora.version import __version__
 
 FACTS = "trial.json"
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prunelora.errors import DataError
-from prunelora.spelling import advice, did_you_mean, option
+from prunelora.errors import DataError, advice, did_you_mean, option
 from prunelora.storage import is_lfs_pointer
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".conll")

@@ -7,8 +7,7 @@ from prunelora.data import checks
 from prunelora.data.images import is_image_cell
 from prunelora.data.settings import DataSettings
 from prunelora.data.tables import Table, describe_columns
-from prunelora.errors import DataError
-from prunelora.spelling import advice, option
+from prunelora.errors import DataError, advice, option
 
 # Two tiers: a name of the first decides even where one of the second is there too ("label" beside "score").
 LABEL_NAMES = (

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prunelora.data.tables import Table, describe_columns, from_dataset
-from prunelora.errors import DataError
-from prunelora.spelling import option
+from prunelora.errors import DataError, option
 
 # How a recipe file calls data that is in no file.
 _GIVEN = "given in Python: "

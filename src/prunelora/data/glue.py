@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from prunelora.errors import DataError
-from prunelora.spelling import advice, one_of, option
+from prunelora.errors import DataError, advice, one_of, option
 
 GLUE_ON_THE_HUB = "nyu-mll/glue"
 

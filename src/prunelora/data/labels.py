@@ -9,8 +9,7 @@ from typing import Any, Literal
 from prunelora.data import checks
 from prunelora.data.settings import TaskType
 from prunelora.data.tags import encode_tags
-from prunelora.errors import DataError
-from prunelora.spelling import advice, option
+from prunelora.errors import DataError, advice, option
 
 ProblemType = Literal[
     "single_label_classification", "multi_label_classification", "regression", "token_classification", "causal_lm"

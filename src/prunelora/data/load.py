@@ -15,8 +15,7 @@ from prunelora.data.sources import Source, read_source
 from prunelora.data.splits import cut_rows
 from prunelora.data.tables import Table
 from prunelora.data.task import TaskData, as_dataset, fingerprint_of
-from prunelora.errors import DataError
-from prunelora.spelling import advice, option
+from prunelora.errors import DataError, advice, option
 
 
 def load_task(settings: DataSettings) -> TaskData:

@@ -14,8 +14,7 @@ from prunelora.data.glue import GLUE, GLUE_ON_THE_HUB, NamedTask
 from prunelora.data.labels import as_number
 from prunelora.data.sources import Source, check_encoding_is_used, read_hub
 from prunelora.data.tables import Table, describe_columns, read_folder, read_table, read_tsv
-from prunelora.errors import DataError
-from prunelora.spelling import advice, option
+from prunelora.errors import DataError, advice, option
 
 # train-00000-of-00002: one of the files that a split on the hub is cut into.
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")

@@ -7,8 +7,8 @@ from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, field_valida
 
 from prunelora.data.given import Given, as_named_or_given
 from prunelora.data.text_files import check_encoding
-from prunelora.spelling import advice, option
-from prunelora.typed import Settings
+from prunelora.errors import advice, option
+from prunelora.settings import Settings
 
 # Settings that say what is in a person's own data; of a named task it is known.
 OF_OWN_DATA = ("data_config", "text", "text_pair", "label", "task_type")

@@ -12,8 +12,7 @@ from prunelora.data.given import check_is_here
 from prunelora.data.images import LABEL, is_image_folder, read_image_folder
 from prunelora.data.settings import DataSettings
 from prunelora.data.tables import Table, read_folder, read_table, tables_of
-from prunelora.errors import DataError, first_line
-from prunelora.spelling import advice, option
+from prunelora.errors import DataError, advice, first_line, option
 
 # "sst2" or "nyu-mll/glue": what the hub accepts as a name.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunelora.errors import DataError
-from prunelora.spelling import advice, option
+from prunelora.errors import DataError, advice, option
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKED_UTF8 = "utf-8-sig"

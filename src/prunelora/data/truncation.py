@@ -8,7 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from prunelora.data.encoding import encode_rows, lengths_of
-from prunelora.spelling import advice, option
+from prunelora.errors import advice, option
 
 # Of the rows, this share is kept whole by the length that is advised.
 KEPT_WHOLE = 0.95

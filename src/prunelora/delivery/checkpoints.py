@@ -8,7 +8,6 @@ from peft import PeftModel
 from torch import nn
 from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
-from prunelora import __version__
 from prunelora.delivery.adapter_base import (
     BASE,
     MODEL,
@@ -25,14 +24,14 @@ from prunelora.delivery.saved_adapter import load_adapter, save_frozen_head
 from prunelora.delivery.saved_files import ABOUT, ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE, PLAN, WEIGHTS
 from prunelora.delivery.saved_model import load_model
 from prunelora.delivery.standalone import own_auto_class, stock_class, write_standalone
-from prunelora.errors import CheckpointError
+from prunelora.errors import CheckpointError, one_of, option
 from prunelora.models.anatomy import dissect
 from prunelora.models.loading import progress_bars_off
 from prunelora.models.problem_types import CAUSAL_LM, REGRESSION, label_names_of, problem_type_of
 from prunelora.models.state import check_finite, random_state_kept
 from prunelora.planning.plan import Plan
-from prunelora.spelling import one_of, option
 from prunelora.storage import name_of, replacing_folder, write_json
+from prunelora.version import __version__
 
 KIND_OF_FORMAT = {"pruned": "model", DENSE: DENSE}
 FORMATS = tuple(KIND_OF_FORMAT)

@@ -94,7 +94,7 @@ _MODULES = (BiasOnly, NoNeurons, NoHeads, LayerConfig, OwnHeads, HandsOn, attach
 
 def write_standalone(folder: Path, anatomy: Anatomy, *, plan_id: str) -> None:
     """Make a folder that `save_pretrained` wrote load without prunelora, by config.json and the modelling file."""
-    from prunelora import __version__
+    from prunelora.version import __version__
 
     classes = dict(auto_classes(anatomy.model))
     config = type(cast(Any, anatomy.model.config)).__name__

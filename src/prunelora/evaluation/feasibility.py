@@ -18,7 +18,7 @@ from prunelora.data.task import TaskData
 from prunelora.data.tokens import tokenise
 from prunelora.data.truncation import Truncation
 from prunelora.delivery.processors import load_image_processor, load_tokenizer, size_made_by
-from prunelora.errors import CheckpointError, UnsupportedModelError
+from prunelora.errors import CheckpointError, UnsupportedModelError, option
 from prunelora.evaluation.latency_cache import latency_model_for
 from prunelora.evaluation.latency_model import LatencySettings
 from prunelora.evaluation.outlook import Outlook, early_plan, outlook, outlook_row
@@ -34,7 +34,6 @@ from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.planning.cost_tables import CostTable, macs_table, parameters_table
 from prunelora.planning.costs import block_parameters
 from prunelora.planning.plan import Plan
-from prunelora.spelling import option
 
 # Options of make_plan that are a budget: numbers of heads and neurons, those that share one out, those in time.
 _COUNTS, _SHARES, _TIMES = ("keep_heads", "keep_ffn"), ("keep_macs", "keep_params"), ("max_latency_ms", "speedup")

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from prunelora import __version__
 from prunelora.errors import PlanError
 from prunelora.evaluation.latency_model import FORMAT, LatencyModel, LatencySettings
 from prunelora.evaluation.latency_sweep import (
@@ -21,6 +20,7 @@ from prunelora.evaluation.latency_sweep import (
     resolved,
 )
 from prunelora.evaluation.machine import describe_machine
+from prunelora.version import __version__
 
 # Times are measured again where the dense model's has changed by more than this share; less is noise.
 CHANGED = 0.3

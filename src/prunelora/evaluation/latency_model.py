@@ -16,8 +16,8 @@ from prunelora.errors import PlanError
 from prunelora.models.architecture import Architecture
 from prunelora.models.families import FAMILIES
 from prunelora.planning.cost_tables import CostTable
+from prunelora.settings import complaint
 from prunelora.storage import write_text
-from prunelora.validation import complaint
 
 FORMAT: Final = "prunelora-latency-1"
 

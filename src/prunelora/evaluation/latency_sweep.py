@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from prunelora.delivery import onnx as onnx_delivery
-from prunelora.errors import PlanError, UnsupportedModelError
+from prunelora.errors import PlanError, UnsupportedModelError, option
 from prunelora.evaluation.latency import Spread, Timing, interleaved, spread
 from prunelora.evaluation.latency_cuts import Cut, bytes_of, cut_copy, cuts, groups_of, plan_of
 from prunelora.evaluation.latency_model import LatencyModel, LatencyPoint, LatencySettings, whole_layer
@@ -29,7 +29,6 @@ from prunelora.models.architecture import Architecture
 from prunelora.models.device import device_of, on_device
 from prunelora.models.inputs import image_tokens, longest_input, random_inputs, reads_images
 from prunelora.models.state import left_as_found
-from prunelora.spelling import option
 
 # Copies that are held at once. What does not fit is timed in further runs, each against the dense model again.
 MOST_BYTES = 2 * 1024**3

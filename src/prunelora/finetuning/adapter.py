@@ -13,7 +13,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from prunelora.errors import AdapterError, DivergenceError, first_line
+from prunelora.errors import AdapterError, DivergenceError, first_line, one_of, option
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.problem_types import (
     CAUSAL_LM,
@@ -25,7 +25,6 @@ from prunelora.models.problem_types import (
 )
 from prunelora.models.state import check_finite
 from prunelora.planning.plan import Plan
-from prunelora.spelling import one_of, option
 
 ADAPTER = "default"
 # Our name -> PEFT's.

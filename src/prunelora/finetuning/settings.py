@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from prunelora.typed import Settings
+from prunelora.settings import Settings
 
 
 class FineTuneSettings(Settings):

@@ -25,7 +25,16 @@ from prunelora.data.fit import fitting
 from prunelora.data.images import holds_images
 from prunelora.data.metrics import IGNORED, choosing_metrics, default_metrics, metrics
 from prunelora.data.tokens import Processor, collator
-from prunelora.errors import DataError, DivergenceError, MissingExtraError, RecipeError
+from prunelora.errors import (
+    DataError,
+    DivergenceError,
+    MissingExtraError,
+    RecipeError,
+    advice,
+    one_of,
+    option,
+    running_stage,
+)
 from prunelora.finetuning.adapter import trainable_parameters
 from prunelora.finetuning.callbacks import OrderOfRows, StepClock, StepProgress, chosen_callbacks
 from prunelora.finetuning.checkpoints import add_no_step_, identity_of, last_checkpoint
@@ -45,8 +54,7 @@ from prunelora.models.device import best_device
 from prunelora.models.padding import as_read
 from prunelora.models.problem_types import BY_TOKEN, CAUSAL_LM, SINGLE_LABEL, label_names_of, problem_type_of
 from prunelora.models.state import left_as_found, random_state_kept
-from prunelora.spelling import advice, one_of, option, stage_at_work
-from prunelora.validation import complaint
+from prunelora.settings import complaint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +198,7 @@ def finetune(
                 add_no_step_(trainer, checkpoint)
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except DivergenceError as error:
-        stage = stage_at_work()  # Of a run, whose model nobody holds.
+        stage = running_stage()  # Of a run, whose model nobody holds.
         said = f"{error} {_back_to_(trainer, folder)}" if stage is None else f"{stage}: {error}"
         raise DivergenceError(f"{said} {_advice(settings)}") from error
     finally:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from prunelora.errors import ScoreError
+from prunelora.errors import ScoreError, one_of, option
 from prunelora.models.block import Block
 from prunelora.models.matrices import Matrix
-from prunelora.spelling import one_of, option
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,11 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
-from prunelora.errors import CheckpointError, UnsupportedModelError, first_line
+from prunelora.errors import CheckpointError, UnsupportedModelError, did_you_mean, first_line
 from prunelora.models.anatomy import SHAPES_KEY, dissect
 from prunelora.models.families import family_of_model_type, supported_families
 from prunelora.models.problem_types import AUTO_CLASS, CAUSAL_LM, OF_CONFIG, head_for
 from prunelora.models.source import check_source, deciding_files
-from prunelora.spelling import did_you_mean
 
 _LABELS_OF_REGRESSION = 1
 

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunelora.errors import UnsupportedModelError
+from prunelora.errors import UnsupportedModelError, advice
 from prunelora.models.families import family_of_model_type
 from prunelora.models.inputs import longest_input, takes_token_types
 from prunelora.models.problem_types import OF_CONFIG, problem_type_of
-from prunelora.spelling import advice
 
 _OWN_TOKENIZER = (
     "Is the tokenizer the model's own? Give a model with the tokenizer that it was trained with; where tokens were "

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunelora.errors import PlanError
-from prunelora.spelling import advice, option
+from prunelora.errors import PlanError, advice, option
 
 if TYPE_CHECKING:  # numpy would be loaded for every --help
     from prunelora.planning.cost_tables import CostTable

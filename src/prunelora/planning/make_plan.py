@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prunelora.errors import PlanError, check_count
+from prunelora.errors import PlanError, advice, check_count, one_of, option
 from prunelora.importance.importance import Importance
 from prunelora.models.architecture import Architecture
 from prunelora.models.family import ATTENTION_PROJECTIONS, PROJECTIONS
@@ -18,8 +18,7 @@ from prunelora.planning.ranks import block_importance as mean_of_units
 from prunelora.planning.ranks import block_ranks
 from prunelora.planning.selection import best, best_of_each, check_not_all_gone, count_to_keep
 from prunelora.planning.units import check_normalise
-from prunelora.scalars import plain
-from prunelora.spelling import advice, one_of, option
+from prunelora.settings import plain
 
 Positions = list[list[int]]
 

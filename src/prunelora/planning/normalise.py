@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from prunelora.errors import PlanError
+from prunelora.errors import PlanError, one_of, option
 from prunelora.planning.cost_tables import CostTable
-from prunelora.spelling import one_of, option
 
 Layers = Sequence[np.ndarray]
 

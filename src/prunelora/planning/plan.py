@@ -14,8 +14,8 @@ from prunelora.models.architecture import Architecture
 from prunelora.models.family import ATTENTION_PROJECTIONS, PROJECTIONS
 from prunelora.models.lineage import Lineage
 from prunelora.planning.ids import check_ids, read_ids, write_ids
+from prunelora.settings import complaint
 from prunelora.storage import write_text
-from prunelora.validation import complaint
 
 FORMAT: Final = "prunelora-plan-1"
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prunelora.errors import PlanError
+from prunelora.errors import PlanError, one_of, option
 from prunelora.planning.normalise import normalise
-from prunelora.spelling import one_of, option
 
 PAPER_LAYERS = 12
 PAPER_HIGH_BLOCKS = 4

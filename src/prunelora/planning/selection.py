@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prunelora.errors import PlanError
-from prunelora.spelling import advice, option
+from prunelora.errors import PlanError, advice, option
 
 
 def count_to_keep(keep: int | float | None, total: int, name: str, *, units: str = "") -> int:

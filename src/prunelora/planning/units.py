@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from prunelora.errors import PlanError
-from prunelora.spelling import advice, option
+from prunelora.errors import PlanError, advice, option
 
 # Criteria whose scores say what leaving a unit out adds to the loss, of a head as of a neuron, in every layer.
 IN_UNITS_OF_LOSS: Final = frozenset({"obs"})

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunelora.errors import UnsupportedModelError
+from prunelora.errors import UnsupportedModelError, advice
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.padding import readable
 from prunelora.pruning.layers import Layer, layers_of
-from prunelora.spelling import advice
 
 HIDDEN = "hidden_states"
 

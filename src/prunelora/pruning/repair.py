@@ -33,7 +33,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from prunelora.errors import DivergenceError, PlanError
+from prunelora.errors import DivergenceError, PlanError, one_of, option
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.empty import BiasOnly
 from prunelora.models.inputs import longest_input, random_inputs
@@ -46,7 +46,6 @@ from prunelora.pruning.layerwise import run_layer, run_up_to, run_with_parts
 from prunelora.pruning.least_squares import LeastSquares, Moments, chosen_damping, exact
 from prunelora.pruning.states import States
 from prunelora.pruning.token_weights import squared_gradients, token_weights
-from prunelora.spelling import one_of, option
 
 Batch = Mapping[str, Any]
 Weights = Literal["equal", "loss"]

@@ -9,8 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from prunelora.errors import PlanError
-from prunelora.spelling import advice
+from prunelora.errors import PlanError, advice
 
 _STATE = "state"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from prunelora.data.metrics import default_metrics
 from prunelora.data.truncation import Truncation
+from prunelora.errors import option
 from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.report.results import RunResults
-from prunelora.spelling import option
 
 _TO_THE_MODEL = ("linear_probe", "score", "plan", "prune", "finetune", "merge")
 

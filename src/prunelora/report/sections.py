@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+from prunelora.errors import advice
 from prunelora.models.problem_types import CAUSAL_LM, OF_CONFIG, TOKENS
 from prunelora.report.judged import TUNED, judged
 from prunelora.report.reading import cut_off, kind_of, machine_text, main_metric, metric_title
 from prunelora.report.results import RunResults
 from prunelora.report.summary import saved_model
 from prunelora.report.tables import Table, comparison_table, data_table, journey, stage_times
-from prunelora.spelling import advice
 
 # What transformers calls the pipeline of a model of texts, by the kind of task.
 _PIPELINES = {

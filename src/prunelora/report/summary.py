@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from prunelora.errors import NO_VALUE, advice
 from prunelora.evaluation.significance import LEVEL
 from prunelora.models.problem_types import MULTI_LABEL, REGRESSION
 from prunelora.report.judged import BASELINE, PRUNED, TUNED, Judged, ends_text, judged, more_judged
@@ -26,7 +27,6 @@ from prunelora.report.reading import (
     training_seconds,
 )
 from prunelora.report.results import RunResults
-from prunelora.spelling import NO_VALUE, advice
 
 # Quartiles further apart than this share of the median: other programs were probably running.
 NOISY = 0.25

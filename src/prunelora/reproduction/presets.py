@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from prunelora.errors import RecipeError
-from prunelora.spelling import one_of, option
+from prunelora.errors import RecipeError, one_of, option
 
 _FOLDER = Path(__file__).parent / "recipes"
 

@@ -9,12 +9,11 @@ from typing import Final
 
 from prunelora.comparison.results import ComparisonResults, MethodFacts, load_comparison
 from prunelora.data.embedded import EMBEDDED_MODEL
-from prunelora.errors import PruneLoraError, RecipeError
+from prunelora.errors import PruneLoraError, RecipeError, one_of, option
 from prunelora.importance.importance import Importance
 from prunelora.planning.plan import Plan
 from prunelora.reproduction import paper
 from prunelora.reproduction.counts import Counts, bert_base_counts, counts_of
-from prunelora.spelling import one_of, option
 from prunelora.storage import write_json
 
 FORMAT: Final = "prunelora-reproduce-2"

@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from prunelora import __version__
 from prunelora.comparison.summary import not_done
 from prunelora.report.figures import save_drawn
 from prunelora.report.sections import Section
@@ -18,6 +17,7 @@ from prunelora.reproduction.presets import PRESETS
 from prunelora.reproduction.results import Reproduction, TaskOutcome
 from prunelora.reproduction.tables import all_tables, notes_text
 from prunelora.storage import write_json
+from prunelora.version import __version__
 
 PAGE, NUMBERS, FIGURE = "reproduction", "reproduction.json", "figure-1"
 

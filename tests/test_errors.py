@@ -8,12 +8,21 @@ import prunelora as pl
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
 from prunelora.data.truncation import Truncation
-from prunelora.errors import DataError, PruneLoraError, RecipeError, UnsupportedModelError
+from prunelora.errors import (
+    DataError,
+    PruneLoraError,
+    RecipeError,
+    UnsupportedModelError,
+    advice,
+    did_you_mean,
+    one_of,
+    option,
+    spelled,
+)
 from prunelora.finetuning.training import finetune
 from prunelora.models.tables import LookedUp, Tables
 from prunelora.recipe import Recipe, load_recipe
-from prunelora.spelling import advice, did_you_mean, one_of, option, spelled
-from prunelora.validation import complaint
+from prunelora.settings import complaint
 
 
 class Shouting:
