@@ -25,7 +25,7 @@ from prunelora.stage_settings import STAGE_KINDS
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # Without examples: the start page, the reference that is made from docstrings, and what benchmarks write.
-WITHOUT_EXAMPLES = {"index", "api", "ablation"}
+WITHOUT_EXAMPLES = {"index", "api", "ablation", "results"}
 PAGES = sorted(path.stem for path in DOCS.glob("*.md") if path.stem not in WITHOUT_EXAMPLES)
 SKIPPED = "<!-- not run -->"
 EXACT = "<!-- exact -->"

@@ -32,32 +32,34 @@ def test_the_results_are_those_of_the_command(results):
     budgets = {method.keep_macs for method in results.methods if method.keep_macs is not None}
     assert budgets == set(BUDGETS)
     for method in results.methods:
-        assert {cell.seed for cell in results.cells if cell.method == method.name} >= {0, 1, 2}
+        assert {trial.seed for trial in results.trials if trial.method == method.name} >= {0, 1, 2}
     epochs = {
-        round(sum(stage["epochs"] for stage in cell.recipe["stages"] if stage["stage"] == "finetune"), 6)
-        for cell in results.cells
+        round(sum(stage["epochs"] for stage in trial.recipe["stages"] if stage["stage"] == "finetune"), 6)
+        for trial in results.trials
     }
     assert epochs == {float(tradeoff.COMMAND.split("--epochs ")[1].split()[0])}
 
 
-def test_the_readme_shows_what_was_found(results):
-    readme = (tradeoff.ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_results_page_shows_what_was_found(results):
+    page = (tradeoff.ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     for method in results.methods:
         budget = "all, plain LoRA" if method.keep_macs is None else f"{method.keep_macs:g}"
         times = (percent(latency_at(method, size).to_dense.median) for size in ((32, 128), (1, 128)))
         quality = quality_text("accuracy", method.quality["test"]["accuracy"])
         row = "all" if budget == "1" else budget, quality, *times, in_units(method.parameters)
-        assert f"\n| {' | '.join(row)} |\n" in readme
+        assert f"\n| {' | '.join(row)} |\n" in page
 
 
-def test_the_readme_says_what_half_of_the_macs_costs_beside_both(results):
+def test_the_results_page_says_what_half_of_the_macs_costs_beside_both(results):
     means = {one.name: 100 * one.quality["test"]["accuracy"].mean for one in results.methods}
-    readme = " ".join((tradeoff.ROOT / "README.md").read_text(encoding="utf-8").split())
+    page = " ".join((tradeoff.ROOT / "docs" / "results.md").read_text(encoding="utf-8").split())
     below, above = (abs(means["tune-first@0.5"] - means[name]) for name in ("tune-first@1", "lora"))
     assert means["lora"] < means["tune-first@0.5"] < means["tune-first@1"]
-    assert (
-        f"{below:.1f} points below the same recipe with nothing cut, and {above:.1f} above LoRA on attention" in readme
-    )
+    assert f"{below:.1f} points below the same recipe with nothing cut, and {above:.1f} above LoRA on attention" in page
+    readme = " ".join((tradeoff.ROOT / "README.md").read_text(encoding="utf-8").split())
+    quarter = means["tune-first@1"] - means["tune-first@0.25"]
+    assert f"half of the MACs costs {below:.1f} points" in readme
+    assert f"a quarter of the MACs costs {quarter:.1f}:" in readme
 
 
 def test_no_result_names_a_folder_of_the_machine():

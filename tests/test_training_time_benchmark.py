@@ -1,4 +1,4 @@
-"""What training takes from beginning to end: how ratios are taken, and what the README says of them."""
+"""What training takes from beginning to end: how ratios are taken, and what docs/results.md says of them."""
 
 import json
 
@@ -30,14 +30,14 @@ def test_all_train_for_as_many_epochs(method):
     assert (recipe.seed, recipe.task.task) == (1, "mrpc")
 
 
-def test_the_readme_says_what_training_takes():
+def test_the_results_page_says_what_training_takes():
     rounds = json.loads(training_time.RESULT.read_text(encoding="utf-8"))["rounds"]
-    readme = " ".join((training_time.RESULT.parents[2] / "README.md").read_text(encoding="utf-8").split())
+    page = " ".join((training_time.RESULT.parents[2] / "docs" / "results.md").read_text(encoding="utf-8").split())
     for method in ("tune-first", "cut-early"):
         least, *_, most = sorted(training_time.shares(rounds, method))
         before = {"tune-first": "all stages", "cut-early": "there"}[method]
         said = f"{least:.1f} to {most:.1f} times its time"
-        assert (f"{said}, {before}" if method == "tune-first" else f"{before} {said}") in readme, method
+        assert (f"{said}, {before}" if method == "tune-first" else f"{before} {said}") in page, method
 
 
 def test_rounds_that_are_there_stay_unless_another_machine_has_run_them(tmp_path):

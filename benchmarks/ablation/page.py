@@ -218,7 +218,7 @@ def _by_task(found: Found, best: Sequence[Variant]) -> Table:
     return Table(("variant", *TASKS, "mean"), tuple(rows))
 
 
-# The README shows the first of them, up to the first difference.
+# docs/results.md shows the first of them, up to the first difference.
 HOW_FAR = (
     "MACs that stay", *TASKS, "mean", "against dense LoRA", f"the same without {UNLEARNT}",
     "validation, against dense LoRA",
