@@ -81,9 +81,9 @@ def main(typed: Sequence[str] | None = None) -> int:
 def _count_work() -> None:
     """Let all that is timed in this process be timed by how long the process works."""
     time.perf_counter = time.process_time
-    from prunelora.evaluation import latency
+    from prunelora.evaluation import timing
 
-    latency.interleaved.__kwdefaults__["clock"] = time.process_time
+    timing.interleaved.__kwdefaults__["clock"] = time.process_time
 
 
 def _alone(work: str, recipe: str, train_rows: int, cpu: bool) -> dict[str, Any]:

@@ -28,8 +28,8 @@ def main() -> int:
         print(json.dumps(peak_memory(arguments)))
         return 0
 
-    from prunelora.evaluation.latency import interleaved, ratio
     from prunelora.evaluation.machine import describe_machine
+    from prunelora.evaluation.timing import interleaved, ratio
     from prunelora.storage import write_json
 
     # Every variant's memory in a process of its own, where no other variant has left anything behind.

@@ -23,7 +23,7 @@ KEEP = (0.75, 0.5, 0.35, 0.2)
 DENSE = "dense"
 MOST_ERROR_PERCENT = 10.0
 # What a result depends on, beside its engine and size.
-_OF_A_RESULT = ("keep", "seeds", "threads", "repeats", "linear_probe", "max_seconds")
+_OF_A_RESULT = ("keep", "seeds", "threads", "repeats", "warmup", "max_seconds")
 
 
 def main() -> int:
@@ -148,12 +148,12 @@ def compared(
 
     import torch
 
-    from prunelora.evaluation.latency import interleaved, ratio
     from prunelora.evaluation.latency_model import LatencySettings
     from prunelora.evaluation.latency_sweep import measure_latency_model
+    from prunelora.evaluation.timing import interleaved, ratio
     from prunelora.models.inputs import random_inputs
 
-    rounds = {"repeats": arguments.repeats, "linear_probe": arguments.warmup, "max_seconds": arguments.max_seconds}
+    rounds = {"repeats": arguments.repeats, "warmup": arguments.warmup, "max_seconds": arguments.max_seconds}
     start = time.perf_counter()
     latency = measure_latency_model(
         model, LatencySettings(engine=engine, batch_size=batch_size, tokens=tokens), **rounds

@@ -25,8 +25,8 @@ def main() -> int:
         print(json.dumps(peak_above(prepared(arguments, [int(arguments.memory_of)])[arguments.memory_of])))
         return 0
 
-    from prunelora.evaluation.latency import interleaved, ratio
     from prunelora.evaluation.machine import describe_machine
+    from prunelora.evaluation.timing import interleaved, ratio
     from prunelora.storage import write_json
 
     # Each in a process of its own, where no other has left anything behind.

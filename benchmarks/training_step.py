@@ -41,8 +41,8 @@ def main() -> int:
         print(json.dumps(peak_above(lambda: [step() for _ in range(STEPS)])))
         return 0
 
-    from prunelora.evaluation.latency import interleaved, ratio
     from prunelora.evaluation.machine import describe_machine
+    from prunelora.evaluation.timing import interleaved, ratio
     from prunelora.storage import write_json
 
     # Each in a process of its own, where no other has left anything behind.

@@ -9,7 +9,7 @@ from prunelora.data import tokens
 from prunelora.delivery import onnx
 from prunelora.errors import MissingExtraError, PruneLoraError
 from prunelora.evaluation.extrapolation import Pieces
-from prunelora.evaluation.latency import Timing
+from prunelora.evaluation.timing import Timing
 from prunelora.forecast import _Stages, timed_rounds
 from prunelora.pipeline import execute
 from prunelora.recipe import load_recipe

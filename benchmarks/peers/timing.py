@@ -10,9 +10,9 @@ from benchmarks.peers.facts import PeerTiming, TimedContender, save_facts, timin
 from benchmarks.peers.present import models_of
 from prunelora.comparison.timing import TimingSettings, forward_times, share_of, step_batches
 from prunelora.data.task import TaskData
-from prunelora.evaluation.latency import Timing, interleaved
 from prunelora.evaluation.machine import describe_machine
 from prunelora.evaluation.measurement import synchronise
+from prunelora.evaluation.timing import Timing, interleaved
 from prunelora.evaluation.training_step import training_step
 from prunelora.finetuning.conditions import dropout_of
 from prunelora.models.device import best_device

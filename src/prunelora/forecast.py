@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from prunelora.evaluation.counting import weight_bytes
-from prunelora.evaluation.latency import LEAST_REPEATS
 from prunelora.evaluation.layers_alone import first_layers
 from prunelora.evaluation.measurement import measure, sizes_for, synchronise
 from prunelora.evaluation.outlook import made_up_scores
 from prunelora.evaluation.run_outlook import RunOutlook, StageOutlook
+from prunelora.evaluation.timing import LEAST_REPEATS
 from prunelora.evaluation.training_cost import step_memory
 from prunelora.evaluation.work import Later, Work, run_once
 from prunelora.importance.criteria import CurvatureCriterion, WeightCriterion, find_criterion

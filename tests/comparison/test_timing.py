@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from prunelora.comparison import timing
-from prunelora.evaluation.latency import Timing
+from prunelora.evaluation.timing import Timing
 from prunelora.stage_settings import FineTuneStage
 
 # Milliseconds of the made-up models' steps, by the plan that they are cut by; in the second round all take twice that.

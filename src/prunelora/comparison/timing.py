@@ -18,9 +18,9 @@ from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches
 from prunelora.delivery.checkpoints import load
 from prunelora.delivery.processors import load_processor
-from prunelora.evaluation.latency import Timing, interleaved, ratio, weighted_mean
 from prunelora.evaluation.measurement import sizes_for, synchronise
 from prunelora.evaluation.memory import TrainingMemory, inference_memory
+from prunelora.evaluation.timing import Timing, interleaved, ratio, weighted_mean
 from prunelora.evaluation.training_cost import step_memory
 from prunelora.evaluation.training_step import random_batch, training_step
 from prunelora.finetuning.conditions import dropout_of

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from prunelora.evaluation.latency import Timing, interleaved
+from prunelora.evaluation.timing import Timing, interleaved
 
 # Rounds that are timed, and one before.
 ROUNDS, WARMUP = 3, 1

@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from prunelora.evaluation.latency import interleaved, ratio
 from prunelora.evaluation.latency_model import LatencySettings
 from prunelora.evaluation.latency_sweep import forward, measured_device, resolved, threads_set
 from prunelora.evaluation.measurement import Latency, synchronise
+from prunelora.evaluation.timing import interleaved, ratio
 from prunelora.models.inputs import random_inputs
 from prunelora.models.state import left_as_found
 

@@ -19,11 +19,11 @@ from torch import nn
 
 from prunelora.delivery import onnx as onnx_delivery
 from prunelora.errors import PlanError, UnsupportedModelError, option
-from prunelora.evaluation.latency import Spread, Timing, interleaved, spread
 from prunelora.evaluation.latency_cuts import Cut, bytes_of, cut_copy, cuts, groups_of, plan_of
 from prunelora.evaluation.latency_model import LatencyModel, LatencyPoint, LatencySettings, whole_layer
 from prunelora.evaluation.machine import describe_machine
 from prunelora.evaluation.measurement import synchronise
+from prunelora.evaluation.timing import Spread, Timing, interleaved
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.device import device_of, on_device
@@ -139,9 +139,9 @@ def measure_latency_model(
                 times = timings[_name(cut)].rounds_ms
                 ratios[cut] = [one / of_whole for one, of_whole in zip(times, whole, strict=True)]
         machine = describe_machine(measured_device(model, settings))
-    dense_ms = spread(dense_rounds)
+    dense_ms = Spread.of(dense_rounds)
     found = {dense: dense_ms} | {
-        cut: Spread(**{name: dense_ms.median * one for name, one in vars(spread(ratios[cut])).items()})
+        cut: Spread(**{name: dense_ms.median * one for name, one in vars(Spread.of(ratios[cut])).items()})
         for cut in others
     }
     return LatencyModel(

@@ -13,9 +13,9 @@ from torch import nn
 from prunelora.delivery import onnx as onnx_delivery
 from prunelora.errors import MeasureError, UnsupportedModelError, check_count
 from prunelora.evaluation.counting import ParameterCount, macs, parameters, weight_bytes
-from prunelora.evaluation.latency import Spread, Timing, interleaved, ratio
 from prunelora.evaluation.machine import describe_machine
 from prunelora.evaluation.memory import saved_for_backward_bytes
+from prunelora.evaluation.timing import Spread, Timing, interleaved, ratio
 from prunelora.models.device import device_of, on_device
 from prunelora.models.inputs import image_tokens, longest_input, random_inputs, reads_images
 from prunelora.models.problem_types import BY_TOKEN, MULTI_LABEL, REGRESSION, problem_type_of

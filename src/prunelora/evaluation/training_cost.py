@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from prunelora.evaluation.latency import Timing, interleaved
 from prunelora.evaluation.measurement import synchronise
 from prunelora.evaluation.memory import TrainingMemory, training_memory
+from prunelora.evaluation.timing import Timing, interleaved
 from prunelora.evaluation.training_step import random_batch, training_step
 from prunelora.finetuning.conditions import checkpointing_of, dropout_of, precision_of
 from prunelora.finetuning.settings import FineTuneSettings

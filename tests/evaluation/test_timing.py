@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from prunelora.evaluation.latency import Timing, interleaved, ratio, spread
+from prunelora.evaluation.timing import Spread, Timing, interleaved, ratio
 
 
 class Clock:
@@ -61,7 +61,7 @@ def test_the_ratio_is_taken_within_rounds_so_that_drift_cancels():
         clock.now += seconds * factor["now"]
 
     timings = interleaved({"a": lambda: take(1.0), "b": lambda: take(4.0)}, warmup=0, repeats=9, clock=clock)
-    assert timings["a"].q25_ms < timings["a"].median_ms < timings["a"].q75_ms
+    assert timings["a"].spread_ms.q25 < timings["a"].median_ms < timings["a"].spread_ms.q75
     found = ratio(timings["a"], timings["b"])
     assert (found.median, found.q25, found.q75) == pytest.approx((0.25, 0.25, 0.25))
     with pytest.raises(ValueError, match="longer"):
@@ -72,7 +72,7 @@ def test_the_median_ratio_is_not_the_ratio_of_medians():
     a, b = Timing((1.0, 10.0, 3.0)), Timing((1.0, 2.0, 30.0))
     assert ratio(a, b).median == 1.0
     assert a.median_ms / b.median_ms == 1.5
-    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]).q25 == 2.0
+    assert Spread.of([1.0, 2.0, 3.0, 4.0, 5.0]).q25 == 2.0
 
 
 def test_a_slow_thing_gets_fewer_rounds_but_never_fewer_than_five():
