@@ -1,4 +1,4 @@
-"""What only encoder-decoders have: kinds of blocks, models with gates and without, and models that are refused."""
+"""Encoder-decoders: kinds of blocks, gated and plain feed-forward layers, and models that are not supported."""
 
 import copy
 
@@ -68,7 +68,7 @@ def test_t5_without_gates_is_cut_adapted_merged_saved_and_loaded(tmp_path):
 @pytest.mark.parametrize("kept", [(), (1, 3)], ids=["no head", "two heads"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("where", ["encoder", "decoder"])
-def test_the_first_layer_still_gives_the_bias_to_those_behind_it(kept, attention, where):
+def test_a_cut_first_layer_still_gives_later_layers_its_position_bias(kept, attention, where):
     model, batch = tiny_model("t5", attention=attention), tiny_batch(family="t5")
     whole = Plan.whole(dissect(model).lineage)
     layer = 0 if where == "encoder" else LAYERS
@@ -108,14 +108,14 @@ def test_a_decoder_with_fewer_neurons_than_the_encoder_is_cut_alike():
 
 def test_heads_of_two_sizes_are_an_error():
     config = tiny_config("bart", decoder_attention_heads=2)
-    with pytest.raises(UnsupportedModelError, match="has heads of sizes 6, 12 in its encoder and decoder"):
+    with pytest.raises(UnsupportedModelError, match="6, 12"):
         pl.score(BartModel(config), criterion="magnitude")
 
 
 def test_halves_of_an_encoder_decoder_are_an_error():
-    with pytest.raises(UnsupportedModelError, match="BART is supported as an encoder-decoder"):
+    with pytest.raises(UnsupportedModelError, match="BART"):
         pl.score(BartForCausalLM(tiny_config("bart")), criterion="magnitude")
-    with pytest.raises(UnsupportedModelError, match=r"no blocks at decoder\.block, where T5 keeps them"):
+    with pytest.raises(UnsupportedModelError, match=r"decoder\.block"):
         pl.score(T5EncoderModel(tiny_config("t5")), criterion="magnitude")
 
 

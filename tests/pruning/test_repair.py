@@ -1,4 +1,4 @@
-"""Repair: what a cut took is given back by the projections that are left, as far as least squares can."""
+"""Repair: the remaining projections compensate for the cut as far as least squares can."""
 
 import copy
 import gc
@@ -14,10 +14,10 @@ import prunelora as pl
 from prunelora.errors import PlanError, ScoreError, UnsupportedModelError
 from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
-from prunelora.pruning import repair, states
-from prunelora.pruning.calls import LayerCalls
+from prunelora.pruning import hidden_states, repair
+from prunelora.pruning.layer_inputs import InputRecorder
 from prunelora.pruning.layers import layers_of
-from prunelora.pruning.layerwise import run_layer, run_up_to, run_with_parts
+from prunelora.pruning.layerwise import run_layer, run_to_projection, run_with_activations
 from prunelora.pruning.least_squares import DAMPINGS
 from prunelora.pruning.repair import HELD_OUT_EVERY, repair_, repaired_weights
 from prunelora.pruning.token_weights import FLOOR, token_weights
@@ -27,9 +27,9 @@ FAMILIES = ("bert", "roberta", "distilbert", "electra")
 BATCH = tiny_batch(40, 12)
 
 
-def layer_calls(anatomy, batch):
-    """What every layer is called with for one batch."""
-    return LayerCalls(anatomy, [batch], most_bytes=0).of(0)
+def layer_inputs(anatomy, batch):
+    """Inputs of every layer for one batch."""
+    return InputRecorder(anatomy, [batch], most_bytes=0).of(0)
 
 
 def cut(model, **kept):
@@ -44,21 +44,21 @@ def without_neurons(gone: int):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_blocks_run_one_by_one_give_what_the_model_gives(family):
+def test_layers_run_one_by_one_give_the_models_output(family):
     model = tiny_model(family)
     anatomy = dissect(model)
-    inputs = {name: value for name, value in BATCH.items() if name != "labels"}
+    model_inputs = {name: value for name, value in BATCH.items() if name != "labels"}
     with torch.no_grad():
-        calls = layer_calls(anatomy, BATCH)
-        hidden = calls[0].start
-        for layer, call in zip(layers_of(anatomy), calls, strict=True):
-            hidden = run_layer(layer, call, hidden)
-        assert largest_difference(hidden, anatomy.base(**inputs).last_hidden_state) < 1e-12
+        inputs_of_layers = layer_inputs(anatomy, BATCH)
+        hidden = inputs_of_layers[0].hidden
+        for layer, inputs in zip(layers_of(anatomy), inputs_of_layers, strict=True):
+            hidden = run_layer(layer, inputs, hidden)
+        assert largest_difference(hidden, anatomy.base(**model_inputs).last_hidden_state) < 1e-12
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_other_neurons_can_say_is_given_back(family):
-    """The last neurons are copies of the first ones: their part can be taken over entirely."""
+def test_copies_of_pruned_neurons_replace_them(family):
+    """The last neurons are copies of the first ones, which can replace them exactly."""
     model = tiny_model(family)
     for block in dissect(model).blocks:
         up = block.part("up")
@@ -100,19 +100,19 @@ def test_the_solution_is_that_of_a_least_squares_solver(name, weights):
     model = tiny_model()
     heads = tuple(tuple(range(HEADS - 1)) for _ in range(LAYERS))
     pruned = cut(model, heads=heads, neurons=without_neurons(3))
-    block, (call, *_) = dissect(pruned).blocks[0], layer_calls(dissect(model), BATCH)
+    block, (inputs, *_) = dissect(pruned).blocks[0], layer_inputs(dissect(model), BATCH)
     number = ("output", "down").index(name)
     old = block.part(name).weight.detach().clone()
     done = repair_(pruned, model, [BATCH], weights=weights)
     damping = {found.name: found.damping for found in done.projections}[block.full_name(name)]
     with torch.no_grad():
         # What comes before a projection is repaired when it is solved.
-        part = run_up_to(layers_of(dissect(pruned))[0], number, call, call.start)
-        wanted = run_up_to(layers_of(dissect(model))[0], number, call, call.start)
-        x, y = part.inputs[call.real], (wanted.residual + wanted.output - part.residual)[call.real]
+        part = run_to_projection(layers_of(dissect(pruned))[0], number, inputs, inputs.hidden)
+        wanted = run_to_projection(layers_of(dissect(model))[0], number, inputs, inputs.hidden)
+        x, y = part.inputs[inputs.real], (wanted.residual + wanted.output - part.residual)[inputs.real]
     counts = torch.ones(len(x), dtype=torch.float64)
     if weights == "loss":
-        counts = weights_by_the_loss(model, block.full_name(name))[call.real]
+        counts = weights_by_the_loss(model, block.full_name(name))[inputs.real]
         assert counts.max() > 1.5 * counts.min()
     assert damping in DAMPINGS
     assert not math.isinf(damping)
@@ -127,29 +127,29 @@ def test_the_solution_is_that_of_a_least_squares_solver(name, weights):
     assert largest_difference(block.part(name).bias, mean_y - reference @ mean_x) < 1e-8
 
 
-def test_what_repair_wants_is_what_goes_on_behind_a_projection(family):
-    """Through the norm that follows, or as it is, the sum is what the next part reads and what the block gives."""
+def test_the_target_of_repair_is_the_residual_stream_after_the_projection(family):
+    """The sum, normalised in a post-norm layer, is the input of the next projection and the output of the layer."""
     anatomy = dissect(tiny_model(family))
     batch = tiny_batch(40, 12, family=family)
     if anatomy.family.repeated:
-        with pytest.raises(UnsupportedModelError, match=r"were called 6 times.*repair=False"):
-            layer_calls(anatomy, batch)
+        with pytest.raises(UnsupportedModelError, match=r"6 times.*repair=False"):
+            layer_inputs(anatomy, batch)
         return
     parts_in_all, behind = 0, None
     with torch.no_grad():
-        calls = layer_calls(anatomy, batch)
-        for layer, call in zip(layers_of(anatomy), calls, strict=True):
-            hidden = behind if call.start is None else call.start
-            behind, parts = run_with_parts(layer, call, hidden)
+        inputs_of_layers = layer_inputs(anatomy, batch)
+        for layer, inputs in zip(layers_of(anatomy), inputs_of_layers, strict=True):
+            hidden = behind if inputs.hidden is None else inputs.hidden
+            behind, parts = run_with_activations(layer, inputs, hidden)
             # One for each projection comes first; Qwen3's further ones are of queries and keys.
             norms = [n for block in layer.blocks for n in block.family.norms[: 1 + block.family.feed_forward]]
             next_reads = [*(part.residual for part in parts[1:]), behind]
             for part, norm, read in zip(parts, norms, next_reads, strict=True):
-                found = part.added_up if anatomy.family.prenorm else layer.module.get_submodule(norm)(part.added_up)
+                found = part.total if anatomy.family.prenorm else layer.module.get_submodule(norm)(part.total)
                 assert largest_difference(found, read) < 1e-12
             for number, part in enumerate(parts):
-                alone = run_up_to(layer, number, call, hidden)
-                assert largest_difference(alone.added_up, part.added_up) == 0
+                alone = run_to_projection(layer, number, inputs, hidden)
+                assert largest_difference(alone.total, part.total) == 0
                 assert largest_difference(alone.inputs, part.inputs) == 0
             parts_in_all += len(parts)
     assert parts_in_all == sum(2 if block.family.feed_forward else 1 for block in anatomy.blocks)
@@ -184,14 +184,14 @@ def test_no_projection_gets_worse_on_rows_it_has_not_seen(family, weights):
 def test_a_decoders_layers_attend_to_what_the_cut_encoder_gives(family):
     model, batch = tiny_model(family), tiny_batch(12, family=family)
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model))
-    ours, calls = dissect(pruned), layer_calls(dissect(model), batch)
+    ours, inputs_of_layers = dissect(pruned), layer_inputs(dissect(model), batch)
     with torch.no_grad(), last_layer_heard(pruned) as expected:
         pruned(**batch)
         memory = pruned.base_model.encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state
         hidden = theirs = None
-        for layer, call in zip(layers_of(ours)[LAYERS:], calls[LAYERS:], strict=True):
-            hidden = run_layer(layer, call, call.start if hidden is None else hidden, memory)
-            theirs = run_layer(layer, call, call.start if theirs is None else theirs)
+        for layer, inputs in zip(layers_of(ours)[LAYERS:], inputs_of_layers[LAYERS:], strict=True):
+            hidden = run_layer(layer, inputs, inputs.hidden if hidden is None else hidden, memory)
+            theirs = run_layer(layer, inputs, inputs.hidden if theirs is None else theirs)
     assert largest_difference(hidden, expected[0]) < 1e-12
     assert largest_difference(theirs, expected[0]) > 1e-3
 
@@ -262,9 +262,9 @@ def test_a_layer_with_nothing_left_gives_the_mean():
     model = tiny_model()
     lineage = dissect(model).lineage
     pruned = cut(model, heads=((), *lineage.heads[1:]))
-    (call, *_), layer = layer_calls(dissect(model), BATCH), layers_of(dissect(model))[0]
+    (inputs, *_), layer = layer_inputs(dissect(model), BATCH), layers_of(dissect(model))[0]
     with torch.no_grad():
-        outputs = run_up_to(layer, 0, call, call.start).output[call.real]
+        outputs = run_to_projection(layer, 0, inputs, inputs.hidden).output[inputs.real]
     repair_(pruned, model, [BATCH])
     assert largest_difference(dissect(pruned).blocks[0].part("output").bias, outputs.mean(0)) < 1e-10
 
@@ -295,8 +295,8 @@ def test_what_does_not_fit_into_memory_changes_nothing(family, most_bytes, monke
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model, empty=False))
     in_memory, in_files = copy.deepcopy(pruned), copy.deepcopy(pruned)
     written = []
-    save = states.save_file
-    monkeypatch.setattr(states, "save_file", lambda tensors, path: (written.append(path), save(tensors, path)))
+    save = hidden_states.save_file
+    monkeypatch.setattr(hidden_states, "save_file", lambda tensors, path: (written.append(path), save(tensors, path)))
     done = repair_(in_memory, model, batches)
     assert not written
     monkeypatch.setattr(repair, "MOST_BYTES", most_bytes)
@@ -308,31 +308,41 @@ def test_what_does_not_fit_into_memory_changes_nothing(family, most_bytes, monke
         assert torch.equal(one, other)
 
 
+@pytest.fixture
+def earlier_objects_ignored():
+    """`gc` neither collects nor lists objects from before the test, which would take seconds at every count."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("earlier_objects_ignored")
 def test_memory_of_repair_does_not_grow_with_the_rows(monkeypatch):
-    """Tensors that live between two batches, at every call of a layer: twice the rows, no more bytes."""
+    """Tensors that live between two batches, at every run of a layer: twice the rows, no more bytes."""
     monkeypatch.setattr(repair, "MOST_BYTES", 30_000)
     model = tiny_model()
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model, empty=False))
     most = {}
     for batches in (8, 16):
-        found = []
+        counts = []
         monkeypatch.setattr(
-            repair, "run_layer", lambda *args, to=found: (to.append(living_bytes()), run_layer(*args))[1]
+            repair, "run_layer", lambda *args, to=counts: (to.append(living_bytes()), run_layer(*args))[1]
         )
         repair_(copy.deepcopy(pruned), model, [tiny_batch(8, 20, seed=seed) for seed in range(batches)])
-        most[batches] = max(found)
-    rows = 8 * 8 * 20  # Tokens that were added.
-    assert most[16] - most[8] < 0.25 * rows * HIDDEN * 8  # A quarter of one of their hidden states.
+        most[batches] = max(counts)
+    tokens = 8 * 8 * 20  # Of the 8 more batches.
+    assert most[16] - most[8] < 0.25 * tokens * HIDDEN * 8  # A quarter of one of their hidden states.
 
 
 def living_bytes() -> int:
-    """Of activations: floating-point tensors of rows, wherever they are referred to."""
+    """Bytes of all floating-point tensors that are referred to anywhere."""
     gc.collect()
-    found = {}
-    for one in gc.get_objects():
-        if type(one) is torch.Tensor and one.is_floating_point():
-            found[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
-    return sum(found.values())
+    storages = {}
+    for thing in gc.get_objects():
+        if type(thing) is torch.Tensor and thing.is_floating_point():
+            storages[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
+    return sum(storages.values())
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(monkeypatch, tmp_path):
@@ -340,7 +350,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(repair, "MOST_BYTES", 0)
     model = tiny_model()
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model))
-    with pytest.raises(PlanError, match=r"cannot be written .* Set the environment variable TMPDIR"):
+    with pytest.raises(PlanError, match="TMPDIR"):
         repair_(pruned, model, [BATCH])
 
 
@@ -375,9 +385,9 @@ def test_counting_by_the_loss_needs_labels_and_a_known_word():
     model = tiny_model()
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model))
     unlabelled = {name: value for name, value in BATCH.items() if name != "labels"}
-    with pytest.raises(ScoreError, match="Batch 0 has no labels"):
+    with pytest.raises(ScoreError, match="Batch 0"):
         repair_(pruned, model, [unlabelled], weights="loss")
-    with pytest.raises(PlanError, match=r"repair_weights='losses' is not known.*Use one of: equal, loss"):
+    with pytest.raises(PlanError, match=r"repair_weights='losses'.*equal, loss"):
         repair_(pruned, model, [BATCH], weights="losses")
 
 
@@ -424,7 +434,7 @@ def test_pruning_with_calibration_rows_is_pruning_and_repair():
 
 def test_a_word_that_is_not_known_leaves_the_model_whole():
     model = tiny_model()
-    with pytest.raises(PlanError, match="repair_weights='los' is not known"):
+    with pytest.raises(PlanError, match="repair_weights='los'"):
         pl.prune_(model, random_plan(model), repair_with=[BATCH], repair_weights="los")
     assert dissect(model).architecture == dissect(tiny_model()).architecture
 
@@ -432,16 +442,16 @@ def test_a_word_that_is_not_known_leaves_the_model_whole():
 def test_a_model_that_computes_something_between_its_blocks_is_not_repaired():
     model = tiny_model("deberta-v2", conv_kernel_size=3, conv_act="gelu")
     plan = random_plan(model)
-    with pytest.raises(UnsupportedModelError, match="something is computed between its blocks"):
+    with pytest.raises(UnsupportedModelError, match="repair=False"):
         repair_(pl.prune_(copy.deepcopy(model), plan), model, [BATCH])
 
 
 def test_too_few_rows_and_another_model_are_errors():
     model = tiny_model()
     pruned = pl.prune_(copy.deepcopy(model), random_plan(model))
-    with pytest.raises(PlanError, match=f"at least {HELD_OUT_EVERY} calibration rows, found {HELD_OUT_EVERY - 1}"):
+    with pytest.raises(PlanError, match=f"{HELD_OUT_EVERY} calibration rows.*{HELD_OUT_EVERY - 1}"):
         repair_(pruned, model, [tiny_batch(HELD_OUT_EVERY - 1)])
     shallow = tiny_model()
     shallow.bert.encoder.layer = shallow.bert.encoder.layer[:2]
-    with pytest.raises(PlanError, match="has 3 blocks and the dense one 2"):
+    with pytest.raises(PlanError, match=r"3 blocks.*2"):
         repair_(pruned, shallow, [BATCH])

@@ -1,4 +1,4 @@
-"""Surgery: what is computed after the cut is what masks compute without it, and the counts are the plan's."""
+"""Surgery: the pruned model computes the function of the masked model, with the plan's parameter counts."""
 
 import copy
 
@@ -48,7 +48,7 @@ def test_masks_use_none_of_the_surgery():
         f"{node.module}.{alias.name}" for node in tree if isinstance(node, ast.ImportFrom) for alias in node.names
     }
     assert names
-    assert not [one for one in names if one.startswith(("prunelora.pruning.surgery", "prunelora.models.empty"))]
+    assert not [name for name in names if name.startswith(("prunelora.pruning.surgery", "prunelora.models.empty"))]
 
 
 def test_keeping_everything_changes_nothing(family):
@@ -73,14 +73,14 @@ def test_pruning_twice_equals_the_composed_plan(family):
 def test_parameters_after_the_cut_equal_the_plans_arithmetic(family):
     model = tiny_model(family)
     plan, before = random_plan(model), count(model)
-    base, left = plan.base, plan.architecture
-    cut = (base.total_heads - left.total_heads) * head_parameters(base)
-    cut += (base.total_neurons - left.total_neurons) * neuron_parameters(base)
-    # Norms of queries and keys are shared by a layer's heads, and go with the last of them.
+    base, kept = plan.base, plan.architecture
+    cut = (base.total_heads - kept.total_heads) * head_parameters(base)
+    cut += (base.total_neurons - kept.total_neurons) * neuron_parameters(base)
+    # Norms of queries and keys are shared by a layer's heads and are removed with the last head.
     shared = sum(p.numel() for name, p in model.named_parameters() if "q_norm" in name or "k_norm" in name) // LAYERS
-    cut += shared * sum(count == 0 for count in left.num_heads)
+    cut += shared * sum(count == 0 for count in kept.num_heads)
     assert before - count(pl.prune_(model, plan)) == cut > 0
-    assert dissect(model).architecture == left
+    assert dissect(model).architecture == kept
 
 
 def test_shapes_biases_and_head_counts_after_the_cut():
@@ -114,7 +114,7 @@ def test_a_layer_with_nothing_left_is_the_biases_alone(family, attention):
     assert isinstance(block.part("down"), BiasOnly)
     assert largest_difference(logits(model, batch), expected) < TOLERANCE
     model(**batch).loss.backward()
-    # No gradient flows into an encoder that the decoder does not attend to any more.
+    # A decoder without cross-attention heads gives no gradient to its encoder.
     bias = dissect(model).blocks[-1].part("down").bias
     assert (bias is None) == (family in WITHOUT_BIAS)
     assert bias is None or bias.grad is not None
@@ -134,7 +134,7 @@ def test_backward_through_a_pruned_model_gives_the_masked_models_gradients(famil
 
 
 def gradient_of_values(model) -> torch.Tensor:
-    """Of the first block's value projection (out, in), wherever the family keeps it."""
+    """Gradient of the first block's value projection (out, in)."""
     matrix = dissect(model).blocks[0].matrix("value")
     gradient = matrix.module.weight.grad
     oriented = gradient.T if isinstance(matrix.module, Conv1D) else gradient
@@ -167,7 +167,7 @@ def test_a_plan_for_another_model_leaves_the_model_untouched():
     model, batch = tiny_model(), tiny_batch()
     before = logits(model, batch)
     other = random_plan(tiny_model("distilbert"))
-    with pytest.raises(PlanError, match="The plan is for another model: distilbert, 3 layers"):
+    with pytest.raises(PlanError, match="distilbert, 3 layers"):
         pl.prune_(model, other)
     assert torch.equal(logits(model, batch), before)
 
@@ -176,22 +176,20 @@ def test_a_plan_that_keeps_what_is_gone_is_an_error():
     model = tiny_model()
     whole = Plan.whole(dissect(model).lineage)
     pl.prune_(model, random_plan(model))
-    with pytest.raises(PlanError, match="which an earlier cut removed"):
+    with pytest.raises(PlanError, match="earlier cut"):
         pl.prune_(model, whole)
 
 
 def test_layers_that_are_not_plain_linear_are_an_error():
     model = tiny_model()
     model.bert.encoder.layer[1].output.dense = torch.nn.Identity()
-    with pytest.raises(
-        UnsupportedModelError, match=r"layer\.1\.output\.dense: expected torch.nn.Linear, found Identity"
-    ):
+    with pytest.raises(UnsupportedModelError, match=r"layer\.1\.output\.dense.*Identity"):
         pl.score(model, criterion="magnitude")
 
 
 def test_decoders_are_an_error():
     config = BertConfig(hidden_size=24, num_attention_heads=4, num_hidden_layers=2, vocab_size=50, is_decoder=True)
-    with pytest.raises(UnsupportedModelError, match="configured as a decoder"):
+    with pytest.raises(UnsupportedModelError, match="decoder"):
         pl.score(BertModel(config), criterion="magnitude")
 
 

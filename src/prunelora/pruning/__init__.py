@@ -1,1 +1,1 @@
-"""Pruning: the surgery that makes weights smaller, and the masks that check it."""
+"""Pruning: surgery that removes weights, masks that emulate it, and repair by least squares."""

@@ -1,9 +1,12 @@
-"""The layers of a model, in the order they run, and their projections back into the residual stream."""
+"""The layers of a model in execution order, and their projections back into the residual stream."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.block import Block
@@ -18,30 +21,30 @@ class Projection:
 
     @property
     def full_name(self) -> str:
-        """Within the whole model."""
+        """Name within the whole model."""
         return self.block.full_name(self.name)
 
     @property
     def module(self) -> nn.Module:
-        """The linear layer, or what is left of it."""
+        """The linear layer; `BiasOnly` if every head or neuron was pruned."""
         return self.block.part(self.name)
 
     @property
     def entry(self) -> nn.Module:
-        """What the hidden states of the residual stream go into, on their way to the projection."""
+        """The module that reads the residual stream on the way to this projection: attention, or up projection."""
         return self.block.part("up" if self.name == "down" else "attention")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A module with one block in it; or with two, in the decoder of an encoder-decoder."""
+    """A module with one block; with two blocks in the decoder of an encoder-decoder."""
 
     module: nn.Module
     blocks: tuple[Block, ...]
 
     @property
     def projections(self) -> tuple[Projection, ...]:
-        """Projections back into the residual stream, in the order they run."""
+        """Projections back into the residual stream, in execution order."""
         return tuple(
             Projection(block, name)
             for block in self.blocks
@@ -50,6 +53,17 @@ class Layer:
 
 
 def layers_of(anatomy: Anatomy) -> tuple[Layer, ...]:
-    """All layers, in the order they run; of an encoder-decoder, the encoder's first."""
+    """All layers in execution order; the encoder's come before the decoder's."""
     grouped = (tuple(blocks) for _, blocks in groupby(anatomy.blocks, key=lambda block: block.prefix))
     return tuple(Layer(blocks[0].module, blocks) for blocks in grouped)
+
+
+@contextmanager
+def hooks(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Remove hooks when the block ends."""
+    handles = list(handles)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

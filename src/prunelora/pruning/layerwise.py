@@ -1,4 +1,4 @@
-"""Running a model layer by layer: what flows through the parts of each."""
+"""Runs a model layer by layer and returns the activations around its projections."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -10,22 +10,22 @@ import torch
 from torch import nn
 
 from prunelora.errors import UnsupportedModelError
-from prunelora.pruning.calls import HIDDEN, Call
-from prunelora.pruning.layers import Layer
+from prunelora.pruning.layer_inputs import HIDDEN, LayerInputs
+from prunelora.pruning.layers import Layer, hooks
 
-# What a layer of a decoder calls the output of the encoder that it attends to.
+# Name under which a decoder's layer receives the encoder's output.
 _MEMORY = "encoder_hidden_states"
 
 
 @dataclass(frozen=True)
-class Part:
-    """A projection back into the residual stream, for one batch.
+class Activations:
+    """Activations around a projection back into the residual stream, for one batch.
 
     Attributes:
-        inputs: What it reads (B, T, K).
-        residual: What its output is added to (B, T, D).
-        output: What it gives (B, T, D).
-        scale: What multiplies its output before (D,); None where nothing does.
+        inputs: Input of the projection (B, T, K).
+        residual: Residual stream to which the output is added (B, T, D).
+        output: Output of the projection (B, T, D).
+        scale: Factor of the output before the addition (D,); None if the family has none.
     """
 
     inputs: torch.Tensor
@@ -34,106 +34,111 @@ class Part:
     scale: torch.Tensor | None = None
 
     @property
-    def added_up(self) -> torch.Tensor:
-        """What goes on (B, T, D)."""
+    def total(self) -> torch.Tensor:
+        """The residual stream after the addition (B, T, D)."""
         return self.residual + (self.output if self.scale is None else self.scale * self.output)
 
-    def missing_to(self, wanted: torch.Tensor) -> torch.Tensor:
-        """What the part would have to give, for `wanted` to go on."""
-        missing = wanted - self.residual
+    def output_for(self, total: torch.Tensor) -> torch.Tensor:
+        """The output of the projection with which the residual stream after the addition is `total`."""
+        added = total - self.residual
         if self.scale is None:
-            return missing
-        return torch.where(self.scale == 0, self.output, missing / self.scale)  # What a 0 multiplies does not matter.
+            return added
+        return torch.where(self.scale == 0, self.output, added / self.scale)  # Any output fits where the scale is 0.
 
 
-class _Reached(Exception):
-    """The part that was asked for has run."""
+class _ProjectionReached(Exception):
+    """The requested projection has run."""
 
 
-def run_layer(layer: Layer, call: Call, hidden: torch.Tensor, memory: torch.Tensor | None = None) -> torch.Tensor:
-    """Hidden states behind a layer.
+def run_layer(
+    layer: Layer, inputs: LayerInputs, hidden: torch.Tensor, memory: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the hidden states after a layer.
 
     Args:
-        layer: Of the model that was called, or of one with the same layers.
-        call: What it was called with.
-        hidden: What it reads (B, T, D).
-        memory: What a decoder's layer attends to (B, S, D), in place of what it was called with.
+        layer: Of the model whose inputs were recorded, or of a model with the same layers.
+        inputs: Recorded inputs.
+        hidden: Hidden states before the layer (B, T, D).
+        memory: The encoder's output (B, S, D) for a decoder's layer, in place of the recorded one.
     """
-    args, kwargs = call.args, call.kwargs
+    args, kwargs = inputs.args, inputs.kwargs
     if memory is not None and _MEMORY in kwargs:
         kwargs = {**kwargs, _MEMORY: memory}
     elif memory is not None:
-        place = list(inspect.signature(layer.module.forward).parameters).index(_MEMORY) - 1
-        args = (*args[:place], memory, *args[place + 1 :])
+        position = list(inspect.signature(layer.module.forward).parameters).index(_MEMORY) - 1
+        args = (*args[:position], memory, *args[position + 1 :])
     output = layer.module(hidden, *args, **kwargs)
     return output[0] if isinstance(output, tuple) else output
 
 
-def run_with_parts(layer: Layer, call: Call, hidden: torch.Tensor) -> tuple[torch.Tensor, list[Part]]:
-    """Hidden states behind a layer, and what its `projections` read, give, and are added to."""
-    with _listening(layer) as heard:
-        behind = run_layer(layer, call, hidden)
-    return behind, _parts(layer, hidden, heard)
+def run_with_activations(
+    layer: Layer, inputs: LayerInputs, hidden: torch.Tensor
+) -> tuple[torch.Tensor, list[Activations]]:
+    """Return the hidden states after a layer and the activations around each of its projections."""
+    with _recording(layer) as recorded:
+        output = run_layer(layer, inputs, hidden)
+    return output, _activations(layer, hidden, recorded)
 
 
-def run_up_to(layer: Layer, number: int, call: Call, hidden: torch.Tensor, memory: torch.Tensor | None = None) -> Part:
-    """What one of the layer's `projections` reads, gives, and is added to; what lies behind it is not run."""
-    with _listening(layer, stop_at=number) as heard:
+def run_to_projection(
+    layer: Layer, number: int, inputs: LayerInputs, hidden: torch.Tensor, memory: torch.Tensor | None = None
+) -> Activations:
+    """Run a layer up to one of its projections and return the activations around it."""
+    with _recording(layer, stop_at=number) as recorded:
         try:
-            run_layer(layer, call, hidden, memory)
-        except _Reached:
-            return _parts(layer, hidden, heard)[number]
-    raise UnsupportedModelError(f"{layer.projections[number].full_name}: the block ran without passing through it.")
+            run_layer(layer, inputs, hidden, memory)
+        except _ProjectionReached:
+            return _activations(layer, hidden, recorded)[number]
+    raise UnsupportedModelError(f"{layer.projections[number].full_name}: the layer ran without this projection.")
 
 
 @dataclass(frozen=True)
-class _Heard:
-    """What flowed into the projections of a layer and out of them, and what of the residual stream led there."""
+class _Recorded:
+    """Inputs and outputs of a layer's projections, and the inputs of their `entry` modules."""
 
     inputs: list[torch.Tensor] = field(default_factory=list)
     outputs: list[torch.Tensor] = field(default_factory=list)
     entries: list[torch.Tensor] = field(default_factory=list)
 
 
-def _parts(layer: Layer, hidden: torch.Tensor, heard: _Heard) -> list[Part]:
-    """Parts of a layer, as far as it was run."""
-    parts: list[Part] = []
-    for number, output in enumerate(heard.outputs):
+def _activations(layer: Layer, hidden: torch.Tensor, recorded: _Recorded) -> list[Activations]:
+    """Activations around the projections that ran."""
+    activations: list[Activations] = []
+    for number, output in enumerate(recorded.outputs):
         projection = layer.projections[number]
         family = projection.block.family
         residual = hidden
-        if parts:
-            # Where norms are taken of sums, what goes on is what is read next.
-            residual = parts[-1].added_up if family.prenorm else heard.entries[number]
+        if activations:
+            # In a post-norm layer the residual stream is the normalised sum, which the next entry reads.
+            residual = activations[-1].total if family.prenorm else recorded.entries[number]
         scale = None
         if family.scales:
             scale = projection.block.module.get_parameter(family.scales[projection.name == "down"])
-        parts.append(Part(heard.inputs[number], residual, output, scale))
-    return parts
+        activations.append(Activations(recorded.inputs[number], residual, output, scale))
+    return activations
 
 
 @contextmanager
-def _listening(layer: Layer, *, stop_at: int | None = None) -> Iterator[_Heard]:
-    heard = _Heard()
+def _recording(layer: Layer, *, stop_at: int | None = None) -> Iterator[_Recorded]:
+    recorded = _Recorded()
 
-    def enter(_: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
-        heard.entries.append(args[0] if args else kwargs[HIDDEN])
+    def record_entry(_: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, Any]) -> None:
+        recorded.entries.append(args[0] if args else kwargs[HIDDEN])
 
-    def listen(number: int) -> Callable[..., None]:
+    def record_projection(number: int) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            heard.inputs.append(args[0])
-            heard.outputs.append(output)
+            recorded.inputs.append(args[0])
+            recorded.outputs.append(output)
             if number == stop_at:
-                raise _Reached
+                raise _ProjectionReached
 
         return hook
 
-    handles = []
-    try:
-        for number, projection in enumerate(layer.projections):
-            handles.append(projection.entry.register_forward_pre_hook(enter, with_kwargs=True))
-            handles.append(projection.module.register_forward_hook(listen(number)))
-        yield heard
-    finally:
-        for handle in handles:
-            handle.remove()
+    projections = layer.projections
+    entries = [projection.entry.register_forward_pre_hook(record_entry, with_kwargs=True) for projection in projections]
+    outputs = [
+        projection.module.register_forward_hook(record_projection(number))
+        for number, projection in enumerate(projections)
+    ]
+    with hooks([*entries, *outputs]):
+        yield recorded

@@ -1,4 +1,4 @@
-"""Masks: the pruned function with nothing removed. The oracle that surgery is checked against."""
+"""Masks: the function of the pruned model without removing anything. Tests compare surgery with it."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -13,16 +13,16 @@ from prunelora.planning.plan import Plan, check_within
 
 @contextlib.contextmanager
 def masked(model: nn.Module, plan: Plan) -> Iterator[nn.Module]:
-    """Let `model` compute, while the block runs, what it would compute after `prune_(model, plan)`.
+    """Make `model` compute, inside the `with` block, the function that it has after `prune_(model, plan)`.
 
-    Gates of 0 and 1 multiply heads and neurons; weights and shapes stay as they are. Gradients flow to the kept units.
+    Gates of 0 and 1 multiply heads and neurons; weights and shapes do not change. Gradients flow to the kept units.
 
     Example:
         >>> with masked(model, plan):
         ...     logits = model(**batch).logits
 
     Raises:
-        PlanError: If the plan is for another model, or keeps what is already gone.
+        PlanError: If the plan is for another model, or keeps units that an earlier cut removed.
     """
     anatomy = dissect(model)
     present = anatomy.lineage
@@ -32,7 +32,8 @@ def masked(model: nn.Module, plan: Plan) -> Iterator[nn.Module]:
 
 
 def _gates(present: Sequence[Sequence[int]], kept: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """1 for a kept unit, 0 for a pruned one, by layer: [[4, 7, 9]], [[4, 9]] -> [[1, 0, 1]]."""
     return [
-        torch.tensor([float(one in stays) for one in there])
-        for there, stays in zip(present, map(set, kept), strict=True)
+        torch.tensor([float(unit in kept_units) for unit in units])
+        for units, kept_units in zip(present, map(set, kept), strict=True)
     ]

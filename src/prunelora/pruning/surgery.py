@@ -1,4 +1,4 @@
-"""The cut: rows and columns leave the weights for good."""
+"""Structured pruning: rows and columns of the weights are removed, not masked."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,30 +27,29 @@ def prune_(
 ) -> Model:
     """Remove from `model`, in place, the heads and neurons that `plan` does not keep.
 
-    Rows of W_Q, W_K, W_V with their biases and columns of W_O go with a head (paper section 3.2), a row of the up
-    projection with its bias and a column of the down projection with a neuron. A layer that loses every head, or every
-    neuron, is left with the bias of its output, or down, projection. The plan stays with the model as
-    `model.prunelora_plan`, so that the model can be saved, scored and cut again.
+    A head's rows of W_Q, W_K, W_V with their biases and its columns of W_O are removed (paper section 3.2); so are a
+    neuron's row of the up projection with its bias and its column of the down projection. A layer without any head, or
+    neuron, computes the bias of its output, or down, projection. The plan is kept as `model.prunelora_plan`, so that
+    the model can be saved, scored and pruned again.
 
     Args:
-        model: The base model of the plan, or one that was cut before and still has all that the plan keeps.
+        model: The base model of the plan, or a pruned model that still has every unit that the plan keeps.
         plan: In the base model's coordinates.
-        repair_with: Batches of calibration rows, dicts as `model(**batch)` takes them. With them output and down
-            projections are then re-solved, so that every block gives what it gave before the cut (see `repair`); the
-            model is held twice in memory meanwhile.
-        repair_weights: How the tokens of these rows count: "equal", or by how much the "loss" depends on them, for
-            which every batch needs labels.
+        repair_with: Batches of calibration rows, dicts as `model(**batch)` takes them. If given, output and down
+            projections are re-solved after the cut (see `repair`); memory then holds the model twice.
+        repair_weights: Weights of their tokens: "equal", or by how much the "loss" depends on them, for which every
+            batch needs labels.
 
     Returns:
         The same model.
 
     Raises:
-        PlanError: If the plan is for another model, or keeps what is already gone, or `repair_weights` is not known;
-            the model is then untouched. If there are too few calibration rows; the model is then cut and not repaired.
-        ScoreError: If tokens are to count by the loss, and a batch has no labels or its loss is not finite; the model
-            is then cut and not repaired.
-        UnsupportedModelError: If the model's family is not supported, or it cannot be repaired, where that is asked
-            for; the model is then untouched.
+        PlanError: If the plan is for another model, or keeps units that were removed before, or `repair_weights` is
+            unknown: the model is unchanged. If there are too few calibration rows: the model is pruned, not repaired.
+        ScoreError: If tokens are weighted by the loss, and a batch has no labels or its loss is not finite: the model
+            is pruned, not repaired.
+        UnsupportedModelError: If the model's family is not supported, or repair is asked for and not possible: the
+            model is unchanged.
     """
     anatomy = dissect(model)
     present = anatomy.lineage
@@ -69,9 +68,9 @@ def prune_(
 
 
 def _positions(present: Sequence[int], kept: Sequence[int]) -> list[int]:
-    """Where the kept ids stand among the present ones: ([4, 7, 9], [4, 9]) -> [0, 2]."""
-    place = {one: position for position, one in enumerate(present)}
-    return [place[one] for one in kept]
+    """Positions of the kept ids among the present ids: ([4, 7, 9], [4, 9]) -> [0, 2]."""
+    position = {unit: index for index, unit in enumerate(present)}
+    return [position[unit] for unit in kept]
 
 
 def _cut_heads(block: Block, kept: Sequence[int]) -> None:
@@ -81,20 +80,20 @@ def _cut_heads(block: Block, kept: Sequence[int]) -> None:
     if not kept:
         _cut_all_heads(block)
         return
-    of_queries = _channels(kept, block.head_dim * block.queries_per_head)
-    of_heads = _channels(kept, block.head_dim)
-    _keep_parts(block, {"query": of_queries, "key": of_heads, "value": of_heads})
-    keep_columns(block.part("output"), of_queries)
-    for further in block.with_heads():
-        keep_rows(further, of_queries)
+    query_channels = _channels(kept, block.head_dim * block.queries_per_head)
+    key_channels = _channels(kept, block.head_dim)
+    _keep_parts(block, {"query": query_channels, "key": key_channels, "value": key_channels})
+    keep_columns(block.part("output"), query_channels)
+    for module in block.with_heads():
+        keep_rows(module, query_channels)
     if family.shared_bias is not None:
         take_own_heads(attention, family.shared_bias, kept, maker=family.bias_maker)
-    left = {"heads": len(kept), "queries": len(kept) * block.queries_per_head, "width": len(of_queries)}
-    for attribute, what in family.counts.items():
-        setattr(attention, attribute, left[what])
+    counts = {"heads": len(kept), "queries": len(kept) * block.queries_per_head, "width": len(query_channels)}
+    for attribute, quantity in family.counts.items():
+        setattr(attention, attribute, counts[quantity])
     if family.config_counts:
-        own = {attribute: left[what] for attribute, what in family.config_counts.items()}
-        attention.config = LayerConfig(attention.config, **own)  # type: ignore[assignment]
+        overrides = {attribute: counts[quantity] for attribute, quantity in family.config_counts.items()}
+        attention.config = LayerConfig(attention.config, **overrides)  # type: ignore[assignment]
 
 
 def _cut_all_heads(block: Block) -> None:
@@ -102,11 +101,11 @@ def _cut_all_heads(block: Block) -> None:
     had_bias, position_projections = block.attention_bias, block.position_projections
     _replace_by_bias(block, "output")
     attention_path, output_path = family.path("attention"), family.path("output")
-    inside = output_path.startswith(f"{attention_path}.")
+    output_inside = output_path.startswith(f"{attention_path}.")
     settings: dict[str, Any] = {
         "head_dim": block.head_dim,
-        "output_name": output_path.removeprefix(f"{attention_path}.") if inside else None,
-        "output": block.part("output") if inside else None,
+        "output_name": output_path.removeprefix(f"{attention_path}.") if output_inside else None,
+        "output": block.part("output") if output_inside else None,
         "had_bias": had_bias,
         "position_projections": position_projections,
         "layer_idx": getattr(attention, "layer_idx", None) if family.decoder else None,
@@ -125,7 +124,7 @@ def _cut_neurons(block: Block, kept: Sequence[int]) -> None:
         had_bias = block.ffn_bias
         _replace_by_bias(block, "down")
         for name in into:
-            if not isinstance(block.part(name), NoNeurons):  # A fused layer is one part with two names.
+            if not isinstance(block.part(name), NoNeurons):  # A fused layer is one module with two names.
                 block.replace(name, NoNeurons(widths(block.part(name))[0], had_bias=had_bias))
         return
     _keep_parts(block, dict.fromkeys(into, tuple(kept)))
@@ -133,18 +132,18 @@ def _cut_neurons(block: Block, kept: Sequence[int]) -> None:
 
 
 def _keep_parts(block: Block, rows: Mapping[str, Sequence[int]]) -> None:
-    """Keep some rows of several projections; those of one fused layer are cut at once, in the order they have there."""
-    in_module: dict[int, tuple[nn.Module, list[int]]] = {}
+    """Keep some rows of several projections. Projections of a fused layer are cut together, in their order there."""
+    rows_of: dict[int, tuple[nn.Module, list[int]]] = {}
     matrices = {name: block.matrix(name) for name in rows}
     for name, matrix in sorted(matrices.items(), key=lambda item: item[1].start):
-        _, kept = in_module.setdefault(id(matrix.module), (matrix.module, []))
-        kept += [matrix.start + row for row in rows[name]]
-    for module, kept in in_module.values():
-        keep_rows(module, kept)
+        _, module_rows = rows_of.setdefault(id(matrix.module), (matrix.module, []))
+        module_rows += [matrix.start + row for row in rows[name]]
+    for module, module_rows in rows_of.values():
+        keep_rows(module, module_rows)
 
 
 def _channels(units: Sequence[int], width: int) -> list[int]:
-    """Channels of units that own `width` neighbouring ones each: head h of q, k, v has h * d_h to (h + 1) * d_h - 1."""
+    """Channels of units of `width` adjacent channels: head h of q, k, v has h * d_h to (h + 1) * d_h - 1."""
     return [unit * width + offset for unit in units for offset in range(width)]
 
 

@@ -1,12 +1,13 @@
-"""How much the loss depends on what a projection gives for each token of a row.
+"""Weights of tokens in repair, by how much the loss depends on the projection's output for each token.
 
-Repair fits a projection to many tokens, with fewer weights than before the cut. What a projection gives for one token
-may matter to the answer, and for another not: a classifier reads the last layer's first token alone. With the
-gradient g (D,) of a row's loss by what the dense model's projection gives for a token::
+After the cut a projection has fewer weights and cannot fit every token equally well, and not every token matters: a
+classifier reads only the first token of the last layer. With the gradient g (D,) of a row's loss with respect to the
+output of the dense model's projection::
 
     w = FLOOR + (1 - FLOOR) * n * |g|^2 / sum over the row's tokens of |g|^2,    n = real tokens of the row
 
-Every row weighs n in all: rows that the model has learnt already have small gradients, and are not to count for less.
+The weights of a row add up to n. Otherwise rows that the model has already learnt would count less, because their
+gradients are small.
 """
 
 from collections.abc import Mapping
@@ -20,31 +21,33 @@ from prunelora.models.anatomy import Anatomy
 from prunelora.models.padding import readable
 from prunelora.pruning.layers import layers_of
 
-# What a token weighs at least: gradients of one batch of labels do not say all that its hidden state is good for.
+# Least weight of a token: the labels of one batch do not show every use of a hidden state.
 FLOOR = 0.3
 
 
 def squared_gradients(anatomy: Anatomy, batch: Mapping[str, Any], number: int) -> dict[str, torch.Tensor]:
-    """|g|^2 of every token (B, T), by the full name of the projection.
+    """Compute |g|^2 of every token (B, T), by the full name of the projection.
 
     Args:
-        anatomy: Of the dense model, in eval mode with every weight frozen.
+        anatomy: The dense model, in eval mode with every weight frozen.
         batch: With labels.
-        number: Of the batch, for messages.
+        number: Number of the batch, for messages.
 
     Raises:
         ScoreError: If the batch has no labels, or its loss is missing or not finite.
     """
-    found: dict[str, torch.Tensor] = {}
+    squares: dict[str, torch.Tensor] = {}
 
-    def heard(name: str, _: torch.Tensor, gradient: torch.Tensor) -> None:
-        wide = torch.promote_types(gradient.dtype, torch.float32)
-        found[name] = gradient.to(wide).square().sum(-1)
+    def add(name: str, _: torch.Tensor, gradient: torch.Tensor) -> None:
+        dtype = torch.promote_types(gradient.dtype, torch.float32)
+        squares[name] = gradient.to(dtype).square().sum(-1)
 
-    projections = [one for layer in layers_of(anatomy) for one in layer.projections]
-    taps = [Tap(one.full_name, one.module, partial(heard, one.full_name)) for one in projections]
+    projections = [projection for layer in layers_of(anatomy) for projection in layer.projections]
+    taps = [
+        Tap(projection.full_name, projection.module, partial(add, projection.full_name)) for projection in projections
+    ]
     listen(anatomy.model, readable(batch, anatomy.model), number, taps)
-    return found
+    return squares
 
 
 def token_weights(squares: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
@@ -52,10 +55,10 @@ def token_weights(squares: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
 
     Args:
         squares: |g|^2 (B, T).
-        real: Which tokens are no padding (B, T), bool.
+        real: Which tokens are not padding (B, T), bool.
     """
     squares = torch.where(real, squares, 0)
     count, total = real.sum(1, keepdim=True), squares.sum(1, keepdim=True)
-    # Where nothing matters all tokens are alike.
+    # Equal weights for a row without any gradient.
     share = torch.where(total > 0, count * squares / total.clamp_min(torch.finfo(squares.dtype).tiny), 1.0)
     return torch.where(real, FLOOR + (1 - FLOOR) * share, 0.0)
