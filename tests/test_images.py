@@ -14,8 +14,8 @@ from transformers import AutoModelForImageClassification, ViTImageProcessor
 import prunelora as pl
 from prunelora.checking import check_run
 from prunelora.data.columns import Columns
-from prunelora.data.images import PixelBatches
 from prunelora.data.load import load_task
+from prunelora.data.pixels import PixelBatches
 from prunelora.data.rows import read_rows
 from prunelora.data.settings import DataSettings
 from prunelora.data.tables import Table

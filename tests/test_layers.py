@@ -27,7 +27,10 @@ LAYERS = (
     ("cli", "__main__"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "sklearn", "matplotlib", "onnx", "onnxruntime"}
+HEAVY = {
+    "torch", "transformers", "peft", "accelerate", "datasets", "pandas", "pyarrow", "sklearn", "scipy", "PIL",
+    "matplotlib", "onnx", "onnxruntime",
+}  # fmt: skip
 FEWEST_MODULES = 70
 
 
@@ -169,6 +172,11 @@ def test_arithmetic_and_the_command_line_reach_nothing_heavy(modules):
     ]
     assert {"prunelora.errors", "prunelora.models.architecture", "prunelora.planning"} <= set(light)
     assert [chain for name in light for chain in heavy_chains(name, modules)] == []
+
+
+def test_reading_a_csv_reaches_nothing_heavy(modules):
+    assert "prunelora.data.load" in modules
+    assert heavy_chains("prunelora.data.load", modules) == []
 
 
 def test_every_package_has_modules(modules):

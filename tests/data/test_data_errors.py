@@ -137,7 +137,7 @@ def test_json_that_python_cannot_read_names_the_file(cell, name, written):
 def test_a_pointer_of_git_lfs_is_no_data(name, written):
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 6123456\n"
     message = refusal(written(pointer, name), task_type="causal_lm" if name == "train.txt" else "auto")
-    assert f"{name} is a pointer of git-lfs" in message
+    assert f"{name} is a git-lfs pointer" in message
 
 
 @pytest.mark.parametrize("options", [{"data": ""}, {"task": "sst2", "data_dir": ""}])

@@ -100,7 +100,7 @@ def test_text_files_of_a_folder_are_its_splits(tmp_path):
 def test_a_text_file_for_another_task_is_refused_and_beside_tables_passed_over(tmp_path):
     (tmp_path / "train.txt").write_text("a\nb\n")
     for data in (tmp_path, tmp_path / "train.txt"):
-        with pytest.raises(DataError, match=r"train.txt is a text file.*say task_type='causal_lm'"):
+        with pytest.raises(DataError, match=r"train.txt is a text file.*task_type='causal_lm'"):
             load_task(DataSettings(data=str(data)))
     rows = "".join(f"text {n},{n % 2}\n" for n in range(20))
     (tmp_path / "train.csv").write_text("text,label\n" + rows)

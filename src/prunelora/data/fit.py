@@ -1,4 +1,4 @@
-"""Tokenised rows as a model reads them: no inputs that it has no use for, and none beyond its tables."""
+"""Tokenised rows as a model reads them: without inputs that it ignores, and none beyond its embedding tables."""
 
 from typing import Any, cast
 
@@ -15,23 +15,23 @@ from prunelora.models.tables import LookedUp, Tables
 
 TYPES = "token_type_ids"
 
-# A tokenizer with fewer tokens than this share of a model's may be another model's.
+# A tokenizer with fewer tokens than this share of the model's embedding may belong to another model.
 FEW = 0.9
 
 
 def fitting(model: Any, rows: datasets.Dataset, *, where: str = "row") -> datasets.Dataset:
-    """Rows as a model reads them, held to stay within its tables.
+    """Rows as a model reads them, checked to stay within its embedding tables.
 
-    Token types are left out for a model that has no table of them. A GPT-2 would look them up among its tokens.
+    Token types are removed for a model that has no table of them. A GPT-2 would look them up in its token embedding.
 
     Args:
-        model: That will read them; of its weights only the sizes matter.
+        model: The model that will read the rows; only the sizes of its weights are used.
         rows: As `prunelora.data.tokens.tokenise` makes them.
-        where: What each of them is, for messages: "train row".
+        where: Name of a row in messages, such as "train row".
 
     Raises:
         UnsupportedModelError: If a row is too long for the model, has a token or token type that its tables lack, or
-            does not have the token that its head reads; or it is an image of another size or number of channels.
+            lacks the token that its head reads; or if an image has another size or number of channels.
     """
     if holds_images(rows):
         _check_image(model, rows, where)
@@ -46,14 +46,14 @@ def fitting(model: Any, rows: datasets.Dataset, *, where: str = "row") -> datase
 
 
 def vocabulary_note(model: Any, tokenizer: Any) -> str | None:
-    """A sentence for people where a tokenizer has more tokens than a model, or many fewer; None where it fits."""
+    """A sentence for people if a tokenizer has more tokens than a model, or many fewer; None if it fits."""
     tables = Tables.of(model)
     if tables.tokens is None:
         return None
     counts = f"the tokenizer has {len(tokenizer):,} tokens, and the embedding of {tables.name} {tables.tokens:,}"
     if len(tokenizer) > tables.tokens:
         return f"{counts}: a text with one of the last {len(tokenizer) - tables.tokens:,} cannot be read"
-    # Tables are often filled up to a multiple of 64 or 128, and some have room for a thousand more tokens.
+    # Tables are often padded to a multiple of 64 or 128, and some have room for a thousand more tokens.
     if len(tokenizer) < FEW * tables.tokens:
         return f"{counts}: is it the model's own tokenizer?"
     return None
@@ -73,25 +73,25 @@ def _looked_up(rows: datasets.Dataset, tables: Tables) -> LookedUp:
 
 
 def _ends(lists: pa.ChunkedArray) -> tuple[int, int]:
-    found = pc.min_max(pc.list_flatten(lists)).as_py()
-    return int(found["min"]), int(found["max"])
+    ends = pc.min_max(pc.list_flatten(lists)).as_py()
+    return int(ends["min"]), int(ends["max"])
 
 
 def _counts(lists: pa.ChunkedArray, lengths: np.ndarray, token: int) -> tuple[int, int]:
-    """Least and most times that a row has a token."""
+    """Least and most occurrences of a token in a row."""
     rows = np.repeat(np.arange(len(lengths)), lengths)
     counts = np.bincount(rows[pc.list_flatten(lists).to_numpy() == token], minlength=len(lengths))
     return int(counts.min()), int(counts.max())
 
 
 def _check_image(model: Any, rows: datasets.Dataset, where: str) -> None:
-    """Hold the first image to be made as the model reads images; the others are made in the same way."""
+    """Raises UnsupportedModelError if the first image has another shape than the model reads; all images have one."""
     if not len(rows):
         return
     pixels = np.asarray(rows[0]["pixel_values"])
-    wanted = (int(cast(Any, model.config).num_channels), *image_size(model))
-    if pixels.shape != wanted:
+    expected = (int(cast(Any, model.config).num_channels), *image_size(model))
+    if pixels.shape != expected:
         raise UnsupportedModelError(
             f"The image processor makes a {where} of (channels, height, width) {pixels.shape}, and the model reads "
-            f"{wanted}. Images are read as RGB, with 3 channels; set the size in the model's preprocessor_config.json."
+            f"{expected}. Images are RGB, with 3 channels; set the size in the model's preprocessor_config.json."
         )

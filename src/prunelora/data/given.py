@@ -1,4 +1,4 @@
-"""Rows that are given in Python, as a pandas DataFrame or a `datasets.Dataset`, in place of the name of a file."""
+"""Rows given in Python, as a pandas DataFrame or a `datasets.Dataset`, in place of the name of a file."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from typing import Any
 from prunelora.data.tables import Table, describe_columns, from_dataset
 from prunelora.errors import DataError, option
 
-# How a recipe file calls data that is in no file.
+# Prefix of the description that a recipe file holds in place of the rows.
 _GIVEN = "given in Python: "
 
 _DATA_FRAME = ("pandas", "DataFrame")
@@ -19,12 +19,12 @@ _DATASET = ("datasets", "Dataset")
 
 @dataclass(frozen=True)
 class Given:
-    """Tables by split, "train" where there are none.
+    """Tables given in Python.
 
     Attributes:
-        described: What a recipe file says in their place: kind, rows, columns and a hash of the content.
+        described: Description for a recipe file: kind, rows, columns and a hash of the content.
         kind: Name of the Python type.
-        tables: The tables.
+        tables: Tables by split; "train" if there are no splits.
     """
 
     described: str
@@ -33,10 +33,10 @@ class Given:
 
 
 def as_named_or_given(data: Any) -> str | Given | None:
-    """A name or path as text; rows as tables.
+    """Convert a path to text and rows to tables; return a name as it is.
 
     Raises:
-        DataError: If it is neither.
+        DataError: If `data` is of another type.
     """
     if data is None or isinstance(data, str | Given):
         return data
@@ -48,12 +48,12 @@ def as_named_or_given(data: Any) -> str | Given | None:
 
 
 def check_is_here(data: str) -> None:
-    """Refuse what a recipe file says of rows that were given in Python: they are in no file."""
+    """Raises DataError if `data` is the description of rows that were given in Python, which no file holds."""
     if data.startswith(_GIVEN):
         raise DataError(
             f"{option('data')}: the rows of this run were {data}, and are in no file. Call compress again with the "
-            "same rows as data and the same folder, which keeps the finished stages; or write them to a file and give "
-            "that as data: the same rows in the same order count as the same data."
+            "same rows as data and the same folder, which keeps the finished stages; or write the rows to a file and "
+            "give it as data: the same rows in the same order count as the same data."
         )
 
 
@@ -73,9 +73,8 @@ def _type_name(data: object) -> str:
 
 
 def _is(data: object, known: tuple[str, str]) -> bool:
-    """Whether something is of a class of a package that need not be imported to know."""
-    package, name = known
-    return any(one.__module__.partition(".")[0] == package and one.__name__ == name for one in type(data).__mro__)
+    """Whether a value is an instance of a class, given by package and name, without importing the package."""
+    return any((base.__module__.partition(".")[0], base.__name__) == known for base in type(data).__mro__)
 
 
 def _table(data: Any) -> Table:
@@ -92,16 +91,17 @@ def _table(data: Any) -> Table:
 def _from_frame(frame: Any) -> Table:
     names = [str(name) for name in frame.columns]
     if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{option('data')}: the DataFrame has two columns {twice!r}. Give every column its own name.")
-    cells = (frame.iloc[:, place] for place in range(len(names)))
-    return Table({name: _plain_cells(series) for name, series in zip(names, cells, strict=True)})
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise DataError(
+            f"{option('data')}: the DataFrame has two columns {repeated!r}. Give every column its own name."
+        )
+    return Table({name: _plain_cells(frame.iloc[:, place]) for place, name in enumerate(names)})
 
 
 def _plain_cells(series: Any) -> list[Any]:
-    """Cells as plain Python values; None for what pandas takes as missing."""
-    missing = series.isna().tolist()
-    return [None if nothing else _plain(cell) for cell, nothing in zip(series.tolist(), missing, strict=True)]
+    """Cells as plain Python values; None for cells that pandas counts as missing."""
+    cells = zip(series.tolist(), series.isna().tolist(), strict=True)
+    return [None if is_missing else _plain(cell) for cell, is_missing in cells]
 
 
 def _plain(cell: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The rows of one split: texts, second texts and labels, side by side."""
+"""Rows of one split: texts, second texts and labels, in columns of equal length."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Rows:
 
     Attributes:
         texts: The (first) text of every row; for token classification its list of words; or a Picture.
-        pairs: The second text of every row, or None where the task has one text.
-        labels: The label of every row: as found, or encoded; None where the task has none.
+        pairs: The second text of every row, or None if the task has one text.
+        labels: The label of every row: as found, or encoded; None if the task has none.
     """
 
     texts: list[Any]
@@ -39,47 +39,45 @@ class Rows:
         )
 
     def inputs(self) -> list[tuple[Any, ...]]:
-        """What makes two rows the same input: their texts."""
+        """Keys of the rows; rows with equal keys are the same input."""
         if self.pairs is None:
-            return [(_identity(text),) for text in self.texts]
+            return [(_key(text),) for text in self.texts]
         return list(zip(self.texts, self.pairs, strict=True))
 
 
-def _identity(text: Any) -> Any:
+def _key(text: Any) -> Any:
     if isinstance(text, Picture):
         return text.digest
     return text if isinstance(text, str) else tuple(text)
 
 
 def read_rows(table: Table, columns: Columns, *, where: str) -> Rows:
-    """Take the chosen columns out of a table and check their texts.
+    """Select the chosen columns of a table and check their texts.
 
     Raises:
-        DataError: If there are no rows, a column is missing, a text is empty or no text, or a pair lacks a side.
+        DataError: If there are no rows, a column is missing, a text is empty or no text, or one side of a pair is
+            missing.
     """
     checks.check_has_rows(table.num_rows, where=where)
     names = list(table.columns)
     roles = ["text", "text_pair"][: len(columns.texts)] + ["label"] * len(columns.labels)
     for role, column in zip(roles, (*columns.texts, *columns.labels), strict=True):
         checks.check_has_column(column, names, role=role, where=where)
+    labels = raw_labels(table, columns)
     if columns.images:
-        pictures = _as_pictures(table.columns[columns.text], column=columns.text, where=where)
-        return Rows(texts=pictures, pairs=None, labels=raw_labels(table, columns))
+        return Rows(_as_pictures(table.columns[columns.text], column=columns.text, where=where), None, labels)
     if columns.by_token:
-        words, tags = (
-            _as_words(table.columns[columns.text], column=columns.text, where=where),
-            raw_labels(table, columns),
-        )
-        check_tags_fit(words, tags, where=where)
-        return Rows(texts=words, pairs=None, labels=tags)
+        words = _as_words(table.columns[columns.text], column=columns.text, where=where)
+        check_tags_fit(words, labels, where=where)
+        return Rows(words, None, labels)
     texts = [_as_texts(table.columns[column], column=column, where=where) for column in columns.texts]
     pairs = texts[1] if len(texts) == 2 else None
     checks.check_texts(texts[0], pairs, columns=columns.texts, where=where)
-    return Rows(texts=texts[0], pairs=pairs, labels=raw_labels(table, columns))
+    return Rows(texts[0], pairs, labels)
 
 
 def raw_labels(table: Table, columns: Columns) -> list[Any]:
-    """Labels as found: one value a row, or a list where the label columns are several; None where there are none."""
+    """Labels as found: a value a row, or a list a row if there are several label columns; None if there are none."""
     if not columns.labels:
         return [None] * table.num_rows
     if len(columns.labels) == 1:

@@ -1,4 +1,4 @@
-"""What a person says about their data: one description of every option, for the command line, recipe and docs."""
+"""Settings of the task data; their descriptions feed the command line, recipes and the docs."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from prunelora.data.text_files import check_encoding
 from prunelora.errors import advice, option
 from prunelora.settings import Settings
 
-# Settings that say what is in a person's own data; of a named task it is known.
+# Settings that describe a user's own data; they are fixed for a named task.
 OF_OWN_DATA = ("data_config", "text", "text_pair", "label", "task_type")
 
 TaskType = Literal[
@@ -37,68 +37,68 @@ class DataSettings(Settings):
     )
     task: str | None = Field(
         default=None,
-        description="A task of GLUE by name, in place of data: cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb or wnli. "
-        "From data_dir, or from the hub when that is not given.",
+        description="A GLUE task by name, in place of data: cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb or wnli. "
+        "Read from data_dir, or from the hub if data_dir is not given.",
     )
     data_dir: str | None = Field(
         default=None,
         min_length=1,
-        description="Folder with the files of the named task, in it or in a folder of the task's name: train.tsv with "
-        "validation.tsv or dev.tsv, or the hub's Parquet files.",
+        description="Folder that holds the files of the named task, or a folder of the task's name with these files: "
+        "train.tsv with validation.tsv or dev.tsv, or the hub's Parquet files.",
     )
     data_config: str | None = Field(
         default=None, description="Configuration of a hub data set, such as sst2 of nyu-mll/glue."
     )
     text: str | None = Field(
         default=None,
-        description="Column with the text, the lists of words, or the images. Guessed from its name when not given.",
+        description="Column with the text, the lists of words, or the images. Guessed from its name if not given.",
     )
     text_pair: str | None = Field(
         default=None,
-        description="Column with the second text of a pair. Guessed with the text column when neither is given.",
+        description="Column with the second text of a pair. Guessed with the text column if neither is given.",
     )
     label: str | None = Field(
         default=None,
         description="Column with the label, or several 0/1 columns joined by commas (multi-label). "
-        "Guessed from its name when not given.",
+        "Guessed from its name if not given.",
     )
     task_type: TaskType = Field(
         default="auto",
         description="Kind of task. auto: words and whole numbers are classes, numbers with a fraction are regression, "
         "several 0/1 columns or lists are multi-label, a list of words with a list of tags is token_classification. "
-        "causal_lm goes on with the text: there is no label, and the model must be a decoder; of a .txt file every "
-        "line is a row.",
+        "causal_lm is language modelling: rows have no label, the model must be a decoder, and every line of a .txt "
+        "file is a row.",
     )
     validation_fraction: float = Field(
         default=0.1,
         gt=0,
         lt=1,
         description="Share of rows (0 to 1) cut off to choose the best checkpoint: of the whole table, or of the given "
-        "training split. Not used where train, validation and test are all given.",
+        "training split. Not used if train, validation and test are all given.",
     )
     test_fraction: float = Field(
         default=0.1,
         gt=0,
         lt=1,
-        description="Share of rows (0 to 1) cut off for the reported numbers when the data is a single table.",
+        description="Share of rows (0 to 1) cut off for the reported numbers if the data is a single table.",
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of every cut of rows.")
     encoding: str | None = Field(
         default=None,
         description="Encoding of text files that are not UTF-8, UTF-16 or UTF-32, such as cp1252, cp1251 or shift_jis. "
-        "The error about such a file shows what each would give.",
+        "The error about such a file shows its text in each likely encoding.",
     )
     max_length: int = Field(
-        default=128, ge=8, description="Longest input in tokens, a pair together; what is longer is cut off."
+        default=128, ge=8, description="Longest input in tokens, a pair together; longer inputs are cut off."
     )
     max_train_rows: int | None = Field(
         default=None,
         ge=2,
-        description="Most training rows to use, in rows; stratified and seeded, taken after the test rows and before "
-        "the validation rows are cut off. All when not given.",
+        description="Most training rows to use; stratified and seeded, taken after the test rows and before the "
+        "validation rows are cut off. All if not given.",
     )
 
-    # Rows that were given in place of a name; `data` then describes them.
+    # Rows given in place of a name; `data` then describes them.
     _given: Given | None = PrivateAttr(None)
 
     @model_validator(mode="wrap")
@@ -114,17 +114,17 @@ class DataSettings(Settings):
 
     @property
     def given(self) -> Given | None:
-        """The rows that were given in Python as data, if any were."""
+        """The rows that were given in Python as data; None if data is a name."""
         return self._given
 
     @property
     def described(self) -> str:
-        """What the data is called in reports: the task's name, or what was given as data."""
+        """Name of the data in reports: the task's name, or the value of data."""
         return self.task or str(self.data)
 
     @field_validator("encoding")
     @classmethod
-    def _python_has_it(cls, value: str | None) -> str | None:
+    def _encoding_exists(cls, value: str | None) -> str | None:
         return value if value is None else check_encoding(value)
 
     @model_validator(mode="after")
@@ -136,19 +136,19 @@ class DataSettings(Settings):
             )
         if (self.data is None) == (self.task is None):
             both = f"{option('data', self.data)} and {option('task', self.task)}"
-            found = "neither" if self.data is None else both
-            raise ValueError(f"give either {advice('data')} or {advice('task')}; found {found}")
-        own = {name: getattr(self, name) for name in OF_OWN_DATA if getattr(self, name) not in (None, "auto")}
-        if self.task is not None and own:
-            named = ", ".join(option(name, value) for name, value in own.items())
+            given = "neither" if self.data is None else both
+            raise ValueError(f"give either {advice('data')} or {advice('task')}; found {given}")
+        of_own_data = {name: getattr(self, name) for name in OF_OWN_DATA if getattr(self, name) not in (None, "auto")}
+        if self.task is not None and of_own_data:
+            options = ", ".join(option(name, value) for name, value in of_own_data.items())
             raise ValueError(
-                f"{named}: columns and labels of {option('task', self.task)} are known; give the files as "
+                f"{options}: columns and labels of {option('task', self.task)} are known; give the files as "
                 f"{advice('data')}"
             )
         return self
 
     @model_validator(mode="after")
-    def _some_rows_are_left_to_train_on(self) -> "DataSettings":
+    def _fractions_leave_training_rows(self) -> "DataSettings":
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError(
                 f"{option('validation_fraction', self.validation_fraction)} and "

@@ -1,4 +1,4 @@
-"""Files and data sets read into plain tables: lists of Python values, no caches, no network."""
+"""Reading of files and data sets into plain tables: lists of Python values, no caches, no network."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of one split as they were found.
+    """Columns of one split as found.
 
     Attributes:
         columns: Values by column; cells of CSV and TSV files are always strings.
-        class_names: Names of the integer labels, for columns that carry them (`datasets.ClassLabel`).
-        notes: What was unusual about the file, and what was left out.
-        encoding: Encoding of the text file; None if the table is from none.
+        class_names: Names of the integer labels, for columns that have them (`datasets.ClassLabel`).
+        notes: Unusual properties of the file, and omitted parts of it.
+        encoding: Encoding of the text file; None if the table does not come from one.
     """
 
     columns: dict[str, list[Any]]
@@ -41,12 +41,12 @@ class Table:
 def read_table(path: Path, *, encoding: str | None = None, lines: bool = False) -> Table:
     """Read one CSV, TSV, JSON, JSON lines or Parquet file, one in CoNLL style, or the lines of a text file.
 
-    "NA", "null" and numbers stay text. `prunelora.data.delimited` says how separators and quotation marks are found.
+    "NA", "null" and numbers stay text. `prunelora.data.delimited` detects separators and quotation marks.
 
     Args:
         path: The file.
-        encoding: Of a text file that is not Unicode.
-        lines: Whether a .txt file is read: a row a line.
+        encoding: Encoding of a text file that is not Unicode.
+        lines: Whether a .txt file is accepted, with a row a line.
     """
     checks.check_exists(path)
     checks.check_suffix(path, lines=lines)
@@ -70,11 +70,11 @@ def read_table(path: Path, *, encoding: str | None = None, lines: bool = False) 
 def read_tsv(
     path: Path, *, encoding: str | None = None, no_header: Sequence[str] = (), pad_short: bool = False
 ) -> Table:
-    """Read a tab-separated file as it stands, whatever its extension: every quotation mark is text.
+    """Read a tab-separated file of any extension, in which every quotation mark is text.
 
     Args:
         path: The file.
-        encoding: Of a file that is not Unicode.
+        encoding: Encoding of a file that is not Unicode.
         no_header: As `read_as_it_stands` takes it.
         pad_short: As `read_as_it_stands` takes it.
     """
@@ -84,16 +84,12 @@ def read_tsv(
 
 
 def _read_lines(file: TextFile) -> Table:
-    """The column "text": a row is a line, as in the `datasets` loader "text"; blank lines are none."""
-    texts = []
-    blank = 0
-    for line in file.lines():
-        if line.strip():
-            texts.append(line.removesuffix("\n"))
-        else:
-            blank += 1
-    left_out = f"; blank lines left out: {blank:,}" if blank else ""
-    note = f"{file.path.name}: every line is a row{left_out}"
+    """The column "text": every line that is not blank is a row, as in the `datasets` loader "text"."""
+    lines = [line.removesuffix("\n") for line in file.lines()]
+    texts = [line for line in lines if line.strip()]
+    num_blank = len(lines) - len(texts)
+    blank_lines = f"; blank lines left out: {num_blank:,}" if num_blank else ""
+    note = f"{file.path.name}: every line is a row{blank_lines}"
     return Table({"text": texts}, notes=(*file.notes, note), encoding=file.encoding)
 
 
@@ -106,14 +102,14 @@ def read_folder(folder: Path, *, encoding: str | None = None, lines: bool = Fals
 
     Args:
         folder: The folder.
-        encoding: Of text files that are not Unicode.
-        lines: Whether .txt files are read too, a row a line; they are passed over otherwise.
+        encoding: Encoding of text files that are not Unicode.
+        lines: Whether .txt files are read too, with a row a line; otherwise they are ignored.
     """
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return _read_saved(folder)
     tables: dict[str, Table] = {}
+    suffixes = (*checks.TABLE_SUFFIXES, checks.LINES_SUFFIX) if lines else checks.TABLE_SUFFIXES
     for path in sorted(folder.iterdir()):
-        suffixes = (*checks.TABLE_SUFFIXES, checks.LINES_SUFFIX) if lines else checks.TABLE_SUFFIXES
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         name = path.stem.lower()
@@ -123,8 +119,7 @@ def read_folder(folder: Path, *, encoding: str | None = None, lines: bool = Fals
             )
         tables[name] = read_table(path, encoding=encoding, lines=lines)
     if not tables:
-        texts = sorted(path for path in folder.iterdir() if path.suffix.lower() == checks.LINES_SUFFIX)
-        for path in texts:
+        for path in sorted(path for path in folder.iterdir() if path.suffix.lower() == checks.LINES_SUFFIX):
             checks.check_suffix(path)
         raise DataError(
             f"{folder} has no data files. Give a folder with files named train, validation and test "
@@ -134,7 +129,7 @@ def read_folder(folder: Path, *, encoding: str | None = None, lines: bool = Fals
 
 
 def from_dataset(dataset: "datasets.Dataset") -> Table:
-    """Take a `datasets.Dataset` apart, keeping the class names of its label columns."""
+    """The columns of a `datasets.Dataset`, and the class names of its label columns."""
     import datasets
 
     arrow = dataset.with_format("arrow")[:]
@@ -144,16 +139,16 @@ def from_dataset(dataset: "datasets.Dataset") -> Table:
         raise DataError(f"A text is not UTF-8: {error}. Write the data again as UTF-8.") from error
     class_names: dict[str, tuple[str, ...]] = {}
     for name, feature in dataset.features.items():
-        inner = getattr(feature, "feature", feature)
-        if isinstance(inner, datasets.ClassLabel) and inner.names:
-            class_names[name] = tuple(inner.names)
+        element = getattr(feature, "feature", feature)
+        if isinstance(element, datasets.ClassLabel) and element.names:
+            class_names[name] = tuple(element.names)
     return Table(columns=columns, class_names=class_names)
 
 
 def _read_json(file: TextFile) -> dict[str, list[Any]]:
-    # Both extensions are used for both forms, so the text decides.
-    begins = next((line.lstrip() for line in file.lines("\n") if line.strip()), "")
-    if begins.startswith("["):
+    # Both extensions are used for both forms, so the first line decides.
+    first = next((line.lstrip() for line in file.lines("\n") if line.strip()), "")
+    if first.startswith("["):
         try:
             records = json.loads(file.read())
         except (ValueError, RecursionError) as error:
@@ -182,7 +177,7 @@ def _json_line(path: Path, number: int, line: str) -> Any:
 
 
 def _complaint(error: Exception) -> str:
-    # Besides what is no JSON, there are numbers of more digits and lists in more lists than Python reads.
+    # Valid JSON may also hold numbers with more digits, or deeper lists, than Python reads.
     return error.msg if isinstance(error, json.JSONDecodeError) else first_line(error)
 
 
@@ -192,7 +187,7 @@ def _read_parquet(path: Path) -> Table:
 
     try:
         table = pyarrow.parquet.read_table(path)
-        # Through Dataset, because class names travel in the file's metadata and only `datasets` reads them.
+        # As a Dataset, since class names are in the file's metadata, which only `datasets` reads.
         dataset = datasets.Dataset(datasets.table.InMemoryTable(table))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}. Write the file again.") from error
@@ -204,7 +199,7 @@ def _read_saved(folder: Path) -> dict[str, Table]:
 
     try:
         saved = datasets.load_from_disk(str(folder), keep_in_memory=True)
-    except Exception as error:  # `datasets` raises whatever its readers meet in a damaged folder
+    except Exception as error:  # `datasets` raises many kinds of errors for a damaged folder
         raise DataError(
             f"{folder} looks saved by datasets.save_to_disk but cannot be loaded: {error}. Save it again."
         ) from error
@@ -219,6 +214,6 @@ def tables_of(data: "datasets.Dataset | datasets.DatasetDict") -> dict[str, Tabl
 
 
 def describe_columns(names: Sequence[str]) -> str:
-    """Columns of a table in one line, shortened when there are many."""
+    """Names of columns in one line, at most 20 of them."""
     shown = ", ".join(names[:20])
     return shown if len(names) <= 20 else f"{shown} and {len(names) - 20} more"

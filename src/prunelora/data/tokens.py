@@ -1,4 +1,4 @@
-"""Texts turned into tokens, and tokens into batches as `model(**batch)` takes them."""
+"""Tokenisation of splits, and batches as `model(**batch)` takes them."""
 
 import copy
 import random
@@ -16,38 +16,36 @@ from transformers import (
 )
 
 from prunelora.data.answers import is_by_token
-from prunelora.data.encoding import encode_rows, lengths_of
-from prunelora.data.images import PixelBatches, holds_images, prepared
-from prunelora.data.images import collate as collate_images
+from prunelora.data.encoding import ROWS_AT_ONCE, encode_rows, lengths_of
+from prunelora.data.images import holds_images
+from prunelora.data.pixels import PixelBatches, prepared
+from prunelora.data.pixels import collate as collate_images
 from prunelora.data.task import TaskData
 from prunelora.errors import DataError, check_count
 
-# What makes a model's inputs of rows.
+# Makes the inputs of a model from rows.
 Processor = PreTrainedTokenizerBase | BaseImageProcessor
-
-# Tokens pass through Python lists once; this many rows at a time keep them small beside the Arrow table they end in.
-ROWS_AT_ONCE = 10_000
 
 
 def tokenise(split: datasets.Dataset, tokenizer: Processor, *, max_length: int) -> datasets.Dataset:
     """Tokenise one split of a `TaskData`, truncated to `max_length` and not padded, in memory.
 
-    A pair is shortened on its longer side first. Of a word's tokens the first has the word's label. What a language
-    model is to say is the text itself, with the token that ends a text behind it. Images turn into pixels when they are
-    read (see `prunelora.data.images.prepared`).
+    A pair is shortened on its longer side first. The first token of a word has the word's label. The labels of a
+    language model are the tokens of the text and the end-of-text token. Images are turned into pixels when they are
+    read (see `prunelora.data.pixels.prepared`).
 
     Args:
         split: Columns text, optionally text_pair, and label; or lists of words and of labels; or text alone, for
             language modelling; or image and label.
-        tokenizer: Tokeniser of the model, or its image processor.
+        tokenizer: Tokenizer of the model, or its image processor.
         max_length: Longest input in tokens, special tokens included.
 
     Returns:
         The columns that the tokenizer makes, and `labels`: int64, float32, or lists of float32; lists of int32, as
-        long as the tokens, where tokens are labelled.
+        long as the tokens, if tokens are labelled.
 
     Raises:
-        DataError: If a row gives no tokens at all.
+        DataError: If a row gives no tokens.
     """
     check_count(DataError, "max_length", max_length)
     if holds_images(split):
@@ -61,7 +59,7 @@ def tokenise(split: datasets.Dataset, tokenizer: Processor, *, max_length: int) 
 
 
 def batches(tokenised: datasets.Dataset, tokenizer: Processor, *, batch_size: int) -> Sequence[dict[str, torch.Tensor]]:
-    """Batches in the order of the rows, each padded to its longest row; of images made when they are asked for.
+    """Batches in the order of the rows, each padded to its longest row; those of images are made when indexed.
 
     Raises:
         DataError: If the tokenizer has no padding token.
@@ -74,10 +72,10 @@ def batches(tokenised: datasets.Dataset, tokenizer: Processor, *, batch_size: in
 
 
 def collator(tokenised: datasets.Dataset, tokenizer: Processor) -> Callable[[list[dict]], Any]:
-    """What makes a batch of such rows: inputs padded on the right, and labels too where every token has one.
+    """A function that makes a batch of rows: inputs padded on the right, and the labels of tokens too.
 
-    A tokenizer that pads on the left does so for generation. In training and evaluation, positions would then depend on
-    the longest row of the batch.
+    Padding on the left is for generation. In training and evaluation it would make positions depend on the longest row
+    of the batch.
 
     Raises:
         DataError: If the tokenizer has no padding token.
@@ -112,8 +110,8 @@ def calibration_batches(
 
     Args:
         task: The task; only `task.train` is read.
-        tokenizer: Tokeniser of the model, or its image processor.
-        rows: Rows to sample; all where train has fewer.
+        tokenizer: Tokenizer of the model, or its image processor.
+        rows: Rows to sample; all if train has fewer.
         batch_size: Rows a batch.
         seed: Seed of the sample.
         max_length: Longest input in tokens.
@@ -129,14 +127,14 @@ def calibration_batches(
 
 
 def by_length(tokenised: datasets.Dataset) -> list[int]:
-    """Numbers of the rows, shortest first; images, which are of one size, as they stand."""
+    """Numbers of the rows, shortest first; images, which have one size, in their order."""
     if holds_images(tokenised):
         return list(range(len(tokenised)))
-    by_length: list[int] = np.argsort(lengths_of(tokenised), kind="stable").tolist()
-    return by_length
+    order: list[int] = np.argsort(lengths_of(tokenised), kind="stable").tolist()
+    return order
 
 
-def _chunks(tokenised: datasets.Dataset, size: int) -> Iterator[list[dict]]:
-    for start in range(0, len(tokenised), size):
-        columns = tokenised[start : start + size]
+def _chunks(tokenised: datasets.Dataset, batch_size: int) -> Iterator[list[dict]]:
+    for start in range(0, len(tokenised), batch_size):
+        columns = tokenised[start : start + batch_size]
         yield [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

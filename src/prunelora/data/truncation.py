@@ -1,4 +1,4 @@
-"""What of the rows is cut off at the longest input that was asked for, and how long it must be to keep most whole."""
+"""Truncation: the share of the rows and tokens that the longest input cuts off, and the length that would keep most."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,25 +7,24 @@ import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from prunelora.data.encoding import encode_rows, lengths_of
+from prunelora.data.encoding import ROWS_AT_ONCE, encode_rows, lengths_of
 from prunelora.errors import advice, option
 
-# Of the rows, this share is kept whole by the length that is advised.
+# The advised length keeps this share of the rows whole.
 KEPT_WHOLE = 0.95
-_ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
 class Truncation:
-    """What is cut off of a split's rows.
+    """Counts of the truncated rows and tokens of a split.
 
     Attributes:
-        max_length: Longest input in tokens; what is longer is cut off.
-        rows: Rows in all.
+        max_length: Longest input in tokens; longer rows are cut off.
+        rows: Number of rows.
         rows_cut: Rows that are cut off.
-        tokens: Tokens in all, before the cut.
+        tokens: Number of tokens before the cut.
         tokens_cut: Tokens that are cut off.
-        median_tokens: Of the lengths before the cut.
+        median_tokens: Median length before the cut.
         keeps_most: Longest input, in tokens, that would keep KEPT_WHOLE of the rows whole.
     """
 
@@ -46,20 +45,20 @@ class Truncation:
         *,
         max_length: int,
     ) -> "Truncation":
-        """Count it; only rows that are as long as they may be are tokenised again, to see how long they are.
+        """Count the truncated rows and tokens; only rows of the full length are tokenised again.
 
         Args:
             split: Texts; at least one.
-            tokenised: The same rows as `prunelora.data.tokens.tokenise` made them for `max_length`.
-            tokenizer: That made them.
+            tokenised: The same rows, tokenised by `prunelora.data.tokens.tokenise` for `max_length`.
+            tokenizer: Their tokenizer.
             max_length: Longest input in tokens.
         """
         kept = lengths_of(tokenised)
         whole = kept.copy()
         full = np.flatnonzero(kept >= max_length)
-        for start in range(0, len(full), _ROWS_AT_ONCE):
-            some = full[start : start + _ROWS_AT_ONCE]
-            whole[some] = lengths_of(encode_rows(split.select(some), tokenizer, None))
+        for start in range(0, len(full), ROWS_AT_ONCE):
+            rows = full[start : start + ROWS_AT_ONCE]
+            whole[rows] = lengths_of(encode_rows(split.select(rows), tokenizer, None))
         return cls(
             max_length=max_length,
             rows=len(whole),
@@ -71,15 +70,15 @@ class Truncation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Plain values for JSON."""
         return asdict(self)
 
     def describe(self, split: str, *, longest: int | None = None) -> str | None:
-        """A sentence for people; None where nothing is cut off.
+        """A sentence for people; None if nothing is cut off.
 
         Args:
             split: Name of the rows, such as "train".
-            longest: Most tokens that the model has positions for; None where there is no such number.
+            longest: Number of positions of the model; None if it has no limit.
         """
         if not self.rows_cut:
             return None
