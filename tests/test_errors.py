@@ -20,7 +20,7 @@ from prunelora.errors import (
     spelled,
 )
 from prunelora.finetuning.training import finetune
-from prunelora.models.tables import LookedUp, Tables
+from prunelora.models.embedding_sizes import EmbeddingSizes, IndexRanges
 from prunelora.recipe import Recipe, load_recipe
 from prunelora.settings import complaint
 
@@ -114,9 +114,9 @@ def test_a_mistyped_setting_of_a_fine_tuning_is_answered_with_the_one_that_is_me
 
 
 def too_long_for_a_model():
-    tables = Tables("m", tokens=9, types=None, positions=16, types_are_tokens=False, end=None, padding=None)
+    tables = EmbeddingSizes("m", tokens=9, types=None, positions=16, types_are_tokens=False, end=None, padding=None)
     with pytest.raises(UnsupportedModelError) as found:
-        tables.check(LookedUp(longest=20, tokens=(0, 1)), "a row")
+        tables.check(IndexRanges(longest=20, tokens=(0, 1)), "a row")
     return str(found.value)
 
 

@@ -619,7 +619,7 @@ def test_answers_are_kept_in_the_order_of_the_rows(inputs, tmp_path):
 
 def test_a_model_that_reads_images_is_refused_before_any_work(inputs, tmp_path):
     tiny_model("vit").save_pretrained(tmp_path / "vit")
-    with pytest.raises(UnsupportedModelError, match="is a ViT, which reads images"):
+    with pytest.raises(UnsupportedModelError, match=r"ViT.*reads images"):
         pl.compress(model=str(tmp_path / "vit"), data=inputs["data"], out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
 

@@ -75,4 +75,4 @@ def test_scores_cuts_and_repair_show_what_they_are_at(capsys):
         plan = pl.make_plan(pl.score(model, batches, criterion="obs"), keep_macs=0.5, normalise="none")
         pl.prune_(model, plan, repair_with=batches)
     shown = capsys.readouterr().err
-    assert [what for what in ("scoring", "leaving units out", "repairing") if what not in shown] == []
+    assert [what for what in ("scoring", "eliminating units", "repairing") if what not in shown] == []

@@ -9,8 +9,7 @@ from prunelora.data.task import TaskData
 from prunelora.delivery import onnx
 from prunelora.errors import advice
 from prunelora.finetuning import training
-from prunelora.models.loading import check_reads
-from prunelora.models.source import check_source
+from prunelora.models.source import check_reads, check_source
 from prunelora.recipe import Recipe
 from prunelora.running import Run
 from prunelora.stage_settings import FineTuneStage, PlanStage

@@ -415,7 +415,7 @@ def test_a_model_that_is_not_there_is_said_with_the_folder_that_is_meant_and_lea
     monkeypatch.chdir(Path(inputs[1]).parent)
     code, _, err = prunelora("run", "--model", "modell", "--data", inputs[3], "--out", str(tmp_path / "run"))
     assert code == 1
-    assert "modell: not a folder here" in err
+    assert "modell: no such folder here" in err
     assert "Did you mean 'model'?" in err
     assert not (tmp_path / "run").exists()
 

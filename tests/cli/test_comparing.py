@@ -104,7 +104,7 @@ def test_a_model_that_is_not_to_be_had_is_said(prunelora, inputs, tmp_path):
     typed = [*inputs[2:], "--model", "no-such/model", "--out", str(tmp_path / "out"), "--methods", "lora,prune-lora"]
     code, out, err = prunelora("compare", *typed, "--seeds", "0", "--factors", "1", "--json")
     assert code == 1
-    assert "not to be had from the Hugging Face hub" in json.loads(out)["error"]["message"]
+    assert "not available from the Hugging Face hub" in json.loads(out)["error"]["message"]
     assert "Traceback" not in err
 
 

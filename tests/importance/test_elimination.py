@@ -6,7 +6,7 @@ import torch
 
 from prunelora.errors import ScoreError
 from prunelora.importance import elimination
-from prunelora.importance.elimination import DAMPING, costs_of_leaving_out
+from prunelora.importance.elimination import DAMPING, elimination_costs
 
 
 def random_problem(*, columns: int, rows: int = 5, seed: int = 0):
@@ -51,7 +51,7 @@ def greedy(weight, inputs, errors, width: int) -> tuple[list[int], list[float]]:
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_costs_and_order_are_those_of_trying_every_group_in_every_turn(width):
     weight, inputs, errors = random_problem(columns=12, seed=width)
-    found = costs_of_leaving_out(weight, inputs, errors, width=width)
+    found = elimination_costs(weight, inputs, errors, width=width)
     order, costs = greedy(weight, inputs, errors, width)
     assert found.argsort().tolist() == order
     np.testing.assert_allclose(found[order], np.maximum.accumulate(costs), rtol=1e-8)
@@ -59,9 +59,9 @@ def test_costs_and_order_are_those_of_trying_every_group_in_every_turn(width):
 
 def test_taking_out_many_in_a_step_hardly_changes_what_is_left(monkeypatch):
     weight, inputs, errors = random_problem(columns=60, rows=20)
-    one_by_one = costs_of_leaving_out(weight, inputs, errors).argsort()
+    one_by_one = elimination_costs(weight, inputs, errors).argsort()
     monkeypatch.setattr(elimination, "STEPS", 12)  # Five in a step.
-    in_steps = costs_of_leaving_out(weight, inputs, errors).argsort()
+    in_steps = elimination_costs(weight, inputs, errors).argsort()
     assert in_steps.tolist() != one_by_one.tolist()
     kept = (sorted(order[30:].tolist()) for order in (one_by_one, in_steps))
     exact, near = (least_error(weight, inputs, errors, some) for some in kept)
@@ -75,8 +75,8 @@ def test_of_two_that_do_the_same_one_goes_for_nothing_and_the_other_counts():
     twin = torch.arange(6)
     twin[5] = 0  # Reads what the first one reads.
     inputs = inputs[twin][:, twin]
-    found = costs_of_leaving_out(weight, inputs, errors)
-    alone = costs_of_leaving_out(weight[:, :5] + weight[:, [5]] * torch.eye(5)[0], inputs[:5, :5], errors)
+    found = elimination_costs(weight, inputs, errors)
+    alone = elimination_costs(weight[:, :5] + weight[:, [5]] * torch.eye(5)[0], inputs[:5, :5], errors)
     assert min(found[0], found[5]) < 0.05 * np.median(found)
     assert max(found[0], found[5]) == pytest.approx(alone[0], rel=0.1)
 
@@ -85,18 +85,18 @@ def test_moments_that_rounding_left_with_negative_eigenvalues_are_damped_more():
     weight, inputs, errors = random_problem(columns=6)
     values, vectors = torch.linalg.eigh(inputs)
     values[0] = -0.05 * values.mean()
-    found = costs_of_leaving_out(weight, vectors @ torch.diag(values) @ vectors.T, errors)
+    found = elimination_costs(weight, vectors @ torch.diag(values) @ vectors.T, errors)
     assert np.isfinite(found).all()
     assert (found > 0).all()
 
 
 def test_what_nothing_depends_on_costs_nothing():
     weight, inputs, errors = random_problem(columns=6)
-    np.testing.assert_array_equal(costs_of_leaving_out(weight, inputs, 0 * errors), np.zeros(6))
-    np.testing.assert_array_equal(costs_of_leaving_out(weight, 0 * inputs, errors), np.zeros(6))
+    np.testing.assert_array_equal(elimination_costs(weight, inputs, 0 * errors), np.zeros(6))
+    np.testing.assert_array_equal(elimination_costs(weight, 0 * inputs, errors), np.zeros(6))
     # Rounding can leave what does not differ with variances below 0.
-    np.testing.assert_array_equal(costs_of_leaving_out(weight, -1e-12 * inputs, errors), np.zeros(6))
-    assert costs_of_leaving_out(weight[:, :0], inputs[:0, :0], errors).shape == (0,)
+    np.testing.assert_array_equal(elimination_costs(weight, -1e-12 * inputs, errors), np.zeros(6))
+    assert elimination_costs(weight[:, :0], inputs[:0, :0], errors).shape == (0,)
 
 
 @pytest.mark.parametrize("broken", ["inputs", "errors"])
@@ -104,10 +104,10 @@ def test_moments_that_are_not_finite_are_an_error(broken):
     weight, inputs, errors = random_problem(columns=6)
     {"inputs": inputs, "errors": errors}[broken][0, 0] = torch.inf
     with pytest.raises(ScoreError, match="not finite"):
-        costs_of_leaving_out(weight, inputs, errors)
+        elimination_costs(weight, inputs, errors)
 
 
 def test_scores_rise_from_turn_to_turn():
     weight, inputs, errors = random_problem(columns=40)
-    found = np.sort(costs_of_leaving_out(weight, inputs, errors))
+    found = np.sort(elimination_costs(weight, inputs, errors))
     assert (np.diff(found) > 0).all()

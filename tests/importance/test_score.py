@@ -18,8 +18,8 @@ from transformers import (
 
 import prunelora as pl
 from prunelora.errors import ScoreError, UnsupportedModelError
-from prunelora.importance import curvature, linear_probe
-from prunelora.importance.elimination import costs_of_leaving_out
+from prunelora.importance import curvature, features, linear_probe
+from prunelora.importance.elimination import elimination_costs
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
 from prunelora.models.gates import multiplied
@@ -194,7 +194,7 @@ def test_obs_scores_are_costs_by_moments_of_inputs_and_gradients(family, monkeyp
         centred = x - (weights[:, None] * x).sum(0) if family == "bert" else x
         moments = (weights[:, None] * centred).T @ centred
         units = x.shape[1] // (block.num_heads if kind == "heads" else block.num_neurons)
-        wanted = costs_of_leaving_out(projection.weight.detach(), moments, g.T @ g, width=units) / (2 * len(rows))
+        wanted = elimination_costs(projection.weight.detach(), moments, g.T @ g, width=units) / (2 * len(rows))
         found = getattr(pl.score(model, rows, criterion="obs"), kind)[1]
         np.testing.assert_allclose(found, wanted, rtol=1e-6 if family == "bert" else 1e-4)
 
@@ -350,12 +350,12 @@ def test_linear_probe_of_a_head_that_labels_tokens_keeps_features_up_to_a_limit_
     for batch in batches:
         batch["labels"] = torch.where(batch["attention_mask"] > 0, batch["input_ids"] % 3, -100)
     heads, kept = [], []
-    most = batches[0]["input_ids"].numel() * HIDDEN * 8
-    for limit in (linear_probe.MOST_BYTES, most, 0):
-        monkeypatch.setattr(linear_probe, "MOST_BYTES", limit)
+    limit_of_one = batches[0]["input_ids"].numel() * HIDDEN * 8
+    for limit in (features.MAX_BYTES, limit_of_one, 0):
+        monkeypatch.setattr(features, "MAX_BYTES", limit)
         model = AutoModelForTokenClassification.from_config(tiny_config(kind), dtype=torch.float64)
         model.load_state_dict(heads[0][1] if heads else model.state_dict())
-        kept.append(len(linear_probe._Features(dissect(model), batches).kept))
+        kept.append(len(features.Features(dissect(model), batches).cached))
         before = {name: one.clone() for name, one in model.state_dict().items()}
         linear_probe.train_linear_probe_(model, batches, steps=7)
         heads.append((model.state_dict(), before))

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from prunelora.data.encoding import lengths_of
 from prunelora.data.images import holds_images
 from prunelora.errors import UnsupportedModelError
+from prunelora.models.embedding_sizes import EmbeddingSizes, IndexRanges
 from prunelora.models.inputs import image_size
-from prunelora.models.tables import LookedUp, Tables
 
 TYPES = "token_type_ids"
 
@@ -36,7 +36,7 @@ def fitting(model: Any, rows: datasets.Dataset, *, where: str = "row") -> datase
     if holds_images(rows):
         _check_image(model, rows, where)
         return rows
-    tables = Tables.of(model)
+    tables = EmbeddingSizes.of(model)
     if tables.types is None and TYPES in rows.column_names:
         rows = rows.remove_columns(TYPES)
     tables.check_padding()
@@ -47,7 +47,7 @@ def fitting(model: Any, rows: datasets.Dataset, *, where: str = "row") -> datase
 
 def vocabulary_note(model: Any, tokenizer: Any) -> str | None:
     """A sentence for people if a tokenizer has more tokens than a model, or many fewer; None if it fits."""
-    tables = Tables.of(model)
+    tables = EmbeddingSizes.of(model)
     if tables.tokens is None:
         return None
     counts = f"the tokenizer has {len(tokenizer):,} tokens, and the embedding of {tables.name} {tables.tokens:,}"
@@ -59,12 +59,12 @@ def vocabulary_note(model: Any, tokenizer: Any) -> str | None:
     return None
 
 
-def _looked_up(rows: datasets.Dataset, tables: Tables) -> LookedUp:
+def _looked_up(rows: datasets.Dataset, tables: EmbeddingSizes) -> IndexRanges:
     table: pa.Table = rows.select_columns(
         [name for name in ("input_ids", TYPES) if name in rows.column_names]
     ).with_format("arrow")[:]
     ids, lengths = table["input_ids"], lengths_of(rows)
-    return LookedUp(
+    return IndexRanges(
         longest=int(lengths.max()),
         tokens=_ends(ids),
         types=_ends(table[TYPES]) if TYPES in table.column_names else None,

@@ -18,12 +18,13 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from prunelora.delivery import shaping
-from prunelora.models.anatomy import SHAPES_KEY, Anatomy
+from prunelora.models.anatomy import Anatomy
 from prunelora.models.block import Block, find
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
 from prunelora.models.families import family_of_model_type
 from prunelora.models.layer_config import LayerConfig
 from prunelora.models.shared_bias import OWN_HEADS, HandsOn, OwnHeads, attach
+from prunelora.models.source import SHAPES_KEY
 from prunelora.storage import write_json, write_text
 
 MODULE = "modeling_prunelora"

@@ -30,7 +30,7 @@ from prunelora.evaluation.memory import inference_memory
 from prunelora.evaluation.training_step import random_batch, training_step
 from prunelora.finetuning.conditions import dropout_of
 from prunelora.finetuning.settings import FineTuneSettings
-from prunelora.importance.elimination import costs_of_leaving_out
+from prunelora.importance.elimination import elimination_costs
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import on_device
 from prunelora.models.inputs import image_tokens
@@ -175,7 +175,7 @@ class Work:
             generator = torch.Generator().manual_seed(0)
             weight = torch.randn(outputs, columns, generator=generator, dtype=wide)
             moments, errors = torch.eye(columns, dtype=wide), torch.eye(outputs, dtype=wide)
-            call = partial(costs_of_leaving_out, weight, moments, errors, width=width)
+            call = partial(elimination_costs, weight, moments, errors, width=width)
             return self.pieces.add(f"{count} groups of {width} left out of {outputs} x {columns}", call)
 
         if groups * width <= WIDE or groups < 8:

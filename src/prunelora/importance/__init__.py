@@ -1,1 +1,1 @@
-"""Importance of heads and neurons: how much the loss of this task depends on each."""
+"""Importance scores of heads and neurons for a task."""

@@ -1,7 +1,7 @@
-"""Criteria: what makes a head or a neuron important. One small object each.
+"""Importance criteria.
 
-A gradient criterion turns the per-example gradient of a gate into a contribution, which is summed over examples. A
-curvature criterion asks what the loss loses when units go one after another. A weight criterion needs no data.
+A gradient criterion sums a function of each example's gate gradients. A curvature criterion estimates the loss increase
+after removing units one after another. A weight criterion needs no data.
 """
 
 from collections.abc import Callable
@@ -16,49 +16,33 @@ from prunelora.models.matrices import Matrix
 
 @dataclass(frozen=True)
 class GradientCriterion:
-    """Scores are a mean over tokens of a function of each example's gate gradients.
+    """Scores are sums over examples, divided by the number of tokens.
 
     Attributes:
-        name: What `criterion=` is given.
-        source: Where it comes from.
-        contribution: Maps gate gradients of one batch (B, U) to what each example adds (B, U).
+        contribution: Maps the gate gradients of one batch (B, U) to the terms of the sum (B, U).
     """
 
-    name: str
-    source: str
     contribution: Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class CurvatureCriterion:
-    """Scores are costs of leaving units out, those that stay being solved anew: see `curvature`.
-
-    Attributes:
-        name: What `criterion=` is given.
-        source: Where it comes from.
-    """
-
-    name: str
-    source: str
+    """Scores are loss increases after removing units and re-solving the remaining ones: see `curvature`."""
 
 
 @dataclass(frozen=True)
 class WeightCriterion:
-    """Scores come from the weights alone, or from nothing.
+    """Scores depend on the weights alone, or on nothing.
 
     Attributes:
-        name: What `criterion=` is given.
-        source: Where it comes from.
         scores: Maps a block and a generator to scores of its heads (H_l,) and neurons (F_l,).
     """
 
-    name: str
-    source: str
     scores: Callable[[Block, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 
 
 def _magnitude(block: Block, _: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frobenius norm of everything that surgery would remove with the unit, biases left out."""
+    """Frobenius norm of all weights that pruning removes with the unit, biases excluded."""
     heads = torch.zeros(block.num_heads, dtype=torch.float64)
     if block.num_heads:
         for name in ("query", "key", "value"):
@@ -77,6 +61,7 @@ def _squares(matrix: Matrix) -> torch.Tensor:
 
 
 def _random(block: Block, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Uniform random numbers, as a control."""
     heads, neurons = block.num_heads, block.num_neurons
     return (
         torch.rand(heads, dtype=torch.float64, generator=generator),
@@ -87,22 +72,19 @@ def _random(block: Block, generator: torch.Generator) -> tuple[torch.Tensor, tor
 Criterion = GradientCriterion | CurvatureCriterion | WeightCriterion
 
 CRITERIA: dict[str, Criterion] = {
-    criterion.name: criterion
-    for criterion in (
-        GradientCriterion("gradient", "Michel et al. 2019, I_h; eq. 1 of Wang et al. 2023", torch.abs),
-        GradientCriterion("fisher", "diagonal empirical Fisher information of the gates", torch.square),
-        CurvatureCriterion("obs", "structured optimal brain surgeon: van der Ouderaa et al. 2024"),
-        WeightCriterion("magnitude", "Frobenius norm of the weights a unit owns", _magnitude),
-        WeightCriterion("random", "uniform numbers from `seed`, as a control", _random),
-    )
+    "gradient": GradientCriterion(torch.abs),  # Michel et al. 2019, I_h; eq. 1 of Wang et al. 2023.
+    "fisher": GradientCriterion(torch.square),  # Diagonal empirical Fisher information of the gates.
+    "obs": CurvatureCriterion(),  # Structured optimal brain surgeon: van der Ouderaa et al. 2024.
+    "magnitude": WeightCriterion(_magnitude),
+    "random": WeightCriterion(_random),
 }
 
 
 def find_criterion(name: str) -> Criterion:
-    """Look a criterion up by name.
+    """The criterion with a name.
 
     Raises:
-        ScoreError: If there is none of that name.
+        ScoreError: If there is none.
     """
     if name not in CRITERIA:
         raise ScoreError(f"{option('criterion', name)} is unknown.{one_of(name, CRITERIA)}")

@@ -1,13 +1,13 @@
-"""What it costs to leave columns of a matrix out one after another, if those that stay are solved anew each time.
+"""Cost of removing columns of a matrix one after another, with the remaining columns re-solved each time.
 
-A matrix W (D, K) reads inputs x (K,) with the second moments H; an error e of what it gives costs e^T G e. Without the
-columns u the best values of the others are, and cost more by (optimal brain surgeon: Hassibi and Stork 1993; for groups
-of columns: Kurtic et al. 2022, "The Optimal BERT Surgeon")::
+A matrix W (D, K) reads inputs x (K,) with second moments H; an output error e costs e^T G e. After removal of the
+columns u, the optimal remaining matrix and its additional cost are (optimal brain surgeon: Hassibi and Stork 1993; for
+groups of columns: Kurtic et al. 2022, "The Optimal BERT Surgeon")::
 
     W - W[:, u] (H^-1[u, u])^-1 H^-1[u, :]
     tr( W[:, u]^T G W[:, u] (H^-1[u, u])^-1 )
 
-The group of columns that costs least goes first; the others are solved anew, and the next one is looked for.
+Greedy elimination removes the cheapest group, re-solves the others, and repeats.
 """
 
 import numpy as np
@@ -16,33 +16,33 @@ from numpy.typing import NDArray
 
 from prunelora.errors import ScoreError
 
-# Added to the diagonal of H, times its mean: moments of few rows are not to be trusted to the last digit.
+# Multiple of H's mean diagonal that is added to its diagonal, since moments of few rows are noisy.
 DAMPING = 0.01
-# Groups are taken out in so many steps or fewer, where there are more: within a step the next one is looked for among
-# the cheapest alone, and the rest is solved anew once.
+# Maximum number of steps. With more groups, a step removes several: it chooses among the cheapest candidates and
+# re-solves the full problem once.
 STEPS = 96
-# How many times as many are looked at within a step as are taken out.
+# Candidates per group removed in a step.
 CANDIDATES = 4
-# The matrices are made smaller once this share of their groups, or less, is left: every step costs their size squared.
+# Removed groups are dropped from the matrices once at most this share of the groups remains; a step costs O(size^2).
 SHRINK_AT = 0.75
-# Of groups whose costs differ by no more than this the first one goes, and not the one that rounding made the cheapest.
+# Costs within this relative difference are ties, which the first group wins; rounding must not decide.
 TIE = 1e-6
 
 
-def costs_of_leaving_out(
+def elimination_costs(
     weight: torch.Tensor, inputs: torch.Tensor, errors: torch.Tensor, *, width: int = 1
 ) -> NDArray[np.float64]:
-    """Leave out groups of columns, the cheapest first, until none is left.
+    """Remove groups of columns, the cheapest first, until none remains.
 
     Args:
         weight: W (D, K).
-        inputs: H (K, K), symmetric, no negative eigenvalue.
-        errors: G (D, D), likewise.
-        width: Columns a group; they lie side by side.
+        inputs: H (K, K), symmetric, positive semi-definite.
+        errors: G (D, D), symmetric, positive semi-definite.
+        width: Number of adjacent columns in a group.
 
     Returns:
-        (K / width,) what each group cost when its turn came, or what an earlier one had cost if that was more: a group
-        that went later has the higher score, so that the best n of them are those that were left when n were.
+        (K / width,) the cost of each group in its turn, or a slightly higher value than its predecessor's if that is
+        more: scores rise in the order of removal, so the n highest scores are the last n groups.
 
     Raises:
         ScoreError: If a moment is not finite.
@@ -54,32 +54,32 @@ def costs_of_leaving_out(
         raise ScoreError("Moments of inputs or gradients are not finite: they overflow. Score by gradient or fisher.")
     if scale <= 0 or not errors.any():
         return costs
-    left = _Left(weight.double().T @ errors.double() @ weight.double(), _damped_inverse(inputs.double(), scale))
-    together = max(1, groups // STEPS)
-    highest, number_left = 0.0, groups
-    index = torch.arange(groups)  # Of the groups that `left` has rows and columns of.
-    while number_left:
-        number = min(together, number_left)
-        candidates = left.costs(width).argsort()[: min(CANDIDATES * number, number_left)].sort().values
-        some, gone = left.only(candidates, width), []
+    problem = _Problem(weight.double().T @ errors.double() @ weight.double(), _damped_inverse(inputs.double(), scale))
+    per_step = max(1, groups // STEPS)
+    highest, remaining = 0.0, groups
+    ids = torch.arange(groups)  # Ids of the groups in `problem`.
+    while remaining:
+        number = min(per_step, remaining)
+        candidates = problem.costs(width).argsort()[: min(CANDIDATES * number, remaining)].sort().values
+        subproblem, removed = problem.restricted(candidates, width), []
         for _ in range(number):
-            now = some.costs(width)
-            cheapest = int((now <= (1 + TIE) * now.min()).nonzero()[0])
-            # Never the same score twice: ties would be broken by position, not by turn.
-            highest = max(float(now[cheapest]), float(np.nextafter(highest, np.inf)))
-            costs[index[candidates[cheapest]]] = highest
-            some.take_out(torch.tensor([cheapest]), width)
-            gone.append(cheapest)
-        left.take_out(candidates[gone], width)
-        number_left -= number
-        if number_left <= SHRINK_AT * len(index):
-            there = left.groups(width)
-            index, left = index[there], left.only(there, width)
+            candidate_costs = subproblem.costs(width)
+            cheapest = int((candidate_costs <= (1 + TIE) * candidate_costs.min()).nonzero()[0])
+            # Scores differ by at least one ulp, so that sorting them restores the order of removal.
+            highest = max(float(candidate_costs[cheapest]), float(np.nextafter(highest, np.inf)))
+            costs[ids[candidates[cheapest]]] = highest
+            subproblem.remove_(torch.tensor([cheapest]), width)
+            removed.append(cheapest)
+        problem.remove_(candidates[removed], width)
+        remaining -= number
+        if remaining <= SHRINK_AT * len(ids):
+            present = problem.groups(width)
+            ids, problem = ids[present], problem.restricted(present, width)
     return costs
 
 
 def _damped_inverse(inputs: torch.Tensor, scale: float) -> torch.Tensor:
-    """H^-1, with more damping where rounding left H with negative eigenvalues."""
+    """H^-1, with stronger damping if rounding gave H negative eigenvalues."""
     damping = DAMPING * scale
     while True:
         factor, failed = torch.linalg.cholesky_ex(inputs + damping * torch.eye(len(inputs), dtype=torch.float64))
@@ -88,48 +88,48 @@ def _damped_inverse(inputs: torch.Tensor, scale: float) -> torch.Tensor:
         damping *= 10
 
 
-class _Left:
-    """What is left: W^T G W of the present values of W's columns, and H^-1 of their inputs, both (K, K)."""
+class _Problem:
+    """The remaining columns: W^T G W of their present values, and H^-1 of their inputs, both (K, K)."""
 
     def __init__(self, squares: torch.Tensor, inverse: torch.Tensor) -> None:
         self.squares = squares
         self.inverse = inverse
-        self.there = torch.ones(len(inverse), dtype=torch.bool)
+        self.present = torch.ones(len(inverse), dtype=torch.bool)
 
     def groups(self, width: int) -> torch.Tensor:
-        """Those that are still there."""
-        return self.there[::width].nonzero().flatten()
+        """Indices of the remaining groups."""
+        return self.present[::width].nonzero().flatten()
 
     def costs(self, width: int) -> torch.Tensor:
-        """Of leaving each group out now (U,); infinite where it is out already."""
-        if width == 1:  # The same in fewer operations: of small matrices each takes longer than its arithmetic.
+        """Cost of removing each group next (U,); infinite for removed groups."""
+        if width == 1:  # Fewer operations: for small matrices, launching one takes longer than its arithmetic.
             costs = self.squares.diagonal() / self.inverse.diagonal()
-            return costs.clamp_min_(0).masked_fill_(~self.there, torch.inf)
+            return costs.clamp_min_(0).masked_fill_(~self.present, torch.inf)
         groups = len(self.inverse) // width
-        there = self.there[::width]
+        present = self.present[::width]
         inverses, squares = (
-            one.reshape(groups, width, groups, width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)[there]
-            for one in (self.inverse, self.squares)
+            matrix.reshape(groups, width, groups, width).diagonal(dim1=0, dim2=2).permute(2, 0, 1)[present]
+            for matrix in (self.inverse, self.squares)
         )
         costs = torch.full((groups,), torch.inf, dtype=torch.float64)
-        costs[there] = torch.linalg.solve(inverses, squares).diagonal(dim1=1, dim2=2).sum(1).clamp_min(0)
+        costs[present] = torch.linalg.solve(inverses, squares).diagonal(dim1=1, dim2=2).sum(1).clamp_min(0)
         return costs
 
-    def only(self, groups: torch.Tensor, width: int) -> "_Left":
-        """The same problem for some groups, while all others stay."""
-        some = _columns(groups, width)
-        return _Left(self.squares[some][:, some], self.inverse[some][:, some])
+    def restricted(self, groups: torch.Tensor, width: int) -> "_Problem":
+        """The problem in which only some groups may be removed."""
+        columns = _columns(groups, width)
+        return _Problem(self.squares[columns][:, columns], self.inverse[columns][:, columns])
 
-    def take_out(self, groups: torch.Tensor, width: int) -> None:
-        """Solve the others anew; rows and columns of those that are out are 0 then."""
-        out = _columns(groups, width)
-        across = self.inverse[out]
-        # The present values of the others become W - W[:, out] taken.
-        taken = across / across[:, out] if len(out) == 1 else torch.linalg.solve(across[:, out], across)
-        half = self.squares[out] - 0.5 * self.squares[out][:, out] @ taken
-        self.squares.addmm_(torch.cat((half, taken)).T, torch.cat((taken, half)), alpha=-1)
-        self.inverse.addmm_(across.T, taken, alpha=-1)
-        self.there[out] = False
+    def remove_(self, groups: torch.Tensor, width: int) -> None:
+        """Remove groups and re-solve the others; rows and columns of removed groups become 0."""
+        columns = _columns(groups, width)
+        rows = self.inverse[columns]
+        # The remaining columns change from W to W - W[:, columns] @ update.
+        update = rows / rows[:, columns] if len(columns) == 1 else torch.linalg.solve(rows[:, columns], rows)
+        half = self.squares[columns] - 0.5 * self.squares[columns][:, columns] @ update
+        self.squares.addmm_(torch.cat((half, update)).T, torch.cat((update, half)), alpha=-1)
+        self.inverse.addmm_(rows.T, update, alpha=-1)
+        self.present[columns] = False
 
 
 def _columns(groups: torch.Tensor, width: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The result of scoring: one number for every attention head and every feed-forward neuron."""
+"""Importance: the scores of all attention heads and feed-forward neurons, and their file."""
 
 import json
 from dataclasses import dataclass, field
@@ -25,9 +25,9 @@ class Importance:
     Attributes:
         heads: For every layer l, shape (H_l,), float64: I[l, h] of the paper's eq. 1.
         neurons: For every layer l, shape (F_l,), float64.
-        lineage: Which heads and neurons of the base model the scored ones are.
-        num_parameters: Parameters of the scored model in all, task head included; None where nobody counted.
-        provenance: Criterion, rows, tokens, model: where the numbers come from.
+        lineage: Ids of the scored heads and neurons in the base model.
+        num_parameters: Number of parameters of the scored model, task head included; None if unknown.
+        provenance: Criterion, model, and numbers of examples and tokens.
     """
 
     heads: tuple[Scores, ...]
@@ -37,7 +37,7 @@ class Importance:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Hold the scores to the shapes of the lineage, and to finite numbers that are not negative."""
+        """Check that scores have the shapes of the lineage and are finite and not negative."""
         for name, scores, ids in (
             ("heads", self.heads, self.lineage.heads),
             ("neurons", self.neurons, self.lineage.neurons),
@@ -71,7 +71,7 @@ class Importance:
 
     @classmethod
     def load(cls, path: Path | str) -> "Importance":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
             ScoreError: If the file is missing, damaged, or not a file of scores.
@@ -94,11 +94,13 @@ class Importance:
             neurons=tuple(map(tuple, json.loads(metadata["neuron_ids"]))),
         )
         layers = range(len(lineage.heads))
-        neurons = "ffn" if "ffn.0" in tensors else "neurons"  # Files of prunelora 0.2 and before say ffn.
+        # Files of prunelora 0.2 and earlier have the keys ffn.0, ffn.1, ... and the criterion "surgeon".
+        neurons = "ffn" if "ffn.0" in tensors else "neurons"
+        provenance = metadata["provenance"].replace('"criterion": "surgeon"', '"criterion": "obs"')
         return cls(
             heads=tuple(tensors[f"heads.{layer}"] for layer in layers),
             neurons=tuple(tensors[f"{neurons}.{layer}"] for layer in layers),
             lineage=lineage,
             num_parameters=json.loads(metadata.get("num_parameters", "null")),
-            provenance=json.loads(metadata["provenance"]),
+            provenance=json.loads(provenance),
         )

@@ -1,4 +1,4 @@
-"""The loss that scores are gradients of: summed over the examples of a batch, and over how many it was a mean."""
+"""The loss whose gradients are scored: the sum over a batch's examples, from the mean that the model returns."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,16 +11,16 @@ from prunelora.models.problem_types import CAUSAL_LM, problem_type_of
 
 Batch = Mapping[str, Any]
 
-# What a model takes its loss from. Of a span the mean of both ends' losses is taken, each the mean over rows.
+# Inputs that a model computes its loss from. For a span, the loss is the mean over rows of both ends' losses.
 _TARGETS = ("labels", "start_positions")
 
 
 def count_examples(batch: Batch, number: int) -> int:
-    """Rows of a batch, B.
+    """Number of examples of a batch, B.
 
     Args:
         batch: As `model(**batch)` takes it.
-        number: Of the batch, for the message.
+        number: Number of the batch, for messages.
 
     Raises:
         ScoreError: If it has no labels.
@@ -29,13 +29,13 @@ def count_examples(batch: Batch, number: int) -> int:
         if batch.get(name) is not None:
             return len(batch[name])
     raise ScoreError(
-        f"Batch {number} has no labels: its keys are {sorted(batch)}. Gradients of the task's loss are "
-        "asked for, so every batch needs `labels` (for question answering `start_positions` and `end_positions`)."
+        f"Batch {number} has no labels: its keys are {sorted(batch)}. Gradients of the task's loss need `labels` in "
+        "every batch (for question answering `start_positions` and `end_positions`)."
     )
 
 
 def summed_loss(model: nn.Module, batch: Batch, number: int) -> torch.Tensor:
-    """Loss summed over the examples: the model gives the mean over those it counts.
+    """Loss summed over the examples, from the mean that the model returns.
 
     Raises:
         ScoreError: If the batch has no labels, there is no loss, or it is not finite.
@@ -50,7 +50,7 @@ def summed_loss(model: nn.Module, batch: Batch, number: int) -> torch.Tensor:
         )
     count = count_losses(model, batch, examples)
     if not count:
-        return 0 * outputs.logits.sum()  # A mean over no label is not a number.
+        return 0 * outputs.logits.sum()  # The mean over no labels is NaN.
     if not torch.isfinite(loss).all():
         raise ScoreError(
             f"The loss of batch {number} is {loss.item()}. Check its rows and labels, and the model's dtype "
@@ -60,41 +60,41 @@ def summed_loss(model: nn.Module, batch: Batch, number: int) -> torch.Tensor:
 
 
 def check_that_all_ran(silent: Sequence[str], *, any_ran: bool) -> None:
-    """Hold the model to have passed through every projection that is scored.
+    """Check that the model ran every projection that is scored.
 
     Args:
-        silent: Names of those that it did not pass through.
-        any_ran: Whether it passed through any.
+        silent: Names of the projections that did not run.
+        any_ran: Whether any projection ran.
 
     Raises:
-        ScoreError: Naming them.
+        ScoreError: Naming the projections that did not run.
     """
     if silent or not any_ran:
         raise ScoreError(
             f"The model ran without passing through {', '.join(silent[:3]) or 'any head or neuron'}"
-            f"{f' and {len(silent) - 3} more' if len(silent) > 3 else ''}. Gates there would score nothing: "
-            "does the model's forward skip these layers?"
+            f"{f' and {len(silent) - 3} more' if len(silent) > 3 else ''}, which can therefore not be scored. Does its "
+            "forward skip these layers?"
         )
 
 
 def count_tokens(batch: Batch, examples: int, length: int) -> int:
-    """Real tokens of a batch; padding does not count. Of images, which have none, `length` patches and tokens each."""
+    """Number of tokens of a batch without padding; without a mask, as for images, `length` per example."""
     if batch.get("attention_mask") is not None:
         return int(batch["attention_mask"].sum())
     return examples * length
 
 
 def count_losses(model: nn.Module, batch: Batch, examples: int) -> torch.Tensor:
-    """How many losses the model took the mean over, (): one a row, or one a token that has a label.
+    """Number of losses that the model's mean is over, shape (): one per row, or one per labelled token.
 
     Args:
-        model: Whose loss it is.
-        batch: As the model reads it.
-        examples: Rows of the batch.
+        model: The model.
+        batch: The batch, with padding on the right.
+        examples: Number of examples of the batch.
     """
     labels = batch.get("labels")
     if labels is None or labels.dtype != torch.long:
         return torch.tensor(examples)
     if labels.dim() > 1 and problem_type_of(model) == CAUSAL_LM:
-        labels = labels[:, 1:]  # A token is told from those before it, so the first one has no loss.
+        labels = labels[:, 1:]  # A token is predicted from those before it, so the first has no loss.
     return (labels != -100).sum()

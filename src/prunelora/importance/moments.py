@@ -1,8 +1,8 @@
-"""Sums of outer products over batches, in float64: neither depends on the order in which the batches come.
+"""Second moments and sums of outer products over batches, independent of the order of the batches.
 
-Products within a batch are taken in float32, twice as fast as in float64; only their sums are wide. A symmetric matrix
-is kept as panels of its lower triangle, which takes little more memory than all of it in float32, and nearly half of
-its products::
+Products within a batch are computed in float32, twice as fast as in float64; sums over batches are float64. A symmetric
+matrix is stored as panels of its lower triangle, which take little more memory than the whole matrix in float32 and
+nearly halve the products::
 
     rows 0 to 3      0 1 2 3
     rows 4 to 7      0 1 2 3 4 5 6 7
@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import torch
 
-# More panels save memory and products; smaller ones are slower to multiply.
+# More panels save memory and products; small panels multiply slowly.
 MOST_PANELS = 8
 LEAST_PANEL = 64
 
@@ -29,7 +29,7 @@ class OuterSum:
         ]
 
     def add(self, x: torch.Tensor) -> None:
-        """Add the products of a batch, X (N, K), taken in its dtype."""
+        """Add the products of a batch, X (N, K), computed in its dtype."""
         for start, panel in self.panels:
             end = panel.shape[1]
             panel += (x[:, start:end].T @ x[:, :end]).to(panel.device)
@@ -52,8 +52,8 @@ class OuterSum:
 class WeightedMoments:
     """Mean and second moments of weighted vectors.
 
-    A batch is centred about its own mean before its products are taken: far from it their rounding would drown the
-    differences between vectors. Batches are then joined as in Chan, Golub and LeVeque 1979, in float64.
+    A batch is centred at its own mean before the products, because rounding errors far from the mean would exceed the
+    differences between vectors. Batches are then combined in float64 (Chan, Golub and LeVeque 1979).
     """
 
     def __init__(self, size: int, device: torch.device, *, centred: bool) -> None:
@@ -65,23 +65,23 @@ class WeightedMoments:
     def add(self, x: torch.Tensor, weights: torch.Tensor) -> None:
         """Add a batch: vectors (N, K) and the weight of each (N,)."""
         added = float(weights.to(self.mean).sum())
-        if not added:  # NaN is added, and found where the moments are used.
+        if not added:  # A NaN passes, and is reported when the moments are used.
             return
         if self.centred:
             mean = weights @ x / added
             x = x - mean
-            both = self.total + added
+            total = self.total + added
             step = mean.to(self.mean) - self.mean
-            self.scatter.add_outer(step, self.total * added / both)
-            self.mean += step * (added / both)
+            self.scatter.add_outer(step, self.total * added / total)
+            self.mean += step * (added / total)
         self.scatter.add(x * weights.sqrt()[:, None])
         self.total += added
 
     def covariance(self) -> torch.Tensor:
-        """The mean of w (x - m)(x - m)^T over the sum of weights, (K, K); m = 0 where vectors are not centred."""
+        """Covariance: sum w (x - m)(x - m)^T / sum w, (K, K); m = 0 if vectors are not centred."""
         return self.scatter.matrix() / self.total
 
 
 def _with_float64(device: torch.device) -> torch.device:
-    """The device, or the CPU in place of one that has no float64."""
+    """The device, or the CPU if the device has no float64."""
     return torch.device("cpu") if device.type == "mps" else device

@@ -1,4 +1,4 @@
-"""Score every head and neuron by how much the loss of the task depends on it."""
+"""Scoring of heads and neurons by how much the task's loss depends on them."""
 
 import contextlib
 from collections.abc import Iterable, Mapping
@@ -31,41 +31,40 @@ def score(
 ) -> Importance:
     """Score every attention head and feed-forward neuron by how much the task's loss depends on it.
 
-    With the criterion "gradient" a unit's score is::
+    With the criterion "gradient", the score of a head or neuron is::
 
         I = (1 / N_tokens) * sum over examples x of |dLoss(x) / dxi|    at xi = 1,
 
-    where xi multiplies the head's context vector just before the output projection, or the neuron's activation just
-    before the down projection (Michel et al. 2019, I_h; eq. 1 of Wang et al. 2023). A gate holds a row an example,
-    (B, H_l) and (B, F_l), and the loss is summed over the batch, so one backward pass gives every example's own
-    gradient: the absolute value is taken before anything is added up, and batch size, padding and order change nothing.
+    where the gate xi multiplies the head's context vector just before the output projection, or the neuron's activation
+    just before the down projection (Michel et al. 2019, I_h; eq. 1 of Wang et al. 2023). Gates have one row per
+    example, (B, H_l) and (B, F_l), and the loss is summed over the batch, so one backward pass gives every example's
+    own gradient, and its absolute value is taken before the sum. Scores do not depend on batch size, padding or order.
 
-    With "obs" it is what leaving the unit out adds to the mean loss, as far as gradients tell, when the output and
-    down projections of what stays are solved anew, as repair does: units that can stand in for each other are not all
-    cut, nor all kept. Units go one after another, the cheapest of a layer first; see `curvature` and `elimination`.
-    These scores are compared as they are: plan with `normalise="none"`.
+    With "obs" (optimal brain surgeon), the score is the estimated increase of the mean loss after removal, if the
+    output and down projections of the remaining heads and neurons are re-solved, as repair does. Of units that can
+    replace each other, some are therefore kept. The units of a layer are removed one after another, the cheapest first;
+    see `curvature` and `elimination`. These scores are in units of the loss: plan with `normalise="none"`.
 
-    The model is used in eval mode with every weight frozen and is left as it was found. One pass costs about a forward
-    and a backward pass without weight gradients.
+    The model runs in eval mode with all weights frozen, and is restored afterwards. A batch costs about a forward and a
+    backward pass without weight gradients.
 
     Args:
-        model: A model of a supported family with a loss: its loss must be the mean over the rows of the batch, or over
-            its labelled tokens, as the classes of transformers compute it.
-        batches: Dicts as `model(**batch)` takes them, with `labels`, or the positions of a span that answers, every
-            one of them within the row; training rows only. 500 to 2,000 are usually
-            enough. Not needed by "magnitude" and "random".
-        criterion: "gradient", "fisher" (squares in place of absolute values), "obs", "magnitude" or "random".
-        probe_steps: Train the task head alone on frozen features for so many steps first, and put it back afterwards:
-            a head that was just initialised gives noisy gradients. `batches` must then be a list.
-        seed: For "random", and for the order of the linear probe.
+        model: A model of a supported family, whose loss is the mean over the rows of the batch, or over its labelled
+            tokens, as in transformers.
+        batches: Dicts as `model(**batch)` takes them, with `labels`, or the positions of an answer's span within the
+            row; training rows only. 500 to 2,000 rows are usually enough. "magnitude" and "random" need none.
+        criterion: "gradient", "fisher" (squares instead of absolute values), "obs", "magnitude" or "random".
+        probe_steps: Steps of a linear probe before scoring, which trains the task head on frozen features, since a new
+            head gives noisy gradients. The head is restored afterwards. `batches` must then be a list.
+        seed: Seed of "random" and of the order of batches in the linear probe.
 
     Returns:
         Importance, where `heads[l]` has shape (H_l,) and `neurons[l]` (F_l,), float64, unnormalised.
 
     Raises:
         UnsupportedModelError: If the model's family has no row in the table of families.
-        ScoreError: If there is no batch, a batch has no labels, the loss is missing or not finite, a gate never ran,
-            or `probe_steps` is no whole number.
+        ScoreError: If there is no batch, a batch has no labels, the loss is missing or not finite, a projection did not
+            run, or `probe_steps` is not a whole number.
     """
     check_count(ScoreError, "probe_steps", probe_steps, at_least=0)
     anatomy = dissect(model)
@@ -82,7 +81,7 @@ def score(
         if probe_steps:
             if not isinstance(batches, list | tuple):
                 raise ScoreError(
-                    f"probe_steps={probe_steps} goes over the batches more than once, found "
+                    f"probe_steps={probe_steps} reads the batches more than once, and `batches` is a "
                     f"{type(batches).__name__}. Pass list(batches)."
                 )
             stack.enter_context(head_restored(model))
@@ -90,13 +89,13 @@ def score(
             provenance["probe_steps"] = probe_steps
         model.eval()
         model.requires_grad_(False)
-        totals = _Totals(anatomy, chosen) if isinstance(chosen, GradientCriterion) else Curvature(anatomy)
+        sums = _GateGradients(anatomy, chosen) if isinstance(chosen, GradientCriterion) else Curvature(anatomy)
         for number, batch in enumerate(over(batches, "scoring")):
-            totals.add(number, batch)
-        if not totals.num_examples:
-            raise ScoreError("No batch to score with: `batches` was empty, or was an iterator that is used up.")
-    provenance |= {"num_examples": totals.num_examples, "num_tokens": totals.num_tokens}
-    return _importance(anatomy, *totals.scores(), provenance)
+            sums.add(number, batch)
+        if not sums.num_examples:
+            raise ScoreError("No batch to score with: `batches` was empty, or an exhausted iterator.")
+    provenance |= {"num_examples": sums.num_examples, "num_tokens": sums.num_tokens}
+    return _importance(anatomy, *sums.scores(), provenance)
 
 
 def _importance(
@@ -113,10 +112,9 @@ def _importance(
 
 
 class _UnitGate(torch.autograd.Function):
-    """Multiplication by a gate that is 1, with the gate's gradient, but without the multiplication.
+    """Multiplication by a gate of 1: the identity, with the gradient that the gate would have.
 
-    Forward returns the input itself. Backward passes the gradient on and gives each example's gate gradient: the inner
-    product of input and gradient over the tokens and over the unit's channels.
+    An example's gate gradient is the inner product of input and output gradient over tokens and the unit's channels.
     """
 
     @staticmethod
@@ -132,11 +130,11 @@ class _UnitGate(torch.autograd.Function):
         wide = torch.promote_types(inputs.dtype, torch.float32)
         per_channel = (inputs.to(wide) * gradient.to(wide)).sum(dim=1)  # (B, T, U * width) -> (B, U * width)
         examples, units = ctx.gate_shape
-        # An example of multiple choice is several rows, one behind the other.
+        # In multiple choice, an example has several consecutive rows.
         return gradient, per_channel.reshape(examples, -1, units, per_channel.shape[1] // units).sum(dim=(1, 3))
 
 
-class _Totals:
+class _GateGradients:
     """Sums over examples of every gate's contribution, in float64."""
 
     def __init__(self, anatomy: Anatomy, criterion: GradientCriterion) -> None:
@@ -159,13 +157,13 @@ class _Totals:
             lengths.add(inputs.shape[1])
             if inputs.shape[0] % examples:
                 raise ScoreError(
-                    f"Batch {number} has labels of {examples} examples, and the model makes {inputs.shape[0]} rows of "
-                    "it. Give every example as many rows (choices), one behind the other."
+                    f"Batch {number} has labels for {examples} examples and {inputs.shape[0]} rows. Give every example "
+                    "the same number of consecutive rows (choices)."
                 )
             if (layer, of_heads) not in gates:
                 ones = torch.ones(examples, units, dtype=wide, device=inputs.device, requires_grad=True)
                 gates[layer, of_heads] = ones
-            # A layer that is run several times has one gate for all of them, as its units stay or go in all.
+            # A layer that runs several times has one gate for all runs, since pruning affects them all.
             return _UnitGate.apply(inputs, gates[layer, of_heads])
 
         blocks = self.anatomy.blocks
@@ -182,19 +180,19 @@ class _Totals:
             gradients = torch.autograd.grad(loss, list(gates.values()))
         for (layer, of_heads), gradient in zip(gates, gradients, strict=True):
             total = self.heads[layer] if of_heads else self.neurons[layer]
-            # On the CPU, since not every device has float64.
+            # On the CPU, since some devices have no float64.
             total += self.criterion.contribution(gradient.cpu().double()).sum(dim=0)
         self.num_examples += examples
         self.num_tokens += count_tokens(batch, examples, max(lengths))
 
     def scores(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Means over the tokens, of heads (H_l,) and of neurons (F_l,)."""
+        """Sums divided by the number of tokens, for heads (H_l,) and neurons (F_l,)."""
         heads, neurons = ([total / self.num_tokens for total in kind] for kind in (self.heads, self.neurons))
         return heads, neurons
 
     def _check_that_gates_ran(self, gates: Mapping[tuple[int, bool], torch.Tensor]) -> None:
         silent = [
-            f"{block.full_name(name)}"
+            block.full_name(name)
             for block in self.anatomy.blocks
             for name, units, of_heads in (("output", block.num_heads, True), ("down", block.num_neurons, False))
             if units and (block.index, of_heads) not in gates

@@ -1,4 +1,4 @@
-"""A live model seen through its family's row: blocks, sizes, task head, norms."""
+"""The parts of a loaded model, located by its family's row: blocks, sizes, task head, norms."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,9 +13,7 @@ from prunelora.models.families import family_of_model_type, supported_families
 from prunelora.models.family import Family
 from prunelora.models.lineage import Lineage
 from prunelora.models.matrices import widths
-
-# Of a configuration: how the modelling file beside a saved model builds it.
-SHAPES_KEY = "prunelora"
+from prunelora.models.source import SHAPES_KEY
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Anatomy:
 
     @property
     def architecture(self) -> Architecture:
-        """The sizes as they are now, after whatever was pruned."""
+        """The present sizes, after any pruning."""
         first, config = self.blocks[0], cast(Any, self.model.config)
         return Architecture(
             family=self.family.name,
@@ -43,7 +41,7 @@ class Anatomy:
             num_heads=tuple(block.num_heads for block in self.blocks),
             num_neurons=tuple(block.num_neurons for block in self.blocks),
             attention_bias=first.attention_bias,
-            ffn_bias=first.ffn_bias,
+            ffn_bias=first.neuron_bias,
             queries_per_head=first.queries_per_head,
             gated=self.family.gate is not None,
             position_projections=first.position_projections,
@@ -53,12 +51,12 @@ class Anatomy:
 
     @property
     def lineage(self) -> Lineage:
-        """Which heads and neurons of the base model the present ones are."""
+        """The ids of the present heads and neurons in the base model."""
         plan = getattr(self.model, "prunelora_plan", None)
         return plan.lineage if plan is not None else Lineage.whole(self.architecture)
 
     def norm_names(self) -> list[str]:
-        """Names, within the whole model, of every LayerNorm outside the task head."""
+        """Names, within the whole model, of every norm outside the task head."""
         paths = [path for path in self.family.outer_norms if find(self.base, path) is not None]
         outer = [f"{self.base_prefix}{path}" for path in paths]
         return outer + [name for block in self.blocks for name in block.norm_names()]
@@ -70,30 +68,53 @@ class Anatomy:
             names.append(f"{self.base_prefix}{self.family.pooler}")
         if self.base is not self.model:
             base_name = self.base_prefix.rstrip(".")
-            # A language model's head gives words back: that part is the embedding table again, and no head of a task.
-            words = getattr(self.model, "get_output_embeddings", lambda: None)()
+            # A language model's output embeddings are usually the tied input embeddings, so they are not a task head.
+            embeddings = getattr(self.model, "get_output_embeddings", lambda: None)()
             names += [
-                one
+                head
                 for name, child in self.model.named_children()
                 if name != base_name
-                for one in _with_parameters(name, child, without=words)
+                for head in _with_parameters(name, child, without=embeddings)
             ]
         return names
 
 
 def dissect(model: nn.Module, *, adapted: bool = False) -> Anatomy:
-    """Find the parts of a model by its family's row, and check that they are what the row says.
+    """Locate the parts of a model by its family's row, and check that they match the row.
 
     Args:
         model: A transformers model.
-        adapted: Let its linear layers be wrapped by an adapter: for reading names, not weights.
+        adapted: Accept linear layers that an adapter wraps; then only names may be read, not weights.
 
     Raises:
-        UnsupportedModelError: If the family has no row, the model carries an adapter, or it does not fit the row.
+        UnsupportedModelError: If the family has no row, the model carries an adapter, or it does not match the row.
     """
+    family, config = _supported_family(model), cast(Any, model.config)
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    base_prefix = f"{prefix}." if prefix and find(model, prefix) is not None else ""
+    kv_heads = getattr(config, "num_key_value_heads", None)
+    queries_per_head = config.num_attention_heads // kv_heads if kv_heads else 1
+    blocks = tuple(
+        Block(index, module, row, path, queries_per_head)
+        for index, (module, row, path) in enumerate(_blocks(model, base_prefix, family))
+    )
+    if not adapted:
+        for block in blocks:
+            check(block)
+    sizes = {block.head_dim for block in blocks}
+    if len(sizes) > 1:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has heads of sizes {', '.join(map(str, sorted(sizes)))} in its encoder and "
+            "decoder. Only models whose heads all have one size are supported."
+        )
+    return Anatomy(model, blocks[0].family, base_prefix, blocks)
+
+
+def _supported_family(model: nn.Module) -> Family:
+    """The row of a model's family, if the configuration is supported."""
     if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
         raise UnsupportedModelError(
-            f"{type(model).__name__} carries an adapter; its own weights are hidden behind it. "
+            f"{type(model).__name__} carries an adapter, which wraps its weights. "
             "Call model = prunelora.merge(model) first."
         )
     config = getattr(model, "config", None)
@@ -105,8 +126,8 @@ def dissect(model: nn.Module, *, adapted: bool = False) -> Anatomy:
         )
     if SHAPES_KEY in vars(config):
         raise UnsupportedModelError(
-            f"{type(model).__name__} is from a folder that prunelora.save wrote. Which heads and neurons it has left "
-            "is in plan.json there. Load it with prunelora.load(folder) to go on with it."
+            f"{type(model).__name__} is from a folder that prunelora.save wrote. plan.json there lists its heads and "
+            "neurons. Load it with prunelora.load(folder) to prune it further."
         )
     family = family_of_model_type(model_type)
     if family is None:
@@ -114,48 +135,34 @@ def dissect(model: nn.Module, *, adapted: bool = False) -> Anatomy:
             f"{type(model).__name__} is of the family {model_type!r}, which prunelora does not support. "
             f"Supported families: {supported_families()}."
         )
-    if getattr(config, "add_cross_attention", False) or (getattr(config, "is_decoder", False) and not family.decoder):
-        as_what = "an encoder-decoder" if family.encoder_decoder else "an encoder"
+    is_decoder, cross_attention = getattr(config, "is_decoder", False), getattr(config, "add_cross_attention", False)
+    if cross_attention or (is_decoder and not family.decoder):
+        role = "an encoder-decoder" if family.encoder_decoder else "an encoder"
         raise UnsupportedModelError(
-            f"{type(model).__name__} is configured as a decoder (is_decoder={getattr(config, 'is_decoder', False)}, "
-            f"add_cross_attention={getattr(config, 'add_cross_attention', False)}); {family.title} is supported "
-            f"{'without cross-attention' if family.decoder else f'as {as_what}'}."
+            f"{type(model).__name__} is configured as a decoder (is_decoder={is_decoder}, "
+            f"add_cross_attention={cross_attention}); {family.title} is supported "
+            f"{'without cross-attention' if family.decoder else f'as {role}'}."
         )
-    prefix = str(getattr(model, "base_model_prefix", ""))
-    base_prefix = f"{prefix}." if prefix and find(model, prefix) is not None else ""
     groups = getattr(config, "num_hidden_groups", 1)
     if groups != 1:
         raise UnsupportedModelError(
-            f"{type(model).__name__} shares weights within each of {groups} groups of layers (num_hidden_groups); "
-            "one group that is run over and over is supported, as in the published checkpoints."
+            f"{type(model).__name__} shares weights within each of {groups} groups of layers (num_hidden_groups). "
+            "Only one group is supported."
         )
-    shared = getattr(config, "num_key_value_heads", None)
-    queries = config.num_attention_heads // shared if shared else 1
-    found = list(_blocks(model, base_prefix, family))
-    blocks = tuple(Block(index, module, row, prefix, queries) for index, (module, row, prefix) in enumerate(found))
-    if not adapted:
-        for block in blocks:
-            check(block)
-    sizes = {block.head_dim for block in blocks}
-    if len(sizes) > 1:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} has heads of sizes {', '.join(map(str, sorted(sizes)))} in its encoder and "
-            "decoder; heads of one size are supported, as in the published checkpoints."
-        )
-    return Anatomy(model, blocks[0].family, base_prefix, blocks)
+    return family
 
 
 def _with_parameters(name: str, module: nn.Module, *, without: nn.Module | None) -> Iterator[str]:
-    """Names of the largest modules, this one or those within it, that have parameters and do not hold `without`."""
-    if without is not None and any(one is without for one in module.modules()):
-        for inner, child in module.named_children():
-            yield from _with_parameters(f"{name}.{inner}", child, without=without)
+    """Names of the outermost modules, from `module` down, that have parameters and do not contain `without`."""
+    if without is not None and any(inner is without for inner in module.modules()):
+        for child_name, child in module.named_children():
+            yield from _with_parameters(f"{name}.{child_name}", child, without=without)
     elif any(True for _ in module.parameters()):
         yield name
 
 
 def _blocks(model: nn.Module, base_prefix: str, family: Family) -> Iterator[tuple[nn.Module, Family, str]]:
-    """Modules of all blocks with their rows and names, in the order they run."""
+    """Modules of all blocks with their rows and names, in forward order."""
     rows: dict[str, list[Family]] = {}
     for row in (family, *family.stacks):
         rows.setdefault(row.blocks, []).append(row)
@@ -166,11 +173,11 @@ def _blocks(model: nn.Module, base_prefix: str, family: Family) -> Iterator[tupl
                 f"{type(model).__name__}: no blocks at {base_prefix}{path}, where {family.title} keeps them."
             )
         for number, layer in enumerate(layers):
-            yield from ((layer, _as_built(row, layer), f"{base_prefix}{path}.{number}") for row in parts)
+            yield from ((layer, _without_missing_gate(row, layer), f"{base_prefix}{path}.{number}") for row in parts)
 
 
-def _as_built(row: Family, layer: nn.Module) -> Family:
-    """The row of a model without gates, where the family has models with and without."""
+def _without_missing_gate(row: Family, layer: nn.Module) -> Family:
+    """The row as it applies to a layer: without the gate if only some models of the family have gates."""
     if row.gate and row.up_without_gate and find(layer, row.gate) is None:
         return replace(row, gate=None, up=row.up_without_gate)
     return row
@@ -180,6 +187,6 @@ def _relative_positions(config: Any) -> int:
     """2 * span positions for each of "c2p" and "p2c" (DeBERTa's names, as in its configuration); 0 without them."""
     if not getattr(config, "relative_attention", False):
         return 0
-    most = config.max_relative_positions if config.max_relative_positions > 0 else config.max_position_embeddings
-    span = config.position_buckets if config.position_buckets > 0 else most
+    maximum = config.max_relative_positions if config.max_relative_positions > 0 else config.max_position_embeddings
+    span = config.position_buckets if config.position_buckets > 0 else maximum
     return 2 * span * len({"c2p", "p2c"} & set(config.pos_att_type or ()))

@@ -1,37 +1,37 @@
-"""The shape of a transformer, as numbers: what planning needs to know of a model, without the model."""
+"""The sizes of a transformer's blocks, as numbers, without the model."""
 
 from dataclasses import fields
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-# What a cut changes.
-_CUT = ("num_heads", "num_neurons")
+# The fields that pruning changes.
+_PRUNED = ("num_heads", "num_neurons")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class Architecture:
     """Sizes of the blocks, layer by layer.
 
-    The layers of an encoder-decoder are those of its encoder, and then two for each of its decoder: attention to
-    itself, without neurons, and attention to the encoder with the feed-forward layer.
+    An encoder-decoder has one layer for each encoder layer, and then two for each decoder layer: self-attention without
+    neurons, and cross-attention with the feed-forward neurons.
 
     Attributes:
         family: Name of the row in the table of families, such as "bert".
         hidden_size: D, width of the residual stream.
         head_dim: d_h, width of one head.
-        num_heads: H_l for every layer l: heads; with grouped-query attention, key and value heads, each with the query
-            heads that share it. That is what stays or goes as one.
+        num_heads: H_l for every layer l: attention heads; with grouped-query attention, key and value heads, each with
+            the query heads that share it, since a whole group is kept or removed.
         num_neurons: F_l for every layer l.
         attention_bias: Whether q, k and v projections have biases.
         ffn_bias: Whether up projections (and gates) have biases.
         queries_per_head: Query heads for every key and value head; 1 without grouped-query attention.
         gated: Whether every neuron has a gate, a second projection into it.
-        position_projections: Further projections, with biases, whose rows go with the heads: DeBERTa's of relative
-            positions.
-        relative_positions: Rows of position tables that the queries or keys of every head are multiplied with, of all
-            tables together: DeBERTa's again.
-        repeats: How often all layers are run, one after the other, with the same weights; 1 but for ALBERT.
+        position_projections: Number of further projections, with biases, that are split into heads: those of DeBERTa's
+            relative positions.
+        relative_positions: Rows of all relative position tables together that every head's queries or keys are
+            multiplied by (DeBERTa).
+        repeats: How often the layers run one after the other with the same weights; above 1 in ALBERT only.
     """
 
     family: str
@@ -54,38 +54,37 @@ class Architecture:
 
     @property
     def total_heads(self) -> int:
-        """Heads in all layers: L*H where every layer has H of them."""
+        """Heads in all layers: L*H if every layer has H."""
         return sum(self.num_heads)
 
     @property
     def total_neurons(self) -> int:
-        """Feed-forward neurons in all layers: L*F where every layer has F of them."""
+        """Feed-forward neurons in all layers: L*F if every layer has F."""
         return sum(self.num_neurons)
 
     @property
     def unit_of_heads(self) -> str:
-        """What stays or goes as one, in the plural: "heads", or "key/value groups" with grouped-query attention."""
+        """The unit of pruning in attention, in the plural: "heads", or "key/value groups" if heads are grouped."""
         return "heads" if self.queries_per_head == 1 else "key/value groups"
 
     def heads_of(self, whole: "Architecture", *, heads: str = "heads") -> str:
-        """How many heads of a whole model stay, for messages; groups that share keys and values are named as such.
+        """How many heads of the whole model are kept, for messages.
 
-        "100 of 144 heads"; with grouped-query attention, of which groups stay or go as one: "4 of 8 key/value groups
-        (16 of 32 heads)".
+        "100 of 144 heads"; with grouped-query attention "4 of 8 key/value groups (16 of 32 heads)".
         """
         if whole.queries_per_head == 1:
             return f"{self.total_heads:,} of {whole.total_heads:,} {heads}"
-        shared = whole.queries_per_head
+        queries = whole.queries_per_head
         return (
             f"{self.total_heads:,} of {whole.total_heads:,} key/value groups "
-            f"({shared * self.total_heads:,} of {shared * whole.total_heads:,} {heads})"
+            f"({queries * self.total_heads:,} of {queries * whole.total_heads:,} {heads})"
         )
 
     def differences(self, other: "Architecture") -> list[str]:
-        """What no cut changes and is not the same in another model: ["hidden_size is 384, not 768"], theirs first."""
+        """The sizes, of those that pruning does not change, that differ: ["hidden_size is 384, not 768"]."""
         return [
             f"{name} is {getattr(other, name)}, not {getattr(self, name)}"
-            for name in ("num_layers", *(field.name for field in fields(self) if field.name not in _CUT))
+            for name in ("num_layers", *(field.name for field in fields(self) if field.name not in _PRUNED))
             if getattr(other, name) != getattr(self, name)
         ]
 

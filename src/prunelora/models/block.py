@@ -1,4 +1,4 @@
-"""A transformer block of a live model, seen through its family's row: its parts and its sizes."""
+"""One transformer block of a loaded model: its projections, norms and sizes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from prunelora.models.matrices import Matrix, widths
 
 @dataclass(frozen=True)
 class Block:
-    """One transformer block of a live model: attention over some heads, and the feed-forward layer behind it, if any.
+    """One transformer block: attention, and the feed-forward layer after it, if it has one.
 
-    A layer of an encoder-decoder's decoder is two of them: attention to itself, and attention to the encoder with the
-    feed-forward layer. Both have the layer as their module.
+    A decoder layer of an encoder-decoder is two blocks: self-attention, and cross-attention with the feed-forward
+    layer. Both have the layer as their module.
     """
 
     index: int
@@ -31,7 +31,7 @@ class Block:
         return self.module.get_submodule(self.family.path(name))
 
     def matrix(self, name: str) -> Matrix:
-        """A projection by its standard name ("query", "up", "gate"), also where it is part of a fused layer."""
+        """A projection by its standard name ("query", "up", "gate"), also if it is part of a fused layer."""
         family, module = self.family, self.part(name)
         rows = widths(module)[1]
         if name in ("query", "key", "value") and family.fused_attention:
@@ -40,12 +40,12 @@ class Block:
             start = {"query": 0, "key": query, "value": query + head}[name]
             return Matrix(module, start, query if name == "query" else head)
         if name in ("up", "gate") and family.fused_gate:
-            # Which half is which does not matter: a neuron owns the same row of both.
+            # The order of the halves does not matter: a neuron owns the same row of both.
             return Matrix(module, 0 if name == "up" else rows // 2, rows // 2)
         return Matrix(module, 0, rows)
 
     def replace(self, name: str, module: nn.Module) -> None:
-        """Put `module` where the part of this standard name is."""
+        """Replace the part with this standard name by `module`."""
         self.module.set_submodule(self.family.path(name), module)
 
     def full_name(self, name: str) -> str:
@@ -54,7 +54,7 @@ class Block:
 
     @property
     def num_heads(self) -> int:
-        """H_l, 0 where no head is left; with grouped-query attention, key and value heads."""
+        """H_l, 0 if all heads were removed; with grouped-query attention, key and value heads."""
         if isinstance(self.part("attention"), NoHeads):
             return 0
         rows = widths(self.part("key"))[1]
@@ -69,12 +69,12 @@ class Block:
 
     @property
     def num_neurons(self) -> int:
-        """F_l, 0 where no neuron is left, or there never was one."""
+        """F_l, 0 if all neurons were removed or the block has no feed-forward layer."""
         return widths(self.part("down"))[0] if self.family.feed_forward else 0
 
     @property
     def attention_bias(self) -> bool:
-        """Whether q, k and v have biases, or had, where no head is left."""
+        """Whether q, k and v have biases, or had before all heads were removed."""
         attention = self.part("attention")
         if isinstance(attention, NoHeads):
             return attention.had_bias
@@ -82,27 +82,27 @@ class Block:
 
     @property
     def position_projections(self) -> int:
-        """Further projections whose rows go with the heads, or went, where no head is left."""
+        """Number of further projections that are split into heads, also after all heads were removed."""
         attention = self.part("attention")
         if isinstance(attention, NoHeads):
             return attention.position_projections
         return len(self.with_heads())
 
     def with_heads(self) -> list[nn.Module]:
-        """The family's further linear layers whose rows go with the heads, those that this model has."""
-        found = (find(self.module, path) for path in self.family.with_heads)
-        return [module for module in found if module is not None]
+        """The family's further linear layers whose rows are split into heads, if this model has them."""
+        modules = (find(self.module, path) for path in self.family.with_heads)
+        return [module for module in modules if module is not None]
 
     @property
-    def ffn_bias(self) -> bool:
-        """Whether up projections have biases, or had, where no neuron is left."""
+    def neuron_bias(self) -> bool:
+        """Whether up projections have biases, or had before all neurons were removed."""
         if not self.family.feed_forward:
             return False
         up = self.part("up")
         return up.had_bias if isinstance(up, NoNeurons) else self.matrix("up").bias is not None
 
     def norm_names(self) -> Iterator[str]:
-        """Names of the block's norms within the whole model; some models have none where others of the family do."""
+        """Names of the block's norms within the whole model; norms of the row that this model lacks are skipped."""
         return (
             f"{self.prefix}.{path}"
             for path in self.family.norms
@@ -111,7 +111,7 @@ class Block:
 
 
 def find(module: nn.Module, path: str) -> nn.Module | None:
-    """A part of a module by its path; None where there is none."""
+    """A submodule by its path; None if there is none."""
     try:
         return module.get_submodule(path)
     except AttributeError:
@@ -119,26 +119,25 @@ def find(module: nn.Module, path: str) -> nn.Module | None:
 
 
 def check(block: Block) -> None:
-    """Hold every projection to be the plain linear layer (or what pruning left of one) that the row promises.
+    """Check that every projection is a plain linear layer, or its replacement in a pruned block, of the right width.
 
     Raises:
-        UnsupportedModelError: Naming the part that is not.
+        UnsupportedModelError: Naming the first part that is not.
     """
     headless = isinstance(block.part("attention"), NoHeads)
     for name in block.family.projections:
         if headless and name in ("query", "key", "value"):
             continue
         module = find(block.module, block.family.path(name))
-        if not isinstance(module, nn.Linear | Conv1D | BiasOnly | NoNeurons):
-            if module is None:
-                raise UnsupportedModelError(
-                    f"{block.full_name(name)}: expected torch.nn.Linear, found nothing of this name. The model is laid "
-                    "out in another way than those of its family that are supported."
-                )
-            found = type(module).__name__
+        if module is None:
             raise UnsupportedModelError(
-                f"{block.full_name(name)}: expected torch.nn.Linear, found {found}. Quantised or adapted layers cannot "
-                "be pruned: load the plain model, prune it, then quantise."
+                f"{block.full_name(name)}: expected torch.nn.Linear, found no module of this name. The model's layout "
+                "differs from the supported models of its family."
+            )
+        if not isinstance(module, nn.Linear | Conv1D | BiasOnly | NoNeurons):
+            raise UnsupportedModelError(
+                f"{block.full_name(name)}: expected torch.nn.Linear, found {type(module).__name__}. Quantised or "
+                "adapted layers cannot be pruned: load the plain model, prune it, then quantise."
             )
     if not headless:
         expected = block.num_heads * block.queries_per_head * block.head_dim

@@ -1,4 +1,4 @@
-"""Batches go where the model is."""
+"""The device of a model, and batches on it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunelora.models.tables import check_batch
+from prunelora.models.embedding_sizes import check_batch
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -18,7 +18,7 @@ def on_device(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
     """Copy of a batch with every tensor on the model's device.
 
     Raises:
-        UnsupportedModelError: If the batch has tokens or token types that the model's tables lack, or is too long.
+        UnsupportedModelError: If the batch has token or token type ids beyond the model's embeddings, or is too long.
     """
     check_batch(model, batch)
     device = device_of(model)
@@ -26,7 +26,7 @@ def on_device(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
 
 
 def best_device() -> torch.device:
-    """An accelerator where there is one, else the CPU."""
+    """An accelerator if there is one, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

@@ -1,8 +1,8 @@
-"""What stands in a block whose heads, or whose neurons, are all gone.
+"""Replacement modules for blocks from which all heads, or all neurons, were removed.
 
-`nn.Linear` of width 0 would compute the same, but attention cannot reshape a tensor of no elements, and exported graphs
-with empty matrix products are not run everywhere. These modules hold only what is left: the bias of the projection back
-into the residual stream.
+`nn.Linear` of width 0 would compute the same, but attention cannot reshape a tensor without elements, and some runtimes
+reject graphs with empty matrix products. These modules hold only the bias of the projection back into the residual
+stream.
 """
 
 from typing import Any
@@ -13,14 +13,14 @@ from transformers.cache_utils import EncoderDecoderCache
 
 
 class BiasOnly(nn.Module):
-    """An output or down projection that nothing flows into any more: its bias, for every token."""
+    """An output or down projection without inputs: returns its bias for every token."""
 
     def __init__(self, out_features: int, bias: nn.Parameter | None) -> None:
-        """Take over the bias of the projection; `None` gives zeros."""
+        """Take the bias of the projection; `None` stands for zeros."""
         super().__init__()
         self.in_features = 0
         self.out_features = out_features
-        self.weight = None  # Some models ask for its dtype.
+        self.weight = None  # T5 reads its dtype.
         self.bias = bias
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -32,10 +32,10 @@ class BiasOnly(nn.Module):
 
 
 class NoNeurons(nn.Module):
-    """An up projection with no neuron left."""
+    """An up projection without neurons."""
 
     def __init__(self, in_features: int, *, had_bias: bool = True) -> None:
-        """Remember the width it used to read, and whether it had a bias."""
+        """Record the input width of the replaced projection, and whether it had a bias."""
         super().__init__()
         self.in_features = in_features
         self.out_features = 0
@@ -47,7 +47,7 @@ class NoNeurons(nn.Module):
 
 
 class NoHeads(nn.Module):
-    """An attention module with no head left; it keeps the output projection where the original had one inside."""
+    """An attention module without heads; holds the output projection if the replaced module contained it."""
 
     def __init__(
         self,
@@ -61,11 +61,10 @@ class NoHeads(nn.Module):
         norm_name: str | None = None,
         norm: nn.Module | None = None,
     ) -> None:
-        """Hold `output` under the name the original module used, so that parameter names stay what they were.
+        """Keep `output` and `norm` under the names in the replaced module, so that parameter names do not change.
 
-        `had_bias` and `position_projections` say what the heads had. A decoder's layer also has its place in the cache
-        of keys and values, `layer_idx`. Where the original adds its input and takes a norm itself, this does the same:
-        `norm`, under the name it had.
+        `had_bias` and `position_projections` describe the removed heads. `layer_idx` is a decoder layer's index in the
+        cache of keys and values. `norm` is given if the replaced module adds its input and normalises the sum itself.
         """
         super().__init__()
         self.head_dim = head_dim
@@ -82,7 +81,7 @@ class NoHeads(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, *_: Any, past_key_values: Any = None, key_value_states: Any = None, **__: Any
     ) -> tuple[Any, ...]:
-        """Map (B, T, D) to the context of no heads (B, T, 0), or to (B, T, D) through the output projection inside."""
+        """Map (B, T, D) to an empty context (B, T, 0), or to (B, T, D) if the output projection is inside."""
         self.enter_cache(past_key_values, hidden_states, key_value_states)
         context = hidden_states[..., :0]
         if self.output_name is not None:
@@ -92,15 +91,15 @@ class NoHeads(nn.Module):
         return context, None
 
     def enter_cache(self, cache: Any, hidden_states: torch.Tensor, attended: torch.Tensor | None) -> int:
-        """Take the layer's place in the cache of keys and values, where there is one.
+        """Add the present tokens to the layer's entry in the cache of keys and values, if there is a cache.
 
         Args:
-            cache: Of all layers, or None.
-            hidden_states: Of the present tokens (B, T, D).
-            attended: What is attended to, (B, S, D), where that is not the tokens themselves and those before them.
+            cache: The cache of all layers, or None.
+            hidden_states: Hidden states of the present tokens (B, T, D).
+            attended: Encoder output (B, S, D) for cross-attention; None for self-attention.
 
         Returns:
-            How many tokens are attended to, with those from before.
+            Number of attended tokens, cached ones included.
         """
         source = hidden_states if attended is None else attended
         if cache is None or self.layer_idx is None:
@@ -112,8 +111,8 @@ class NoHeads(nn.Module):
             cache = cache.cross_attention_cache
         elif isinstance(cache, EncoderDecoderCache):
             cache = cache.self_attention_cache
-        # Models ask the first layer's part how many tokens came before: a channel of one head says it, no head would
-        # say none.
-        nothing = source.new_zeros(source.shape[0], 1, source.shape[1], 1)
-        keys: torch.Tensor = cache.update(nothing, nothing, self.layer_idx)[0]
+        # Models read the number of past tokens from the first layer's entry. A tensor of no heads would report 0, so
+        # the entry holds one head of one channel.
+        placeholder = source.new_zeros(source.shape[0], 1, source.shape[1], 1)
+        keys: torch.Tensor = cache.update(placeholder, placeholder, self.layer_idx)[0]
         return keys.shape[-2]

@@ -1,7 +1,6 @@
-"""The table of families: where each kind of transformer keeps the parts that scoring and pruning touch.
+"""The table of model families: where each family keeps the modules that scoring and pruning use.
 
-A family is a row of names. Adding a model whose layout fits the columns means adding a row; nothing else knows a family
-by name.
+A new family whose layout fits the columns is a new row. No other code depends on a family's name.
 """
 
 from dataclasses import replace
@@ -76,7 +75,7 @@ _MPNET = replace(
     value="attention.attn.v",
     output="attention.attn.o",
     norms=("attention.LayerNorm", "output.LayerNorm"),
-    # Relative positions give every head of every layer a bias, from one table.
+    # One table of relative positions gives a bias for every head of every layer.
     shared_bias="position_bias",
     pooler=None,
 )
@@ -88,9 +87,9 @@ _DEBERTA = replace(
     query="attention.self.query_proj",
     key="attention.self.key_proj",
     value="attention.self.value_proj",
-    # Relative positions have projections of their own where they are not shared with those of the content.
+    # Relative positions have their own projections unless share_att_key is set.
     with_heads=("attention.self.pos_key_proj", "attention.self.pos_query_proj"),
-    # Of relative positions in version 3, of a convolution in the largest models.
+    # encoder.LayerNorm normalises relative positions (version 3); encoder.conv is in the largest models only.
     outer_norms=(*_BERT.outer_norms, "encoder.LayerNorm", "encoder.conv.LayerNorm"),
     pooler=None,
 )
@@ -209,7 +208,7 @@ _QWEN3 = replace(
     name="qwen3",
     title="Qwen3",
     model_types=("qwen3",),
-    # Of a head's channels, the same for all heads.
+    # q_norm and k_norm act on a head's channels and are shared by all heads.
     norms=(*_LLAMA.norms, "self_attn.q_norm", "self_attn.k_norm"),
 )
 _GEMMA = replace(_LLAMA, name="gemma", title="Gemma", model_types=("gemma",))
@@ -266,7 +265,7 @@ _MBART = replace(
     outer_norms=(*_BART.outer_norms, "encoder.layer_norm", "decoder.layer_norm"),
     prenorm=True,
     last_norm="encoder.layer_norm",
-    onnx=False,  # What its decoder reads is made by a `squeeze` that an exported graph does for one size of batch.
+    onnx=False,  # shift_tokens_right uses `squeeze`, which an exported graph fixes to one batch size.
     stacks=tuple(replace(stack, prenorm=True) for stack in _BART.stacks),
 )
 _T5 = Family(
@@ -281,14 +280,14 @@ _T5 = Family(
     output="layer.0.SelfAttention.o",
     gate="layer.1.DenseReluDense.wi_0",
     up="layer.1.DenseReluDense.wi_1",
-    # The first models have no gates; version 1.1 and what followed it have.
+    # T5 1.0 has no gates; T5 1.1 and later models have.
     up_without_gate="layer.1.DenseReluDense.wi",
     down="layer.1.DenseReluDense.wo",
     norms=("layer.0.layer_norm", "layer.1.layer_norm"),
     outer_norms=("encoder.final_layer_norm", "decoder.final_layer_norm"),
     counts={"n_heads": "heads", "inner_dim": "width"},
     head_dim="key_value_proj_dim",
-    # Relative positions give every head of every layer a bias, from a table in the first one.
+    # A table in the first layer gives a bias for every head of every layer.
     shared_bias="position_bias",
     bias_maker="compute_bias",
     bias_table="relative_attention_bias",
@@ -355,7 +354,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of_model_type(model_type: str) -> Family | None:
-    """Find the row for a `config.model_type`, or None."""
+    """The row for a `config.model_type`; None if there is none."""
     return next((row for row in FAMILIES.values() if model_type in row.model_types), None)
 
 

@@ -1,4 +1,4 @@
-"""The columns of the table of families: what has to be known of a kind of transformer to score and cut it."""
+"""The columns of the table of families: the facts about a transformer that scoring and pruning need."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,64 +6,62 @@ from typing import Any, Literal
 
 from prunelora.models.problem_types import CAUSAL_LM, IMAGES, SEQUENCES, TOKENS
 
-# Adapters, ranks and repair all speak of these, in this order.
+# The projections that adapters, ranks and repair refer to, in this order.
 ATTENTION_PROJECTIONS = ("query", "key", "value", "output")
-FFN_PROJECTIONS = ("up", "down")
-PROJECTIONS = ATTENTION_PROJECTIONS + FFN_PROJECTIONS
+PROJECTIONS = (*ATTENTION_PROJECTIONS, "up", "down")
 
 
 @dataclass(frozen=True)
 class Family:
-    """One row. Paths of block parts start at the block; `blocks` and what is outside of them start at the base model.
+    """One row. Paths of block parts start at the block; `blocks` and paths outside the blocks start at the base model.
 
-    An encoder-decoder has one row for its encoder, and in `stacks` one for each further kind of block: attention of the
-    decoder's layers to themselves, and their attention to the encoder with the feed-forward layer behind it.
+    An encoder-decoder has one row for its encoder blocks and, in `stacks`, one row for each further kind of block:
+    decoder self-attention, and cross-attention with the feed-forward layer.
 
     Attributes:
         name: Key of the row, also written into plans.
-        title: Name that people use.
+        title: Name for messages and documentation.
         model_types: Values of `config.model_type` that have this layout.
         blocks: The list of transformer blocks.
         attention: The module that computes attention over the heads.
-        query, key, value: Projections of attention; one path three times where a fused layer has their rows one after
-            the other, query first.
+        query, key, value: Projections of attention; one path three times if a fused layer stacks their rows, query
+            first.
         output: The projection of attention back into the residual stream.
-        up, down: The projections into and out of the feed-forward neurons; None where blocks have no such layer.
-        gate: The projection into the gates of the neurons, where there are some; the path of `up` again where a fused
-            layer has both, half of the rows each.
-        up_without_gate: What `up` is in models of the family that have no gates, where only some have.
-        norms: Norms of a block that do not depend on how many heads it has.
-        outer_norms: Norms outside the blocks. Where a model has none of some name, here or in a block, it is passed
-            over: some models of a family have more than others, and those of heads go with the last head.
-        pooler: Module of the base model that belongs to the task head, where there is one.
-        pooler_activation: Module that follows it, where the pooler is a bare linear layer on the first token.
-        counts: Attributes of the attention module that must be told of a cut, and what they hold: "heads" (key and
-            value heads), "queries" (query heads), "width" (channels of all query heads).
-        config_counts: The same for what the attention module reads from its configuration.
+        up, down: The projections into and out of the feed-forward neurons; None if blocks have no feed-forward layer.
+        gate: The projection into the gates of the neurons; the path of `up` again if a fused layer stacks both; None
+            without gates.
+        up_without_gate: The path of `up` in models without gates, if only some models of the family have gates.
+        norms: Norms of a block whose size does not depend on the number of heads.
+        outer_norms: Norms outside the blocks. Norms that a model lacks, here or in a block, are skipped.
+        pooler: Module of the base model that belongs to the task head, if there is one.
+        pooler_activation: Activation module of a pooler that is a bare linear layer on the first token.
+        counts: Attributes of the attention module to update after pruning, and the count that each holds: "heads" (key
+            and value heads), "queries" (query heads), "width" (channels of all query heads).
+        config_counts: Likewise, values that the attention module reads from its configuration.
         head_dim: Attribute of the attention module that holds d_h.
-        with_heads: Further linear layers of a block whose rows go with the heads as the query's do; where a model has
-            none of these, they are passed over.
-        shared_bias: Argument of the attention module that all layers are given alike, with a part for every head.
-        bias_maker: Method of the attention module that computes the shared bias, where the first layer does that, and
-            every layer hands it on to the next one as its second output.
-        bias_table: What the first layer has in its attention module to compute it from.
-        norm_in_attention: Norm within the attention module, where that adds its input and takes the norm itself.
-        repeated: Whether the blocks are run over and over, `num_hidden_layers` times, with the same weights.
-        prenorm: Whether a block's norms stand before attention and the feed-forward layer, and what these give is added
-            to what came in; otherwise the norms are taken of the sums.
-        scales: Parameters that multiply, channel by channel, what the output and the down projection give, before it is
-            added to what came in; where there are some.
-        reads: What a classification head is given: the vector of the "first" token, of the "last", or of the last "end"
-            of a sequence, what "pooling" of the configuration says ("cls" or "mean"), or the first token's and the
-            others' mean ("first_and_mean").
-        images: Whether it reads images, of one size, and not tokens.
-        any_image_size: Whether that size may be another than the configuration's: positions are interpolated.
-        decoder: Whether tokens see only those before them, and their keys and values may be in a cache.
-        stacks: Rows of further kinds of blocks, in the order they run; those with the same `blocks` are parts of one
-            layer, one after the other.
-        last_norm: Norm behind the last block of an encoder whose output a decoder reads, where there is one.
+        with_heads: Further linear layers of a block whose rows are split into heads like the query's. Layers that a
+            model lacks are skipped.
+        shared_bias: Argument of the attention module that passes every layer the same bias, with a part for each head.
+        bias_maker: Method of the attention module that computes the shared bias, if the first layer computes it and
+            every layer returns it as its second output.
+        bias_table: Submodule of the first layer's attention module that the method reads.
+        norm_in_attention: Norm inside an attention module that adds its input and normalises the sum itself.
+        repeated: Whether the blocks run `num_hidden_layers` times with the same weights.
+        prenorm: Whether a block's norms come before attention and the feed-forward layer (pre-norm) instead of after
+            the residual additions (post-norm).
+        scales: Parameters that multiply the outputs of the output and down projections, channel by channel, before the
+            residual addition.
+        reads: The vector that a classification head reads: that of the "first" token, the "last" token, the last "end"
+            token of a sequence, the one that `classifier_pooling` of the configuration selects ("pooling"), or the
+            first token's and the mean of the rest ("first_and_mean").
+        images: Whether the model reads images instead of tokens.
+        any_image_size: Whether images may differ in size from the configuration's: positions are interpolated.
+        decoder: Whether the block is a decoder's: self-attention is causal, and keys and values may be cached.
+        stacks: Rows of further kinds of blocks, in forward order; rows with the same `blocks` are consecutive parts of
+            one layer.
+        last_norm: Norm after the last encoder block of an encoder-decoder, if there is one.
         grouped: Whether models of the family may have fewer key and value heads than query heads.
-        onnx: Whether export has been held to torch for it.
+        onnx: Whether ONNX export of the family is tested against torch.
     """
 
     name: str
@@ -109,24 +107,24 @@ class Family:
 
     @property
     def unit_of_attention(self) -> str:
-        """What stays or goes as one: a head, or a key and value head with the query heads that share it."""
+        """The unit of pruning in attention: a head, or a key and value head with the query heads that share it."""
         return "head or group" if self.grouped else "head"
 
     @property
     def unit_of_feed_forward(self) -> str:
-        """What stays or goes as one of the feed-forward layer."""
+        """The unit of pruning in the feed-forward layer."""
         if self.gate is None:
             return "neuron"
         return "neuron, gated or not" if self.up_without_gate else "gated neuron"
 
     @property
     def feed_forward(self) -> bool:
-        """Whether its blocks have a feed-forward layer."""
+        """Whether blocks have a feed-forward layer."""
         return self.down is not None
 
     @property
     def encoder_decoder(self) -> bool:
-        """Whether a decoder attends to what an encoder gives."""
+        """Whether a decoder attends to the output of an encoder."""
         return bool(self.stacks)
 
     @property
@@ -136,19 +134,19 @@ class Family:
 
     @property
     def into_neurons(self) -> tuple[str, ...]:
-        """Parts of a block that lead into its neurons."""
+        """Standard names of the projections into the neurons."""
         if not self.feed_forward:
             return ()
         return ("up", "gate") if self.gate else ("up",)
 
     @property
     def projections(self) -> tuple[str, ...]:
-        """Parts of a block that are linear layers: query, key, value, output, and those of the feed-forward layer."""
+        """Standard names of a block's projections: query, key, value, output, and those of the feed-forward layer."""
         return (*ATTENTION_PROJECTIONS, *self.into_neurons, *(("down",) if self.feed_forward else ()))
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What it has heads for that runs train, as `prunelora.models.problem_types` groups kinds of task."""
+        """Kinds of task head that can be trained, as `prunelora.models.problem_types` groups them."""
         if self.images:
             return (IMAGES,)
         if self.encoder_decoder:
@@ -156,7 +154,7 @@ class Family:
         return (SEQUENCES, TOKENS, CAUSAL_LM) if self.decoder else (SEQUENCES, TOKENS)
 
     def facts(self) -> dict[str, Any]:
-        """What is supported, for machines."""
+        """What is supported, for `prunelora families --json`."""
         return {
             "family": self.name,
             "title": self.title,
@@ -175,17 +173,17 @@ class Family:
 
     @property
     def handing_on(self) -> dict[str, str] | None:
-        """How layers compute the shared bias and hand it on, as `HandsOn` takes it; None where they do not."""
+        """Arguments of `HandsOn`, if the first layer computes the shared bias; None otherwise."""
         if self.shared_bias is None or self.bias_maker is None or self.bias_table is None:
             return None
         return {"argument": self.shared_bias, "maker": self.bias_maker, "table": self.bias_table}
 
     @property
     def fused_attention(self) -> bool:
-        """Whether q, k and v are rows of one layer."""
+        """Whether q, k and v are rows of one linear layer."""
         return self.query == self.key
 
     @property
     def fused_gate(self) -> bool:
-        """Whether up and gate are rows of one layer."""
+        """Whether up and gate are rows of one linear layer."""
         return self.gate == self.up

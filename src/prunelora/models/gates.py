@@ -1,8 +1,8 @@
-"""Gates: numbers that multiply each head's context vector and each neuron's activation, set from outside by hooks.
+"""Gates: factors on each head's context vector and each neuron's activation, applied by forward pre-hooks.
 
-The gate of a head sits just before the attention output projection, which is the same as scaling its attention
-probabilities after the softmax; the gate of a neuron sits just before the down projection. Forward pre-hooks put them
-there, so the model's own code, eager or SDPA, is used as it is.
+The gate of a head sits just before the attention output projection, which equals scaling its attention probabilities
+after the softmax. The gate of a neuron sits just before the down projection. The model's own attention code, eager or
+SDPA, runs unchanged.
 """
 
 import contextlib
@@ -13,15 +13,15 @@ from torch import nn
 
 from prunelora.models.anatomy import Anatomy
 
-# (block index, input of the projection (B, T, U * width)) -> what the projection shall see instead.
+# Maps a block index and the input of a projection (B, T, U * width) to the input that replaces it.
 GateFunction = Callable[[int, torch.Tensor], torch.Tensor]
 
 
 @contextlib.contextmanager
 def gated(anatomy: Anatomy, on_heads: GateFunction, on_neurons: GateFunction) -> Iterator[None]:
-    """Pass the input of every output and down projection through a function while the block runs.
+    """Pass the input of every output and down projection through a function inside the `with` block.
 
-    Blocks with no head, or no neuron, have no gate there.
+    Transformer blocks without heads, or without neurons, have no gate there.
     """
     handles = []
     try:
@@ -38,11 +38,11 @@ def gated(anatomy: Anatomy, on_heads: GateFunction, on_neurons: GateFunction) ->
 
 @contextlib.contextmanager
 def multiplied(anatomy: Anatomy, heads: Sequence[torch.Tensor], neurons: Sequence[torch.Tensor]) -> Iterator[None]:
-    """Multiply by given gates while the block runs.
+    """Multiply heads and neurons by given gates inside the `with` block.
 
     Args:
         anatomy: The model.
-        heads: For every layer, gates of shape (H_l,) or, one row an example, (B, H_l).
+        heads: For every layer, gates of shape (H_l,) or (B, H_l).
         neurons: For every layer, gates of shape (F_l,) or (B, F_l).
     """
 
@@ -50,7 +50,7 @@ def multiplied(anatomy: Anatomy, heads: Sequence[torch.Tensor], neurons: Sequenc
         def apply(layer: int, inputs: torch.Tensor) -> torch.Tensor:
             gate = gates[layer].to(inputs)
             width = inputs.shape[-1] // gate.shape[-1]
-            # (B, H) -> (B, 1, H * d_h), the same value for all of a head's channels and for every token.
+            # (B, H) -> (B, 1, H * d_h): one value for all channels of a head and all tokens.
             return inputs * gate.repeat_interleave(width, dim=-1).reshape(-1, 1, inputs.shape[-1])
 
         return apply
@@ -60,7 +60,7 @@ def multiplied(anatomy: Anatomy, heads: Sequence[torch.Tensor], neurons: Sequenc
 
 
 def _hook(projection: nn.Module, function: GateFunction, layer: int) -> torch.utils.hooks.RemovableHandle:
-    def before(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    def replace_input(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (function(layer, inputs[0]), *inputs[1:])
 
-    return projection.register_forward_pre_hook(before)
+    return projection.register_forward_pre_hook(replace_input)

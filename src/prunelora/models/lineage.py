@@ -1,4 +1,4 @@
-"""Where the heads and neurons of a model come from: their ids in the base model that was first cut."""
+"""Ids of a model's heads and neurons in the base model, before any pruning."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from prunelora.models.architecture import Architecture
 
 @dataclass(frozen=True)
 class Lineage:
-    """Base architecture, and for every layer the sorted base ids of the heads and neurons that are still there.
+    """The base architecture, and for every layer the sorted base ids of the present heads and neurons.
 
     Attributes:
-        base: Sizes of the model before anything was cut.
+        base: Sizes of the model before any pruning.
         heads: For every layer, ids in 0..H-1.
         neurons: For every layer, ids in 0..F-1.
     """
@@ -21,7 +21,7 @@ class Lineage:
 
     @classmethod
     def whole(cls, architecture: Architecture) -> "Lineage":
-        """The lineage of a model that nothing was cut from."""
+        """The lineage of an unpruned model."""
         return cls(
             base=architecture,
             heads=tuple(tuple(range(count)) for count in architecture.num_heads),

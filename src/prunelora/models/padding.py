@@ -1,7 +1,7 @@
-"""Batches as a model reads them: padding behind the last token of every row, whichever side it was given on.
+"""Batches with all padding on the right, whichever side it was given on.
 
 Most models count positions from the first column of a batch, and a causal model predicts a token from the column before
-it. With padding on the left both depend on the longest row of the batch. With padding on the right neither does::
+it. With padding on the left, both depend on the longest row of the batch. With padding on the right, neither does::
 
     input_ids       0 0 5 6 7      ->    5 6 7 0 0
     attention_mask  0 0 1 1 1      ->    1 1 1 0 0
@@ -21,26 +21,26 @@ from prunelora.models.problem_types import OF_CONFIG, problem_type_of
 
 IGNORED = -100
 
-# Inputs with one entry a token, and targets that number a token of the row.
+# Inputs with one entry per token, and targets that are token positions within the row.
 _BY_TOKEN = ("input_ids", "inputs_embeds", "token_type_ids", "position_ids", "special_tokens_mask")
 _OF_DECODER = ("decoder_input_ids", "decoder_inputs_embeds", "decoder_position_ids")
 _POSITIONS = ("start_positions", "end_positions")
 
 
 def readable(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """Copy of a batch as the model is to read it (see `as_read`), on the model's device."""
+    """Copy of a batch on the model's device, with padding as in `as_read`."""
     return as_read(on_device(batch, model), model)
 
 
 def as_read(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """Copy of a batch as the model is to read it, with padding on the right.
+    """Copy of a batch with padding on the right, the model's padding id there, and no labels there.
 
-    Padding is what `attention_mask` excludes before the first and after the last token of a row; without a mask every
-    token counts. Padding has no label, whatever the batch says, and the id that the model takes for padding.
+    Padding is the part before the first and after the last token that `attention_mask` includes; without a mask there
+    is none.
 
     Args:
         batch: As `model(**batch)` takes it.
-        model: That will read it.
+        model: The model that will read the batch.
 
     Raises:
         DataError: If the padding cannot be moved, or the model's task head cannot find the last token of a row.
@@ -53,23 +53,23 @@ def as_read(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
     ids = inputs.get("input_ids")
     if ids is None or mask is None or mask.shape != ids.shape:
         return inputs
-    behind = _behind(mask)
+    after = _after_last_token(mask)
     if family is not None and family.reads == "last" and problem_type_of(model) in OF_CONFIG:
-        _check_last_token(config, len(ids), padded=bool(behind.any()))
+        _check_last_token(config, len(ids), padded=bool(after.any()))
     if padding is not None:
-        inputs["input_ids"] = torch.where(behind, padding, ids)
+        inputs["input_ids"] = torch.where(after, padding, ids)
     return inputs
 
 
 def padded_right(batch: Mapping[str, Any], *, encoder_decoder: bool = False) -> dict[str, Any]:
-    """Copy of a batch with every row's padding behind its last token, in all that has an entry for every token.
+    """Copy of a batch with every row's padding after its last token, in all inputs with one entry per token.
 
     Args:
-        batch: Padded on the left, on the right, or each row otherwise.
-        encoder_decoder: Whether `labels` are those of a decoder, which are moved by the decoder's own padding.
+        batch: Padded on the left, on the right, or each row differently.
+        encoder_decoder: Whether `labels` belong to a decoder; they then move with the decoder's own padding.
 
     Raises:
-        DataError: If an input has an entry a token and is not known, or the answer's position is in the padding.
+        DataError: If an unknown input may have one entry per token, or a target position lies in the padding.
     """
     moved = dict(batch)
     mask = batch.get("attention_mask")
@@ -83,15 +83,14 @@ def padded_right(batch: Mapping[str, Any], *, encoder_decoder: bool = False) -> 
     if torch.is_tensor(mask) and _is_by_token(mask, batch, "decoder_input_ids", "decoder_inputs_embeds", "labels"):
         _move_(moved, "decoder_attention_mask", (*_OF_DECODER, "labels"))
     elif not any(name in batch for name in _OF_DECODER) and _are_ids(labels):
-        # The decoder reads the labels, moved on by one, where nothing else is said.
-        first = _first(labels != IGNORED)
-        moved["labels"] = _rolled(labels, first)
+        # Without decoder inputs, the model shifts the labels right to make them.
+        moved["labels"] = _rolled(labels, _first_token(labels != IGNORED))
     return moved
 
 
 def _move_(batch: dict[str, Any], mask_name: str, names: tuple[str, ...]) -> None:
     mask = batch[mask_name]
-    first = _first(mask != 0)
+    first = _first_token(mask != 0)
     if bool(first.any()):
         if mask_name == "attention_mask":
             _check_known(batch, mask)
@@ -105,29 +104,29 @@ def _move_(batch: dict[str, Any], mask_name: str, names: tuple[str, ...]) -> Non
                 batch[name] = _rolled(value, first)
     labels = batch.get("labels")
     if "labels" in names and torch.is_tensor(labels) and _has_entry_for_each_token("labels", labels, mask):
-        batch["labels"] = labels.masked_fill(_behind(batch[mask_name]), IGNORED)
+        batch["labels"] = labels.masked_fill(_after_last_token(batch[mask_name]), IGNORED)
 
 
 def _rolled(value: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    """A tensor (..., T) or (..., T, D) with each row's first `first` entries put behind its others."""
+    """A tensor (..., T) or (..., T, D) with each row's first `first` entries moved to its end."""
     rows, tokens = first.dim(), value.shape[first.dim()]
     index = (torch.arange(tokens, device=value.device) + first[..., None]) % tokens
     index = index.reshape(*index.shape, *[1] * (value.dim() - rows - 1))
     return value.gather(rows, index.expand(value.shape))
 
 
-def _first(real: torch.Tensor) -> torch.Tensor:
-    """Number of each row's first real token (...,); 0 where there is none."""
-    return real.to(torch.uint8).argmax(-1)
+def _first_token(included: torch.Tensor) -> torch.Tensor:
+    """Index of each row's first included token (...,); 0 if there is none."""
+    return included.to(torch.uint8).argmax(-1)
 
 
-def _behind(mask: torch.Tensor) -> torch.Tensor:
-    """Which tokens are behind the last real one of their row."""
+def _after_last_token(mask: torch.Tensor) -> torch.Tensor:
+    """Which entries come after the last included token of their row."""
     return (mask != 0).to(torch.int32).flip(-1).cumsum(-1).flip(-1) == 0
 
 
 def _is_by_token(mask: torch.Tensor, batch: Mapping[str, Any], *names: str) -> bool:
-    """Whether a mask has one entry for every token of the first of these inputs that is there."""
+    """Whether a mask has one entry for every token of the first of these inputs that the batch has."""
     for name in names:
         if torch.is_tensor(batch.get(name)):
             return mask.dim() > 1 and batch[name].shape[: mask.dim()] == mask.shape
@@ -137,7 +136,7 @@ def _is_by_token(mask: torch.Tensor, batch: Mapping[str, Any], *names: str) -> b
 def _has_entry_for_each_token(name: str, value: Any, mask: torch.Tensor) -> bool:
     if not torch.is_tensor(value) or value.shape[: mask.dim()] != mask.shape:
         return False
-    return name != "labels" or _are_ids(value)  # Several labels a row are numbers, as many as they may be.
+    return name != "labels" or _are_ids(value)  # Floating-point labels are multi-label targets of the row.
 
 
 def _are_ids(labels: Any) -> TypeGuard[torch.Tensor]:
@@ -164,14 +163,14 @@ def _check_known(batch: Mapping[str, Any], mask: torch.Tensor) -> None:
     for name, value in batch.items():
         if name not in known and torch.is_tensor(value) and value.shape[: mask.dim()] == mask.shape:
             raise DataError(
-                f"The batch is padded on the left, and {name} {tuple(value.shape)} may have an entry for every token, "
-                "or not. Pad the batch on the right: tokenizer.padding_side = 'right'."
+                f"The batch is padded on the left, and it is unknown whether {name} {tuple(value.shape)} has one entry "
+                "per token. Pad the batch on the right: tokenizer.padding_side = 'right'."
             )
 
 
 def _check_last_token(config: Any, rows: int, *, padded: bool) -> None:
     if config.pad_token_id is None and (padded or rows > 1):
         raise DataError(
-            f"The task head of {config.model_type} reads the last token that is no padding, and its configuration has "
+            f"The task head of {config.model_type} reads the last token before the padding, and its configuration has "
             f"pad_token_id=None, for a batch of {rows} rows. Set model.config.pad_token_id = tokenizer.pad_token_id."
         )

@@ -1,4 +1,4 @@
-"""Kinds of task by the name that configurations, recipes and results give them, and what kind a model is made for."""
+"""Names of the kinds of task in configurations, recipes and results, and the kind that a model has a head for."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ REGRESSION = "regression"
 TOKENS = "token_classification"
 CAUSAL_LM = "causal_lm"
 
-# Kinds that need heads of one class; images may have one label, several, or a number, as texts may.
+# Kinds of task head shared by several kinds of task: rows and images have one label, several, or a number.
 SEQUENCES, IMAGES = "sequence_classification", "image_classification"
 
-# The Auto class of transformers that makes a model with such a head.
+# The Auto class of transformers for each kind of task head.
 AUTO_CLASS = {
     SEQUENCES: "AutoModelForSequenceClassification",
     IMAGES: "AutoModelForImageClassification",
@@ -19,19 +19,19 @@ AUTO_CLASS = {
     CAUSAL_LM: "AutoModelForCausalLM",
 }
 
-# What a configuration of transformers can say; of the others the class of the model tells.
+# Values of `config.problem_type`; the other kinds are known by the model's class.
 OF_CONFIG = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
-# One label a token, and not one a row.
+# Kinds with one label per token instead of one per row.
 BY_TOKEN = (TOKENS, CAUSAL_LM)
 
 
 def head_for(problem_type: str, *, images: bool) -> str:
-    """The kind of head that a kind of task needs: a key of AUTO_CLASS."""
+    """The kind of task head for a kind of task: a key of AUTO_CLASS."""
     return problem_type if problem_type in BY_TOKEN else IMAGES if images else SEQUENCES
 
 
 def problem_type_of(model: Any) -> str | None:
-    """The kind of task that a model is made for, by its class and its configuration; None for one without a head."""
+    """The kind of task of a model, by its class and configuration; None without a known task head."""
     name = type(model).__name__
     if name.endswith("ForTokenClassification"):
         return TOKENS
@@ -44,6 +44,6 @@ def problem_type_of(model: Any) -> str | None:
 
 
 def label_names_of(model: Any) -> tuple[str, ...]:
-    """Names of a model's classes by id, from its configuration; empty where it has none."""
+    """Names of a model's classes by id, from its configuration; empty without id2label."""
     names = getattr(getattr(model, "config", None), "id2label", None) or {}
     return tuple(names[number] for number in sorted(names))

@@ -1,4 +1,4 @@
-"""Borrowing a model: whatever is switched while it is used is put back afterwards."""
+"""Context managers that restore a model and the random generators after use, and the check for finite weights."""
 
 import contextlib
 import random
@@ -13,7 +13,7 @@ from prunelora.errors import DivergenceError
 
 @contextlib.contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Put back the state of every global random generator: Python's, NumPy's, and torch's on all devices."""
+    """Restore the state of every global random generator: Python's, NumPy's, and torch's on all devices."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     try:
@@ -26,33 +26,33 @@ def random_state_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
-    """Put back every module's training mode, every weight's requires_grad, and the random state."""
+    """Restore every module's training mode, every weight's requires_grad, and the random state."""
     training = {module: module.training for module in model.modules()}
-    required = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    requires_grad = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
         with random_state_kept():
             yield
     finally:
         for module, mode in training.items():
             module.training = mode
-        for parameter, mode in required.items():
-            parameter.requires_grad_(mode)
+        for parameter, flag in requires_grad.items():
+            parameter.requires_grad_(flag)
 
 
-def check_finite(model: nn.Module, what: str) -> None:
-    """Hold every weight of a model to be finite.
+def check_finite(model: nn.Module, operation: str) -> None:
+    """Check that every weight of a model is finite.
 
     Args:
-        model: Whose.
-        what: Is done with it, for the message.
+        model: The model.
+        operation: The operation that needs finite weights, for the message.
 
     Raises:
         DivergenceError: Naming the first weight that is not.
     """
     for name, parameter in model.named_parameters():
         if not bool(parameter.isfinite().all()):
-            number = int((~parameter.isfinite()).sum())
+            count = int((~parameter.isfinite()).sum())
             raise DivergenceError(
-                f"{what}: {number:,} of {parameter.numel():,} numbers in {name} are not finite, as after a training "
-                "that diverged. Train again from weights that are finite, with a lower learning_rate."
+                f"{operation}: {count:,} of {parameter.numel():,} numbers in {name} are not finite, as after diverged "
+                "training. Train again from finite weights, with a lower learning_rate."
             )

@@ -121,7 +121,7 @@ def _cut_neurons(block: Block, kept: Sequence[int]) -> None:
         return
     into = block.family.into_neurons
     if not kept:
-        had_bias = block.ffn_bias
+        had_bias = block.neuron_bias
         _replace_by_bias(block, "down")
         for name in into:
             if not isinstance(block.part(name), NoNeurons):  # A fused layer is one module with two names.

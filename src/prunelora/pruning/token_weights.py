@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from prunelora.importance.taps import Tap, listen
+from prunelora.importance.hooks import GradientHook, run_with_hooks
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.padding import readable
 from prunelora.pruning.layers import layers_of
@@ -43,10 +43,11 @@ def squared_gradients(anatomy: Anatomy, batch: Mapping[str, Any], number: int) -
         squares[name] = gradient.to(dtype).square().sum(-1)
 
     projections = [projection for layer in layers_of(anatomy) for projection in layer.projections]
-    taps = [
-        Tap(projection.full_name, projection.module, partial(add, projection.full_name)) for projection in projections
+    hooks = [
+        GradientHook(projection.full_name, projection.module, partial(add, projection.full_name))
+        for projection in projections
     ]
-    listen(anatomy.model, readable(batch, anatomy.model), number, taps)
+    run_with_hooks(anatomy.model, readable(batch, anatomy.model), number, hooks)
     return squares
 
 
