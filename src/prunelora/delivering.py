@@ -17,7 +17,7 @@ from prunelora.evaluation.measurement import measure
 from prunelora.judging import asked_latency, tested, tuned_dense
 from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
-from prunelora.report.writing import write_report
+from prunelora.report.run_page import write_report
 from prunelora.running import Facts, Run, StageWork, ready_to_train, restore_nothing, tune
 from prunelora.stage_settings import BaselineStage, ExportStage, MeasureStage
 from prunelora.storage import replacing_file

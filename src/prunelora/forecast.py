@@ -31,7 +31,7 @@ from prunelora.models.device import device_of
 from prunelora.models.state import left_as_found
 from prunelora.planning.plan import Plan
 from prunelora.pruning.repair import repair_
-from prunelora.report.writing import write_report
+from prunelora.report.run_page import write_report
 from prunelora.running import Run, made, ready_to_train
 from prunelora.stage_settings import (
     BaselineStage,

@@ -138,7 +138,7 @@ def test_no_label_covers_another_and_titles_of_axes_are_whole(layers, heads):
 
 
 def test_every_figure_is_there_as_svg_and_png(tmp_path):
-    written = figures.save_figures(make_results(), tmp_path)
+    written = figures.save_drawn(figures.draw(make_results()), tmp_path)
     names = ("importance", "kept", "ranks", "training", "latency")
     assert set(written) == {f"{name}.{kind}" for name in names for kind in ("svg", "png")}
     assert {path.name for path in tmp_path.iterdir()} == set(written)
@@ -147,8 +147,8 @@ def test_every_figure_is_there_as_svg_and_png(tmp_path):
         assert start.startswith(b"\x89PNG") if name.endswith("png") else b"<?xml" in start
 
 
-def test_figures_without_anything_to_show_are_left_out(tmp_path):
+def test_figures_without_anything_to_show_are_left_out():
     results = dataclasses.replace(
         make_results(without=("measure", "finetune")), importance=None, plan=None
     )  # fmt: skip
-    assert figures.save_figures(results, tmp_path) == {}
+    assert figures.draw(results) == {}

@@ -120,12 +120,13 @@ def run(
         _show_plan_of_work(chosen, folder, json)
         return
     from prunelora.pipeline import execute
+    from prunelora.report.summary import files, shown
 
     outcome = execute(chosen, folder.path, tell=terminal.teller(quiet), progress=not quiet)
     if json:
         terminal.give_json(outcome.to_dict())
     else:
-        terminal.give_lines(outcome.summary)
+        terminal.give_lines([*shown(outcome.results), *files(outcome.results)])
 
 
 def _starting_recipe(
@@ -229,7 +230,7 @@ def _stage_command(kind: str) -> None:
         works_on(chosen)
         from prunelora.pipeline import execute
         from prunelora.report.reading import cut_off, fact_text
-        from prunelora.report.summary import files, measured_lines
+        from prunelora.report.summary import files, shown
 
         outcome = execute(chosen, folder.path, until=kind, tell=terminal.teller(quiet), progress=not quiet)
         facts = dict(outcome.results.facts(kind))
@@ -246,7 +247,7 @@ def _stage_command(kind: str) -> None:
             if kind == "plan" and plan is not None:
                 terminal.give_lines(str(plan).splitlines())
             elif kind == "measure":
-                terminal.give_lines(measured_lines(outcome.results))
+                terminal.give_lines(shown(outcome.results))
             elif kind == "report":
                 terminal.give_lines(files(outcome.results))
             else:

@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 from rich.console import Console, ConsoleOptions
 from rich.markup import escape
-from rich.table import Table
+
+from prunelora.report.table import Table
 
 # What a shell reports of a program that ended by SIGPIPE: `prunelora families | head -1`.
 BROKEN_PIPE = 128 + 13
@@ -88,21 +89,15 @@ def give_json(value: Any) -> None:
         end_quietly()
 
 
-def give_lines(lines: Iterable[str]) -> None:
-    """The result for people."""
+def give_lines(lines: Iterable[str | Table]) -> None:
+    """Print the result for people: lines and tables."""
     for line in lines:
-        _out.print(escape(line))
+        _out.print(escape(line) if isinstance(line, str) else line)
 
 
 def give_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table; the first column is text, the others are numbers. On a terminal it is as wide as that, else whole."""
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for number, column in enumerate(columns):
-        # Names stay whole; where it is narrow, the others are broken, and nothing is left out.
-        table.add_column(column, justify="right" if number else "left", no_wrap=not number, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
-    _out.print(table)
+    """Print a table; on a terminal no wider than it, in a pipe or a file whole."""
+    give_lines([Table(tuple(columns), tuple(tuple(map(str, row)) for row in rows), title=title)])
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -30,8 +30,9 @@ from prunelora.comparison.tables import (
 from prunelora.comparison.tradeoff import commands_text, curves, has_budgets, points_table
 from prunelora.report.figures import save_drawn
 from prunelora.report.reading import machine_text, metric_title
+from prunelora.report.run_tables import task_rows
 from prunelora.report.sections import Section
-from prunelora.report.tables import Table, task_rows
+from prunelora.report.tables import Table
 from prunelora.report.writing import Page, page_as_markdown, sentence, write_page
 from prunelora.storage import write_text
 

@@ -1,4 +1,4 @@
-"""A model's quality on the reported rows with the interval that they allow, and how it stands against another's."""
+"""A model's quality on the reported rows with its interval, and its difference to another model's."""
 
 import math
 import statistics
@@ -10,11 +10,12 @@ import numpy as np
 
 from prunelora.evaluation.significance import LEVEL, ROUNDING, Difference, error_of_mean, wilson
 from prunelora.models.problem_types import BY_TOKEN
-from prunelora.report.reading import SHARES, metric_text, rows_tested
+from prunelora.report.numbers import metric_difference, metric_interval, metric_value
+from prunelora.report.reading import rows_tested
 from prunelora.report.results import RunResults
 
-# Whose quality a run may hold, and where: the delivered model's; the baseline's; that of the model that was merged
-# before anything was cut.
+# Models whose quality a run may hold, by the place of their facts: the delivered model, the baseline, and the model
+# that was tuned and merged before the cut.
 PRUNED, BASELINE, TUNED = "measure", "baseline", "tuned_dense"
 
 
@@ -24,10 +25,11 @@ class Judged:
 
     Attributes:
         values: Metrics by name.
-        rows: Their number; 0 if it is not known.
-        right: Which rows (N,) were answered rightly; None where that was not written down.
-        draws: Values of metrics on bootstrap samples of the rows, the same samples for every model of the run.
-        by_token: Whether tokens have the answers, which hang together within a row: accuracy is then no share of rows.
+        rows: Number of rows; 0 if unknown.
+        right: Whether each row (N,) was answered rightly; None if not recorded.
+        draws: Metrics on bootstrap samples of the rows, the same samples for every model of the run.
+        by_token: Whether answers belong to tokens, which depend on each other within a row: accuracy is then no share
+            of rows.
     """
 
     values: Mapping[str, float]
@@ -37,33 +39,26 @@ class Judged:
     by_token: bool = False
 
     def interval(self, metric: str) -> tuple[float, float] | None:
-        """95 % interval: of an accuracy Wilson's, of other metrics the bootstrap's; None where neither is known."""
+        """95 % interval over rows: Wilson's of an accuracy, the bootstrap's of other metrics; None if unknown."""
         if metric == "accuracy":
             return wilson(self.values[metric], self.rows) if self.rows and not self.by_token else None
         draws = (self.draws or {}).get(metric, ())
-        # Samples that all give the same say nothing of other rows.
+        # Samples that are all equal say nothing about other rows.
         if len(set(draws)) < 2 or not all(map(math.isfinite, draws)):
             return None
         low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
         return float(low), float(high)
 
     def text(self, metric: str) -> str:
-        """For a table: "86.6 % (84.2 to 88.7)"."""
-        return self._with(metric, "")
-
-    def said(self, metric: str) -> str:
-        """For a sentence: "86.6 % (95 % interval 84.2 to 88.7)"."""
-        return self._with(metric, "95 % interval ")
-
-    def _with(self, metric: str, what: str) -> str:
-        text, interval = metric_text(metric, self.values[metric]), self.interval(metric)
-        text += "" if interval is None else f" ({what}{ends_text(metric, interval)})"
+        """Value and interval: "86.6 % (84.2 to 88.7)"."""
+        text, interval = metric_value(metric, self.values[metric]), self.interval(metric)
+        text += "" if interval is None else f" ({metric_interval(metric, *interval)})"
         if metric == "log_likelihood" and "perplexity" in self.values:
-            text += f", perplexity {metric_text('perplexity', self.values['perplexity'])}"
+            text += f", perplexity {metric_value('perplexity', self.values['perplexity'])}"
         return text
 
     def against(self, other: "Judged", metric: str) -> Difference | None:
-        """This model's metric minus another's on the same rows; None where their answers were not written down."""
+        """This model's metric minus another's on the same rows; None if their answers were not recorded."""
         by_seed, rows = (self.values[metric] - other.values[metric],), self.rows
         if not rows:
             return None
@@ -71,16 +66,23 @@ class Judged:
             if self.right is None or other.right is None:
                 return None
             return Difference(by_seed, error_of_mean(self.right.astype(float) - other.right), rows)
-        own, others = ((one.draws or {}).get(metric, ()) for one in (self, other))
-        if len(own) < 2 or len(own) != len(others) or not all(map(math.isfinite, (*own, *others))):
+        ours, theirs = ((model.draws or {}).get(metric, ()) for model in (self, other))
+        if len(ours) < 2 or len(ours) != len(theirs) or not all(map(math.isfinite, (*ours, *theirs))):
             return None
-        error = statistics.stdev(a - b for a, b in zip(own, others, strict=True))
-        # As of `interval`: samples that all give the same say nothing of other rows.
+        error = statistics.stdev(a - b for a, b in zip(ours, theirs, strict=True))
         return Difference(by_seed, error, rows) if error > ROUNDING else None
+
+    def difference_text(self, other: "Judged", metric: str) -> str:
+        """Difference to another model with its interval: "-2.3 points (-4.1 to -0.5)"."""
+        text = metric_difference(metric, self.values[metric] - other.values[metric])
+        difference = self.against(other, metric)
+        return (
+            text if difference is None else f"{text} ({metric_interval(metric, *difference.interval(), signed=True)})"
+        )
 
 
 def judged(results: RunResults, which: str) -> Judged | None:
-    """The quality of the delivered model, of the baseline or of the tuned dense model; None if it is not known."""
+    """The quality of the delivered model, the baseline or the tuned dense model; None if unknown."""
     facts: Mapping[str, Any] = results.facts(PRUNED).get(TUNED) or {} if which == TUNED else results.facts(which)
     if not facts.get("test"):
         return None
@@ -101,12 +103,5 @@ def _by_token(results: RunResults) -> bool:
 
 
 def bits_of(right: np.ndarray) -> str:
-    """Which rows (N,) were answered rightly, as a stage writes it down: hexadecimal digits, eight rows a pair."""
+    """Whether each row (N,) was answered rightly, as hexadecimal digits for JSON: eight rows a pair."""
     return np.packbits(right).tobytes().hex()
-
-
-def ends_text(metric: str, ends: tuple[float, float]) -> str:
-    """Both ends of an interval, without their unit: "84.2 to 88.7"; of differences with their sign."""
-    scale, digits = (100, 1) if metric in SHARES else (1, 3)
-    signed = "+" if ends[0] < 0 else ""
-    return " to ".join(f"{scale * end:{signed}.{digits}f}" for end in ends).replace("-", "\N{MINUS SIGN}")

@@ -1,20 +1,15 @@
 """Writing a page as report.html and report.md; and the report of a run: its figures, its page and metrics.json."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from prunelora.report.figures import save_figures
-from prunelora.report.results import RunResults
-from prunelora.report.sections import Section, sections
-from prunelora.report.summary import asked_for, cost, files, gained, quality, summarise, warnings
-from prunelora.storage import write_json, write_text
+from prunelora.report.sections import Section
+from prunelora.storage import write_text
 
 
 @dataclass(frozen=True)
@@ -36,33 +31,6 @@ class Page:
     warnings: tuple[str, ...]
     sections: tuple[Section, ...]
     numbers: str
-
-
-def write_report(results: RunResults, folder: Path) -> list[str]:
-    """Draw the figures and write the report; what was there of an earlier one is replaced, file by file.
-
-    Returns:
-        Names of the written files, relative to `folder`, with forward slashes.
-    """
-    drawn = save_figures(results, folder / "figures")
-    names = frozenset(path.stem for path in drawn.values())
-    page = Page(
-        title=f"{Path(results.model).name} pruned for {Path(results.data).stem}",
-        subtitle=f"{results.model} on {results.data}, seed {results.seed}",
-        summary=(
-            ("Asked for", tuple(asked_for(results))),
-            ("Gained", tuple(gained(results))),
-            ("Quality", tuple(quality(results))),
-            ("Cost", tuple(cost(results))),
-            ("Files", tuple(files(results))),
-        ),
-        warnings=tuple(warnings(results)),
-        sections=tuple(sections(results, names)),
-        numbers="metrics.json",
-    )
-    written = write_page(page, drawn, folder)
-    write_json(folder / "metrics.json", _numbers(results))
-    return [*(f"figures/{name}" for name in drawn), *written, "metrics.json"]
 
 
 def write_page(page: Page, drawn: Mapping[str, Path], folder: Path, *, name: str = "report") -> list[str]:
@@ -139,28 +107,3 @@ def _environment(*, html: bool) -> Environment:
     )
     environment.filters |= {"md": markdown, "fence": fence, "sentence": sentence, "unbroken": unbroken}
     return environment
-
-
-def _numbers(results: RunResults) -> Any:
-    """Everything that is known of the run, for machines."""
-    return _finite(
-        {
-            "format": "prunelora-metrics-1",
-            "model": results.model,
-            "data": results.data,
-            "seed": results.seed,
-            "task": results.task,
-            "plan_id": results.plan.id if results.plan is not None else None,
-            "summary": summarise(results),
-            "stages": results.stages,
-        }
-    )
-
-
-def _finite(value: Any) -> Any:
-    """Plain JSON: tuples as lists, and null for what is no finite number, which JSON has no word for."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,257 @@
+"""The tables of a run: dense against pruned, quality along the way, times of the stages, data."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prunelora.errors import advice, option
+from prunelora.report.judged import BASELINE, PRUNED, TUNED, Judged, judged, more_judged
+from prunelora.report.numbers import (
+    count,
+    duration,
+    factor,
+    metric_title,
+    metric_value,
+    milliseconds,
+    percent,
+    scaled,
+    with_quartiles,
+)
+from prunelora.report.reading import (
+    Pair,
+    kind_of,
+    main_metric,
+    measured,
+    moments,
+    reported_rows,
+    timings,
+    training_seconds,
+)
+from prunelora.report.results import RunResults
+from prunelora.report.table import Table
+
+NOT_TRAINED = "not trained"
+TUNED_TITLE = "dense: the same training up to the cut, nothing cut"
+BASELINE_TITLE = "dense: plain LoRA"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One fact of a run: a row of dense against pruned.
+
+    Attributes:
+        what: Name of the quantity.
+        dense: Of the dense model, as text.
+        pruned: Of the pruned model, as text.
+        change: Pruned beside dense, as text.
+        dense_value: The number; None if there is none.
+        pruned_value: The number; None if there is none.
+    """
+
+    what: str
+    dense: str
+    pruned: str
+    change: str = ""
+    dense_value: float | None = None
+    pruned_value: float | None = None
+
+    def __str__(self) -> str:
+        beside = f"; dense {self.dense}" if self.dense and self.dense != self.pruned else ""
+        return f"{self.what}: {self.pruned}{beside}{f'; {self.change}' if self.change else ''}"
+
+
+def facts(results: RunResults) -> list[Fact]:
+    """Every fact that the summary, the report and metrics.json show, most important first."""
+    return [
+        *_asked(results), *_quality(results), *_left(results), *_sizes(measured(results)), *_training(results),
+        *(_time(f"time at {pair.place}", pair) for pair in timings(measured(results))),
+    ]  # fmt: skip
+
+
+def comparison_table(results: RunResults) -> Table:
+    """Dense against pruned, with what a reader must know of this run."""
+    rows = tuple((fact.what, fact.dense, fact.pruned, fact.change) for fact in facts(results))
+    trained, tuned = bool(results.facts("baseline")), judged(results, TUNED)
+    notes = []
+    if not trained:
+        scope = "on this task" if tuned is None else "for all of the epochs"
+        notes.append(f"No dense model was trained {scope}. {advice('baseline', True)} trains one with plain LoRA.")
+    measured_at = results.facts("plan").get("latency_measured_at")
+    if measured_at is not None:
+        notes.append(f"The plan's latency budget uses times measured at {measured_at}.")
+    return Table(("", "dense", "pruned", "beside dense"), rows, notes=tuple(notes))
+
+
+def journey(results: RunResults) -> Table:
+    """The main metric on the validation rows after every stage that changed the model."""
+    metric, rate = main_metric(results), results.task.get("validation_majority_rate")
+    after = {
+        "linear_probe": "after the linear probe",
+        "prune": "right after the cut",
+        "finetune": "after fine-tuning",
+        "merge": "adapter merged",
+        "baseline": "dense baseline after its training",
+    }
+    rows = [
+        (after.get(kind_of(stage), f"after {kind_of(stage)}"), stage, metric_value(metric, value))
+        for stage, value in moments(results)
+    ]
+    if metric == "accuracy" and rate is not None:
+        rows.insert(0, ("most frequent class", "", metric_value(metric, rate)))
+    return Table(("", "stage", f"{metric_title(metric)}, validation rows"), tuple(rows))
+
+
+def stage_times(results: RunResults) -> Table:
+    """Wall time of every stage, and of all."""
+    seconds = {name: float(stage.get("seconds", 0.0)) for name, stage in results.stages.items()}
+    total = sum(seconds.values())
+    rows = [(name, duration(spent), percent(spent / total) if total else "") for name, spent in seconds.items()]
+    return Table(("stage", "time", "share"), (*rows, ("all", duration(total), "")))
+
+
+def task_rows(data: str, task: Mapping[str, Any], rates: Mapping[str, float | None]) -> tuple[tuple[str, str], ...]:
+    """Facts of a task, a name and a text each.
+
+    Args:
+        data: Name of the data.
+        task: "problem_type", and where known "columns", "rows", "label_names", "fingerprint".
+        rates: Majority rate by reported split; None where there is none.
+    """
+    rows = [("data", data), ("problem", str(task.get("problem_type", "")).replace("_", " "))]
+    rows += [(f"column for {role}", str(column)) for role, column in task.get("columns", {}).items()]
+    rows += [(f"{split} rows", count(number)) for split, number in task.get("rows", {}).items()]
+    names = [str(name) for name in task.get("label_names", ())]
+    if names:
+        more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+        rows.append(("classes", f"{len(names)}: {', '.join(names[:12])}{more}"))
+    rows += [
+        (f"most frequent class of training, {split} rows", metric_value("accuracy", rate))
+        for split, rate in rates.items()
+        if rate is not None
+    ]
+    if task.get("fingerprint"):
+        rows.append(("fingerprint", str(task["fingerprint"])))
+    return tuple(rows)
+
+
+def _asked(results: RunResults) -> Iterator[Fact]:
+    """The latency budget of the plan, and whether it is met where it was asked for."""
+    asked = results.facts("measure").get("asked_latency")
+    if asked is None:
+        return
+    pair, threads = Pair.read(asked), asked["threads"]
+    name = "speedup" if asked["max_latency_ms"] is None else "max_latency_ms"
+    value = float(asked[name])
+    met = pair.speed.median >= value if name == "speedup" else pair.pruned.median <= value
+    budget = option(name, int(value) if value.is_integer() else value)
+    what = f"{budget} at {pair.place}, {threads} thread{'' if threads == 1 else 's'}"
+    yield _time(what, pair, verdict="met: " if met else "missed: ", digits=2)
+
+
+def _time(what: str, pair: Pair, *, verdict: str = "", digits: int | None = None) -> Fact:
+    """Times, and the speed, which has two digits if `digits` is not given."""
+    speed, low, high = (
+        factor(value) if digits is None else f"{value:.{digits}f}"
+        for value in (pair.speed.median, pair.speed.q25, pair.speed.q75)
+    )
+    return Fact(
+        what,
+        with_quartiles(milliseconds, pair.dense),
+        with_quartiles(milliseconds, pair.pruned),
+        f"{verdict}{speed} times as fast ({low}\N{EN DASH}{high})",
+        pair.dense.median,
+        pair.pruned.median,
+    )
+
+
+def _quality(results: RunResults) -> Iterator[Fact]:
+    """Every metric beside every dense model there is, and the majority rate below an accuracy."""
+    pruned = judged(results, PRUNED)
+    if pruned is None:
+        return
+    tuned, baseline = judged(results, TUNED), judged(results, BASELINE)
+    beside: list[tuple[str, Judged | None]] = [(TUNED_TITLE, tuned)] if tuned is not None else []
+    # Two dense models need a title each.
+    beside += [(BASELINE_TITLE if tuned is not None else "", baseline)] if baseline is not None or not beside else []
+    for metric in pruned.values:
+        for title, dense in beside:
+            what = f"{metric_title(metric)}, {reported_rows(results)}{f' ({title})' if title else ''}"
+            if dense is None or metric not in dense.values:
+                yield Fact(what, NOT_TRAINED, pruned.text(metric), "", None, pruned.values[metric])
+            else:
+                yield Fact(
+                    what, dense.text(metric), pruned.text(metric), pruned.difference_text(dense, metric),
+                    dense.values[metric], pruned.values[metric],
+                )  # fmt: skip
+        yield from _majority(metric, results.task.get("majority_rate"))
+    for split in results.facts(PRUNED).get("more_tests", {}):
+        metric, more = main_metric(results), more_judged(results, split)
+        what = f"{metric_title(metric)}, {count(more.rows)} {split} rows"
+        yield Fact(what, "", more.text(metric), "", None, more.values[metric])
+        yield from _majority(metric, results.task["majority_rates"].get(split))
+
+
+def _majority(metric: str, rate: float | None) -> Iterator[Fact]:
+    if metric == "accuracy" and rate is not None:
+        always = metric_value(metric, rate)
+        yield Fact("always the most frequent class", always, always, "", rate, rate)
+
+
+def _left(results: RunResults) -> Iterator[Fact]:
+    """Heads and neurons that stay."""
+    if results.plan is None:
+        return
+    left, base = results.plan.architecture, results.plan.base
+    yield _numbers(base.unit_of_heads, base.total_heads, left.total_heads, count)
+    yield _numbers("neurons", base.total_neurons, left.total_neurons, count)
+
+
+def _sizes(measurement: Mapping[str, Any]) -> Iterator[Fact]:
+    """Parameters, MACs and memory from `Measurement.to_dict()`."""
+    model, base = measurement.get("model"), measurement.get("base") or {}
+    if not model:
+        return
+    settings = measurement.get("settings", {})
+    step, tokens = settings.get("training_batch_size"), settings.get("macs_tokens", 128)
+    size = f", batch {step}, {settings.get('training_tokens')} tokens" if step else ""
+    for what, key, unit in (
+        ("parameters", "parameters", ""),
+        (f"MACs of the blocks, {tokens} tokens", "macs", ""),
+        ("memory of the weights", "weight_bytes", "B"),
+        (f"saved for backward{size}", "saved_for_backward_bytes", "B"),
+    ):
+        dense, pruned = (content.get(key) for content in (base, model))
+        if key == "parameters":
+            dense, pruned = (content and content["total"] for content in (dense, pruned))
+        if pruned is not None:
+            yield _numbers(what, dense, pruned, _scaled(unit, dense), missing="not measured")
+
+
+def _training(results: RunResults) -> Iterator[Fact]:
+    """Trained parameters, time of a step and of the whole training."""
+    tuning, baseline = results.facts("finetune"), results.facts("baseline").get("training", {})
+    missing = NOT_TRAINED if judged(results, TUNED) is None else "no baseline"
+    trained, dense = (sum(facts.get("trainable", {}).values()) or None for facts in (tuning, baseline))
+    if trained is not None:
+        yield _numbers("trained parameters", dense, trained, _scaled("", dense), missing=missing)
+    if tuning.get("step_ms"):
+        last = " of the last tuning" if sum(kind_of(stage) == "finetune" for stage in results.stages) > 1 else ""
+        yield _numbers(
+            f"time of a training step{last}", baseline.get("step_ms"), tuning["step_ms"], milliseconds, missing=missing
+        )
+    if "baseline" in results.stages:
+        spent = float(results.stages["baseline"]["seconds"])
+        yield _numbers(
+            "time of training, all stages up to the merged model", spent, training_seconds(results), duration
+        )
+
+
+def _scaled(unit: str, like: float | None) -> Callable[[float], str]:
+    return lambda value: scaled(value, unit, like=like)
+
+
+def _numbers(
+    what: str, dense: float | None, pruned: float, show: Callable[[float], str], *, missing: str = NOT_TRAINED
+) -> Fact:
+    share = percent(pruned / dense) if dense else ""
+    return Fact(what, missing if dense is None else show(dense), show(pruned), share, dense, pruned)
