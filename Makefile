@@ -71,17 +71,17 @@ docs: $(DOCS_STAMP) ## the site, into docs/_build/html; a warning is an error
 	@echo "Docs: $(CURDIR)/docs/_build/html/index.html"
 
 bench: $(SETUP_STAMP) ## time and memory of scoring, and of a training step
-	$(BIN)/python -m benchmarks.importance
-	$(BIN)/python -m benchmarks.training_step
+	$(BIN)/python -m benchmarks importance
+	$(BIN)/python -m benchmarks training_step
 
 bench-glue: $(SETUP_STAMP) ## six GLUE tasks, four methods, three seeds (hours; GLUE=folder with the tasks)
-	$(BIN)/python -m benchmarks.glue
+	$(BIN)/python -m benchmarks glue
 
 bench-ablation: $(SETUP_STAMP) ## which parts of the method help, four tasks (many hours; GLUE=folder with the tasks)
-	$(BIN)/python -m benchmarks.ablation
+	$(BIN)/python -m benchmarks ablation
 
 bench-peers: $(BENCH_STAMP) ## Torch-Pruning, random, magnitude, LoRA, full beside prunelora (hours; GLUE=folder with the tasks)
-	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks peers
 
 wheel-check: $(SETUP_STAMP) ## build the wheel, install it apart from this folder, and run it there
 	rm -rf dist

@@ -1,1 +1,1 @@
-"""Measurements behind the numbers in the documentation; each writes its result, with machine and seed, as JSON."""
+"""Benchmarks: `python -m benchmarks NAME` does the work that has no result yet and writes the page."""

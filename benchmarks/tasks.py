@@ -1,4 +1,4 @@
-"""The tasks of the benchmarks: their rows, and how long is trained on them."""
+"""The GLUE tasks of the benchmarks: their rows, and how long models train on them."""
 
 import os
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ if TYPE_CHECKING:
     from prunelora.data.settings import DataSettings
 
 GLUE = Path(os.environ.get("GLUE", Path(__file__).resolve().parents[2] / "shared" / "glue"))
-NO_GLUE = f"{GLUE} is not there. Set the environment variable GLUE to a folder with the tasks."
+NO_GLUE = f"{GLUE} does not exist. Set the environment variable GLUE to a folder with a folder for every task."
 
-# Memory is counted of trainings that keep what autograd keeps; what recomputation saves, benchmarks.training_step says.
+# Settings of trainings whose memory is counted as autograd saves it; benchmarks/training_step counts recomputation.
 STOCK_MEMORY = {"selective_recomputation": False}
 
 
 @dataclass(frozen=True)
 class BenchmarkTask:
-    """How a task is run.
+    """A task and the length of its trainings.
 
     Attributes:
-        epochs: Passes over the training rows, of all fine-tunings of a training together.
-        seeds: Seeds that are run; fewer where a training is long.
-        max_train_rows: Most rows to use, those that choose checkpoints among them.
-        note: What the files are, where they are not GLUE's own.
+        epochs: Passes over the training rows, over all fine-tunings of a training.
+        seeds: Seeds of the trainings; fewer where a training is long.
+        max_train_rows: Highest number of rows used for training and validation.
+        note: What the files contain, if not GLUE's own rows.
     """
 
     epochs: int = 2
@@ -41,12 +41,12 @@ TASKS = {
     "sst2": BenchmarkTask(epochs=1, max_train_rows=12_000, note="12,000 of GLUE's 67,349 training rows"),
     "mnli": BenchmarkTask(epochs=1, seeds=(0,), note="not GLUE's rows: a subset whose texts lost their full stops"),
 }
-# Those of them that MiniLM learns, or nearly: what is left out is at the most frequent class, or a third long.
+# The tasks of the studies. MiniLM stays near the majority class on wnli; a training on mnli takes three times as long.
 FOUR = ("sst2", "mrpc", "qnli", "rte")
 
 
-def data_of(name: str, folder: Path = GLUE) -> "DataSettings":
-    """A task's rows, from a folder with a folder for every task."""
+def data_of(name: str) -> "DataSettings":
+    """A task's rows, from the folder GLUE."""
     from prunelora.data.settings import DataSettings
 
-    return DataSettings(task=name, data_dir=str(folder), max_train_rows=TASKS[name].max_train_rows)
+    return DataSettings(task=name, data_dir=str(GLUE), max_train_rows=TASKS[name].max_train_rows)

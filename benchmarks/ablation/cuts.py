@@ -1,84 +1,91 @@
-"""What a cut costs before anything is trained after it: by how its units are chosen, with and without repair.
+"""Cuts with no training after them: quality by how units are chosen, with and without repair.
 
-python -m benchmarks.ablation.cuts [--tasks sst2,mrpc] [--seeds 0]
-
-Cuts the models of the variant lora-all and judges them on the validation rows. They lie in runs/ablation, where
-benchmarks.ablation has trained them; one that is not there any more is trained again, unless benchmarks.peers has it.
-Results lie in benchmarks/ablation/results/cuts, a file for every task and seed that grows cut by cut; what is there is
-not done again. The page of benchmarks.ablation shows them.
+Results are files results/cuts-TASK-SEED.json, which grow cut by cut.
 """
 
-import argparse
 import copy
+import json
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-from benchmarks.ablation.cut_results import BUDGETS, CHOICES, ROWS, Choice, Cut, Cuts, Judged, path_of, read_cuts
-from benchmarks.tasks import FOUR, GLUE, NO_GLUE, data_of
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from benchmarks.ablation.running import Places
     from prunelora.data.task import TaskData
 
-TUNED = "lora-all"
-SAME = 1e-3  # By how much losses of the same training differ at most, by roundings.
+TUNED = "lora-all"  # The variant whose models are cut.
+BUDGETS = (0.5, 0.35)
+ROWS = 1024
+SAME = 1e-3  # Relative difference of the losses of two repeats of one training, by rounding.
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    from benchmarks.ablation.__main__ import PLACES
+class Choice(NamedTuple):
+    """How units are chosen: settings of a plan; balance "equal" keeps the same fraction of heads and neurons."""
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation.cuts", description="Cuts, not trained after.")
-    parser.add_argument("--tasks", default=",".join(FOUR), help="tasks, joined by commas")
-    parser.add_argument("--seeds", default="0", help="seeds, joined by commas")
-    asked = parser.parse_args(arguments)
-    if not GLUE.is_dir():
-        print(NO_GLUE, file=sys.stderr)
-        return 1
-    for task in asked.tasks.split(","):
-        for seed in map(int, asked.seeds.split(",")):
-            run(PLACES, task, seed, lambda line, title=f"{task}, seed {seed}": print(f"{title}: {line}", flush=True))
-    return 0
+    criterion: str
+    normalise: str
+    balance: str
+    repaired: bool = False
+
+    def __str__(self) -> str:
+        layers = {"paper": "layers normalised", "none": "raw"}[self.normalise]
+        kinds = {"cost": "balanced by cost", "none": "not scaled", "equal": "the same fraction of each"}[self.balance]
+        return f"{self.criterion}, {layers}, heads and neurons {kinds}"
 
 
-def run(places: "Places", task: str, seed: int, tell: Callable[[str], None]) -> None:
-    """Cut the tuned model of a task and seed in every way that was not tried yet, and write what was found."""
-    from benchmarks.ablation.running import model_of
-    from prunelora.data.load import load_task
-    from prunelora.delivery.checkpoints import load
-    from prunelora.delivery.processors import load_tokenizer
-    from prunelora.storage import write_json
-
-    found = read_cuts(places.results, task, seed)
-    if found is not None and not found.missing():
-        return
-    folder = model_of(places, task, TUNED, seed, tell)
-    if folder is None:
-        return
-
-    def keep(cuts: Cuts) -> None:
-        write_json(path_of(places.results, task, seed), cuts.model_dump(mode="json"))
-
-    cuts_of(load(folder), load_tokenizer(folder), load_task(data_of(task)), task, seed, tell, found=found, keep=keep)
+CHOICES = (
+    Choice("obs", "none", "none", repaired=True),
+    Choice("gradient", "paper", "cost", repaired=True),
+    Choice("gradient", "none", "cost", repaired=True),
+    Choice("gradient", "paper", "none"),
+    Choice("gradient", "none", "none"),
+    Choice("gradient", "paper", "equal"),
+    Choice("gradient", "none", "equal"),
+    Choice("fisher", "paper", "cost"),
+    Choice("fisher", "none", "cost", repaired=True),
+    Choice("fisher", "none", "none"),
+    Choice("magnitude", "none", "cost", repaired=True),
+    Choice("random", "none", "cost", repaired=True),
+)
 
 
-def cuts_of(
+def path_of(results: Path, task: str, seed: int) -> Path:
+    return results / f"cuts-{task}-{seed}.json"
+
+
+def read_cuts(results: Path, task: str, seed: int) -> dict[str, Any] | None:
+    path = path_of(results, task, seed)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def cuts_by(found: Mapping[str, Any], choice: Choice, budget: float) -> list[dict[str, Any]]:
+    """The cuts of a result file that were chosen so, at a budget."""
+    asked = (*choice[:3], budget)
+    return [one for one in found["cuts"] if (*map(one.get, Choice._fields[:3]), one["keep_macs"]) == asked]
+
+
+def missing_cuts(
+    found: Mapping[str, Any] | None, choices: Sequence[Choice] = CHOICES, budgets: Sequence[float] = BUDGETS
+) -> list[tuple[float, Choice]]:
+    asked = [(budget, choice) for budget in budgets for choice in choices]
+    return [(budget, choice) for budget, choice in asked if found is None or not cuts_by(found, choice, budget)]
+
+
+def cut(
     model: Any,
     tokenizer: Any,
-    task: "TaskData",
-    name: str,
+    rows: "TaskData",
+    task: str,
     seed: int,
-    tell: Callable[[str], None],
     *,
-    rows: int = ROWS,
+    found: Mapping[str, Any] | None = None,
+    count: int = ROWS,
     choices: Sequence[Choice] = CHOICES,
     budgets: Sequence[float] = BUDGETS,
-    found: Cuts | None = None,
-    keep: Callable[[Cuts], None] = lambda _: None,
-) -> Cuts:
-    """Cut a tuned model in every way that is missing in what was found of it before; `keep` gets every cut at once."""
+    keep: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Cut a tuned model in every way that is missing in earlier results; `keep` receives the results after each cut."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -87,81 +94,52 @@ def cuts_of(
     from prunelora.evaluation.quality import predict_rows
     from prunelora.importance.score import score
     from prunelora.models.device import best_device
-
-    validation = tokenise(task.validation, tokenizer, max_length=128)
-    labels = torch.tensor(validation["labels"])
-    batches = calibration_batches(task, tokenizer, rows=rows, batch_size=32, seed=seed, max_length=128)
-
-    def judged(one: Any) -> Judged:
-        logits = torch.from_numpy(predict_rows(one, validation, tokenizer))
-        accuracy = (logits.argmax(-1) == labels).double().mean()
-        return Judged(accuracy=float(accuracy), loss=float(cross_entropy(logits, labels)))
-
-    dense = judged(model)
-    if found is not None and not (found.rows == rows and math.isclose(found.dense.loss, dense.loss, rel_tol=SAME)):
-        tell("the cuts that are there are of another model: begins anew")
-        found = None
-    if found is None:
-        found = Cuts(task=name, seed=seed, rows=rows, machine=describe_machine(best_device()), dense=dense)
-    importance: dict[str, Any] = {}
-    for budget, choice in found.missing(choices, budgets):
-        criterion = choice.criterion
-        if criterion not in importance:
-            importance[criterion], seconds = _timed(
-                lambda criterion=criterion: score(model, batches, criterion=criterion, seed=seed)
-            )
-            tell(f"scores by {criterion}: {seconds:.1f} s")
-            found = found.model_copy(update={"score_seconds": {**found.score_seconds, criterion: seconds}})
-        one = _cut(model, importance[criterion], batches, choice, budget, judged)
-        repaired = f", repaired {one.repaired.accuracy:.3f}" if one.repaired else ""
-        tell(f"{budget:g} of the MACs, {choice}: {one.cut.accuracy:.3f}{repaired}")
-        found = found.model_copy(update={"cuts": (*found.cuts, one)})
-        keep(found)
-    return found
-
-
-def _cut(
-    model: Any,
-    importance: Any,
-    batches: Sequence[Mapping[str, Any]],
-    choice: Choice,
-    budget: float,
-    judged: Callable[[Any], Judged],
-) -> Cut:
     from prunelora.planning.make_plan import make_plan
     from prunelora.pruning.repair import repair_
     from prunelora.pruning.surgery import prune_
 
-    how = (
-        {"keep_heads": budget, "keep_ffn": budget}
-        if choice.balance == "equal"
-        else {"keep_macs": budget, "balance": choice.balance}
-    )
-    plan, plan_seconds = _timed(lambda: make_plan(importance, normalise=choice.normalise, **how))
-    small = prune_(copy.deepcopy(model), plan)
-    cut, repaired, repair_seconds = judged(small), None, None
-    if choice.repaired:
-        _, repair_seconds = _timed(lambda: repair_(small, model, batches))
-        repaired = judged(small)
-    return Cut(
-        criterion=choice.criterion,
-        normalise=choice.normalise,
-        balance=choice.balance,
-        keep_macs=budget,
-        heads=plan.architecture.total_heads,
-        neurons=plan.architecture.total_neurons,
-        cut=cut,
-        repaired=repaired,
-        plan_seconds=plan_seconds,
-        repair_seconds=repair_seconds,
-    )
+    validation = tokenise(rows.validation, tokenizer, max_length=128)
+    labels = torch.tensor(validation["labels"])
+    batches = calibration_batches(rows, tokenizer, rows=count, batch_size=32, seed=seed, max_length=128)
 
+    def judge(judged: Any) -> dict[str, float]:
+        logits = torch.from_numpy(predict_rows(judged, validation, tokenizer))
+        accuracy = (logits.argmax(-1) == labels).double().mean()
+        return {"accuracy": float(accuracy), "loss": float(cross_entropy(logits, labels))}
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    started = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - started
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    dense = judge(model)
+    if found is not None and not math.isclose(found["dense"]["loss"], dense["loss"], rel_tol=SAME):
+        print("the earlier cuts are of another model: all are repeated")
+        found = None
+    result = dict(found or {"task": task, "seed": seed, "rows": count, "dense": dense, "score_seconds": {}, "cuts": []})
+    result["machine"] = describe_machine(best_device())
+    importance: dict[str, Any] = {}
+    for budget, choice in missing_cuts(found, choices, budgets):
+        criterion, normalise, balance, repaired = choice
+        if criterion not in importance:
+            started = time.perf_counter()
+            importance[criterion] = score(model, batches, criterion=criterion, seed=seed)
+            result["score_seconds"] = result["score_seconds"] | {criterion: time.perf_counter() - started}
+        equal = {"keep_heads": budget, "keep_ffn": budget}
+        options = equal if balance == "equal" else {"keep_macs": budget, "balance": balance}
+        started = time.perf_counter()
+        plan = make_plan(importance[criterion], normalise=normalise, **options)
+        one = {
+            "criterion": criterion,
+            "normalise": normalise,
+            "balance": balance,
+            "keep_macs": budget,
+            "heads": plan.architecture.total_heads,
+            "neurons": plan.architecture.total_neurons,
+            "plan_seconds": time.perf_counter() - started,
+        }
+        small = prune_(copy.deepcopy(model), plan)
+        one |= {"cut": judge(small), "repaired": None, "repair_seconds": None}
+        if repaired:
+            started = time.perf_counter()
+            repair_(small, model, batches)
+            one["repair_seconds"] = time.perf_counter() - started
+            one["repaired"] = judge(small)
+        result["cuts"] = [*result["cuts"], one]
+        keep(dict(result))
+    return result

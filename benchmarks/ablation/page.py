@@ -1,517 +1,313 @@
-"""The page docs/ablation.md, made from the result files alone."""
+"""The tables of docs/ablation.md, made from the records."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks.ablation.borrowed import most_frequent
-from benchmarks.ablation.cut_results import CHOICES, Cuts, Judged, read_all_cuts
-from benchmarks.ablation.results import (
-    METRIC,
-    Difference,
-    Found,
-    Row,
-    accuracy,
-    clear,
-    finalists,
-    loss,
-    mean_over_tasks,
-    members,
-    read_all,
-    tested,
-)
+from benchmarks.ablation.cuts import CHOICES, cuts_by, missing_cuts, read_cuts
+from benchmarks.ablation.results import Ablation, Difference, clear, finalists, loss, members
 from benchmarks.ablation.variants import (
+    ALL_GROUPS,
+    BASES,
     BUDGETS,
     EVERYTHING,
     GROUPS,
-    LEAST,
-    LOWEST,
     PACKAGED,
     SCREENING_SEED,
     SCREENING_TASKS,
     SEEDS,
-    TASKS,
     TIGHT,
-    TIGHT_GROUP,
+    TIGHT_VARIANTS,
     TITLES,
     VARIANTS,
-    WALKS,
     Variant,
 )
-from benchmarks.tasks import BenchmarkTask
-from prunelora.comparison.results import estimate
-from prunelora.comparison.texts import NONE, quality_text
-from prunelora.report.reading import percent
-from prunelora.report.sections import Section
-from prunelora.report.tables import Table
-from prunelora.report.writing import Page, page_as_markdown
-from prunelora.storage import write_text
+from benchmarks.benchmark import FOLDER, ROOT, estimate_text, markdown, write_page
+from benchmarks.tasks import FOUR, TASKS
+from benchmarks.trials import METRIC, Record, accuracy, machines, means_by_task, reported, training_memory
+from prunelora.report.numbers import NONE, count, decimal, percent
 
-COMMAND = "python -m benchmarks.ablation"
-TITLE = "Ablation"
-YARDSTICK = "lora-all"
+PAGE = ROOT / "docs" / "ablation.md"
+DENSE = "lora-all"  # The dense model that the smaller ones are compared with.
 UNLEARNT = "rte"
-
-# Settings that say how the cut model is tuned, not what is cut.
-_OF_TUNING = ("finetune.", "plan.rank", "plan.targets")
-_MINUS = "\N{MINUS SIGN}"
+_TUNING = ("finetune.", "plan.rank", "plan.targets")  # Settings that do not change the cut.
 
 
-def write_page(results: Path, page: Path, glue: Path) -> Path:
-    """Write the page from the folder of result files, and that of benchmarks.glue's."""
-    write_text(page, page_text(read_all(results), read_all_cuts(results), most_frequent(glue)))
-    return page
+def write_ablation() -> Path:
+    ablation = Ablation()
+    cuts = [found for task in FOUR for seed in SEEDS if (found := read_cuts(ablation.folder, task, seed))]
+    return write_page("ablation", texts(ablation, [one for one in cuts if not missing_cuts(one)]), PAGE)
 
 
-def page_text(found: Found, cuts: Sequence[Cuts] = (), frequent: Mapping[str, float] | None = None) -> str:
-    """The page as Markdown."""
-    return page_as_markdown(page_of(found, cuts, frequent or {})).rstrip("\n") + "\n"
+def texts(ablation: Ablation, cuts: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The placeholders of page.md."""
+    best = finalists(ablation)
+    records = ablation.records
+    groups = ((TITLES[group], differences(ablation, shown(ablation, group, best))) for group in ALL_GROUPS)
+    return {
+        "trainings": str(len(records)),
+        "versions": ", ".join(sorted({one["prunelora"] for one in records})),
+        "machines": machines(records),
+        "names": markdown(("packaged recipe", "variant"), list(PACKAGED.items())),
+        "verdicts": verdicts(ablation),
+        "missing": missing(ablation, best),
+        "tasks": ", ".join(f"{name} ({length(name)})" for name in FOUR),
+        "best": " and ".join(one.name for one in best) or "no variant so far",
+        "by_task": by_task(ablation, best),
+        "how_far": markdown(*how_far(ablation)),
+        "groups": "\n\n".join(f"## {title}\n\n{table}" for title, table in groups if table),
+        "around_the_cut": around_the_cut(ablation, best),
+        "choices": choices(cuts),
+        "cut_models": counted([(one["task"], one["seed"]) for one in cuts]),
+        "cut_rows": ", ".join(map(count, sorted({one["rows"] for one in cuts}))) or NONE,
+        "seconds": seconds(cuts),
+        "costs": costs(ablation, best),
+        "rates": rates(ablation),
+    }
 
 
-def page_of(found: Found, cuts: Sequence[Cuts], frequent: Mapping[str, float]) -> Page:
-    """What the page says; `frequent` is the share of the most frequent class by task, in points."""
-    if not found.rows:
-        return Page(TITLE, f"No results yet: {COMMAND} trains what is missing and writes this page.", (), (), (), "")
-    best = finalists(found)
-    cells = [row.cell for row in found.rows.values()]
-    machines = ", ".join(sorted({str(cell.machine["cpu"]) for cell in cells}))
-    versions = ", ".join(sorted({cell.prunelora for cell in cells}))
-    return Page(
-        title=TITLE,
-        subtitle=f"Which parts of the method help, alone and together: {len(cells)} trainings of MiniLM, prunelora "
-        f"{versions}, {machines}; made from result files by {COMMAND}.",
-        summary=(
-            ("What the packaged recipes are called here", tuple(_called())),
-            ("What the validation rows say", tuple(_said(found))),
-        ),
-        warnings=tuple(_warnings(found, best)),
-        sections=tuple(
-            section for section in _sections(found, best, cuts, frequent) if section.table is None or section.table.rows
-        ),
-        numbers="benchmarks/ablation/results/TASK-GROUP.json",
+def length(task: str) -> str:
+    rows, epochs = TASKS[task].max_train_rows, TASKS[task].epochs
+    return f"{f'at most {rows:,} training rows, ' if rows else ''}{epochs:g} epoch{'s' if epochs != 1 else ''}"
+
+
+def shown(ablation: Ablation, group: str, best: Sequence[Variant]) -> list[Variant]:
+    """Variants of a group that are trained on some seed, and those that were, though others are the best now."""
+    planned = members(group, best, task=SCREENING_TASKS[0], seed=SCREENING_SEED)
+    if group != "tight":
+        return planned
+    trained = {record["method"] for record in ablation.records}
+    return planned + [one for one in TIGHT_VARIANTS.values() if one.name in trained and one not in planned]
+
+
+def missing(ablation: Ablation, best: Sequence[Variant]) -> str:
+    wanted = [
+        (variant, task, seed)
+        for group in ALL_GROUPS
+        for seed in SEEDS
+        for task in FOUR
+        for variant in members(group, best, task=task, seed=seed)
+    ]
+    lacking = [one for one in wanted if ablation.record(*one) is None]
+    return f"{len(lacking)} of {len(wanted)} trainings are missing." if lacking else "No training is missing."
+
+
+def verdicts(ablation: Ablation) -> str:
+    """How many variants differ clearly from what they are compared with, and which."""
+    compared = {one.name: ablation.against(one, accuracy) for one in EVERYTHING.values() if one.against}
+    compared = {name: one for name, one in compared.items() if one.pairs}
+    sure = clear(compared)
+    better = [name for name in sure if compared[name].mean > 0]
+    worse = [name for name in sure if compared[name].mean < 0]
+    rows = [("clearly better", better), ("clearly worse", worse), ("no clear difference", [*compared.keys() - sure])]
+    return markdown(
+        ("on the validation rows", "variants", ""),
+        [(what, str(len(names)), ", ".join(sorted(names)) if what[0] == "c" else "") for what, names in rows],
     )
 
 
-def _sections(
-    found: Found, best: Sequence[Variant], cuts: Sequence[Cuts], frequent: Mapping[str, float]
-) -> Iterator[Section]:
-    tasks = ", ".join(f"{name} ({_length(task)})" for name, task in TASKS.items())
-    names = ", ".join(variant.name for variant in best) or "none so far"
-    cut_rows = ", ".join(f"{count:,}" for count in sorted({one.rows for one in cuts})) or NONE
-    yield Section(
-        "How to read it",
-        (
-            f"Tasks: {tasks}. All variants train for as long; what is trained before the cut counts. "
-            "Half of the MACs stays where nothing else is said.",
-            "Choices are made on validation rows, which are cut from training: the checkpoint, the learning rate, the "
-            "variants that go on. The reported rows stand beside and choose nothing.",
-            "A difference is the mean over tasks of what the variant has more than what it is held against, the same "
-            f"task and seed each. Behind {_pm()} stands its standard error over tasks: seeds of one task share its "
-            "rows and its peculiarities, so they are first averaged. "
-            "It is called clear where p of Student's t over tasks, adjusted for the number of variants (Holm), is "
-            "below 0.05. Two tasks, or four, show large differences alone: where nothing is clear, read the numbers as "
-            "what these tasks gave, not as what others would.",
-            "References and cut-first try two learning rates on the first seed of each task; a variant takes the "
-            "multiple that was chosen for its way to walk, so that one thing is changed. Tune-first, and "
-            "what else tunes the dense model before the cut, takes that of lora-all: it begins as lora-all does. "
-            "So the training that variants of cut-first are held against with the first seed is the better of two on "
-            "these very rows, and the same one for all of them: small minuses are to be expected, and say little.",
-            f"The first seed of {' and '.join(SCREENING_TASKS)} screens all variants. The best of each way to walk, "
-            f"where it is above the way itself there, goes on to all tasks and seeds and to {TIGHT:g} of the MACs: "
-            f"{names}. It was taken for being high on the screening, so a part of its lead there is luck, which the "
-            "other seeds and tasks take out; where they take out all of it, the next one goes on. How to share out "
-            "the epochs, how fast to learn after the cut, what repair is fitted to, and what comes before an early "
-            "cut, is screened on all tasks. "
-            f"The packaged recipes go to {TIGHT:g} with it, and both ways themselves with the first seed. "
-            f"Tune-first goes down to {LOWEST:g} of the MACs too, its packaged recipe to {LEAST:g}.",
-            "The rows of full and lora are those of the GLUE benchmark, which trained them under the same settings.",
-        ),
-    )
-    yield Section(
-        "Accuracy by task",
-        ("On the validation rows, in per cent; on the reported rows in parentheses. Mean over seeds.",),
-        table=_by_task(found, best),
-    )
-    yield Section(
-        "How far down it holds",
-        (
-            "The packaged tune-first by the share of the MACs that stays, beside the dense model and the packaged "
-            f"cut-early. Accuracy on the reported rows, in per cent, mean {_pm()} standard deviation over seeds. The "
-            f"last columns: the mean difference to LoRA on every linear layer of the dense model ({YARDSTICK}), paired "
-            f"by task and seed, {_pm()} its standard error over tasks; on the reported rows, there without {UNLEARNT}, "
-            "which nobody learns, and on the validation rows.",
-        ),
-        table=how_far(found, frequent),
-    )
-    for group in (*GROUPS, "tight"):
-        variants = [one for one in _shown(found, group, best) if one.against is not None]
-        yield Section(
-            TITLES[group],
-            tuple(f"{one.name}: {one.question}" for one in variants) if group != "tight" else (),
-            table=_differences(found, group, variants, best),
-        )
-    yield Section(
-        "Right after the cut",
-        (
-            "Accuracy on the validation rows around the last cut, before any further training, in per cent: mean over "
-            "tasks. The column after repair says what is had where nothing is trained after the cut. Variants that "
-            "change only the tuning are left out: their cut is that of their base.",
-        ),
-        table=_after_the_cut(found, best),
-    )
-    yield Section(
-        "How to choose what is cut",
-        (
-            "The models of lora-all, cut, with nothing trained after it: accuracy on the validation rows in per cent, "
-            "and the loss there in parentheses; mean over "
-            f"{_counted([(one.task, one.seed) for one in cuts])}. Scored and repaired on {cut_rows} training rows. "
-            "Layers normalised is equation 2 of the paper, raw is without it. Made by "
-            "python -m benchmarks.ablation.cuts.",
-        ),
-        table=_choices(cuts),
-    )
-    yield Section(
-        "Time of scoring, planning and repair",
-        (
-            f"Seconds, for {cut_rows} training rows, mean over the same tasks and seeds, as recorded: scoring of the "
-            "dense model, planning, and repair of the half that is left.",
-        ),
-        table=_seconds_of_cuts(cuts),
-    )
-    yield Section(
-        "Memory and sizes",
-        (
-            f"Memory is of {YARDSTICK}'s on the same task with the same seed, mean over tasks: that of a step of the "
-            "fine-tuning that needs most, counted tensor by tensor. What tunes the dense model first, in steps of as "
-            f"many rows, needs what {YARDSTICK} needs; the late splits, and so the packaged tune-first, take smaller "
-            "steps there. Nothing is recomputed in these trainings; what selective recomputation takes off, for all "
-            "alike, is in the page on fine-tuning. Times are not compared here: the trainings were recorded over many "
-            "days, on machines of different speed. benchmarks.training_time trains the packaged recipes in turn.",
-        ),
-        table=_costs(found, best),
-    )
-    yield Section(
-        "Learning rates",
-        ("Accuracy on the validation rows of the first seed, in per cent.",),
-        table=_rates(found),
-    )
+def by_task(ablation: Ablation, best: Sequence[Variant]) -> str:
+    names = [one.name for one in (*GROUPS["references"], *GROUPS["bases"])]
+    names = [*dict.fromkeys([*names, *PACKAGED.values(), *(one.name for one in best)])]
+    variants = [*(VARIANTS[name] for name in names), *shown(ablation, "tight", best)]
 
+    def both(records: Sequence[Record]) -> str:
+        return f"{mean(records, accuracy)} ({mean(records, reported)})" if records else NONE
 
-# Tables ---------------------------------------------------------------------------------------------------------------
-
-
-def _by_task(found: Found, best: Sequence[Variant]) -> Table:
-    others = dict.fromkeys([*PACKAGED.values(), *(variant.name for variant in best)])
-    bases = [*GROUPS["references"], *GROUPS["bases"]]
-    more = [VARIANTS[name] for name in others if VARIANTS[name] not in bases]
-    shown = [*bases, *more, *_shown(found, "tight", best)]
     rows = []
-    for variant in shown:
-        of_task = {task: [row for row in found.all_of(variant) if row.task == task] for task in TASKS}
-        if not any(of_task.values()):
-            continue
-        texts = [_both(of_task[task]) for task in TASKS]
-        all_rows = [row for some in of_task.values() for row in some]
-        whole = _both(all_rows) if all(of_task.values()) else NONE
-        rows.append((variant.name, *texts, whole))
-    return Table(("variant", *TASKS, "mean"), tuple(rows))
+    for variant in variants:
+        of_task = [[one for one in ablation.all_of(variant) if one["task"] == task] for task in FOUR]
+        if any(of_task):
+            whole = both([one for records in of_task for one in records]) if all(of_task) else NONE
+            rows.append((variant.name, *map(both, of_task), whole))
+    return markdown(("variant", *FOUR, "mean"), rows)
 
 
-# docs/results.md shows the first of them, up to the first difference.
-HOW_FAR = (
-    "MACs that stay", *TASKS, "mean", "against dense LoRA", f"the same without {UNLEARNT}",
-    "validation, against dense LoRA",
-)  # fmt: skip
-
-
-def how_far(found: Found, frequent: Mapping[str, float]) -> Table:
-    """The dense model, cut-early, and tune-first at every budget, on the reported rows."""
+def how_far(ablation: Ablation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and rows: the dense model, cut-early, and tune-first at every budget, on the reported rows."""
+    columns = (
+        "MACs that stay", *FOUR, "mean", "against dense LoRA", f"the same without {UNLEARNT}",
+        "validation, against dense LoRA",
+    )  # fmt: skip
     packaged, early = (VARIANTS[PACKAGED[name]] for name in ("tune-first", "cut-early"))
-    shown = [
+    variants = [
         ("all, full fine-tuning", VARIANTS["full"]),
-        ("all, LoRA", VARIANTS[YARDSTICK]),
+        ("all, LoRA", VARIANTS[DENSE]),
         (f"{early.keep_macs:g}, cut-early", early),
         (f"{TIGHT:g}, cut-early", EVERYTHING[f"{early.name}@{TIGHT:g}"]),
         (f"{packaged.keep_macs:g}", packaged),
         *((f"{budget:g}", EVERYTHING[f"{packaged.name}@{budget:g}"]) for budget in BUDGETS),
     ]
-    rows = []
-    if set(frequent) == set(TASKS):
-        rates = [frequent[task] for task in TASKS]
-        rates = [*rates, statistics.fmean(rates)]
-        rows.append(("most frequent class", *(f"{rate:.1f}" for rate in rates), *[NONE] * 3))
-    for name, variant in shown:
-        own = list(found.all_of(variant))
-        if own:
-            of_task = [[row.cell.test["test"][METRIC] for row in own if row.task == task] for task in TASKS]
-            texts = [quality_text(METRIC, estimate(some) if some else None) for some in of_task]
-            mean = f"{mean_over_tasks((row.task, tested(row)) for row in own):.1f}" if all(of_task) else NONE
-            held = replace(variant, against=YARDSTICK)
-            reported, validated = found.against(held, tested), found.against(held, accuracy)
-            differences = (reported, reported.without(UNLEARNT), validated)
-            points = [NONE if variant.name == YARDSTICK else _points(one) for one in differences]
-            rows.append((name, *texts, mean, *points))
-    return Table(HOW_FAR, tuple(rows))
+    majority = [majority_rate(task) for task in FOUR]
+    majority.append(statistics.fmean(majority))
+    rows = [("most frequent class", *(f"{rate:.1f}" for rate in majority), *[NONE] * 3)]
+    for title, variant in variants:
+        records = list(ablation.all_of(variant))
+        of_task = [[reported(one) / 100 for one in records if one["task"] == task] for task in FOUR]
+        found = ablation.against(variant, reported, DENSE)
+        compared = (found, found.without(UNLEARNT), ablation.against(variant, accuracy, DENSE))
+        if records:
+            whole = mean(records, reported) if all(of_task) else NONE
+            ends = [NONE if variant.name == DENSE else points(one) for one in compared]
+            rows.append((title, *map(estimate_text, of_task), whole, *ends))
+    return columns, rows
 
 
-def _both(rows: Sequence[Row]) -> str:
-    if not rows:
-        return NONE
-    first, second = (mean_over_tasks((row.task, value(row)) for row in rows) for value in (accuracy, tested))
-    return f"{first:.1f} ({second:.1f})"
+def majority_rate(task: str) -> float:
+    """Share of the most frequent class among the reported rows, in points, as the GLUE benchmark recorded it."""
+    import json
+
+    path = FOLDER / "glue" / "results" / task / "comparison.json"
+    return 100 * json.loads(path.read_text(encoding="utf-8"))["task"]["majority_rate"]["test"]
 
 
-def _differences(found: Found, group: str, variants: Sequence[Variant], best: Sequence[Variant]) -> Table:
+def differences(ablation: Ablation, variants: Sequence[Variant]) -> str:
     rows = []
     for variant in variants:
-        difference = found.against(variant, accuracy)
-        rows.append(
-            (
-                variant.name,
-                str(variant.against),
-                _points(difference),
-                _points(found.against(variant, loss), digits=3),
-                _points(found.against(variant, tested)),
-                _rests_on(difference),
-                _missing_text(found, group, variant, best),
+        if variant.against:
+            found = ablation.against(variant, accuracy)
+            ends = (
+                points(found),
+                points(ablation.against(variant, loss), 3),
+                points(ablation.against(variant, reported)),
             )
-        )
-    columns = ("variant", "against", "accuracy, points", "loss", "reported accuracy, points", "rests on", "missing")
-    return Table(columns, tuple(rows))
+            rests_on = counted([(task, seed) for task, seed, _ in found.pairs])
+            rows.append((variant.name, variant.title, variant.against, *ends, rests_on))
+    columns = ("variant", "question", "against", "accuracy, points", "loss", "reported accuracy, points", "rests on")
+    return markdown(columns, rows) if rows else ""
 
 
-def _after_the_cut(found: Found, best: Sequence[Variant]) -> Table:
+def around_the_cut(ablation: Ablation, best: Sequence[Variant]) -> str:
     rows = []
-    for group in (*GROUPS, "tight"):
-        for variant in _shown(found, group, best):
-            cut = [(row, row.cut) for row in found.all_of(variant) if row.cut is not None]
-            if not cut or not _cuts_otherwise(variant):
-                continue
-            before = [(row.task, 100 * facts.before) for row, facts in cut if facts.before is not None]
-            repaired = [(row.task, 100 * facts.repaired) for row, facts in cut if facts.repaired is not None]
-            rows.append(
-                (
-                    variant.name,
-                    *(
-                        _one(values)
-                        for values in (
-                            before,
-                            [(row.task, 100 * facts.cut) for row, facts in cut],
-                            repaired,
-                            [(row.task, accuracy(row)) for row, _ in cut],
-                        )
-                    ),
-                    _counted([(row.task, row.cell.seed) for row, _ in cut]),
-                )
-            )
-    return Table(("variant", "before the cut", "cut", "after repair", "after tuning", "rests on"), tuple(rows))
+    for variant in (one for group in ALL_GROUPS for one in shown(ablation, group, best)):
+        records = [one for one in ablation.all_of(variant) if one["cut"]]
+        if not records or not cuts_otherwise(variant):
+            continue
+        found: list[str] = []
+        for moment in ("before", "cut", "repaired"):
+            judged = [one for one in records if one["cut"][moment]]
+            found.append(mean(judged, lambda one, moment=moment: 100 * one["cut"][moment][METRIC]))
+        rows.append(
+            (variant.name, *found, mean(records, accuracy), counted([(one["task"], one["seed"]) for one in records]))
+        )
+    return markdown(("variant", "before the cut", "cut", "after repair", "after tuning", "rests on"), rows)
 
 
-def _cuts_otherwise(variant: Variant) -> bool:
-    """Whether it can cut other heads and neurons than its way to walk does, or cut another model."""
-    return variant.recipe not in WALKS or not variant.changes or not all(
-        key.startswith(_OF_TUNING) for key in variant.changes
-    )  # fmt: skip
+def cuts_otherwise(variant: Variant) -> bool:
+    """Whether a variant cuts other units than its base, or another model."""
+    same_cut = variant.changes and all(key.startswith(_TUNING) for key in variant.changes)
+    return variant.recipe not in BASES or not same_cut
 
 
-def _choices(cuts: Sequence[Cuts]) -> Table:
-    budgets = sorted({cut.keep_macs for one in cuts for cut in one.cuts}, reverse=True)
+def choices(cuts: Sequence[dict[str, Any]]) -> str:
+    budgets = sorted({one["keep_macs"] for found in cuts for one in found["cuts"]}, reverse=True)
     columns = ["scores"]
     for budget in budgets:
         columns += [f"heads at {budget:g}", f"neurons at {budget:g}", f"cut to {budget:g}", f"repaired at {budget:g}"]
-    rows = [("nothing cut", *["", "", _judged([(one.task, one.dense) for one in cuts]), ""] * len(budgets))]
+
+    def judged(values: Iterable[tuple[str, dict[str, float] | None]]) -> str:
+        there = [(task, one) for task, one in values if one is not None]
+        if not there:
+            return NONE
+        first, second = (
+            statistics.fmean(means_by_task((task, one[key]) for task, one in there)) for key in ("accuracy", "loss")
+        )
+        return f"{100 * first:.1f} ({second:.3f})"
+
+    rows = [("nothing cut", *["", "", judged((found["task"], found["dense"]) for found in cuts), ""] * len(budgets))]
     for choice in CHOICES:
-        texts = [str(choice)]
+        row = [str(choice)]
         for budget in budgets:
-            of_choice = [(one.task, cut) for one in cuts for cut in one.cuts if choice.made(cut, budget)]
-            texts += [
-                f"{mean_over_tasks((task, cut.heads) for task, cut in of_choice):,.0f}",
-                f"{mean_over_tasks((task, cut.neurons) for task, cut in of_choice):,.0f}",
-                _judged([(task, cut.cut) for task, cut in of_choice]),
-                _judged([(task, cut.repaired) for task, cut in of_choice if cut.repaired is not None]),
+            found = [(one["task"], cut) for one in cuts for cut in cuts_by(one, choice, budget)]
+            counts = [
+                statistics.fmean(means_by_task((task, cut[key]) for task, cut in found)) for key in ("heads", "neurons")
             ]
-        rows.append(tuple(texts))
-    return Table(tuple(columns), tuple(rows) if cuts else ())
+            row += [
+                *map(count, counts),
+                *(judged((task, cut[key]) for task, cut in found) for key in ("cut", "repaired")),
+            ]
+        rows.append(tuple(row))
+    return markdown(tuple(columns), rows if cuts else [])
 
 
-def _judged(values: Sequence[tuple[str, Judged]]) -> str:
-    if not values:
-        return NONE
-    accuracies = mean_over_tasks((task, 100 * one.accuracy) for task, one in values)
-    return f"{accuracies:.1f} ({mean_over_tasks((task, one.loss) for task, one in values):.3f})"
+def seconds(cuts: Sequence[dict[str, Any]]) -> str:
+    def text(values: Iterable[tuple[str, float]], digits: int = 1) -> str:
+        return decimal(statistics.fmean(means_by_task(values)), digits)
 
-
-def _seconds_of_cuts(cuts: Sequence[Cuts]) -> Table:
-    half = [(one, cut) for one in cuts for cut in one.cuts if cut.keep_macs == 0.5]
-    repairs = [(one.task, cut.repair_seconds) for one, cut in half if cut.repair_seconds is not None]
+    half = [(found["task"], one) for found in cuts for one in found["cuts"] if one["keep_macs"] == 0.5]
     rows = [
-        *(
-            (f"scoring, {criterion}", _one([(one.task, one.score_seconds[criterion]) for one in cuts]))
-            for criterion in (cuts[0].score_seconds if cuts else ())
-        ),
-        ("planning", f"{mean_over_tasks((one.task, cut.plan_seconds) for one, cut in half):.2f}"),
-        ("repair", _one(repairs)),
+        (f"scoring, {criterion}", text((found["task"], found["score_seconds"][criterion]) for found in cuts))
+        for criterion in (cuts[0]["score_seconds"] if cuts else ())
     ]
-    return Table(("work", "seconds"), tuple(rows) if cuts else ())
+    if cuts:
+        rows.append(("planning", text(((task, one["plan_seconds"]) for task, one in half), 2)))
+        rows.append(("repair", text((task, one["repair_seconds"]) for task, one in half if one["repair_seconds"])))
+    return markdown(("work", "seconds"), rows)
 
 
-def _costs(found: Found, best: Sequence[Variant]) -> Table:
-    dense = EVERYTHING[YARDSTICK]
+def costs(ablation: Ablation, best: Sequence[Variant]) -> str:
+    dense = VARIANTS[DENSE]
     rows = []
-    for group in (*GROUPS, "tight"):
-        for variant in _shown(found, group, best):
-            own = list(found.all_of(variant))
-            pairs = [(row, other) for row in own if (other := found.row(dense, row.task, row.cell.seed)) is not None]
-            if not own:
-                continue
-            rows.append(
-                (
-                    variant.name,
-                    f"{mean_over_tasks((row.task, row.cell.steps) for row in own):,.0f}",
-                    _share([(row.task, row.training_memory / other.training_memory) for row, other in pairs]),
-                    _kept([row.heads for row in own]),
-                    _kept([row.neurons for row in own]),
-                )
-            )
-    return Table(("variant", "steps", "memory", "heads", "neurons"), tuple(rows))
+    for variant in (one for group in ALL_GROUPS for one in shown(ablation, group, best)):
+        records = list(ablation.all_of(variant))
+        ratios = [
+            (one["task"], training_memory(one) / training_memory(other))
+            for one in records
+            if (other := ablation.record(dense, one["task"], one["seed"])) is not None
+        ]
+        if records:
+            memory = percent(statistics.fmean(means_by_task(ratios))) if ratios else NONE
+            kept = (
+                f"{count(statistics.fmean(one[key][0] for one in records))} of {count(records[0][key][1])}"
+                if records[0][key] else "all"
+                for key in ("heads", "neurons")
+            )  # fmt: skip
+            rows.append((variant.name, mean(records, lambda one: one["steps"], 0), memory, *kept))
+    return markdown(("variant", "steps", "memory", "heads", "neurons"), rows)
 
 
-def _rates(found: Found) -> Table:
+def rates(ablation: Ablation) -> str:
     rows = []
     for variant in EVERYTHING.values():
-        for factor in sorted(variant.trials):
-            texts = []
-            for task in TASKS:
-                row = found.trials(variant, task).get(factor)
-                chosen = ", chosen" if found.factor(variant, task) == factor else ""
-                texts.append(NONE if row is None else f"{accuracy(row):.1f}{chosen}")
-            if set(texts) != {NONE}:
-                rows.append((variant.name, f"{variant.rate_at(factor):g}", *texts))
-    return Table(("variant", "learning rate", *TASKS), tuple(rows))
+        for factor in sorted(variant.factors):
+            found = []
+            for task in FOUR:
+                record = ablation.tried(variant, task).get(factor)
+                chosen = ", chosen" if ablation.factor(variant, task) == factor else ""
+                found.append(NONE if record is None else f"{accuracy(record):.1f}{chosen}")
+            if set(found) != {NONE}:
+                rows.append((variant.name, f"{variant.rate_at(factor):g}", *found))
+    return markdown(("variant", "learning rate", *FOUR), rows)
 
 
-# Lines ----------------------------------------------------------------------------------------------------------------
+# Texts ----------------------------------------------------------------------------------------------------------------
 
 
-def _called() -> Iterator[str]:
-    for name, variant in PACKAGED.items():
-        other = f"; what is called {name} here is another" if name != variant and name in VARIANTS else ""
-        yield f"the recipe {name} is {variant}{other}"
+def mean(records: Sequence[Record], value: Callable[[Record], float], digits: int = 1) -> str:
+    """Mean over tasks of the means over seeds."""
+    means = means_by_task((one["task"], value(one)) for one in records)
+    return decimal(statistics.fmean(means), digits) if means else NONE
 
 
-def _said(found: Found) -> Iterator[str]:
-    """Which variants differ clearly from what they are held against, and which do not."""
-    better, worse, unclear, single = [], [], [], []
-    held = [variant for variant in EVERYTHING.values() if variant.against is not None]
-    differences = {variant.name: found.against(variant, accuracy) for variant in held}
-    sure = clear(differences)
-    for variant in held:
-        difference = differences[variant.name]
-        if not difference.pairs:
-            continue
-        if difference.error is None:
-            kind = single
-        else:
-            kind = unclear if variant.name not in sure else better if difference.mean > 0 else worse
-        kind.append(f"{variant.name} ({_points(difference)} against {variant.against})")
-    for what, names in (
-        ("clearly better", better),
-        ("clearly worse", worse),
-        ("no clear difference in accuracy", unclear),
-    ):
-        yield f"{what}: {'; '.join(names) or 'none'}"
-    if single:
-        yield f"one task so far, which has no standard error over tasks: {'; '.join(single)}"
-
-
-def _length(task: BenchmarkTask) -> str:
-    rows = f"at most {task.max_train_rows:,} training rows, " if task.max_train_rows else ""
-    return f"{rows}{task.epochs:g} epoch{'s' if task.epochs != 1 else ''}"
-
-
-def _warnings(found: Found, best: Sequence[Variant]) -> Iterator[str]:
-    wanted = [
-        (variant, task, seed)
-        for group in (*GROUPS, "tight")
-        for seed in SEEDS
-        for task in TASKS
-        for variant in members(group, best, task=task, seed=seed)
-    ]
-    missing = [one for one in wanted if found.row(*one) is None]
-    if missing:
-        yield f"{len(missing)} of {len(wanted)} trainings are not done yet; the tables say which"
-    if not best:
-        yield "the screening is not complete, so nothing is trained with the other seeds yet but the bases"
-    for one in found.failures:
-        yield f"{one.variant} on {one.task}, seed {one.seed}, ended in an error: {one.message}"
-
-
-def _missing_text(found: Found, group: str, variant: Variant, best: Sequence[Variant]) -> str:
-    """Tasks and seeds that a variant was not trained on yet: "rte: 0; qnli: 1, 2"."""
-    lacking = {
-        task: [
-            str(seed)
-            for seed in SEEDS
-            if variant in members(group, best, task=task, seed=seed) and found.row(variant, task, seed) is None
-        ]
-        for task in TASKS
-    }
-    return "; ".join(f"{task}: {', '.join(some)}" for task, some in lacking.items() if some)
-
-
-def _shown(found: Found, group: str, best: Sequence[Variant]) -> list[Variant]:
-    """Variants of a group that are to be trained on some seed, and those that were, though no longer among the best."""
-    planned = members(group, best, task=SCREENING_TASKS[0], seed=SCREENING_SEED)
-    if group != "tight":
-        return planned
-    trained = {variant for variant, *_ in found.rows}
-    return planned + [one for one in TIGHT_GROUP.values() if one.name in trained and one not in planned]
-
-
-def _rests_on(difference: Difference) -> str:
-    return _counted([(task, seed) for task, seed, _ in difference.pairs])
-
-
-def _counted(pairs: Sequence[tuple[str, int]]) -> str:
-    """Tasks and seeds: "sst2, mrpc; seeds 0, 1"; where tasks have different seeds, each with its own."""
-    if not pairs:
+def points(difference: Difference, digits: int = 2) -> str:
+    """Mean with its standard error over tasks: "+0.42 ± 0.21"."""
+    if not difference.pairs:
         return NONE
+    text = decimal(difference.mean, digits, signed=True)
+    return text if difference.error is None else f"{text} \N{PLUS-MINUS SIGN} {decimal(difference.error, digits)}"
+
+
+def counted(pairs: Sequence[tuple[str, int]]) -> str:
+    """Tasks and seeds: "sst2, mrpc; seeds 0, 1"; tasks with different seeds each with their own."""
     by_task: dict[str, list[int]] = {}
     for task, seed in pairs:
         by_task.setdefault(task, []).append(seed)
+
+    def seeds(numbers: Sequence[int]) -> str:
+        return f"seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
     if len(set(map(tuple, by_task.values()))) == 1:
-        seeds = next(iter(by_task.values()))
-        tasks = "all tasks" if set(by_task) == set(TASKS) else ", ".join(by_task)
-        return f"{tasks}; {_seeds(seeds)}"
-    return "; ".join(f"{task}: {_seeds(seeds)}" for task, seeds in by_task.items())
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-
-
-def _points(difference: Difference, *, digits: int = 2) -> str:
-    """A mean with its standard error: "+0.42 +- 0.21"."""
-    if not difference.pairs:
-        return NONE
-    mean = f"{difference.mean:+.{digits}f}".replace("-", _MINUS)
-    return mean if difference.error is None else f"{mean} {_pm()} {difference.error:.{digits}f}"
-
-
-def _pm() -> str:
-    return "\N{PLUS-MINUS SIGN}"
-
-
-def _one(values: Sequence[tuple[str, float]]) -> str:
-    return f"{mean_over_tasks(values):.1f}" if values else NONE
-
-
-def _share(values: Sequence[tuple[str, float]]) -> str:
-    return percent(mean_over_tasks(values)) if values else NONE
-
-
-def _kept(counts: Sequence[tuple[int, int] | None]) -> str:
-    """Units left, mean over trainings, and of how many: "36 of 72"."""
-    some = [one for one in counts if one is not None]
-    return f"{statistics.fmean(left for left, _ in some):,.0f} of {some[0][1]:,}" if some else "all"
+        tasks = "all tasks" if set(by_task) == set(FOUR) else ", ".join(by_task)
+        return f"{tasks}; {seeds(next(iter(by_task.values())))}"
+    return "; ".join(f"{task}: {seeds(numbers)}" for task, numbers in by_task.items()) or NONE

@@ -1,37 +1,29 @@
-"""The page of results, made from benchmarks/glue/results alone: RESULTS.md, and the paper's tables beside it."""
+"""The tables of glue/RESULTS.md, made from the comparisons of the tasks; the paper's tables are written beside it."""
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from prunelora.comparison.page import PAIRS_TEXT
-from prunelora.comparison.results import ComparisonResults, MethodFacts, PairFacts
+from benchmarks.benchmark import estimate_text, markdown, write_page
+from benchmarks.tasks import TASKS
+from prunelora.comparison.results import ComparisonResults, PairFacts, load_comparison
 from prunelora.comparison.tables import learning_rates_table, pairs_table
 from prunelora.evaluation.significance import Difference
-from prunelora.report.sections import Section
-from prunelora.report.tables import Table
-from prunelora.report.writing import Page, page_as_markdown
-from prunelora.reproduction.results import Reproduction, read
-from prunelora.reproduction.tables import accuracy_table, time_table
+from prunelora.report.numbers import decimal, learning_rate, metric_interval, milliseconds, percent
+from prunelora.reproduction.results import read
 from prunelora.reproduction.writing import write_reproduction
-from prunelora.storage import write_text
 
-COMMAND = "python -m benchmarks.glue"
+RESULTS = Path(__file__).resolve().parent / "results"
 OURS = "prune-lora"
+Done = Mapping[str, ComparisonResults]
 
 
 @dataclass(frozen=True)
-class Target:
-    """Something that was aimed at.
-
-    Attributes:
-        what: It.
-        aim: At most or at least what.
-        found: What was measured, with its spread.
-        met: Whether it was met; None where it was not measured.
-    """
+class Aim:
+    """An aim of the benchmark; `met` is None if it was not measured."""
 
     what: str
     aim: str
@@ -39,253 +31,187 @@ class Target:
     met: bool | None
 
 
-def write_page(results: Path, notes: Mapping[str, str]) -> list[Path]:
-    """Write RESULTS.md beside the folder of results, and reproduction.md, .html and figures into it."""
-    found = read(results, notes=notes, command=COMMAND)
-    written = [results / name for name in write_reproduction(found, results)]
-    page = results.parent / "RESULTS.md"
-    write_text(page, page_as_markdown(page_of(found)))
-    return [page, *written]
+def write_glue() -> list[Path]:
+    """Write RESULTS.md, and reproduction.md, .html and the figure beside the results."""
+    done = {path.parent.name: load_comparison(path) for path in sorted(RESULTS.glob("*/comparison.json"))}
+    written = write_reproduction(
+        read(RESULTS, notes={name: one.note for name, one in TASKS.items() if one.note}), RESULTS
+    )
+    return [write_page("glue", texts(done)), *(RESULTS / name for name in written)]
 
 
-_RECOMPUTED = (
-    "The answers of these trainings were not kept: the spread over rows is that of the bootstrap over rows which was "
-    "made when they were."
-)
+def texts(done: Done) -> dict[str, str]:
+    """The placeholders of page.md."""
+    trials = [trial for one in done.values() for trial in one.trials]
+    missing = [f"{task} was not run" for task in TASKS if task not in done]
+    missing += [
+        f"{task} has the seeds {', '.join(map(str, one.seeds))} alone"
+        for task, one in done.items()
+        if len(one.seeds) < 3
+    ]
+    verdicts = {True: "yes", False: "no", None: "not measured"}
+    aims = [(one.what, one.aim, one.found, verdicts[one.met]) for one in aims_of(done)]
+    return {
+        "trainings": str(len(trials)),
+        "machines": ", ".join(sorted({trial.machine["cpu"] for trial in trials})),
+        "missing": "; ".join(missing) or "nothing is missing",
+        "aims": markdown(("prune-lora", "aim", "found", "met"), aims),
+        "accuracy": accuracy(done),
+        "steps": steps(done),
+        "pairs": sections(done, pairs_table, setting),
+        "rates": rates_on_mean(done),
+        "rates_by_task": sections(done, learning_rates_table, lambda _: ""),
+    }
 
 
-def page_of(found: Reproduction) -> Page:
-    """What RESULTS.md says."""
-    done = {one.task: one.comparison for one in found.tasks if one.comparison is not None}
-    trainings = sum(len(one.trials) for one in done.values())
-    machines = sorted({cell.machine["cpu"] for one in done.values() for cell in one.trials})
-    missed = [one for one in targets(done) if one.met is False]
-    return Page(
-        title="Six GLUE tasks, four methods",
-        subtitle=f"MiniLM, {trainings} trainings on two cores ({', '.join(machines)}); made by {COMMAND}",
-        summary=(("Aims that were missed", tuple(f"{one.what}: {one.found} ({one.aim})" for one in missed)),),
-        warnings=tuple(_missing(found)),
-        sections=(
-            Section("What was aimed at", table=_targets_table(done)),
-            Section(
-                "Accuracy",
-                (
-                    "Mean and standard deviation over seeds, on GLUE's validation rows (the reported rows here); "
-                    "learning rate and checkpoint were chosen on rows cut from training.",
-                    *(f"{task}: {note}." for task, note in _notes(found)),
-                ),
-                table=accuracy_table(found),
-            ),
-            Section("Time of a training step", table=time_table(found)),
-            Section("Which differences are more than noise", (*PAIRS_TEXT, _RECOMPUTED)),
-            *(
-                Section(
-                    f"{task}: which differences are more than noise",
-                    (_setting(one),),
-                    table=pairs_table(one),
-                )
-                for task, one in done.items()
-            ),
-            Section(
-                "Learning rates",
-                (
-                    "Accuracy on the validation rows of the first seed, by which each task chose its own, and its mean "
-                    f"over the tasks: {', '.join(_trying(done)) or 'none'}.",
-                    *_at_the_edge(done),
-                ),
-                table=_rates_on_mean(done),
-            ),
-            *(
-                Section(f"{task}: learning rates", table=learning_rates_table(one))
-                for task, one in _trying(done).items()
-            ),
-        ),
-        numbers="results/TASK/comparison.json, a row for every training with its recipe, seed, machine and version",
+def sections(done: Done, table_of: Callable[[ComparisonResults], Any], text: Callable[[ComparisonResults], str]) -> str:
+    """A heading, a text and a table for every task."""
+    tables = ((task, one, table_of(one)) for task, one in done.items())
+    return "\n\n".join(f"### {task}\n\n{text(one)}{markdown(table.columns, table.rows)}" for task, one, table in tables)
+
+
+def setting(one: ComparisonResults) -> str:
+    rows = one.task["rows"]
+    reported = sum(count for split, count in rows.items() if split not in ("train", "validation"))
+    epochs = next(stage["epochs"] for stage in one.trials[0].recipe["stages"] if stage["stage"] == "finetune")
+    return (
+        f"{rows['train']:,} training rows, {rows['validation']:,} validation rows, {reported:,} reported rows; "
+        f"{epochs:g} epochs; seeds {', '.join(map(str, one.seeds))}.\n\n"
     )
 
 
-def targets(done: Mapping[str, ComparisonResults]) -> list[Target]:
-    """What the benchmark was to show, and whether it does."""
-    ours = [method for one in done.values() if (method := one.method(OURS)) is not None]
-    if not ours:
-        return []
+def accuracy(done: Done) -> str:
+    names = methods_of(done)
+    rows, means = [], []
+    for task, one in done.items():
+        split = one.splits[0]
+        values = [
+            method.quality[split]["accuracy"].values for name in names if (method := one.method(name)) is not None
+        ]
+        rate = one.task["majority_rate"][split]
+        means.append([*map(statistics.fmean, values), rate])
+        note = " (note)" if TASKS[task].note else ""
+        rows.append((f"{task}{note}", *map(estimate_text, values), f"{100 * rate:.1f}"))
+    mean = (f"{100 * statistics.fmean(column):.1f}" for column in zip(*means, strict=True))
+    return markdown(("task", *names, "most frequent class"), [*rows, (f"mean of {len(done)} tasks", *mean)])
+
+
+def steps(done: Done) -> str:
+    rows = []
+    for name in methods_of(done):
+        timed = [method for one in done.values() if (method := one.method(name)) is not None and method.step_ms]
+        ratios = [method.step_to_full.median for method in timed if method.step_to_full]
+        if ratios:
+            text = f"{percent(statistics.fmean(ratios))} ({percent(min(ratios))} to {percent(max(ratios))})"
+            rows.append((name, text, milliseconds(statistics.fmean(method.step_ms for method in timed))))
+    return markdown(("method", "time of a step, of full's", "time of a step"), rows)
+
+
+# Aims -----------------------------------------------------------------------------------------------------------------
+
+
+def aims_of(done: Done) -> list[Aim]:
+    """The aims of the benchmark, judged by the results."""
+    ours = {task: method for task, one in done.items() if (method := one.method(OURS)) is not None}
+    lora = {task: method for task in ours if (method := done[task].method("lora")) is not None}
+    full = {task: method for task in ours if (method := done[task].method("full")) is not None}
+
+    def step_over(others: Mapping[str, Any]) -> list[float]:
+        timed = {task: other for task, other in others.items() if ours[task].step_to_full and other.step_to_full}
+        return [ours[task].step_to_full.median / other.step_to_full.median for task, other in timed.items()]
+
+    memory = [ours[task].memory.training / other.memory.training for task, other in lora.items()]
     return [
-        _difference(done, "lora", at_least=-0.5),
-        _difference(done, "full", at_least=-1.0),
-        _above_random(done),
-        _ratio("time of a training step, of LoRA's", _steps(done, "lora"), 0.89),
-        _ratio("time of a training step, of full fine-tuning's", _steps(done, "full"), 0.65),
-        _ratio("trained parameters, of the model's", [one.trained / one.parameters for one in ours], 0.012),
-        _ratio(
-            "peak training memory, of LoRA's",
-            [
-                one.method(OURS).memory.training / one.method("lora").memory.training
-                for one in done.values()
-                if one.method(OURS) and one.method("lora")
-            ],
-            1.0,
-        ),
-        _inference(done),
+        difference_to(done, "lora", at_least=-0.5),
+        difference_to(done, "full", at_least=-1.0),
+        difference_to(done, "random-prune-lora", at_least=None),
+        at_most("time of a training step, of LoRA's", step_over(lora), 0.89),
+        at_most("time of a training step, of full fine-tuning's", step_over(full), 0.65),
+        at_most("trained parameters, of the model's", [one.trained / one.parameters for one in ours.values()], 0.012),
+        at_most("peak training memory, of LoRA's", memory, 1.0),
+        forward_aim({task: (ours[task], dense) for task, dense in full.items() if ours[task].latencies}),
     ]
 
 
-def _targets_table(done: Mapping[str, ComparisonResults]) -> Table:
-    said = {True: "yes", False: "no", None: "not measured"}
-    return Table(
-        ("prune-lora", "aim", "found", "met"),
-        tuple((one.what, one.aim, one.found, said[one.met]) for one in targets(done)),
-    )
+def difference_to(done: Done, other: str, *, at_least: float | None) -> Aim:
+    """The mean difference in accuracy over tasks; without a bound, the interval has to be above 0."""
+    pairs = pairs_with(done, other)
+    mean = 100 * statistics.fmean(sign * pair.difference for pair, sign in pairs) if pairs else math.nan
+    text, above = over_seeds(pairs)
+    aim = "above it by more than noise" if at_least is None else f"at least {at_least:+.1f} points"
+    met = above if at_least is None else mean >= at_least
+    what = f"accuracy, mean over {len(pairs)} tasks, against {other}"
+    return Aim(what, aim, f"{decimal(mean, 1, signed=True)} points; {text}", met)
 
 
-def _difference(done: Mapping[str, ComparisonResults], other: str, *, at_least: float) -> Target:
-    pairs = _pairs(done, other)
-    mean = statistics.fmean(sign * pair.difference for pair, sign in pairs) if pairs else math.nan
-    return Target(
-        f"accuracy, mean over {len(pairs)} tasks, against {other}",
-        f"at least {at_least:+.1f} points",
-        f"{100 * mean:+.1f} points; {_over_seeds(pairs)[0]}",
-        100 * mean >= at_least,
-    )
+def over_seeds(pairs: list[tuple[PairFacts, float]]) -> tuple[str, bool]:
+    """The mean over tasks for every seed with its interval over seeds and rows, and whether that is above 0.
 
-
-def _above_random(done: Mapping[str, ComparisonResults]) -> Target:
-    """Every seed draws a cut of its own."""
-    pairs = _pairs(done, "random-prune-lora")
-    mean = statistics.fmean(sign * pair.difference for pair, sign in pairs) if pairs else math.nan
-    said, above = _over_seeds(pairs)
-    return Target(
-        f"accuracy, mean over {len(pairs)} tasks, against random-prune-lora",
-        "above it by more than noise",
-        f"{100 * mean:+.1f} points; {said}",
-        above,
-    )
-
-
-def _over_seeds(pairs: list[tuple[PairFacts, float]]) -> tuple[str, bool]:
-    """The mean over tasks, seed by seed, and its interval over seeds and rows; and whether that is above 0.
-
-    Of the tasks that have most seeds. Tasks share no rows, so the squares of their row errors add up; one seed's
-    trainings on all tasks are one draw.
+    Uses the tasks with the most seeds. Tasks share no rows, so the squares of their row errors add up; the trainings of
+    one seed on all tasks are one draw.
     """
     seeds = max((len(pair.by_seed) for pair, _ in pairs), default=0)
-    several = [(pair, sign) for pair, sign in pairs if len(pair.by_seed) == seeds]
     if seeds < 2:
-        return "one seed, of which nothing follows for others", False
+        return "one seed, which says nothing about other seeds", False
+    several = [(pair, sign) for pair, sign in pairs if len(pair.by_seed) == seeds]
     difference = Difference(
         tuple(statistics.fmean(sign * pair.by_seed[seed] for pair, sign in several) for seed in range(seeds)),
         math.hypot(*(pair.row_error for pair, _ in several)) / len(several),
         sum(pair.rows for pair, _ in several),
     )
-    said = ", ".join(f"{100 * one:+.1f}" for one in difference.by_seed)
-    low, high = (f"{100 * end:+.1f}" for end in difference.interval())
-    text = (
-        f"by seed, over the {len(several)} tasks that have {seeds}: {said} (95 % interval over seeds and rows {low} to "
-        f"{high})"
-    )
-    return text, difference.interval()[0] > 0
+    by_seed = ", ".join(decimal(100 * value, 1, signed=True) for value in difference.by_seed)
+    interval = metric_interval("accuracy", *difference.interval(), signed=True)
+    tasks = f"by seed, over the {len(several)} tasks with {seeds} seeds"
+    return f"{tasks}: {by_seed} (95 % interval over seeds and rows {interval})", difference.interval()[0] > 0
 
 
-def _pairs(done: Mapping[str, ComparisonResults], other: str) -> list[tuple[PairFacts, float]]:
-    """Prune-LoRA with another method on the first reported split of every task; the sign turns it to ours minus its."""
-    found = []
-    for one in done.values():
-        for pair in one.pairs:
-            if {pair.first, pair.second} == {OURS, other} and pair.split == one.splits[0]:
-                found.append((pair, 1.0 if pair.first == OURS else -1.0))
-    return found
+def pairs_with(done: Done, other: str) -> list[tuple[PairFacts, float]]:
+    """prune-lora with another method on the first split of every task, and the sign that makes it prune-lora's lead."""
+    return [
+        (pair, 1.0 if pair.first == OURS else -1.0)
+        for one in done.values()
+        for pair in one.pairs
+        if {pair.first, pair.second} == {OURS, other} and pair.split == one.splits[0]
+    ]
 
 
-def _steps(done: Mapping[str, ComparisonResults], other: str) -> list[float]:
-    """Prune-LoRA's step over another method's, a task each: both were timed in the same rounds."""
-    found = []
-    for one in done.values():
-        ours, theirs = one.method(OURS), one.method(other)
-        if ours and theirs and ours.step_to_full and theirs.step_to_full:
-            found.append(ours.step_to_full.median / theirs.step_to_full.median)
-    return found
-
-
-def _ratio(what: str, values: Iterable[float], at_most: float) -> Target:
-    values = list(values)
+def at_most(what: str, values: Iterable[float], bound: float, aim: str = "", more: str = "") -> Aim:
+    values, aim = list(values), aim or f"at most {bound:g}"
     if not values:
-        return Target(what, f"at most {at_most:g}", "not measured", None)
-    found = f"{statistics.median(values):.3f} (median of {len(values)} tasks, {min(values):.3f} to {max(values):.3f})"
-    return Target(what, f"at most {at_most:g}", found, statistics.median(values) <= at_most)
+        return Aim(what, aim, "not measured", None)
+    median = statistics.median(values)
+    found = f"{median:.3f} (median of {len(values)} tasks, {min(values):.3f} to {max(values):.3f}){more}"
+    return Aim(what, aim, found, median <= bound)
 
 
-def _inference(done: Mapping[str, ComparisonResults]) -> Target:
-    """At the largest size, where work and not overhead decides."""
-    shares, work = [], []
-    for one in done.values():
-        ours, dense = one.method(OURS), one.method("full")
-        if ours and dense and ours.latencies:
-            shares.append(_largest(ours))
-            work.append(ours.macs / dense.macs)
-    aim = "at most the share of MACs that is left"
+def forward_aim(methods: Mapping[str, tuple[Any, Any]]) -> Aim:
+    """At the largest size, where work decides and not overhead."""
+    largest = [max(own.latencies, key=lambda one: one.batch_size * one.tokens) for own, _ in methods.values()]
+    macs = statistics.median(own.macs / dense.macs for own, dense in methods.values()) if methods else math.nan
     what = "time of a forward pass, 32 rows of 128 tokens, of the dense model's"
-    if not shares:
-        return Target(what, aim, "not measured", None)
-    found = (
-        f"{statistics.median(shares):.3f} (median of {len(shares)} tasks, {min(shares):.3f} to {max(shares):.3f}); "
-        f"MACs left {statistics.median(work):.3f}"
-    )
-    return Target(what, aim, found, statistics.median(shares) <= statistics.median(work))
+    aim = "at most the fraction of MACs that is left"
+    return at_most(what, [one.to_dense.median for one in largest], macs, aim, f"; MACs left {macs:.3f}")
 
 
-def _largest(method: MethodFacts) -> float:
-    return max(method.latencies, key=lambda one: one.batch_size * one.tokens).to_dense.median
+# Learning rates -------------------------------------------------------------------------------------------------------
 
 
-def _trying(done: Mapping[str, ComparisonResults]) -> dict[str, ComparisonResults]:
-    return {task: one for task, one in done.items() if any(len(method.tried) > 1 for method in one.methods)}
+def rates_on_mean(done: Done) -> str:
+    """Every learning rate of every method: its mean over the tasks, how often it was chosen, and whether it is an end.
 
-
-def _rates_on_mean(done: Mapping[str, ComparisonResults]) -> Table:
-    """Every learning rate of every method: its mean over the tasks that tried several, and how often it was chosen."""
-    tasks = list(_trying(done).values())
+    The result beyond an end that every task chose is unknown.
+    """
     rows = []
-    for name in _methods_of(tasks):
-        own = [method for one in tasks if (method := one.method(name)) is not None]
-        for rate in own[0].tried:
-            values = [method.tried[rate] for method in own]
+    for name in methods_of(done):
+        methods = [method for one in done.values() if (method := one.method(name)) is not None]
+        for rate in methods[0].tried:
+            values = [method.tried[rate] for method in methods]
             mean = "diverged" if None in values else f"{100 * statistics.fmean(values):.1f}"
-            chosen = sum(float(rate) == method.learning_rate for method in own)
-            rows.append((name, rate, mean, f"{chosen} of {len(own)} tasks"))
-    return Table(("method", "learning rate", "accuracy, %", "chosen by"), tuple(rows))
+            chosen = sum(float(rate) == method.learning_rate for method in methods)
+            end = "the end of the range" if chosen == len(methods) else ""
+            rows.append((name, learning_rate(float(rate)), mean, f"{chosen} of {len(methods)} tasks", end))
+    return markdown(("method", "learning rate", "accuracy, %", "chosen by", "chosen by all"), rows)
 
 
-def _at_the_edge(done: Mapping[str, ComparisonResults]) -> Iterable[str]:
-    """Methods that chose the largest or smallest of what was tried everywhere: what lies beyond is not known."""
-    tasks = list(_trying(done).values())
-    for name in _methods_of(tasks):
-        own = [method for one in tasks if (method := one.method(name)) is not None]
-        for what, end in (("largest", max), ("smallest", min)):
-            if all(method.learning_rate == end(map(float, method.tried)) for method in own):
-                yield f"{name} chose the {what} that was tried on every task: one beyond it was not looked at."
-
-
-def _methods_of(tasks: Iterable[ComparisonResults]) -> list[str]:
-    return list(dict.fromkeys(method.name for one in tasks for method in one.methods))
-
-
-def _missing(found: Reproduction) -> Iterable[str]:
-    if found.missing:
-        yield f"not run yet: {', '.join(found.missing)}"
-    for one in found.tasks:
-        if one.comparison is not None and len(one.comparison.seeds) < 3:
-            seeds = ", ".join(map(str, one.comparison.seeds))
-            yield f"{one.task}: seed {seeds} alone" if len(one.comparison.seeds) == 1 else f"{one.task}: seeds {seeds}"
-
-
-def _notes(found: Reproduction) -> list[tuple[str, str]]:
-    return [(one.task, one.note) for one in found.tasks if one.note and one.comparison is not None]
-
-
-def _setting(one: ComparisonResults) -> str:
-    rows, recipe = one.task["rows"], one.trials[0].recipe
-    epochs = next(stage["epochs"] for stage in recipe["stages"] if stage["stage"] == "finetune")
-    reported = sum(count for split, count in rows.items() if split not in ("train", "validation"))
-    return (
-        f"{rows['train']:,} training rows, {rows['validation']:,} that choose, {reported:,} reported; "
-        f"{epochs:g} epochs; seeds {', '.join(map(str, one.seeds))}."
-    )
+def methods_of(done: Done) -> list[str]:
+    return list(dict.fromkeys(method.name for one in done.values() for method in one.methods))

@@ -1,60 +1,149 @@
-"""The benchmark as a whole: its model, its tasks, its budget, and where everything lies."""
+"""Torch-Pruning, random and magnitude cuts, LoRA and full fine-tuning beside prunelora, on four GLUE tasks."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers.contenders import Contender
-from prunelora.comparison.methods import load_methods
-from prunelora.comparison.trials import Trial, trial_of
-from prunelora.data.settings import DataSettings
-from prunelora.recipe import Recipe
+from benchmarks.benchmark import RUNS, Benchmark, Option, Piece
+from benchmarks.peers.methods import CONTENDERS, RESULTS, SEEDS, TORCH_PRUNING, Peers, learning_rate
+from benchmarks.peers.page import write_peers
+from benchmarks.tasks import FOUR, data_of
+from benchmarks.trials import Record, train, trial_for
+
+if TYPE_CHECKING:
+    from prunelora.comparison.trials import Trial
+    from prunelora.data.task import TaskData
+
+OWN_RUNS = RUNS / "peers"
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """What is run, and where it lies.
+def work(settings: argparse.Namespace) -> Iterator[Piece]:
+    """Trials, one seed of all before the next seed; then the times of a task's models with the first seed."""
+    peers = Peers()
+    for seed in settings.seeds:
+        for task in settings.tasks:
+            for name in settings.methods:
+                rate = learning_rate(name, task)
+                if settings.again or peers.find(task, name, seed, rate) is None:
+                    title = f"{task}, {name}, seed {seed}"
+                    yield Piece(title, lambda name=name, task=task, seed=seed: peers.add(run(name, task, seed)))
+    for task in settings.tasks:
+        path = RESULTS / f"timing-{task}.json"
+        timed = json.loads(path.read_text(encoding="utf-8"))["models"] if path.exists() else {}
+        if settings.again or timed != models_of(peers, task):
+            yield Piece(f"{task}, timing", lambda task=task, path=path: write_timing(peers, task, path))
 
-    Attributes:
-        model: Pretrained model that all start from.
-        tasks: Data by task.
-        epochs: Passes over the training rows in all, by task; recipes that tune twice share them out.
-        runs: Folder of the trainings.
-        results: Folder of the results.
-        rates: Learning rate by task and recipe, where one was chosen; else the recipe's own.
-        donors: Folders of other comparisons by task: what trainings there have done is not done again.
-        keep_macs: Budget of every cut, of the dense model's MACs.
-        settings: Further settings, for every recipe that has them; in a test they make it small.
+
+def models_of(peers: Peers, task: str) -> dict[str, list[int]]:
+    """Parameters and MACs of the models of the first seed: which models were timed."""
+    found = {name: peers.find(task, name, SEEDS[0], learning_rate(name, task)) for name in CONTENDERS}
+    return {name: [one["parameters"], one["macs"]] for name, one in found.items() if one is not None}
+
+
+# Trials ---------------------------------------------------------------------------------------------------------------
+
+
+def run(name: str, task: str, seed: int) -> Record:
+    from prunelora.data.load import load_task
+
+    rows, contender = load_task(data_of(task)), CONTENDERS[name]
+    trial = trial_for(contender, task, learning_rate=learning_rate(name, task), seed=seed, runs=OWN_RUNS)
+    cut = replace_plan(trial, rows) if contender.cut_by == TORCH_PRUNING else None
+    record = train(trial, task, rows, runs=OWN_RUNS) | {"torch_pruning": cut, "saving": []}
+    record["seconds"] |= cut["seconds"] if cut else {}
+    return record
+
+
+def replace_plan(trial: "Trial", rows: "TaskData") -> dict[str, Any]:
+    """Run a trial up to its plan, and replace the plan by the units that Torch-Pruning keeps.
+
+    The trial goes on with the same cut made by prunelora, which has the same logits, since a run saves its models.
     """
+    from benchmarks.peers.torch_pruning_cut import as_plan, cut_with_torch_pruning
+    from prunelora.pipeline import execute
+    from prunelora.planning.plan import Plan
 
-    model: str
-    tasks: Mapping[str, DataSettings]
-    epochs: Mapping[str, float]
-    runs: Path
-    results: Path
-    rates: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    donors: Mapping[str, Sequence[Path]] = field(default_factory=dict)
-    keep_macs: float = 0.5
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    execute(trial.recipe, trial.folder, until="plan", task=rows, progress=False)
+    path = trial.folder / "plan.json"
+    stage, model = trial.recipe.by_name["plan"], model_before_cut(trial, rows)
+    batches = calibration(trial, rows)
+    cut = cut_with_torch_pruning(
+        model, batches, keep_macs=stage.keep_macs, tokens=stage.tokens, round_to=stage.round_to
+    )
+    as_plan(model, cut.model, Plan.load(path)).save(path)
+    return cut.to_dict()
 
-    def cell(self, task: str, contender: Contender, seed: int) -> Trial:
-        """A contender on a task with a seed, and its run folder."""
-        changes: dict[str, Any] = {"epochs": self.epochs[task], **contender.settings}
-        if contender.cut_by is not None:
-            changes["plan.keep_macs"] = self.keep_macs
-        base = Recipe(model=self.model, task=self.tasks[task])
-        method = load_methods([contender.recipe], base=base, changes=changes)[0]
-        own = {key: value for key, value in self.settings.items() if method.recipe.has_option(key)}
-        if (task, contender.recipe) in self.rates:
-            own["learning_rate"] = self.rates[task, contender.recipe]
-        method = replace(method, name=contender.name, title=contender.title, recipe=method.recipe.with_options(own))
-        return trial_of(method, method.learning_rate, seed, out=self.runs / task)
 
-    def share_with(self, task: str) -> tuple[Path, ...]:
-        """Folders of comparisons whose trainings may have done the first stages of one here."""
-        return self.runs / task, *self.donors.get(task, ())
+def model_before_cut(trial: "Trial", rows: "TaskData") -> Any:
+    from safetensors.torch import load_file
 
-    def command(self, task: str, contender: str, seeds: str) -> str:
-        """What makes a cell."""
-        return f"python -m benchmarks.peers --tasks {task} --methods {contender} --seeds {seeds}"
+    from prunelora.delivery.checkpoints import load
+    from prunelora.models.device import best_device
+    from prunelora.runfolder import RunFolder
+    from prunelora.running import pretrained
+
+    folder = RunFolder(trial.folder)
+    model = pretrained(trial.recipe, rows)
+    for name in trial.recipe.names[: trial.recipe.names.index("score")]:
+        record = folder.record(name)
+        if record is not None and name.startswith("merge"):
+            model = load(folder.file(record.files[0]))
+        elif record is not None and name.startswith("linear_probe"):
+            model.load_state_dict(load_file(folder.file(record.files[0])), strict=False)
+    return model.to(best_device())
+
+
+def calibration(trial: "Trial", rows: "TaskData") -> Sequence[Mapping[str, Any]]:
+    """Batches of a sample of training rows, as the trial's scoring takes them."""
+    from prunelora.data.embedded import model_source
+    from prunelora.data.tokens import calibration_batches
+    from prunelora.delivery.processors import load_tokenizer
+
+    recipe, stage = trial.recipe, trial.recipe.by_name["score"]
+    sizes = {"rows": stage.rows, "batch_size": stage.batch_size, "max_length": recipe.task.max_length}
+    return calibration_batches(rows, load_tokenizer(model_source(recipe.model)), seed=trial.seed, **sizes)
+
+
+# Times ----------------------------------------------------------------------------------------------------------------
+
+
+def write_timing(peers: Peers, task: str, path: Path) -> None:
+    """Time a training step and forward passes of all methods in turn, from the run folders of the first seed."""
+    from prunelora.comparison.timing import TimingSettings, time_methods
+    from prunelora.data.load import load_task
+    from prunelora.evaluation.machine import describe_machine
+    from prunelora.models.device import best_device
+    from prunelora.storage import write_json
+
+    settings = TimingSettings()
+    trials = {
+        name: trial_for(CONTENDERS[name], task, learning_rate=learning_rate(name, task), seed=SEEDS[0], runs=OWN_RUNS)
+        for name in models_of(peers, task)
+    }
+    times = time_methods(trials, load_task(data_of(task)), settings=settings)
+    contenders = {
+        name: {
+            "step_ms": one.step.median_ms,
+            "step_to_lora": one.step_to_lora and one.step_to_lora.model_dump(),
+            "latencies": [latency.model_dump() for latency in one.latencies],
+        }
+        for name, one in times.items()
+    }
+    content = {"seed": SEEDS[0], "models": models_of(peers, task), "contenders": contenders, "settings": vars(settings)}
+    write_json(path, content | {"machine": describe_machine(best_device())})
+
+
+BENCHMARK = Benchmark(
+    measures=__doc__,
+    work=work,
+    pages=lambda: [write_peers()],
+    options={
+        "tasks": Option(FOUR, "tasks, joined by commas", FOUR),
+        "methods": Option(tuple(CONTENDERS), "methods, joined by commas", tuple(CONTENDERS)),
+        "seeds": Option(SEEDS, "seeds, joined by commas"),
+    },
+    needs_glue=True,
+    packages=("torch_pruning",),
+)

@@ -1,0 +1,107 @@
+"""Parts of the method, alone and together: variants of the packaged recipes on four GLUE tasks."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.ablation.cuts import TUNED, cut, missing_cuts, path_of, read_cuts
+from benchmarks.ablation.page import write_ablation
+from benchmarks.ablation.results import RESULTS, Ablation, finalists, members
+from benchmarks.ablation.variants import ALL_GROUPS, EVERYTHING, GROUPS, SCREENING_SEED, SEEDS, VARIANTS, Variant
+from benchmarks.benchmark import RUNS, Benchmark, Option, Piece
+from benchmarks.tasks import FOUR, data_of
+from benchmarks.trials import train, trial_for
+
+OWN_RUNS = RUNS / "ablation"
+CUTS = "cuts"
+
+
+def work(settings: argparse.Namespace) -> Iterator[Piece]:
+    """Trainings without a record, in the order of `schedule`; then cuts with no training after them."""
+    ablation = Ablation()
+    for seed, group, task, variants in schedule(settings, lambda: finalists(ablation)):
+        for variant in variants:
+            if variant.name in settings.variants or settings.variants == ("",):
+                yield from trainings(ablation, variant, f"{task}, {group}, {variant.name}", task, seed)
+    for task in settings.tasks if CUTS in settings.groups else ():
+        found = read_cuts(RESULTS, task, SCREENING_SEED)
+        if missing_cuts(found) and ablation.factor(VARIANTS[TUNED], task):
+            yield Piece(f"{task}, {CUTS}", lambda task=task, found=found: cut_task(ablation, task, found))
+
+
+def schedule(
+    settings: argparse.Namespace, best: Callable[[], list[Variant]]
+) -> Iterator[tuple[int, str, str, list[Variant]]]:
+    """Seed, group, task and variants, in order: one seed of everything before the next seed.
+
+    The bases, which other groups are compared with, are always trained first. `best` is called late: the variants that
+    go on are known only then.
+    """
+    groups = [group for group in ALL_GROUPS if group in settings.groups]
+    if set(groups) - {"references", "bases"}:
+        groups = sorted({*groups, "bases"}, key=ALL_GROUPS.index)
+    for seed in settings.seeds:
+        for group in groups:
+            for task in settings.tasks:
+                every = settings.every_seed and group in GROUPS
+                variants = list(GROUPS[group]) if every else members(group, best(), task=task, seed=seed)
+                if variants:
+                    yield seed, group, task, variants
+
+
+def trainings(ablation: Ablation, variant: Variant, title: str, task: str, seed: int) -> Iterator[Piece]:
+    """The trials of a variant's learning rates, then its training at the chosen one."""
+
+    def piece(rate: float, seed: int) -> Piece:
+        return Piece(
+            f"{title}, learning rate {rate:g}, seed {seed}",
+            lambda: ablation.add(train_variant(variant, task, rate, seed)),
+        )
+
+    for rate in map(variant.rate_at, variant.factors):
+        if ablation.find(task, variant.name, SCREENING_SEED, rate) is None:
+            yield piece(rate, SCREENING_SEED)
+    factor = ablation.factor(variant, task)
+    if factor is None:
+        print(f"{title}: left out, no learning rate was chosen for {variant.rate_of or variant.name}")
+    elif ablation.find(task, variant.name, seed, variant.rate_at(factor)) is None:
+        yield piece(variant.rate_at(factor), seed)
+
+
+def train_variant(variant: Variant, task: str, rate: float, seed: int) -> dict[str, Any]:
+    from prunelora.data.load import load_task
+
+    trial = trial_for(variant, task, learning_rate=rate, seed=seed, runs=OWN_RUNS)
+    record = train(trial, task, load_task(data_of(task)), runs=OWN_RUNS)
+    return record | {"keep_macs": variant.keep_macs}
+
+
+def cut_task(ablation: Ablation, task: str, found: dict[str, Any] | None) -> None:
+    """Cut the tuned model of a task; it is trained again if its run folder is gone."""
+    from prunelora.data.load import load_task
+    from prunelora.delivery.checkpoints import load
+    from prunelora.delivery.processors import load_tokenizer
+    from prunelora.storage import write_json
+
+    variant, seed = VARIANTS[TUNED], SCREENING_SEED
+    rate = variant.rate_at(ablation.factor(variant, task) or 1.0)
+    train_variant(variant, task, rate, seed)
+    folder = trial_for(variant, task, learning_rate=rate, seed=seed, runs=OWN_RUNS).folder / "model"
+    path = path_of(RESULTS, task, seed)
+    rows = load_task(data_of(task))
+    cut(load(folder), load_tokenizer(folder), rows, task, seed, found=found, keep=lambda new: write_json(path, new))
+
+
+BENCHMARK = Benchmark(
+    measures=__doc__,
+    work=work,
+    pages=lambda: [write_ablation()],
+    options={
+        "tasks": Option(FOUR, "tasks, joined by commas", FOUR),
+        "groups": Option((*ALL_GROUPS, CUTS), "groups of variants, joined by commas", (*ALL_GROUPS, CUTS)),
+        "variants": Option(("",), "variants, joined by commas; all of the groups if empty", ("", *EVERYTHING)),
+        "seeds": Option(SEEDS, "seeds, joined by commas", SEEDS),
+        "every_seed": Option(0, "1: train all variants with all seeds on all tasks", (0, 1)),
+    },
+    needs_glue=True,
+)

@@ -1,0 +1,86 @@
+"""Full fine-tuning, LoRA, Prune-LoRA with 30 % of the heads cut, and random pruning, on the paper's six GLUE tasks."""
+
+import argparse
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.benchmark import RUNS, Benchmark, Option, Piece
+from benchmarks.glue.page import RESULTS, write_glue
+from benchmarks.tasks import STOCK_MEMORY, TASKS, data_of
+
+METHODS = ("full", "lora", "prune-lora", "random-prune-lora")
+FACTORS = (1.0, 3.0)
+KEEP_HEADS = 50  # Of 72: 30 % of the heads are cut, as 44 of the paper's 144.
+MAPPED = "prune-lora"  # Its scores and plan of the first seed are kept for the heat map.
+
+
+def work(settings: argparse.Namespace) -> Iterator[Piece]:
+    for task, seeds, timing in schedule(settings.tasks, settings.seeds):
+        if settings.again or not is_complete(RESULTS, task, seeds):
+            title = f"{task}, seeds {', '.join(map(str, seeds))}"
+            yield Piece(title, lambda task=task, seeds=seeds, timing=timing: run_task(task, seeds, timing=timing))
+
+
+def schedule(tasks: Sequence[str], asked: Sequence[int]) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+    """Task, seeds, and whether to time: one seed of every task before the next seed; timing last, with all seeds."""
+    for count in range(1, len(asked) + 1):
+        for task in tasks:
+            seeds = tuple(seed for seed in asked[:count] if seed in TASKS[task].seeds)
+            last = count == len(asked)
+            if seeds and (last or asked[count - 1] in seeds):
+                yield task, seeds, last
+
+
+def is_complete(results: Path, task: str, seeds: Sequence[int]) -> bool:
+    """Whether the results of a task have these seeds, all methods and learning rates, and times."""
+    from prunelora.comparison.results import load_comparison
+    from prunelora.errors import RecipeError
+
+    try:
+        found = load_comparison(results / task / "comparison.json")
+    except RecipeError:
+        return False
+    return (
+        found.timing is not None
+        and set(seeds) <= set(found.seeds)
+        and [method.name for method in found.methods] == list(METHODS)
+        and all(len(method.tried) == len(FACTORS) for method in found.methods)
+    )
+
+
+def run_task(task: str, seeds: Sequence[int], *, timing: bool) -> None:
+    from prunelora.comparison.compare import compare
+    from prunelora.recipe import Recipe
+
+    runs, results = RUNS / "glue" / task, RESULTS / task
+    found = compare(
+        base=Recipe(model="minilm", task=data_of(task)),
+        out=runs,
+        methods=METHODS,
+        seeds=seeds,
+        factors=FACTORS,
+        changes={"epochs": TASKS[task].epochs, "keep_heads": KEEP_HEADS, **STOCK_MEMORY},
+        timing=timing,
+        tell=print,
+        progress=False,
+    )
+    found.save(results / "comparison.json")
+    rate = next(method.learning_rate for method in found.methods if method.name == MAPPED)
+    place = Path("trials") / MAPPED / f"lr-{rate:g}" / f"seed-{seeds[0]}"
+    shutil.rmtree(results / "trials", ignore_errors=True)
+    (results / place).mkdir(parents=True)
+    for file in ("importance.safetensors", "plan.json"):
+        shutil.copyfile(runs / place / file, results / place / file)
+
+
+BENCHMARK = Benchmark(
+    measures=__doc__,
+    work=work,
+    pages=write_glue,
+    options={
+        "tasks": Option(tuple(TASKS), "tasks, joined by commas", tuple(TASKS)),
+        "seeds": Option((0, 1, 2), "seeds, joined by commas; a task trains those that it has"),
+    },
+    needs_glue=True,
+)
