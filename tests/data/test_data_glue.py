@@ -369,7 +369,7 @@ def test_a_folder_without_the_files_is_an_error_that_says_what_was_looked_for(tm
         load("mrpc", tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         load("mrpc", tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"notes.md' is a file. Give the folder"):
+    with pytest.raises(DataError, match=r"notes.md' is a file"):
         load("mrpc", tmp_path / "notes.md")
     write_lines(tmp_path / "dev.tsv", [("sentence", "label"), ("a", 0)])
     with pytest.raises(DataError, match=r"no training rows in .*found dev"):
@@ -386,7 +386,7 @@ def test_two_files_for_one_split_and_a_missing_shard_are_errors(tmp_path):
     write_parquet(tmp_path, "rte")
     folder = tmp_path / "rte"
     (folder / "train-00001-of-00002.parquet").rename(tmp_path / "aside.parquet")
-    with pytest.raises(DataError, match="1 of the 2 files of the split 'train'; missing is train-00001-of-00002"):
+    with pytest.raises(DataError, match=r"'train'.* train-00001-of-00002"):
         load("rte", folder)
     (tmp_path / "aside.parquet").rename(folder / "train-00001-of-00002.parquet")
     write_lines(folder / "dev.tsv", [("sentence1", "sentence2", "label"), ("a", "b", 0)])

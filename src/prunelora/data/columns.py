@@ -1,4 +1,4 @@
-"""Which columns hold the text, the second text and the label: as told, or guessed from their names."""
+"""Choice of the columns of the text, the second text and the label: named by the user, or guessed from their names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from prunelora.data.settings import DataSettings
 from prunelora.data.tables import Table, describe_columns
 from prunelora.errors import DataError, advice, option
 
-# Two tiers: a name of the first decides even where one of the second is there too ("label" beside "score").
+# Two tiers: a name of the first tier wins over names of the second ("label" over "score").
 LABEL_NAMES = (
     ("label", "labels", "gold_label", "target"),
     ("class", "y", "score", "stars", "rating", "sentiment", "category"),
@@ -23,7 +23,7 @@ PAIR_NAMES = (
     ("text_a", "text_b"),
 )
 TEXT_NAMES = ("sentence", "text", "review", "content", "document", "comment")
-# Of token classification: lists of words, and lists of tags.
+# For token classification: lists of words, and lists of tags.
 WORDS_NAMES = ("tokens", "words")
 TAGS_NAMES = (("tags", "ner_tags", "labels", "label"), ("ner", "pos_tags", "upos", "chunk_tags"))
 
@@ -36,9 +36,9 @@ class Columns:
         text: Column of the (first) text.
         text_pair: Column of the second text, or None.
         labels: One label column, or the 0/1 columns of a multi-label task; none for language modelling.
-        guessed: Which of "text" (or "image"), "text_pair" and "label" nobody named.
+        guessed: Roles ("text" or "image", "text_pair", "label") of the guessed columns.
         by_token: Whether rows are lists of words and of tags.
-        images: Whether the text is none, but an image.
+        images: Whether column `text` holds images.
     """
 
     text: str
@@ -50,7 +50,7 @@ class Columns:
 
     @property
     def label(self) -> str:
-        """Label columns as the option label takes them."""
+        """Label columns as the option `label` takes them."""
         return ",".join(self.labels)
 
     @property
@@ -60,16 +60,15 @@ class Columns:
 
     @property
     def by_role(self) -> dict[str, str]:
-        """What was chosen as text, text_pair and label."""
+        """Chosen columns by role: text (or image), text_pair and label."""
         pair = {} if self.text_pair is None else {"text_pair": self.text_pair}
         return {"image" if self.images else "text": self.text, **pair} | ({"label": self.label} if self.labels else {})
 
 
 def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Columns:
-    """Take the columns that `settings` names, and guess the rest.
+    """The columns that `settings` names; the others are guessed.
 
-    A column that is named is never second-guessed: with text alone the task has one text, even where a
-    second column looks like its pair.
+    If only `text` is named, the task has one text, even if another column looks like its pair.
     """
     names = list(table.columns)
     pictures = [name for name, cells in table.columns.items() if is_image_cell(next(iter(cells), None))]
@@ -82,12 +81,11 @@ def choose_columns(table: Table, settings: DataSettings, *, where: str) -> Colum
     for role, column in (("text", settings.text), ("text_pair", settings.text_pair)):
         if column is not None:
             checks.check_has_column(column, names, role=role, where=where)
-    labels = _named_labels(settings.label, names, where=where) or (_guess_label(table, settings, where=where),)
+    labels = _labels(table, settings, where=where)
     text, pair = settings.text, settings.text_pair
     if text is None:
-        taken = {*labels, *([pair] if pair else [])}
-        left = [name for name in names if name not in taken]
-        guess = _guess_texts(table, left, want_pair=pair is None, where=where)
+        remaining = [name for name in names if name not in (*labels, pair)]
+        guess = _guess_texts(table, remaining, want_pair=pair is None, where=where)
         text = guess[0]
         pair = pair or (guess[1] if len(guess) == 2 else None)
     if _is_words_name(text) and _is_written_list(next(iter(table.columns[text]), None)):
@@ -122,17 +120,19 @@ def _text_alone(table: Table, settings: DataSettings, *, where: str) -> Columns:
 
 def _image_and_label(pictures: Sequence[str], table: Table, settings: DataSettings, *, where: str) -> Columns:
     if settings.text is None and len(pictures) > 1:
-        raise DataError(f"{where}: the image could be any of {', '.join(pictures)}. Say which with {advice('text')}.")
+        raise DataError(f"{where}: the image could be any of {', '.join(pictures)}. Name it with {advice('text')}.")
     if settings.text_pair is not None or settings.task_type in ("token_classification", "causal_lm"):
-        raise DataError(f"{where}: column {pictures[0]!r} holds images, which are classified one by one.")
-    named_labels = _named_labels(settings.label, list(table.columns), where=where)
-    labels = named_labels or (_guess_label(table, settings, where=where),)
+        raise DataError(
+            f"{where}: column {pictures[0]!r} holds images, which are classified one by one. Leave out "
+            f"{advice('text_pair')} and {advice('task_type')}."
+        )
+    labels = _labels(table, settings, where=where)
     guessed = [role for role, named in (("image", settings.text), ("label", settings.label)) if named is None]
     return Columns(settings.text or pictures[0], None, labels, tuple(guessed), images=True)
 
 
 def _has_words(table: Table, settings: DataSettings) -> bool:
-    """Whether the column of the text, named or by its name, holds lists of words."""
+    """Whether the text column, named or guessed, holds lists of words."""
     names = [settings.text] if settings.text is not None else [name for name in table.columns if _is_words_name(name)]
     return any(isinstance(next(iter(table.columns.get(name, ())), None), list | tuple) for name in names)
 
@@ -151,25 +151,30 @@ def _words_and_tags(table: Table, settings: DataSettings, *, where: str) -> Colu
         raise DataError(
             f"{option('text_pair', settings.text_pair)}: token classification has one text a row. Leave it out."
         )
-    guesses = {"text": next((name for name in names if _is_words_name(name)), None)}
     lowered = {name.lower(): name for name in names}
-    guesses["label"] = next((lowered[name] for tier in TAGS_NAMES for name in tier if name in lowered), None)
-    chosen = {"text": settings.text or guesses["text"], "label": settings.label or guesses["label"]}
-    known = {"text": WORDS_NAMES, "label": TAGS_NAMES[0]}
-    for role, column in chosen.items():
+    guesses = {
+        "text": next((name for name in names if _is_words_name(name)), None),
+        "label": next((lowered[name] for tier in TAGS_NAMES for name in tier if name in lowered), None),
+    }
+    chosen: dict[str, str] = {}
+    for role, content, known in (("text", "words", WORDS_NAMES), ("label", "tags", TAGS_NAMES[0])):
+        column = getattr(settings, role) or guesses[role]
         if column is None:
             raise DataError(
-                f"{where}: no column has a name known for {'words' if role == 'text' else 'tags'} "
-                f"({', '.join(known[role])}). Columns: {describe_columns(names)}. Say which with {advice(role)}."
+                f"{where}: no column has a name known for {content} ({', '.join(known)}). "
+                f"Columns: {describe_columns(names)}. Name it with {advice(role)}."
             )
         checks.check_has_column(column, names, role=role, where=where)
+        chosen[role] = column
     guessed = tuple(role for role in chosen if getattr(settings, role) is None)
-    return Columns(str(chosen["text"]), None, (str(chosen["label"]),), guessed, by_token=True)
+    return Columns(chosen["text"], None, (chosen["label"],), guessed, by_token=True)
 
 
-def _named_labels(label: str | None, names: Sequence[str], *, where: str) -> tuple[str, ...]:
+def _labels(table: Table, settings: DataSettings, *, where: str) -> tuple[str, ...]:
+    """The label columns: named, or the guessed one."""
+    label, names = settings.label, list(table.columns)
     if label is None:
-        return ()
+        return (_guess_label(table, settings, where=where),)
     if label in names:  # a name may hold a comma
         return (label,)
     columns = tuple(column.strip() for column in label.split(",") if column.strip()) or (label,)
@@ -180,52 +185,49 @@ def _named_labels(label: str | None, names: Sequence[str], *, where: str) -> tup
 
 def _guess_label(table: Table, settings: DataSettings, *, where: str) -> str:
     names = list(table.columns)
-    left = [name for name in names if name not in (settings.text, settings.text_pair)]
+    remaining = [name for name in names if name not in (settings.text, settings.text_pair)]
     for tier in LABEL_NAMES:
-        found = [name for name in left if name.lower() in tier]
-        if len(found) == 1:
-            return found[0]
-        if found:
+        candidates = [name for name in remaining if name.lower() in tier]
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
             raise DataError(
-                f"{where}: the label could be any of {', '.join(found)}. Say which with {advice('label')}. "
+                f"{where}: the label could be any of {', '.join(candidates)}. Name it with {advice('label')}. "
                 f"Columns: {describe_columns(names)}."
             )
     raise DataError(
         f"{where}: no column has a name known for labels ({', '.join(LABEL_NAMES[0])}, ...). "
-        f"Columns: {describe_columns(names)}. Name them with {checks.column_options()}.{_about_the_header(table)}"
+        f"Columns: {describe_columns(names)}. Name them with {checks.column_options()}.{_header_advice(table)}"
     )
 
 
-def _about_the_header(table: Table) -> str:
-    """What to do if the first line is a row and no header: if a name of a column is one of its own cells too."""
-    rows = [name for name, cells in table.columns.items() if name in cells]
-    return f" The first line seems to be a row ({rows[0]!r} is one of others too): add a header line." if rows else ""
+def _header_advice(table: Table) -> str:
+    """A sentence for a first line that is a row and no header, which shows if a column's name is one of its cells."""
+    names = [name for name, cells in table.columns.items() if name in cells]
+    return f" The first line seems to be a row ({names[0]!r} stands below it too): add a header line." if names else ""
 
 
-def _guess_texts(table: Table, left: Sequence[str], *, want_pair: bool, where: str) -> tuple[str, ...]:
-    lowered = {name.lower(): name for name in left}
-    found: list[tuple[str, ...]] = []
+def _guess_texts(table: Table, names: Sequence[str], *, want_pair: bool, where: str) -> tuple[str, ...]:
+    lowered = {name.lower(): name for name in names}
+    candidates: list[tuple[str, ...]] = []
     if want_pair:
-        found = [(lowered[a], lowered[b]) for a, b in PAIR_NAMES if a in lowered and b in lowered]
-    if not found:
-        found = [(lowered[name],) for name in TEXT_NAMES if name in lowered]
-    if not found:
-        found = [(name,) for name in left if _holds_words(table.columns[name])]
-    if len(found) == 1:
-        return found[0]
-    what = (
-        f"the text could be any of {', '.join(' + '.join(each) for each in found)}"
-        if found
-        else "no column looks like text"
-    )
+        candidates = [(lowered[a], lowered[b]) for a, b in PAIR_NAMES if a in lowered and b in lowered]
+    if not candidates:
+        candidates = [(lowered[name],) for name in TEXT_NAMES if name in lowered]
+    if not candidates:
+        candidates = [(name,) for name in names if _holds_words(table.columns[name])]
+    if len(candidates) == 1:
+        return candidates[0]
+    listed = ", ".join(" + ".join(each) for each in candidates)
+    problem = f"the text could be any of {listed}" if candidates else "no column looks like text"
     raise DataError(
-        f"{where}: {what}. Columns: {describe_columns(list(table.columns))}. Name them with {checks.column_options()}."
-        f"{_about_the_header(table)}"
+        f"{where}: {problem}. Columns: {describe_columns(list(table.columns))}. Name them with "
+        f"{checks.column_options()}.{_header_advice(table)}"
     )
 
 
 def _holds_words(values: Sequence[object]) -> bool:
-    # Identifiers and counts are numbers in every row; a text column has words in most.
+    # Identifiers and counts are numbers in every row; most rows of a text column hold letters.
     sample = [value for value in values[:1000] if value is not None]
-    words = sum(isinstance(value, str) and any(character.isalpha() for character in value) for value in sample)
-    return words * 2 > len(sample)
+    with_letters = sum(isinstance(value, str) and any(map(str.isalpha, value)) for value in sample)
+    return with_letters * 2 > len(sample)

@@ -1,4 +1,4 @@
-"""The tasks of GLUE, one row each: columns, classes, metrics, and what the published files of it look like."""
+"""The GLUE tasks, one row each: columns, classes, metrics, and the layout of the published files."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,20 +10,20 @@ GLUE_ON_THE_HUB = "nyu-mll/glue"
 
 @dataclass(frozen=True)
 class NamedTask:
-    """A task known by name. A person's own table is the same kind of thing, with columns guessed or named.
+    """A task known by name.
 
     Attributes:
-        name: As typed for the option task.
+        name: Value of the option task.
         folder: Name of its folder in the official distribution.
-        texts: Names that the text column has in files of this task; for a pair, pairs of names.
+        texts: Possible names of the text column; for a pair, pairs of names.
         label_names: Names of the classes by id; empty for regression.
-        metrics: What is reported, the one that chooses checkpoints first.
-        labels: Names that the label column has.
-        no_label: Words that stand where annotators did not agree; such rows are left out.
-        no_header: Columns of the official files, where these have no header line.
-        broken_rows: Whether published files have rows with cells missing; such rows are left out.
-        parts: Names of the parts that the validation rows come in, the main one first; empty if they are one set.
-        other_files: Stems of the original files, by split, for a folder without any named train.
+        metrics: Names of the reported metrics; the first chooses checkpoints.
+        labels: Possible names of the label column.
+        no_label: Labels of rows on which annotators did not agree; such rows are left out.
+        no_header: Columns of the official files, if these have no header line.
+        broken_rows: Whether published files have rows with missing cells; such rows are left out.
+        parts: Names of the parts of the validation rows, the main part first; empty if they are one set.
+        other_files: Stems of the original files, by split, for a folder without a file named train.
     """
 
     name: str
@@ -55,18 +55,18 @@ class NamedTask:
 
     @property
     def stems(self) -> dict[str, tuple[str, ...]]:
-        """What the files of each split are called, without suffix: train, validation, test, and parts after the first.
+        """Names of the files of each split, without suffix: train, validation, test, and parts after the first.
 
         {"train": ("train",), "validation": ("validation", "dev", "validation_matched", "dev_matched"), ...,
         "mismatched": ("validation_mismatched", "dev_mismatched")}
         """
         first = [f"_{part}" for part in self.parts[:1]]
-        found = {
+        stems = {
             "train": ("train",),
             "validation": tuple(f"{stem}{part}" for part in ("", *first) for stem in ("validation", "dev")),
             "test": tuple(f"test{part}" for part in ("", *first)),
         }
-        return found | {part: (f"validation_{part}", f"dev_{part}") for part in self.parts[1:]}
+        return stems | {part: (f"validation_{part}", f"dev_{part}") for part in self.parts[1:]}
 
 
 _SENTENCE = (("sentence",),)
@@ -129,6 +129,6 @@ def named_task(name: str) -> NamedTask:
     """
     if name not in GLUE:
         raise DataError(
-            f"{option('task', name)}: no task of this name.{one_of(name, GLUE)} Your own data are {advice('data')}."
+            f"{option('task', name)}: no task of this name.{one_of(name, GLUE)} Give your own data as {advice('data')}."
         )
     return GLUE[name]

@@ -1,4 +1,4 @@
-"""From what a person named to a task ready to train on: read, choose columns, check, encode, split."""
+"""Loading of a task: read the data, choose columns, check, encode labels, split."""
 
 from dataclasses import replace
 from typing import Any
@@ -29,54 +29,53 @@ def load_task(settings: DataSettings) -> TaskData:
         one table                -> test and validation are cut off
 
     A given test split without labels is left out, with a note. Cuts are stratified by class, seeded, and never
-    separate rows with identical text. Of a named task the given validation is always what is reported, and where it
-    comes in parts (MNLI), every part is.
+    separate rows with identical text. A named task always reports the given validation rows, in all parts (MNLI).
 
     Raises:
         DataError: If the data cannot be read, or cannot be trained on.
-        MissingExtraError: If the embedded example is asked for and its packages are not installed.
+        MissingExtraError: If the packages of the embedded example are needed and not installed.
     """
     known = named_task(settings.task) if settings.task is not None else None
     source = read_named(known, settings.data_dir, settings.encoding) if known else read_source(settings)
     checks.check_has_rows(source.splits["train"].num_rows, where=source.where["train"])
     columns = source.columns or choose_columns(source.splits["train"], settings, where=source.where["train"])
     source = _without_unlabelled_test(source, columns)
-    found: dict[str, Rows] = {}
+    raw: dict[str, Rows] = {}
     notes = [*_column_notes(columns), *source.notes]
     for split, table in source.splits.items():
-        labelled, dropped = _without_unlabelled_rows(table, columns)
-        found[split] = read_rows(labelled, columns, where=source.where[split])
-        if dropped:
-            notes.append(f"{split}: rows without a label (-1) left out: {dropped:,}")
+        labelled, num_unlabelled = _without_unlabelled_rows(table, columns)
+        raw[split] = read_rows(labelled, columns, where=source.where[split])
+        if num_unlabelled:
+            notes.append(f"{split}: rows without a label (-1) left out: {num_unlabelled:,}")
     encoded = encode_labels(
-        {split: rows.labels for split, rows in found.items()},
+        {split: rows.labels for split, rows in raw.items()},
         columns=columns.labels,
         class_names=_class_names(source, columns),
         task_type=known.problem_type if known else settings.task_type,
         by_token=columns.by_token,
     )
-    given = {split: replace(rows, labels=encoded.by_split[split]) for split, rows in found.items()}
+    given = {split: replace(rows, labels=encoded.by_split[split]) for split, rows in raw.items()}
     splits, split_notes = _make_splits(given, settings, encoded)
     more_tests = {split: given[split] for split in source.more_tests}
     split_notes += _overlap_notes(splits | more_tests)
     splits |= more_tests
     _check_classes_reach_train(splits, encoded, columns)
-    datasets_by_split = {split: as_dataset(rows, problem_type=encoded.problem_type) for split, rows in splits.items()}
+    by_split = {split: as_dataset(rows, problem_type=encoded.problem_type) for split, rows in splits.items()}
     shown = {split: source.test_name if split == "test" else split for split in splits}
-    counted = ", ".join(f"{shown[split]} {len(rows):,}" for split, rows in splits.items())
+    counts = ", ".join(f"{shown[split]} {len(rows):,}" for split, rows in splits.items())
     return TaskData(
         name=source.name,
-        train=datasets_by_split["train"],
-        validation=datasets_by_split["validation"],
-        test=datasets_by_split["test"],
+        train=by_split["train"],
+        validation=by_split["validation"],
+        test=by_split["test"],
         label_names=encoded.names,
         problem_type=encoded.problem_type,
         fingerprint=fingerprint_of(splits, label_names=encoded.names, problem_type=encoded.problem_type),
         columns=columns.by_role,
-        notes=(*notes, _label_note(encoded), *encoded.notes, *split_notes, f"rows: {counted}"),
+        notes=(*notes, _label_note(encoded), *encoded.notes, *split_notes, f"rows: {counts}"),
         metrics=known.metrics if known else default_metrics(encoded.problem_type, encoded.names),
         test_name=source.test_name,
-        more_tests={split: datasets_by_split[split] for split in source.more_tests},
+        more_tests={split: by_split[split] for split in source.more_tests},
     )
 
 
@@ -99,29 +98,27 @@ def _without_unlabelled_test(source: Source, columns: Columns) -> Source:
 
 
 def _without_unlabelled_rows(table: Table, columns: Columns) -> tuple[Table, int]:
-    # -1 in a column with class names is how `datasets` writes "no label", in SNLI for instance.
+    # In a column with class names -1 means "no label" in `datasets`, for instance in SNLI.
     column = columns.labels[0] if columns.labels else ""
     if len(columns.labels) != 1 or columns.by_token or column not in table.class_names or column not in table.columns:
         return table, 0
     kept = [row for row, label in enumerate(table.columns[column]) if label != -1]
-    dropped = table.num_rows - len(kept)
-    if not dropped:
-        return table, 0
     cells = {name: [values[row] for row in kept] for name, values in table.columns.items()}
-    return replace(table, columns=cells), dropped
+    return replace(table, columns=cells), table.num_rows - len(kept)
 
 
 def _class_names(source: Source, columns: Columns) -> tuple[str, ...]:
     if len(columns.labels) != 1:
         return ()
-    named = {split: table.class_names.get(columns.labels[0], ()) for split, table in source.splits.items()}
-    for split, names in named.items():
-        if names != named["train"]:
+    by_split = {split: table.class_names.get(columns.labels[0], ()) for split, table in source.splits.items()}
+    train = by_split["train"]
+    for split, names in by_split.items():
+        if names != train:
             raise DataError(
                 f"{source.where[split]}: column {columns.label!r} has the class names {', '.join(names) or '(none)'}, "
-                f"but train has {', '.join(named['train']) or '(none)'}. Save the splits with the same class names."
+                f"but train has {', '.join(train) or '(none)'}. Save the splits with the same class names."
             )
-    return named["train"]
+    return train
 
 
 def _make_splits(
@@ -137,15 +134,15 @@ def _make_splits(
         notes.append("splits: the given validation is reported as test")
     elif test is None:
         train, test = _cut(train, settings.test_fraction, settings, stratified, name="test_fraction")
-        # The fractions are of the whole table, and this much of it is left.
+        # Both fractions are of the whole table, of which 1 - test_fraction remains.
         share /= 1 - settings.test_fraction
         notes.append(f"splits: test cut off ({settings.test_fraction:.0%} of the rows, {how})")
     if settings.max_train_rows is not None and len(train) > settings.max_train_rows:
         strata = train.labels if stratified else None
-        before = len(train)
-        dropped = before - settings.max_train_rows
-        train = train.select(cut_rows(train.inputs(), strata=strata, num_rows=dropped, seed=settings.split_seed).rest)
-        notes.append(f"max_train_rows: {len(train):,} of {before:,} training rows used ({how})")
+        given_rows = len(train)
+        surplus = given_rows - settings.max_train_rows
+        train = train.select(cut_rows(train.inputs(), strata=strata, num_rows=surplus, seed=settings.split_seed).rest)
+        notes.append(f"max_train_rows: {len(train):,} of {given_rows:,} training rows used ({how})")
     if validation is None:
         train, validation = _cut(train, share, settings, stratified, name="validation_fraction")
         notes.append(f"splits: validation cut off train ({share:.0%} of its rows, {how})")
@@ -153,11 +150,11 @@ def _make_splits(
 
 
 def _overlap_notes(splits: dict[str, Rows]) -> list[str]:
-    seen = set(splits["train"].inputs())
-    shared = {name: sum(key in seen for key in rows.inputs()) for name, rows in splits.items() if name != "train"}
+    train = set(splits["train"].inputs())
+    shared = {split: sum(key in train for key in rows.inputs()) for split, rows in splits.items() if split != "train"}
     return [
-        f"warning: {count:,} rows of the given {name} have a text that train has too"
-        for name, count in shared.items()
+        f"warning: {count:,} rows of the given {split} have a text that train has too"
+        for split, count in shared.items()
         if count
     ]
 
@@ -168,8 +165,8 @@ def _cut(rows: Rows, fraction: float, settings: DataSettings, stratified: bool, 
     rest, cut = cut_rows(rows.inputs(), strata=strata, num_rows=num_rows, seed=settings.split_seed)
     if not cut:
         raise DataError(
-            f"{option(name, getattr(settings, name))} of {len(rows):,} rows cannot be cut off: every class needs two "
-            "different texts at least. Give more rows, or give train, validation and test as files of one folder."
+            f"{option(name, getattr(settings, name))} of {len(rows):,} rows cannot be cut off: every class needs at "
+            "least two different texts. Give more rows, or give train, validation and test as files of one folder."
         )
     return rows.select(rest), rows.select(cut)
 

@@ -1,4 +1,4 @@
-"""Reading a task known by name: which files are which split, and which columns of them the task's row names."""
+"""Reading of a named task: the files of each split, and the columns and labels in the task's row."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from prunelora.data.sources import Source, check_encoding_is_used, read_hub
 from prunelora.data.tables import Table, describe_columns, read_folder, read_table, read_tsv
 from prunelora.errors import DataError, advice, option
 
-# train-00000-of-00002: one of the files that a split on the hub is cut into.
+# train-00000-of-00002: one of the files of a split on the hub.
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 
 Reader = Callable[[], Table]
@@ -24,7 +24,7 @@ Reader = Callable[[], Table]
 
 @dataclass(frozen=True)
 class _Labelled:
-    """Rows of a split that have a label: texts and labels by the names of their columns, and how many were left out."""
+    """Labelled rows of a split: texts and labels by column, and the numbers of broken and unlabelled rows left out."""
 
     columns: Columns
     cells: dict[str, list[Any]]
@@ -35,23 +35,23 @@ class _Labelled:
 def read_named(task: NamedTask, data_dir: str | None, encoding: str | None = None) -> Source:
     """Read a named task from files or from the hub.
 
-    Read are the folder itself or one of the task's name in it (in any case, and by its official name): train.tsv with
-    validation.tsv or dev.tsv, also as .csv, .json, .jsonl or .parquet; Parquet files cut into shards, also in a folder
-    data; and what `datasets.save_to_disk` wrote.
+    Files are in the folder itself or in a folder of the task's name (in any case, also its official name): train.tsv
+    with validation.tsv or dev.tsv, also as .csv, .json, .jsonl or .parquet; Parquet files in shards, also in a folder
+    data; or a data set saved by `datasets.save_to_disk`.
 
-    The given validation rows are what is reported, wherever there are any; a test split is not read then. (GLUE's own
-    has no labels; MRPC's has some on the hub, and none in the official files.)
+    The given validation rows are reported if there are any; a test split is not read then. (GLUE's own test splits
+    have no labels; MRPC's has some on the hub, and none in the official files.)
 
     Args:
         task: Row of the task.
         data_dir: Folder; the Hugging Face hub if None.
-        encoding: Of text files that are not Unicode.
+        encoding: Encoding of text files that are not Unicode.
 
     Returns:
         Source with `columns`; the labels are class ids, or numbers.
 
     Raises:
-        DataError: If files, columns or labels are not as the row says.
+        DataError: If files, columns or labels do not match the task's row.
     """
     if data_dir is None:
         where = f"{GLUE_ON_THE_HUB} ({task.name})"
@@ -59,43 +59,42 @@ def read_named(task: NamedTask, data_dir: str | None, encoding: str | None = Non
     else:
         folder = _folder(task, Path(data_dir).expanduser())
         where, readers = str(folder), _file_readers(task, folder, encoding)
-    named = _name_splits(task, readers, where=where)
+    names = _name_splits(task, readers, where=where)
     splits: dict[str, Table] = {}
     notes: list[str] = []
     columns: Columns | None = None
     encodings: set[str | None] = set()
-    no_label = " or ".join((*task.no_label, "-1"))
-    for split, name in named.items():
-        place = f"{where}, split {name}"
+    for split, name in names.items():
         tables = [read() for read in readers[name]]
-        parts = [_take(task, table, where=place, may_lack_labels=split == "test") for table in tables]
         notes += [note for table in tables for note in table.notes]
         encodings |= {table.encoding for table in tables}
-        found = [part for part in parts if part is not None]
-        if not found:
+        selected = [_select(task, table, where=f"{where}, split {name}", is_test=split == "test") for table in tables]
+        parts = [part for part in selected if part is not None]
+        if not parts:
             notes.append("the given test split has no labels: left out")
             continue
-        columns = columns or found[0].columns
-        splits[split] = _joined(task, found, columns)
-        broken, unlabelled = sum(part.broken for part in found), sum(part.unlabelled for part in found)
+        columns = columns or parts[0].columns
+        splits[split] = _joined(task, parts, columns)
+        broken, unlabelled = sum(part.broken for part in parts), sum(part.unlabelled for part in parts)
         if broken:
             notes.append(f"{split}: rows with cells missing or empty left out: {broken:,}")
         if unlabelled:
+            no_label = " or ".join((*task.no_label, "-1"))
             notes.append(f"{split}: rows without a label ({no_label}) left out: {unlabelled:,}")
     check_encoding_is_used(encoding, encodings, where=where)
     if "validation" in splits and any(name in readers for name in task.stems["test"]):
         notes.append("left out: test (the given validation is reported)")
-    more = tuple(part for part in task.parts[1:] if part in splits)
-    if more:
-        notes.append(f"reported: {' and '.join((task.parts[0], *more))}")
+    more_tests = tuple(part for part in task.parts[1:] if part in splits)
+    if more_tests:
+        notes.append(f"reported: {' and '.join((task.parts[0], *more_tests))}")
     return Source(
         name=task.name,
         splits=splits,
-        where={split: f"{where}, split {named[split]}" for split in splits},
+        where={split: f"{where}, split {names[split]}" for split in splits},
         notes=tuple(notes),
         columns=columns,
-        test_name=task.parts[0] if more else "test",
-        more_tests=more,
+        test_name=task.parts[0] if more_tests else "test",
+        more_tests=more_tests,
     )
 
 
@@ -109,7 +108,7 @@ def _from_hub(task: NamedTask) -> dict[str, Table]:
         GLUE_ON_THE_HUB,
         task.name,
         asked=f"{_asked(task)}: no {option('data_dir')} was given, and",
-        instead=f"Say with {advice('data_dir')} where its files are",
+        instead=f"Give the folder of its files with {advice('data_dir')}",
     )
 
 
@@ -124,21 +123,20 @@ def _folder(task: NamedTask, given: Path) -> Path:
     checks.check_exists(given)
     if not given.is_dir():
         raise DataError(
-            f"{option('data_dir', str(given))} is a file. Give the folder that it is in, or leave "
-            f"{option('task')} out and "
-            f"give it with {advice('data')}."
+            f"{option('data_dir', str(given))} is a file. Give its folder, or leave {option('task')} out and give the "
+            f"file with {advice('data')}."
         )
     below = {path.name.lower(): path for path in sorted(given.iterdir()) if path.is_dir()}
     for name in task.folders:
         if name in below:
             return below[name]
-    own = given.resolve().name.lower()
+    given_name = given.resolve().name.lower()
     for other in GLUE.values():
-        # The columns of several tasks have the same names, and the same number would be another class.
-        if other is not task and own in other.folders:
+        # Columns of several tasks have the same names, so the same number would be read as another class.
+        if other is not task and given_name in other.folders:
             raise DataError(
                 f"{_asked(task)}: {given} is the folder of another task, {other.name}. "
-                f"Give the folder of {task.name}, or the one that both are in, with {advice('data_dir')}."
+                f"Give the folder of {task.name}, or the parent folder of both, with {advice('data_dir')}."
             )
     return given
 
@@ -154,12 +152,12 @@ def _file_readers(task: NamedTask, folder: Path, encoding: str | None) -> dict[s
                 stem: [lambda path=path: _read(task, path, encoding) for path in paths]  # type: ignore[misc]
                 for stem, paths in files.items()
             }
-    found = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    raise _no_training_rows(task, found, where=str(folder))
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    raise _no_training_rows(task, names, where=str(folder))
 
 
 def _files_by_stem(task: NamedTask, folder: Path) -> dict[str, list[Path]]:
-    """Files of the task's splits by stem: one each, or all shards of one in their order."""
+    """Files of the task's splits by stem: one file each, or all its shards in order."""
     original = [stem for _, stem in task.other_files]
     known = {*original, *(stem for stems in task.stems.values() for stem in stems)}
     files: dict[str, list[Path]] = {}
@@ -174,16 +172,17 @@ def _files_by_stem(task: NamedTask, folder: Path) -> dict[str, list[Path]]:
         if shard:
             shards.setdefault(stem, []).append((int(shard[2]), int(shard[3])))
     for stem, paths in files.items():
-        given = shards.get(stem, [(0, 1)])
-        wanted = max(1, given[0][1])
-        if len(paths) > wanted or len(given) != len(paths) or len({count for _, count in given}) > 1:
-            found = f"{paths[0].name} and {paths[1].name}"
-            raise DataError(f"{folder} has two files for the split {stem!r}: {found}. Keep one.")
-        absent = sorted(set(range(wanted)) - {number for number, _ in given})
+        numbered = shards.get(stem, [(0, 1)])
+        count = max(1, numbered[0][1])
+        if len(paths) > count or len(numbered) != len(paths) or len({total for _, total in numbered}) > 1:
+            raise DataError(
+                f"{folder} has two files for the split {stem!r}: {paths[0].name} and {paths[1].name}. Keep one."
+            )
+        absent = sorted(set(range(count)) - {number for number, _ in numbered})
         if absent:
             raise DataError(
-                f"{folder} has {len(paths)} of the {wanted} files of the split {stem!r}; missing is "
-                f"{stem}-{absent[0]:05d}-of-{wanted:05d}. Fetch it too."
+                f"{folder} has {len(paths)} of the {count} files of the split {stem!r}. Fetch the missing "
+                f"{stem}-{absent[0]:05d}-of-{count:05d} too."
             )
     return files
 
@@ -195,36 +194,36 @@ def _read(task: NamedTask, path: Path, encoding: str | None) -> Table:
 
 
 def _name_splits(task: NamedTask, names: Mapping[str, Any], *, where: str) -> dict[str, str]:
-    """What each split is called among the names found: {"train": "train", "validation": "dev_matched", ...}."""
+    """Names of the splits in the data: {"train": "train", "validation": "dev_matched", ...}."""
     stems = task.stems
     if "train" not in names:
         stems = {split: (stem,) for split, stem in task.other_files if stem in names} or stems
     chosen: dict[str, str] = {}
     for split, known in stems.items():
-        found = [name for name in known if name in names]
-        if len(found) > 1:
-            raise DataError(f"{where} has two {split} splits for {_asked(task)}: {' and '.join(found)}. Keep one.")
-        if found:
-            chosen[split] = found[0]
+        present = [name for name in known if name in names]
+        if len(present) > 1:
+            raise DataError(f"{where} has two {split} splits for {_asked(task)}: {' and '.join(present)}. Keep one.")
+        if present:
+            chosen[split] = present[0]
     if "train" not in chosen:
         raise _no_training_rows(task, sorted(names), where=where)
-    missing = [part for part in task.parts[1:] if part in chosen and "validation" not in chosen]
-    if missing:
+    extra = next((part for part in task.parts[1:] if part in chosen), None)
+    if extra and "validation" not in chosen:
         raise DataError(
-            f"{_asked(task)}: {where} has {chosen[missing[0]]}, but not {' or '.join(stems['validation'][2:])}. "
-            "Put it beside."
+            f"{_asked(task)}: {where} has {chosen[extra]}, but not {' or '.join(stems['validation'][2:])}. "
+            "Add this file too."
         )
     if "validation" in chosen:
         chosen.pop("test", None)
     return chosen
 
 
-def _no_training_rows(task: NamedTask, found: Sequence[str], *, where: str) -> DataError:
+def _no_training_rows(task: NamedTask, names: Sequence[str], *, where: str) -> DataError:
     original = [f"{stem}.txt" for split, stem in task.other_files if split == "train"]
     return DataError(
         f"{_asked(task)}: no training rows in {where}. Looked for {', '.join(['train.tsv', *original])} (or train "
         "as .csv, .jsonl, .json, .parquet, or train-00000-of-00001.parquet, there or in a folder data); found "
-        f"{describe_columns(found) or 'nothing'}. Give the folder with these files, or one that has them in a folder "
+        f"{describe_columns(names) or 'nothing'}. Give the folder with these files, or one that has them in a folder "
         f"{' or '.join(dict.fromkeys((task.name, task.folder)))}, with {advice('data_dir')}."
     )
 
@@ -232,19 +231,19 @@ def _no_training_rows(task: NamedTask, found: Sequence[str], *, where: str) -> D
 # Columns and labels ---------------------------------------------------------------------------------------------------
 
 
-def _take(task: NamedTask, table: Table, *, where: str, may_lack_labels: bool) -> _Labelled | None:
-    """The columns that the task's row names, with labels as class ids or numbers; None for a test without labels."""
+def _select(task: NamedTask, table: Table, *, where: str, is_test: bool) -> _Labelled | None:
+    """The columns in the task's row, with labels as class ids or numbers; None for a test split without labels."""
     checks.check_has_rows(table.num_rows, where=where)
     texts = next((names for names in task.texts if set(names) <= table.columns.keys()), None)
     label = next((name for name in task.labels if name in table.columns), None)
-    if label is None and may_lack_labels:
+    if label is None and is_test:
         return None
     if texts is None or label is None:
-        wanted = " or ".join(" + ".join(map(repr, names)) for names in task.texts)
+        known = " or ".join(" + ".join(map(repr, names)) for names in task.texts)
         raise DataError(
-            f"{where}: {_asked(task)} looks for {'texts in' if task.is_pair else 'the text in'} {wanted} "
+            f"{where}: {_asked(task)} looks for {'texts in' if task.is_pair else 'the text in'} {known} "
             f"and the label in {' or '.join(map(repr, task.labels))}; "
-            f"the columns are {describe_columns(list(table.columns))}. Name them so, or give the files with "
+            f"the columns are {describe_columns(list(table.columns))}. Rename them, or give the files with "
             f"{advice('data')}."
         )
     cells: dict[str, list[Any]] = {name: [] for name in (*texts, label)}
@@ -261,7 +260,7 @@ def _take(task: NamedTask, table: Table, *, where: str, may_lack_labels: bool) -
                 cells[name].append(word)
             cells[label].append(_label(task, raw, class_names, where=f"{where}, row {row:,}, column {label!r}"))
     if not cells[label]:
-        if may_lack_labels:
+        if is_test:
             return None
         checks.check_has_rows(0, where=f"{where}, with a label,")
     columns = Columns(text=texts[0], text_pair=texts[1] if task.is_pair else None, labels=(label,), guessed=())
@@ -273,25 +272,25 @@ def _label(task: NamedTask, raw: Any, class_names: Sequence[str], *, where: str)
     if task.problem_type == "regression":
         if number is None:
             raise DataError(f"{where}: {raw!r} found, but {_asked(task)} has numbers as targets. Correct the row.")
-        # As the model is trained with it. Files hold 3.8 as text or as float32: 3.799999952316284 is the same target.
+        # Rounded to float32, as in training: files hold 3.8 as text or as float32, 3.799999952316284.
         return float(str(np.float32(number)))
-    whole = int(number) if number is not None and number.is_integer() else None
-    if class_names and whole is not None and 0 <= whole < len(class_names):
-        raw, whole = class_names[whole], None  # The file's own numbering.
+    class_id = int(number) if number is not None and number.is_integer() else None
+    if class_names and class_id is not None and 0 <= class_id < len(class_names):
+        raw, class_id = class_names[class_id], None  # The file's own numbering.
     if isinstance(raw, str) and raw.strip() in task.label_names:
         return task.label_names.index(raw.strip())
-    if whole is not None and 0 <= whole < len(task.label_names):
-        return whole
+    if class_id is not None and 0 <= class_id < len(task.label_names):
+        return class_id
     known = ", ".join(f"{index} or {name!r}" for index, name in enumerate(task.label_names))
     raise DataError(f"{where}: the label {raw!r} is none of {_asked(task)}, which has {known}. Correct the row.")
 
 
 def _joined(task: NamedTask, parts: Sequence[_Labelled], columns: Columns) -> Table:
-    """The rows of all files of a split, in columns of the names that train's have."""
+    """The rows of all files of a split, under the column names of train."""
     names = (*columns.texts, columns.label)
-    own = [(*part.columns.texts, part.columns.label) for part in parts]
+    own_names = [(*part.columns.texts, part.columns.label) for part in parts]
     cells = {
-        name: [cell for part, found in zip(parts, own, strict=True) for cell in part.cells[found[place]]]
+        name: [cell for part, own in zip(parts, own_names, strict=True) for cell in part.cells[own[place]]]
         for place, name in enumerate(names)
     }
     return Table(columns=cells, class_names={columns.label: task.label_names} if task.label_names else {})

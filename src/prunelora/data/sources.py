@@ -1,4 +1,4 @@
-"""Finding the data that a person named: embedded example, file, folder or hub."""
+"""Reading of the data that a user names: embedded example, file, folder or hub."""
 
 import re
 from collections.abc import Collection
@@ -14,7 +14,7 @@ from prunelora.data.settings import DataSettings
 from prunelora.data.tables import Table, read_folder, read_table, tables_of
 from prunelora.errors import DataError, advice, first_line, option
 
-# "sst2" or "nyu-mll/glue": what the hub accepts as a name.
+# Names that the hub accepts: "sst2" or "nyu-mll/glue".
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 SPLIT_NAMES = {
@@ -26,16 +26,16 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class Source:
-    """Tables as given.
+    """Tables of a task, as found.
 
     Attributes:
         name: Short name of the task.
-        splits: Tables by "train", "validation" and "test"; always "train". And those of `more_tests`.
-        where: How an error names each split.
-        notes: What was left out.
-        columns: Where the task is known by name, so that nothing is to be guessed; None before any choice of columns.
-        test_name: What the reported split is called, where more than one is.
-        more_tests: Splits that are reported beside it.
+        splits: Tables by split: always "train", and "validation", "test" and `more_tests` if there are any.
+        where: Name of each split in errors.
+        notes: Omitted splits and rows, and unusual properties of files.
+        columns: Columns of a named task; None if they are to be chosen.
+        test_name: Name of the split "test" in reports.
+        more_tests: Further reported splits.
     """
 
     name: str
@@ -48,11 +48,11 @@ class Source:
 
 
 def read_source(settings: DataSettings) -> Source:
-    """Read what `settings.data` names.
+    """Read the data that `settings.data` names.
 
     Raises:
-        DataError: If it does not exist, cannot be read, has a configuration without being of the hub or an encoding
-            without being a text file, or the hub does not give it.
+        DataError: If it does not exist or cannot be read, the hub does not provide it, a configuration is given for
+            data that is not of the hub, or an encoding for data that is no text file.
     """
     source = _read_source(settings)
     check_encoding_is_used(
@@ -62,9 +62,9 @@ def read_source(settings: DataSettings) -> Source:
     return replace(source, notes=(*notes, *source.notes))
 
 
-def check_encoding_is_used(encoding: str | None, found: Collection[str | None], *, where: str) -> None:
-    """Refuse an encoding where none of the encodings of what was read is that of a text file."""
-    if encoding is not None and not any(found):
+def check_encoding_is_used(encoding: str | None, encodings: Collection[str | None], *, where: str) -> None:
+    """Raises DataError if an encoding is given, but none of the tables, by their `encodings`, is from a text file."""
+    if encoding is not None and not any(encodings):
         raise DataError(f"{option('encoding', encoding)}: nothing of {where} is a text file. Leave it out.")
 
 
@@ -76,10 +76,10 @@ def _read_source(settings: DataSettings) -> Source:
     exists = rows is None and _exists(path)
     if settings.data_config and (rows is not None or data == EMBEDDED_DATA or exists):
         kinds = {data == EMBEDDED_DATA: "the embedded example", rows is not None: "rows given in Python"}
-        found = kinds.get(True) or f"a {'folder' if path.is_dir() else 'file'} here"
+        kind = kinds.get(True) or f"a {'folder' if path.is_dir() else 'file'} here"
         raise DataError(
-            f"{option('data_config', settings.data_config)}: {data} is {found}, and only data sets of the hub have "
-            "configurations. Leave it out, or name the file or folder that you mean."
+            f"{option('data_config', settings.data_config)}: {data} is {kind}, and only data sets of the hub have "
+            "configurations. Leave it out."
         )
     if rows is not None:
         return _by_split(rows.kind, rows.tables, where=f"the {rows.kind}")
@@ -97,7 +97,7 @@ def _read_source(settings: DataSettings) -> Source:
     tables = read_hub(
         data,
         settings.data_config,
-        asked=f"{asked}: no file or folder of this name is here, and",
+        asked=f"{asked}: no file or folder of this name exists here, and",
         instead=f"Pass a local file or folder instead ({', '.join(checks.TABLE_SUFFIXES)}), or check the name and "
         f"{advice('data_config')}",
     )
@@ -112,8 +112,7 @@ def _exists(path: Path) -> bool:
 
 
 def _read_images(folder: Path) -> dict[str, Table]:
-    found = read_image_folder(folder)
-    return {split: Table(columns, {LABEL: names}) for split, (columns, names) in found.items()}
+    return {split: Table(columns, {LABEL: names}) for split, (columns, names) in read_image_folder(folder).items()}
 
 
 def _looks_like_path(data: str) -> bool:
@@ -135,11 +134,11 @@ def read_hub(name: str, config: str | None, *, asked: str, instead: str) -> dict
     Args:
         name: Name on the hub.
         config: Configuration of the data set.
-        asked: How an error begins: what was asked for.
-        instead: What an error tells to do where the hub does not give it.
+        asked: Beginning of an error: the requested data.
+        instead: End of an error: what to do instead.
 
     Raises:
-        DataError: If the hub does not give it.
+        DataError: If the hub does not provide it.
     """
     import datasets
 
@@ -150,27 +149,32 @@ def read_hub(name: str, config: str | None, *, asked: str, instead: str) -> dict
             f"{asked} the Hugging Face hub could not be reached ({first_line(error)}). "
             f"{instead}, or try again with a network."
         ) from error
-    except Exception as error:  # `datasets` raises many kinds here: not found, gated, unknown configuration, scripts
-        raise DataError(f"{asked} the Hugging Face hub does not give it ({first_line(error)}). {instead}.") from error
+    except Exception as error:  # Many kinds of errors: not found, gated, unknown configuration, scripts
+        raise DataError(
+            f"{asked} the Hugging Face hub does not provide it ({first_line(error)}). {instead}."
+        ) from error
     return tables_of(data)
 
 
 def _by_split(name: str, tables: dict[str, Table], *, where: str) -> Source:
-    if len(tables) == 1 and not any(next(iter(tables)).lower() in names for names in SPLIT_NAMES.values()):
-        only = next(iter(tables))
+    lowered = {given.lower(): given for given in tables}
+    if len(tables) == 1 and not any(given in names for given in lowered for names in SPLIT_NAMES.values()):
+        (only,) = tables
         return Source(name, {"train": tables[only]}, {"train": f"{where}, split {only}"})
-    splits: dict[str, Table] = {}
-    used: dict[str, str] = {}
-    lowered = {found.lower(): found for found in tables}
-    for split, names in SPLIT_NAMES.items():
-        found = [lowered[each] for each in names if each in lowered]
-        if found:
-            splits[split], used[split] = tables[found[0]], found[0]
-    if "train" not in splits:
+    used = {
+        split: next(lowered[known] for known in names if known in lowered)
+        for split, names in SPLIT_NAMES.items()
+        if not lowered.keys().isdisjoint(names)
+    }
+    if "train" not in used:
         raise DataError(
             f"{where} has no split named train; found {', '.join(tables)}. "
             "Name one of them train, or pass one file to have it split."
         )
-    left_out = [each for each in tables if each not in used.values()]
-    notes = (f"left out: {', '.join(left_out)} (not train, validation or test)",) if left_out else ()
-    return Source(name, splits, {split: f"{where}, split {each}" for split, each in used.items()}, notes)
+    unused = [given for given in tables if given not in used.values()]
+    return Source(
+        name,
+        splits={split: tables[given] for split, given in used.items()},
+        where={split: f"{where}, split {given}" for split, given in used.items()},
+        notes=(f"left out: {', '.join(unused)} (not train, validation or test)",) if unused else (),
+    )
