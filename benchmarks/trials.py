@@ -15,7 +15,7 @@ from benchmarks.tasks import TASKS, data_of
 if TYPE_CHECKING:
     from prunelora.comparison.trials import Trial
     from prunelora.data.task import TaskData
-    from prunelora.recipe import Recipe
+    from prunelora.run.recipe import Recipe
 
 Record = dict[str, Any]
 METRIC = "accuracy"
@@ -111,7 +111,7 @@ class Method:
 
     @functools.cached_property
     def resolved(self) -> "Recipe":
-        from prunelora.recipe import load_recipe
+        from prunelora.run.recipe import load_recipe
 
         return load_recipe(self.path).with_settings(self.changes)
 
@@ -165,7 +165,7 @@ def trial_for(
     """
     from prunelora.comparison.methods import load_methods
     from prunelora.comparison.trials import trial_of
-    from prunelora.recipe import Recipe
+    from prunelora.run.recipe import Recipe
     from prunelora.storage import write_text
 
     path = runs / "recipes" / task / f"{method.name}.yaml"
@@ -182,7 +182,7 @@ def train(trial: "Trial", task: str, rows: "TaskData", *, runs: Path) -> Record:
     from prunelora.evaluation.counting import macs, parameters
     from prunelora.models.anatomy import dissect
     from prunelora.planning.costs import block_macs
-    from prunelora.runfolder import RunFolder
+    from prunelora.run.folder import RunFolder
 
     facts = run_trial(trial, rows, share_with=[runs / task], tell=print)
     model = load(trial.folder / "model")

@@ -11,11 +11,10 @@ import hypothesis
 import pytest
 import torch
 
-from prunelora import stages
 from prunelora.cli import main as entry
 from prunelora.data.embedded import embedded_data_path, embedded_model_path
 from prunelora.errors import MissingExtraError
-from prunelora.evaluation import feasibility
+from prunelora.evaluation import feasibility, latency_cache
 from prunelora.evaluation.latency_cuts import cuts
 from prunelora.evaluation.latency_model import LatencyModel, LatencyPoint
 from prunelora.models.anatomy import dissect
@@ -106,5 +105,5 @@ def latency_asked(monkeypatch):
         return LatencyModel(architecture=found, settings=settings, points=points, measured_at=now)
 
     monkeypatch.setattr(feasibility, "latency_model_for", made_up)
-    monkeypatch.setattr(stages, "latency_model_for", made_up)
+    monkeypatch.setattr(latency_cache, "latency_model_for", made_up)
     return asked

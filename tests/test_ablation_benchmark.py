@@ -33,8 +33,8 @@ from benchmarks.trials import cut_of, trial_for
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
 from prunelora.delivery.processors import load_tokenizer
-from prunelora.recipe import Recipe, load_recipe
-from prunelora.running import pretrained
+from prunelora.run.recipe import Recipe, load_recipe
+from prunelora.stages.context import pretrained
 
 PM, MINUS, NONE = "\N{PLUS-MINUS SIGN}", "\N{MINUS SIGN}", "\N{EN DASH}"
 

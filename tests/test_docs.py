@@ -16,11 +16,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from prunelora import pipeline
 from prunelora.cli import terminal
 from prunelora.cli.app import app
 from prunelora.models.families import FAMILIES
-from prunelora.stage_settings import STAGE_KINDS
+from prunelora.stages.kinds import BY_KIND
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -148,7 +147,7 @@ def test_the_readmes_python_and_command_line_ask_for_the_same_run(empty_folder, 
         asked.append((recipe, str(out)))
         return SimpleNamespace(summary=[], load=lambda: None, folder=Path(out), ran=(), results=None)
 
-    monkeypatch.setattr(pipeline, "execute", execute)
+    monkeypatch.setattr("prunelora.run.execute.execute", execute)
     assert run_page(ROOT / "README.md") >= 3
     assert len(asked) >= 2
     assert len({(recipe.to_yaml(), out) for recipe, out in asked}) == 1
@@ -170,7 +169,7 @@ def test_every_command_has_its_section():
 
 def test_every_setting_of_a_stage_is_in_a_table():
     text = (DOCS / "recipes.md").read_text(encoding="utf-8")
-    shown = set(re.findall(r"\{settings\} prunelora\.stage_settings\.(\w+)", text))
-    expected = {kind.__name__ for kind in STAGE_KINDS.values() if set(kind.model_fields) - {"stage"}}
+    shown = set(re.findall(r"\{settings\} prunelora\.stages\.\w+\.(\w+)", text))
+    expected = {kind.__name__ for kind in BY_KIND.values() if set(kind.model_fields) - {"stage"}}
     assert len(expected) == 8
     assert shown == expected

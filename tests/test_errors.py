@@ -21,7 +21,7 @@ from prunelora.errors import (
 )
 from prunelora.finetuning.training import finetune
 from prunelora.models.embedding_sizes import EmbeddingSizes, IndexRanges
-from prunelora.recipe import Recipe, load_recipe
+from prunelora.run.recipe import Recipe, load_recipe
 from prunelora.settings import complaint
 
 

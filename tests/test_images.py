@@ -12,7 +12,6 @@ from tiny import largest_difference, logits, stir, tiny_config, tiny_model
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
 import prunelora as pl
-from prunelora.checking import check_run
 from prunelora.data.columns import Columns
 from prunelora.data.load import load_task
 from prunelora.data.pixels import PixelBatches
@@ -25,9 +24,10 @@ from prunelora.errors import CheckpointError, DataError, UnsupportedModelError
 from prunelora.evaluation.feasibility import check
 from prunelora.evaluation.quality import predict_rows
 from prunelora.models.inputs import image_tokens, random_inputs
-from prunelora.pipeline import execute
-from prunelora.recipe import Recipe, load_recipe
-from prunelora.running import pretrained
+from prunelora.run.check import check_run
+from prunelora.run.execute import execute
+from prunelora.run.recipe import Recipe, load_recipe
+from prunelora.stages.context import pretrained
 
 SIDE = 12
 COLOURS = {"blue": (40, 60, 200), "red": (200, 60, 40)}

@@ -21,7 +21,8 @@ LAYERS = (
     ("delivery",),
     ("evaluation",),
     ("report",),
-    ("pipeline",),  # with every other module at the root
+    ("stages",),
+    ("run", "pipeline", "recipe"),  # with the two import paths of version 0.2
     ("comparison",),
     ("reproduction",),
     ("cli", "__main__"),
@@ -105,8 +106,7 @@ def rank_of(module: str, modules: Modules) -> int | None:
     top = module.split(".")[1]
     if top in RANK:
         return RANK[top]
-    is_package = any(name.startswith(f"prunelora.{top}.") for name in modules)
-    return None if is_package else RANK["pipeline"]
+    return None
 
 
 def upward_imports(modules: Modules) -> list[str]:

@@ -21,7 +21,7 @@ from prunelora.evaluation.counting import macs
 from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
-from prunelora.recipe import Recipe
+from prunelora.run.recipe import Recipe
 
 needs_torch_pruning = pytest.mark.skipif(
     importlib.util.find_spec("torch_pruning") is None, reason='pip install -c constraints.txt -e ".[bench]"'

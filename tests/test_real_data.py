@@ -6,9 +6,9 @@ import pytest
 
 from prunelora.data.embedded import embedded_data_path, embedded_model_path
 from prunelora.errors import MissingExtraError
-from prunelora.pipeline import execute
-from prunelora.recipe import Recipe
-from prunelora.stage_settings import EvaluateStage
+from prunelora.run.execute import execute
+from prunelora.run.recipe import Recipe
+from prunelora.stages.evaluate import EvaluateStage
 
 
 def _packages_are_there() -> bool:

@@ -11,14 +11,14 @@ from tiny import largest_difference, logits, stir, tiny_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prunelora as pl
-from prunelora.checking import check_run
 from prunelora.delivery.processors import load_tokenizer
 from prunelora.errors import UnsupportedModelError
 from prunelora.models.families import FAMILIES
 from prunelora.models.loading import load_pretrained, task_class
 from prunelora.models.problem_types import CAUSAL_LM, SINGLE_LABEL, TOKENS, problem_type_of
-from prunelora.pipeline import execute
-from prunelora.recipe import load_recipe
+from prunelora.run.check import check_run
+from prunelora.run.execute import execute
+from prunelora.run.recipe import load_recipe
 
 SMALL = {
     "linear_probe.rows": 32,

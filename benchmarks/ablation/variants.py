@@ -9,7 +9,7 @@ import yaml
 
 from benchmarks.tasks import STOCK_MEMORY
 from benchmarks.trials import Method
-from prunelora.stage_settings import PlanStage
+from prunelora.stages.plan import PlanStage
 
 FOLDER = Path(__file__).resolve().parent
 SEEDS = (0, 1, 2)

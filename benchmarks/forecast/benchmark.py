@@ -52,7 +52,7 @@ def measure(settings: argparse.Namespace, recipe: str) -> dict[str, Any]:
 
 def alone(settings: argparse.Namespace, what: str) -> dict[str, Any]:
     """A prediction ("check RECIPE"), or the seconds of every stage of a run ("run RECIPE")."""
-    from prunelora.recipe import load_recipe
+    from prunelora.run.recipe import load_recipe
 
     if settings.cpu:
         count_work()
@@ -60,12 +60,12 @@ def alone(settings: argparse.Namespace, what: str) -> dict[str, Any]:
     options = {"model": "minilm", "data": "rotten-tomatoes", "max_train_rows": settings.train_rows}
     recipe = load_recipe(name).with_options(options)
     if kind == "check":
-        from prunelora.checking import check_run
+        from prunelora.run.check import check_run
 
         outlook = check_run(recipe, latency=False).run
         assert outlook is not None
         return outlook.to_dict()
-    from prunelora.pipeline import execute
+    from prunelora.run.execute import execute
 
     with tempfile.TemporaryDirectory() as folder:
         outcome = execute(recipe, Path(folder) / "run", progress=False)

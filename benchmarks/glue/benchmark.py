@@ -51,7 +51,7 @@ def is_complete(results: Path, task: str, seeds: Sequence[int]) -> bool:
 
 def run_task(task: str, seeds: Sequence[int], *, timing: bool) -> None:
     from prunelora.comparison.compare import compare
-    from prunelora.recipe import Recipe
+    from prunelora.run.recipe import Recipe
 
     runs, results = RUNS / "glue" / task, RESULTS / task
     found = compare(

@@ -62,8 +62,8 @@ def replace_plan(trial: "Trial", rows: "TaskData") -> dict[str, Any]:
     The trial goes on with the same cut made by prunelora, which has the same logits, since a run saves its models.
     """
     from benchmarks.peers.torch_pruning_cut import as_plan, cut_with_torch_pruning
-    from prunelora.pipeline import execute
     from prunelora.planning.plan import Plan
+    from prunelora.run.execute import execute
 
     execute(trial.recipe, trial.folder, until="plan", task=rows, progress=False)
     path = trial.folder / "plan.json"
@@ -81,8 +81,8 @@ def model_before_cut(trial: "Trial", rows: "TaskData") -> Any:
 
     from prunelora.delivery.checkpoints import load
     from prunelora.models.device import best_device
-    from prunelora.runfolder import RunFolder
-    from prunelora.running import pretrained
+    from prunelora.run.folder import RunFolder
+    from prunelora.stages.context import pretrained
 
     folder = RunFolder(trial.folder)
     model = pretrained(trial.recipe, rows)

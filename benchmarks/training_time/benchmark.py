@@ -41,7 +41,7 @@ def measure(task: str, seed: int) -> dict[str, Any]:
 
 def train(recipe: Any) -> dict[str, float]:
     """Seconds of every stage up to the merged model."""
-    from prunelora.pipeline import execute
+    from prunelora.run.execute import execute
 
     with tempfile.TemporaryDirectory() as folder:
         outcome = execute(recipe, Path(folder) / "run", until="merge", progress=False)
@@ -50,7 +50,7 @@ def train(recipe: Any) -> dict[str, float]:
 
 def recipe_of(method: str, task: str, seed: int) -> Any:
     """A method as it is trained on a task; LoRA without recomputation, as PEFT alone trains it."""
-    from prunelora.recipe import load_recipe
+    from prunelora.run.recipe import load_recipe
 
     options = {"epochs": TASKS[task].epochs}
     if method == LORA:

@@ -1,6 +1,6 @@
 """Tables of settings and of options, made from where they are declared, so that no option is described twice.
 
-`{settings} prunelora.stage_settings.PlanStage` lists the fields of settings, by the names that recipes and Python use.
+`{settings} prunelora.stages.plan.PlanStage` lists the fields of settings, by the names that recipes and Python use.
 `{options} score` lists the options of a command as they are typed; with the line `:beyond: prune`, only those that the
 command `prune` has not.
 """

@@ -22,7 +22,7 @@ _HOMES = {
     "load": "delivery.checkpoints",
     "export": "delivery.onnx",
     "measure": "evaluation.measurement",
-    "compress": "pipeline",
+    "compress": "run.execute",
     "PruneLoraError": "errors",
 }
 
@@ -54,11 +54,11 @@ if TYPE_CHECKING:
     from prunelora.finetuning.training import finetune
     from prunelora.importance.importance import Importance
     from prunelora.importance.score import score
-    from prunelora.pipeline import compress
     from prunelora.planning.make_plan import make_plan
     from prunelora.planning.plan import Plan
     from prunelora.pruning.masks import masked
     from prunelora.pruning.surgery import prune_
+    from prunelora.run.execute import compress
 
 
 def __getattr__(name: str) -> Any:

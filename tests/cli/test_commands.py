@@ -25,7 +25,8 @@ from prunelora.models.families import FAMILIES
 from prunelora.models.family import PROJECTIONS
 from prunelora.models.loading import load_pretrained
 from prunelora.planning.plan import Plan
-from prunelora.recipe import load_recipe
+from prunelora.run.recipe import load_recipe
+from prunelora.stages.plan import PlanStage
 
 SMALL = ["--epochs", "1.5", "--rows", "32", "--learning-rate", "5e-3"]
 
@@ -101,8 +102,8 @@ def test_killed_outright_the_same_command_goes_on(inputs, tmp_path):
     assert "merge has: none" in again.stderr
     result = pl.Plan.load(tmp_path / "run" / "plan.json")
     before = (tmp_path / "run" / "plan.json").stat().st_mtime_ns
-    from prunelora.pipeline import execute
-    from prunelora.runfolder import RunFolder
+    from prunelora.run.execute import execute
+    from prunelora.run.folder import RunFolder
 
     folder = RunFolder(tmp_path / "run")
     outcome = execute(folder.recipe().with_settings({}), tmp_path / "run", until="prune", progress=False)
@@ -112,14 +113,10 @@ def test_killed_outright_the_same_command_goes_on(inputs, tmp_path):
 
 
 def test_interrupted_it_says_that_the_same_command_goes_on(prunelora, monkeypatch, inputs, tmp_path):
-    from prunelora import stages
-
-    work = stages.WORK["plan"]
-
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(stages.WORK, "plan", stages.StageWork(interrupted, work.restore, work.files))
+    monkeypatch.setattr(PlanStage, "run", interrupted)
     code, out, err = prunelora(
         "plan", str(tmp_path / "run"), *inputs, "--set", "score.rows=32", "--set", "finetune-1.epochs=1"
     )

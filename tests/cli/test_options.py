@@ -8,8 +8,9 @@ import pytest
 
 from prunelora.cli.app import app
 from prunelora.cli.options import with_settings_of
-from prunelora.recipe import Recipe, load_recipe
-from prunelora.stage_settings import STAGE_KINDS, FineTuneStage
+from prunelora.run.recipe import Recipe, load_recipe
+from prunelora.stages.finetune import FineTuneStage
+from prunelora.stages.kinds import BY_KIND
 
 COMMANDS = {one.name or one.callback.__name__: one.callback for one in app.registered_commands}
 
@@ -52,7 +53,7 @@ class Stopped(Exception):
 
 
 def commands_with_a_recipe():
-    return ["run", "check", *(name for name in COMMANDS if name in STAGE_KINDS)]
+    return ["run", "check", *(name for name in COMMANDS if name in BY_KIND)]
 
 
 @pytest.fixture
@@ -68,8 +69,8 @@ def recipe_of(prunelora, monkeypatch, tmp_path):
             taken.append(recipe)
             raise Stopped
 
-        monkeypatch.setattr("prunelora.pipeline.execute", execute)
-        monkeypatch.setattr("prunelora.checking.check_run", execute)
+        monkeypatch.setattr("prunelora.run.execute.execute", execute)
+        monkeypatch.setattr("prunelora.run.check.check_run", execute)
         out = {"run": ["--out", str(tmp_path / "out")], "check": []}.get(command, [str(tmp_path / "out")])
         _, _, err = prunelora(command, *out, "--recipe", str(tmp_path / "bare.yaml"), *typed)
         assert taken, err

@@ -6,7 +6,7 @@ import typer
 from prunelora.cli.app import app
 from prunelora.cli.typed import TypedOptions, works_on
 from prunelora.errors import advice, spelled
-from prunelora.recipe import load_recipe
+from prunelora.run.recipe import load_recipe
 
 RUN = "run", "--data", "rotten-tomatoes", "--out", "out"
 

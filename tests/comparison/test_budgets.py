@@ -6,8 +6,8 @@ from prunelora.comparison.budgets import load_methods_at, to_be_paired, tried_on
 from prunelora.comparison.methods import load_methods
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
-from prunelora.recipe import Recipe
-from prunelora.stage_settings import BUDGETS
+from prunelora.run.recipe import Recipe
+from prunelora.stages.plan import BUDGETS
 
 BASE = Recipe(model="a-model", task=DataSettings(data="a-file.csv"))
 

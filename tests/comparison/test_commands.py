@@ -11,7 +11,7 @@ from prunelora.comparison.commands import command_of, in_lines
 from prunelora.comparison.methods import LEFT_OUT
 from prunelora.comparison.trials import trial_of
 from prunelora.data.settings import DataSettings
-from prunelora.recipe import Recipe, packaged_recipes
+from prunelora.run.recipe import Recipe, packaged_recipes
 
 OWN = DataSettings(data="the reviews.csv", text="body", label="it's", max_length=64, test_fraction=0.2)
 TUNE_CUT_TUNE = """\

@@ -18,7 +18,7 @@ from prunelora.comparison.timing import TimingSettings
 from prunelora.comparison.trials import trial_of
 from prunelora.data.settings import DataSettings
 from prunelora.errors import DivergenceError, MissingExtraError, RecipeError
-from prunelora.recipe import Recipe
+from prunelora.run.recipe import Recipe
 
 METHODS = ("full", "lora", "prune-lora")
 TIMING = TimingSettings(step_batches=2, step_rounds=3, forward_rounds=3, warmup=1)

@@ -6,7 +6,7 @@ from prunelora.comparison.methods import LEFT_OUT, METHODS, load_methods
 from prunelora.comparison.trials import portable, trial_of
 from prunelora.data.settings import DataSettings
 from prunelora.errors import PlanError, RecipeError
-from prunelora.recipe import DEFAULT, Recipe
+from prunelora.run.recipe import DEFAULT, Recipe
 
 BASE = Recipe(model="a-model", task=DataSettings(data="a-file.csv"), seed=7)
 

@@ -9,9 +9,9 @@ from prunelora.comparison.compare import compare
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
 from prunelora.errors import DataError
-from prunelora.pipeline import execute
-from prunelora.recipe import Recipe
 from prunelora.reproduction.reproduce import reproduce
+from prunelora.run.execute import execute
+from prunelora.run.recipe import Recipe
 
 SPLITS = ("matched", "mismatched")
 SMALL = {"epochs": 1, "finetune.batch_size": 32, "rows": 16}

@@ -17,10 +17,11 @@ from prunelora.data.settings import DataSettings
 from prunelora.errors import CheckpointError, RecipeError
 from prunelora.models.loading import fingerprint
 from prunelora.models.problem_types import SINGLE_LABEL
-from prunelora.pipeline import execute, keys_of
 from prunelora.planning.plan import Plan
-from prunelora.recipe import Recipe, digest, read_recipe
-from prunelora.runfolder import RunFolder
+from prunelora.run.execute import execute
+from prunelora.run.folder import RunFolder
+from prunelora.run.keys import digest, keys_of
+from prunelora.run.recipe import Recipe, read_recipe
 
 STAGES = [
     {"stage": "linear_probe", "steps": 2, "rows": 16},
@@ -282,11 +283,11 @@ def test_keys_stay_what_they_were(recipe):
     }  # fmt: skip
     short = recipe.model_copy(update={"stages": recipe.stages[1:4]})
     keys = [key for *_, key in keys_of(short, "model", Rows, lambda _: "p")]
-    first = {"model": "model", "data": "rows", "max_length": 16, "seed": 0, "prunelora": keys_version()}
-    score = digest({"stage": score_settings, "after": digest(first)})
-    plan = digest({"stage": plan_settings, "after": score})
+    first = {"model": "model", "data": "rows", "max_length": 16, "seed": 0}
+    score = digest({"stage": score_settings, "version": 1, "after": digest(first)})
+    plan = digest({"stage": plan_settings, "version": 1, "after": score})
     edited = digest({"plan": "p", "after": plan})
-    assert keys == [score, plan, digest({"stage": prune_settings, "after": edited})]
+    assert keys == [score, plan, digest({"stage": prune_settings, "version": 1, "after": edited})]
     Rows.metrics = ("matthews",)  # The same rows, judged by something else, as CoLA's are.
     assert not {key for *_, key in keys_of(short, "model", Rows, lambda _: "p")} & set(keys)
 
@@ -299,12 +300,6 @@ def test_the_tokenizer_is_a_part_of_the_model(base, tmp_path):
     with (folder / "tokenizer_config.json").open("a") as file:
         file.write(" ")
     assert fingerprint(folder) != before
-
-
-def keys_version() -> str:
-    import prunelora
-
-    return prunelora.__version__
 
 
 # In a comparison ------------------------------------------------------------------------------------------------------

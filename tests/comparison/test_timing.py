@@ -10,7 +10,7 @@ from torch import nn
 
 from prunelora.comparison import timing
 from prunelora.evaluation.timing import Timing
-from prunelora.stage_settings import FineTuneStage
+from prunelora.stages.finetune import FineTuneStage
 
 # Milliseconds of the made-up models' steps, by the plan that they are cut by; in the second round all take twice that.
 TIMES = {None: 100.0, "half": 60.0, "quarter": 40.0}

@@ -11,7 +11,7 @@ import pytest
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
 from prunelora.errors import DataError
-from prunelora.recipe import Recipe, load_recipe
+from prunelora.run.recipe import Recipe, load_recipe
 
 FRAME = pandas.DataFrame(
     {"text": [f"text {n}, with a comma" for n in range(40)], "label": [("bad", "good")[n % 2] for n in range(40)]}

@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import pytest
 
+import prunelora as pl
 from prunelora.data.glue import GLUE, GLUE_ON_THE_HUB
 from prunelora.data.load import load_task
 from prunelora.data.metrics import choosing_metrics, default_metrics, metrics
@@ -15,7 +16,7 @@ from prunelora.data.task import TaskData
 from prunelora.errors import DataError, RecipeError
 from prunelora.evaluation.feasibility import check
 from prunelora.models import problem_types as judging
-from prunelora.recipe import Recipe, read_recipe
+from prunelora.run.recipe import Recipe, read_recipe
 
 SHARED = Path(__file__).parents[3] / "shared" / "glue"
 
@@ -557,7 +558,7 @@ def plan_of(work):
 
 
 def test_a_run_begun_with_one_task_starts_anew_with_another(prunelora, tmp_path):
-    from prunelora.runfolder import RunFolder
+    from prunelora.run.folder import RunFolder
 
     begun = RunFolder(tmp_path)
     begun.write_recipe(Recipe().with_settings({"task.data": "reviews.csv", "plan.keep_heads": "0.25"}))
@@ -596,13 +597,11 @@ def test_a_command_that_names_data_twice_or_not_at_all_is_an_error(
 
 
 def test_compress_takes_a_task_in_place_of_data(monkeypatch):
-    from prunelora import pipeline
-
     asked = []
-    monkeypatch.setattr(pipeline, "execute", lambda recipe, out, **_: asked.append(recipe))
-    pipeline.compress(task="rte", data_dir="glue", out="r", keep_heads=3)
-    pipeline.compress(out="r", recipe=asked[0])
-    pipeline.compress(data="x.csv", out="r", recipe=asked[0])
+    monkeypatch.setattr("prunelora.run.execute.execute", lambda recipe, out, **_: asked.append(recipe))
+    pl.compress(task="rte", data_dir="glue", out="r", keep_heads=3)
+    pl.compress(out="r", recipe=asked[0])
+    pl.compress(data="x.csv", out="r", recipe=asked[0])
     assert asked[0].task == asked[1].task == DataSettings(task="rte", data_dir="glue")
     assert asked[2].task == DataSettings(data="x.csv")
     assert asked[0].model == "minilm"

@@ -7,6 +7,7 @@ from prunelora.models.architecture import Architecture
 from prunelora.models.lineage import Lineage
 from prunelora.planning.plan import Plan
 from prunelora.report.results import RunResults
+from prunelora.stages.kinds import BY_KIND
 
 NEURONS = 64
 
@@ -159,8 +160,12 @@ def make_results(
         importance=importance,
         plan=plan,
         stages={
-            name: {"seconds": seconds, "facts": found}
-            for name, (seconds, found) in facts.items()
-            if name not in left_out
+            name: stage_result(name, seconds, found) for name, (seconds, found) in facts.items() if name not in left_out
         },
     )
+
+
+def stage_result(name: str, seconds: float, facts: dict) -> dict:
+    """As a run has it of a stage."""
+    stage = BY_KIND[name.partition("-")[0]]
+    return {"seconds": seconds, "facts": facts, "label": stage.label, "makes_model": stage.makes_model}

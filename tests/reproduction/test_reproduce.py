@@ -9,12 +9,13 @@ from reproduction.made_up_reproduction import METHODS, write_all, write_task
 from prunelora.comparison.methods import load_methods
 from prunelora.errors import CheckpointError, RecipeError
 from prunelora.planning.selection import count_to_keep
-from prunelora.recipe import Recipe
 from prunelora.reproduction.paper import TASKS
 from prunelora.reproduction.presets import KEEP_HEADS, PRESETS, preset_of
 from prunelora.reproduction.reproduce import reproduce
 from prunelora.reproduction.results import read
-from prunelora.stage_settings import FineTuneStage, PlanStage
+from prunelora.run.recipe import Recipe
+from prunelora.stages.finetune import FineTuneStage
+from prunelora.stages.plan import PlanStage
 
 
 class FakeCompare:

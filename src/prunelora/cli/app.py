@@ -11,17 +11,15 @@ from prunelora.cli.options import Json, Quiet, Sets, settings_typed, with_settin
 from prunelora.cli.typed import Command, works_on
 from prunelora.data.settings import DataSettings
 from prunelora.errors import PlanError, RecipeError, option
-from prunelora.recipe import Recipe, load_recipe
-from prunelora.runfolder import RunFolder
-from prunelora.stage_settings import (
-    BUDGETS,
-    STAGE_KINDS,
-    FineTuneStage,
-    LinearProbeStage,
-    PlanStage,
-    PruneStage,
-    ScoreStage,
-)
+from prunelora.run.folder import RunFolder
+from prunelora.run.recipe import Recipe, load_recipe
+from prunelora.stages.base import Stage
+from prunelora.stages.finetune import FineTuneStage
+from prunelora.stages.kinds import KINDS
+from prunelora.stages.linear_probe import LinearProbeStage
+from prunelora.stages.plan import BUDGETS, PlanStage
+from prunelora.stages.prune import PruneStage
+from prunelora.stages.score import ScoreStage
 from prunelora.version import __version__
 
 EXAMPLE_OUT = Path("runs/example")
@@ -119,8 +117,8 @@ def run(
     if dry_run:
         _show_plan_of_work(chosen, folder, json)
         return
-    from prunelora.pipeline import execute
     from prunelora.report.summary import files, shown
+    from prunelora.run.execute import execute
 
     outcome = execute(chosen, folder.path, tell=terminal.teller(quiet), progress=not quiet)
     if json:
@@ -206,9 +204,9 @@ def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:
         terminal.give_lines([f"{number:>2}. {one['stage']}{mark}", *([f"      {shown}"] if shown else [])])
 
 
-def _stage_command(kind: str) -> None:
-    """Make the command for one stage: run the recipe in the folder up to it, with its settings changed if given."""
-    model = STAGE_KINDS[kind]
+def _add_stage_command(model: type[Stage]) -> None:
+    """Add the command of a kind of stage: run the recipe of a folder up to that stage, with its settings as options."""
+    kind = model.kind()
 
     @with_settings_of(RecipeOptions, (DataSettings, None), (model, None))
     def command(
@@ -224,43 +222,28 @@ def _stage_command(kind: str) -> None:
         chosen = _starting_recipe(recipe, folder, settings, tell=terminal.teller(quiet))
         if kind not in chosen.names:
             raise RecipeError(f"{run}: the recipe has no stage {kind!r}. It has: {', '.join(chosen.names)}.")
-        own = {f"{kind}.{name}": settings.pop(name) for name in list(settings) if name in model.model_fields}
+        of_stage = {f"{kind}.{name}": settings.pop(name) for name in list(settings) if name in model.model_fields}
         works_on(chosen)
-        chosen = chosen.with_options(settings, settings_typed(sets) | own)
+        chosen = chosen.with_options(settings, settings_typed(sets) | of_stage)
         works_on(chosen)
-        from prunelora.pipeline import execute
-        from prunelora.report.reading import cut_off, fact_text
-        from prunelora.report.summary import files, shown
+        from prunelora.run.execute import execute
 
         outcome = execute(chosen, folder.path, until=kind, tell=terminal.teller(quiet), progress=not quiet)
-        facts = dict(outcome.results.facts(kind))
-        rate = outcome.results.task.get("validation_majority_rate")
-        if rate is not None and any(name.endswith("accuracy") for name in terminal.flatten(facts)):
-            facts["validation_majority_rate"] = rate
-        plan = outcome.results.plan
+        results, stage = outcome.results, chosen.by_name[kind]
+        facts = stage.facts_shown(results, kind)
         if json:
-            found = {"folder": str(run), "stage": kind, "ran": outcome.ran, "facts": facts, "notes": outcome.notes}
-            if kind == "plan" and plan is not None:
-                found["plan"] = plan.model_dump(mode="json")
-            terminal.give_json({**found, "paths": outcome.paths})
+            done = {"folder": str(run), "stage": kind, "ran": outcome.ran, "facts": facts, "notes": outcome.notes}
+            terminal.give_json({**done, **stage.content(results), "paths": outcome.paths})
         else:
-            if kind == "plan" and plan is not None:
-                terminal.give_lines(str(plan).splitlines())
-            elif kind == "measure":
-                terminal.give_lines(shown(outcome.results))
-            elif kind == "report":
-                terminal.give_lines(files(outcome.results))
-            else:
-                lines = cut_off(outcome.results) if facts.pop("truncation", None) else []
-                told = (f"{name}: {fact_text(name, value)}" for name, value in terminal.flatten(facts).items())
-                terminal.give_lines([*told, *lines])
+            terminal.give_lines(stage.lines(results, facts))
 
-    command.__doc__ = f"{str(model.__doc__).splitlines()[0]} Runs what must come before it, where that is not done yet."
+    command.__doc__ = f"{str(model.__doc__).splitlines()[0]} Runs the stages before it that are not done yet."
     app.command(name=kind, cls=Command)(command)
 
 
-for _kind in ("score", "plan", "prune", "finetune", "merge", "measure", "export", "report"):
-    _stage_command(_kind)
+for _stage in KINDS:
+    if _stage.has_command:
+        _add_stage_command(_stage)
 
 
 app.command(cls=Command)(comparing.compare)
@@ -334,8 +317,8 @@ def check(
         raise RecipeError(f"{options}: belongs to data, and none was named. Add --data or --task.")
     chosen = chosen.with_baseline() if baseline else chosen
     chosen = _changed(chosen.without_export() if no_export else chosen, settings, sets)
-    from prunelora.checking import check_run
     from prunelora.progress import bars
+    from prunelora.run.check import check_run
 
     with bars(not quiet):
         found = check_run(chosen, data=names_data, latency=latency, training=training, tell=terminal.teller(quiet))

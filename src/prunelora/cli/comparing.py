@@ -11,9 +11,11 @@ from prunelora.cli.options import Json, Quiet, Sets, settings_typed, with_settin
 from prunelora.comparison.methods import METHODS
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
-from prunelora.recipe import Recipe
+from prunelora.run.recipe import Recipe
 from prunelora.settings import number_in
-from prunelora.stage_settings import FineTuneStage, PlanStage, ScoreStage
+from prunelora.stages.finetune import FineTuneStage
+from prunelora.stages.plan import PlanStage
+from prunelora.stages.score import ScoreStage
 
 COMPARE_OUT = Path("runs/compare")
 REPRODUCE_OUT = Path("runs/reproduce")

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from rich.console import Console, ConsoleOptions
@@ -98,14 +98,3 @@ def give_lines(lines: Iterable[str | Table]) -> None:
 def give_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table; on a terminal no wider than it, in a pipe or a file whole."""
     give_lines([Table(tuple(columns), tuple(tuple(map(str, row)) for row in rows), title=title)])
-
-
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested facts as one level: {"test": {"accuracy": 0.8}} -> {"test.accuracy": 0.8}; lists are left out."""
-    flat: dict[str, Any] = {}
-    for key, one in value.items():
-        if isinstance(one, Mapping):
-            flat |= flatten(one, f"{prefix}{key}.")
-        elif not isinstance(one, list):
-            flat[f"{prefix}{key}"] = one
-    return flat

@@ -8,7 +8,7 @@ from typer.core import TyperCommand
 
 from prunelora.cli.terminal import no_bars_of_libraries
 from prunelora.errors import NO_VALUE, PruneLoraError, current_spelling, running_stage, spelled
-from prunelora.recipe import Recipe
+from prunelora.run.recipe import Recipe
 
 
 class TypedOptions:

@@ -6,8 +6,8 @@ from typing import Any
 
 from prunelora.comparison.methods import Method, load_methods
 from prunelora.errors import RecipeError, option
-from prunelora.recipe import Recipe
-from prunelora.stage_settings import BUDGETS, PlanStage
+from prunelora.run.recipe import Recipe
+from prunelora.stages.plan import BUDGETS, PlanStage
 
 # Learning rates are tried at the budget nearest to this one: far from both ends of most curves.
 TRIED_NEAR = 0.5

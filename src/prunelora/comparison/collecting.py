@@ -20,7 +20,7 @@ from prunelora.evaluation.significance import compare_answers, right_answers
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
 from prunelora.models.problem_types import SINGLE_LABEL
-from prunelora.recipe import Recipe
+from prunelora.run.recipe import Recipe
 from prunelora.version import __version__
 
 # What every finished training found, by method, learning rate and seed.

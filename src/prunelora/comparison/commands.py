@@ -8,8 +8,8 @@ from prunelora.comparison.methods import LEFT_OUT
 from prunelora.comparison.trials import Trial
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
-from prunelora.recipe import Recipe, load_recipe
-from prunelora.runfolder import RECIPE
+from prunelora.run.folder import RECIPE
+from prunelora.run.recipe import Recipe, load_recipe
 
 # Options of `prunelora run` that are always written out, where the method has them; a reader wants to see and change
 # them.

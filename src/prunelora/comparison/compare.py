@@ -28,7 +28,7 @@ from prunelora.data.load import load_task
 from prunelora.data.task import TaskData
 from prunelora.errors import DivergenceError, RecipeError, option
 from prunelora.progress import bars
-from prunelora.recipe import Recipe
+from prunelora.run.recipe import Recipe
 
 RESULTS = "comparison.json"
 FACTORS = (1.0, 3.0)

@@ -7,8 +7,10 @@ from typing import Any
 
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError, advice, did_you_mean, option
-from prunelora.recipe import Recipe, load_recipe, packaged_recipes
-from prunelora.stage_settings import EvaluateStage, FineTuneStage, PlanStage
+from prunelora.run.recipe import Recipe, load_recipe, packaged_recipes
+from prunelora.stages.evaluate import EvaluateStage
+from prunelora.stages.finetune import FineTuneStage
+from prunelora.stages.plan import PlanStage
 
 # What is compared where nothing is said: tune-first is the recipe of a run, prune-lora the paper's with its controls.
 METHODS = ("full", "lora", "tune-first", "prune-lora", "random-prune-lora", "magnitude-prune-lora")

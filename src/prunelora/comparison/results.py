@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from prunelora.errors import RecipeError, first_line
 from prunelora.evaluation.significance import LEVEL, Difference, holm
-from prunelora.recipe import as_now
+from prunelora.run.recipe import as_now
 from prunelora.storage import write_json
 
 

@@ -17,13 +17,11 @@ from prunelora.data.task import TaskData
 from prunelora.errors import PruneLoraError
 from prunelora.models.loading import fingerprint
 from prunelora.models.source import check_source
-from prunelora.pipeline import keys_of
 from prunelora.planning.plan import Plan
-from prunelora.recipe import Recipe
-from prunelora.runfolder import RunFolder
-from prunelora.running import Run
-from prunelora.stage_settings import deciding
-from prunelora.stages import WORK
+from prunelora.run.folder import RunFolder
+from prunelora.run.keys import keys_of
+from prunelora.run.recipe import Recipe
+from prunelora.stages.base import Stage, deciding, stage_file
 from prunelora.storage import replacing_file, replacing_folder
 
 WEIGHTS = ".safetensors"
@@ -59,43 +57,42 @@ def bring_over(recipe: Recipe, out: Path, task: TaskData, donors: Sequence[Path]
     check_source(source)
     folder = RunFolder(out)
     others = [donor for donor in donors if donor.resolve() != folder.path.resolve()]
-    run = Run(recipe, folder, task, processor=None)
     brought = []
 
     def plan_id(stage: str) -> str:
-        return Plan.load(run.path(stage, "plan.json")).id
+        return Plan.load(folder.file(stage_file(stage, "plan.json"))).id
 
     with folder.locked():
         folder.write_recipe(recipe)  # First: a folder with files and no recipe would be refused.
         for name, settings, key in keys_of(recipe, fingerprint(source), task, plan_id):
             if folder.is_done(name, key):
                 continue
-            if not any(_bring(donor, run, name, settings, key) for donor in others):
+            if not any(_bring(donor, folder, recipe, name, settings, key) for donor in others):
                 break
             brought.append(name)
     return tuple(brought)
 
 
-def _bring(donor: Path, run: Run, name: str, settings: Any, key: str) -> bool:
+def _bring(donor: Path, folder: RunFolder, recipe: Recipe, name: str, settings: Stage, key: str) -> bool:
     """Bring one stage over; False where the donor does not have it, or not whole."""
     try:
         other = RunFolder(donor)
         record = other.record(name)
         if record is None or record.key != key or not isinstance(record.facts, dict):
             return False
-        files = tuple(run.path(name, file).name for file in WORK[settings.stage].files(settings))
+        files = tuple(stage_file(name, file) for file in settings.files())
         if record.files != files or not all(_is_whole(other.file(file)) for file in files):
             return False
         if settings.stage == "plan" and Plan.load(other.file(files[0])).id != record.facts.get("plan_id"):
             return False
-        run.folder.forget(name)  # Its record vouches for files that are about to go.
+        folder.forget(name)  # Its record vouches for files that are about to go.
         for file in files:
-            _take(other.file(file), run.folder.file(file))
-        if not _begins_alike(other.recipe(), run.recipe, name):
+            _take(other.file(file), folder.file(file))
+        if not _begins_alike(other.recipe(), recipe, name):
             return False
     except (PruneLoraError, OSError):
         return False
-    run.folder.finish(record)
+    folder.finish(record)
     return True
 
 

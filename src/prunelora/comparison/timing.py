@@ -28,9 +28,12 @@ from prunelora.models.device import best_device, device_of, on_device
 from prunelora.models.inputs import image_tokens, random_inputs, reads_images
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
-from prunelora.recipe import digest
-from prunelora.running import pretrained, ready_to_train, stage_file
-from prunelora.stage_settings import FineTuneStage, PlanStage
+from prunelora.run.keys import digest
+from prunelora.stages.base import stage_file
+from prunelora.stages.context import pretrained
+from prunelora.stages.finetune import FineTuneStage
+from prunelora.stages.plan import PlanStage
+from prunelora.stages.training import ready_to_train
 
 SIZES = ((1, 32), (1, 128), (32, 128))
 MEMORY_ROWS, MEMORY_TOKENS = 32, 128

@@ -18,9 +18,9 @@ from prunelora.data.task import TaskData
 from prunelora.errors import RecipeError
 from prunelora.evaluation.machine import describe_machine
 from prunelora.models.device import best_device
-from prunelora.pipeline import execute
-from prunelora.recipe import Recipe
 from prunelora.report.results import RunResults
+from prunelora.run.execute import execute
+from prunelora.run.recipe import Recipe
 from prunelora.storage import write_json
 from prunelora.version import __version__
 

@@ -18,8 +18,6 @@ from prunelora.report.numbers import (  # noqa: F401
 )
 from prunelora.report.results import RunResults
 
-_TO_THE_MODEL = ("linear_probe", "score", "plan", "prune", "finetune", "merge")
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -114,7 +112,7 @@ def timings(measurement: Mapping[str, Any]) -> list[Pair]:
 
 def training_seconds(results: RunResults) -> float:
     """Wall time of all stages up to the merged model, scoring and repair included."""
-    return sum(float(stage["seconds"]) for name, stage in results.stages.items() if kind_of(name) in _TO_THE_MODEL)
+    return sum(float(stage["seconds"]) for stage in results.stages.values() if stage.get("makes_model", True))
 
 
 def moments(results: RunResults) -> Iterator[tuple[str, float]]:

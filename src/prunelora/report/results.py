@@ -22,7 +22,8 @@ class RunResults:
         folder: The run folder, as it was typed.
         importance: Scores the last plan was made from; None if nothing was scored.
         plan: The last plan; None if nothing was planned.
-        stages: Stage name -> {"seconds": wall time, "facts": what the stage found}, in order.
+        stages: Stage name -> {"seconds": wall time, "facts": the stage's results, "label": how the journey names the
+            model after it, "makes_model": whether its time counts as time to the model}, in order.
     """
 
     model: str

@@ -85,15 +85,8 @@ def comparison_table(results: RunResults) -> Table:
 def journey(results: RunResults) -> Table:
     """The main metric on the validation rows after every stage that changed the model."""
     metric, rate = main_metric(results), results.task.get("validation_majority_rate")
-    after = {
-        "linear_probe": "after the linear probe",
-        "prune": "right after the cut",
-        "finetune": "after fine-tuning",
-        "merge": "adapter merged",
-        "baseline": "dense baseline after its training",
-    }
     rows = [
-        (after.get(kind_of(stage), f"after {kind_of(stage)}"), stage, metric_value(metric, value))
+        (results.stages[stage].get("label") or f"after {stage}", stage, metric_value(metric, value))
         for stage, value in moments(results)
     ]
     if metric == "accuracy" and rate is not None:

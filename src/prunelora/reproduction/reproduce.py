@@ -7,10 +7,10 @@ from pathlib import Path
 from prunelora.comparison.results import ComparisonResults
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError, option
-from prunelora.recipe import Recipe
 from prunelora.reproduction import paper
 from prunelora.reproduction.presets import preset_of
 from prunelora.reproduction.results import Reproduction, TaskSettings, check_tasks, read, settings_kept
+from prunelora.run.recipe import Recipe
 
 Tell = Callable[[str], None]
 Compare = Callable[..., ComparisonResults]

@@ -15,9 +15,9 @@ from tiny import largest_difference, logits, tiny_model
 from transformers import AlbertConfig, AlbertModel, Trainer
 
 import prunelora as pl
-from prunelora import delivering, running, stages
 from prunelora.data.load import load_task
 from prunelora.data.tokens import calibration_batches, tokenise
+from prunelora.delivery import onnx
 from prunelora.delivery.processors import load_tokenizer
 from prunelora.errors import (
     CheckpointError,
@@ -35,10 +35,13 @@ from prunelora.importance.linear_probe import train_linear_probe_
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
 from prunelora.models.loading import load_pretrained
-from prunelora.pipeline import execute
-from prunelora.preflight import PAIRS
-from prunelora.recipe import Recipe, read_recipe
-from prunelora.runfolder import RunFolder
+from prunelora.run.check import PAIRS
+from prunelora.run.execute import execute
+from prunelora.run.folder import RunFolder
+from prunelora.run.recipe import Recipe, read_recipe
+from prunelora.stages import context
+from prunelora.stages import training as stage_training
+from prunelora.stages.kinds import BY_KIND
 
 PAPER = ["linear_probe", "score", "plan", "prune", "finetune", "merge"]
 SMALL = {
@@ -196,21 +199,24 @@ def test_compress_is_the_same_in_one_call(inputs, tmp_path):
     assert torch.equal(logits(outcome.load(), BATCH), logits(plain.load(), BATCH))
 
 
+def stop_at_the_end_of(patch, kind: str) -> None:
+    """Stop a stage after it has written its files and before its record."""
+    work = BY_KIND[kind].run
+
+    def stopped(*arguments):
+        work(*arguments)
+        raise KeyboardInterrupt
+
+    patch.setattr(BY_KIND[kind], "run", stopped)
+
+
 @pytest.mark.parametrize("stage", PAPER)
 def test_a_run_stopped_in_any_stage_goes_on_where_it_stopped(inputs, tmp_path, monkeypatch, stage):
     expected = run(inputs, tmp_path / "whole")
-    work = stages.WORK[stage]
-
-    def stopped(*arguments):
-        work.run(*arguments)  # Its files are there, its record is not: as after kill -9 at the last moment.
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(
-        stages.WORK, stage, stages.StageWork(stopped, work.restore, work.files, unfinished=work.unfinished)
-    )
-    with pytest.raises(KeyboardInterrupt):
-        run(inputs, tmp_path / "stopped")
-    monkeypatch.setitem(stages.WORK, stage, work)
+    with monkeypatch.context() as patch:
+        stop_at_the_end_of(patch, stage)  # As after kill -9 at the last moment.
+        with pytest.raises(KeyboardInterrupt):
+            run(inputs, tmp_path / "stopped")
     outcome = run(inputs, tmp_path / "stopped")
     assert outcome.ran == tuple(PAPER[PAPER.index(stage) :])
     assert torch.equal(logits(outcome.load(), BATCH), logits(expected.load(), BATCH))
@@ -226,7 +232,7 @@ def test_a_training_killed_behind_its_last_step_takes_none_again(inputs, tmp_pat
         def stopped(*_, **__):
             raise KeyboardInterrupt
 
-        patch.setattr(stages, "save", stopped)
+        patch.setattr("prunelora.delivery.checkpoints.save", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(inputs, tmp_path / "stopped", until="finetune", **changes)
     steps = []
@@ -306,14 +312,8 @@ def test_checkpoints_of_an_earlier_version_are_removed_and_the_training_begins_a
 def test_files_of_a_stage_that_was_stopped_are_not_taken_for_those_of_before(inputs, tmp_path, monkeypatch):
     """Back under the old settings, what a stopped stage has replaced is made again."""
     run(inputs, tmp_path / "run", until="prune")
-    work = stages.WORK["prune"]
-
-    def stopped(*arguments):
-        work.run(*arguments)
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setitem(stages.WORK, "prune", stages.StageWork(stopped, work.restore, work.files))
+        stop_at_the_end_of(patch, "prune")
         with pytest.raises(KeyboardInterrupt):
             run(inputs, tmp_path / "run", until="prune", **{"prune.repair_weights": "loss"})
     outcome = run(inputs, tmp_path / "run")
@@ -352,8 +352,8 @@ def test_what_rows_are_padded_with_is_the_models_padding(tmp_path, inputs, monke
     recipe, task = recipe_of(inputs), load_task(recipe_of(inputs).task)
     tokenizer = load_tokenizer(inputs["model"])
     tokenizer.pad_token = "[MASK]"
-    assert running.pretrained(recipe, task).config.pad_token_id != tokenizer.pad_token_id
-    assert running.pretrained(recipe, task, tokenizer).config.pad_token_id == tokenizer.pad_token_id
+    assert context.pretrained(recipe, task).config.pad_token_id != tokenizer.pad_token_id
+    assert context.pretrained(recipe, task, tokenizer).config.pad_token_id == tokenizer.pad_token_id
 
 
 def test_a_changed_recipe_repeats_what_depends_on_it(inputs, tmp_path):
@@ -448,7 +448,7 @@ def test_full_fine_tuning_is_a_recipe_too(inputs, tmp_path):
 def test_scores_and_training_never_see_test_rows(inputs, tmp_path, monkeypatch):
     """They are tokenised, to see whether the model can read them, and no more."""
     seen = []
-    samples, training = running.calibration_batches, running.finetune
+    samples, training = context.calibration_batches, stage_training.finetune
 
     def sampled(*given, **options):
         batches = samples(*given, **options)
@@ -459,8 +459,8 @@ def test_scores_and_training_never_see_test_rows(inputs, tmp_path, monkeypatch):
         seen.extend([train["input_ids"], validation["input_ids"]])
         return training(model, train, validation, **options)
 
-    monkeypatch.setattr(running, "calibration_batches", sampled)
-    monkeypatch.setattr(running, "finetune", trained)
+    monkeypatch.setattr(context, "calibration_batches", sampled)
+    monkeypatch.setattr(stage_training, "finetune", trained)
     run(inputs, tmp_path / "run")
     task = load_task(recipe_of(inputs).task)
     tokenizer = load_tokenizer(inputs["model"])
@@ -502,7 +502,7 @@ def test_a_missing_extra_is_told_before_any_work(inputs, tmp_path, monkeypatch):
 
 
 def test_a_second_process_is_kept_out(inputs, tmp_path):
-    from prunelora.runfolder import RunFolder
+    from prunelora.run.folder import RunFolder
 
     with (
         RunFolder(tmp_path / "run").locked(),
@@ -539,7 +539,9 @@ def test_what_the_model_cannot_do_is_told_before_any_training(inputs, tmp_path, 
         inputs, message = inputs | {"model": str(tmp_path / "albert")}, "Cut it without repair"
     else:
         no_export = dataclasses.replace(FAMILIES["bert"], onnx=False)
-        monkeypatch.setattr(stages, "dissect", lambda model: dataclasses.replace(dissect(model), family=no_export))
+        monkeypatch.setattr(
+            "prunelora.models.anatomy.dissect", lambda model: dataclasses.replace(dissect(model), family=no_export)
+        )
         message = "BERT cannot be exported"
     with pytest.raises((UnsupportedModelError, ExportError), match=message):
         run(inputs, tmp_path / "run", kinds)
@@ -549,9 +551,9 @@ def test_what_the_model_cannot_do_is_told_before_any_training(inputs, tmp_path, 
 
 def test_the_dense_models_export_is_for_timing_and_refuses_no_difference(inputs, tmp_path, monkeypatch):
     asked = []
-    original = delivering.export
+    original = onnx.export
     monkeypatch.setattr(
-        delivering, "export", lambda *args, **options: asked.append(options["tolerance"]) or original(*args, **options)
+        onnx, "export", lambda *args, **options: asked.append(options["tolerance"]) or original(*args, **options)
     )
     run(inputs, tmp_path / "run", ["finetune", "merge", "export", "measure"], **{"export.tolerance": 0.5})
     assert asked == [0.5, math.inf]
@@ -595,7 +597,7 @@ def test_what_a_merged_model_replaces_is_not_restored(inputs, tmp_path, monkeypa
     kinds = [*PAPER, "evaluate"]
     run(inputs, tmp_path / "run", kinds, until="merge")
     whole = run(inputs, tmp_path / "whole", kinds)
-    monkeypatch.setattr(stages.Run, "pretrained", lambda _: pytest.fail("the pretrained model was loaded"))
+    monkeypatch.setattr(context.Run, "pretrained", lambda _: pytest.fail("the pretrained model was loaded"))
     later = run(inputs, tmp_path / "run", kinds)
     assert later.ran == ("evaluate",)
     assert later.results.facts("evaluate") == whole.results.facts("evaluate")
@@ -645,8 +647,8 @@ def test_an_export_is_compared_on_validation_rows_as_the_run_judges_them(inputs,
         path.write_bytes(b"")
         return path
 
-    monkeypatch.setattr(delivering, "export", export)
-    monkeypatch.setattr(delivering, "compared", lambda _: {})
+    monkeypatch.setattr(onnx, "export", export)
+    monkeypatch.setattr(onnx, "compared", lambda _: {})
     run(inputs, tmp_path / "run", [*PAPER, "export"])
     task = load_task(recipe_of(inputs).task)
     judged = tokenise(task.validation, load_tokenizer(inputs["model"]), max_length=128)

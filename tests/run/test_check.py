@@ -3,17 +3,16 @@
 import pytest
 from small_run import make_data, make_model
 
-from prunelora import preflight
-from prunelora.checking import check_run
 from prunelora.data import tokens
+from prunelora.data.embedded import embedded_model_path
 from prunelora.delivery import onnx
 from prunelora.errors import MissingExtraError, PruneLoraError
 from prunelora.evaluation.extrapolation import Pieces
 from prunelora.evaluation.timing import Timing
-from prunelora.forecast import _Stages, timed_rounds
-from prunelora.pipeline import execute
-from prunelora.recipe import load_recipe
-from prunelora.stage_settings import STAGE_KINDS, MeasureStage
+from prunelora.run.check import check_run, notes, read_task
+from prunelora.run.execute import execute
+from prunelora.run.recipe import load_recipe
+from prunelora.stages.measure import MeasureStage
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def long_texts(folder):
 
 
 def no_weights(folder):
-    path = make_model(folder / "empty", preflight.model_source("minilm"))
+    path = make_model(folder / "empty", str(embedded_model_path()))
     (path / "model.safetensors").unlink()
     return str(path)
 
@@ -61,7 +60,7 @@ def test_check_says_before_any_work_that_a_package_is_missing(inputs, monkeypatc
         raise MissingExtraError("ONNX export", "onnx")
 
     monkeypatch.setattr(onnx, "require_packages", missing)
-    monkeypatch.setattr(preflight, "load_task", lambda _: pytest.fail("the data was read"))
+    monkeypatch.setattr("prunelora.data.load.load_task", lambda _: pytest.fail("the data was read"))
     with pytest.raises(MissingExtraError, match="onnx"):
         check_run(load_recipe("tune-first").with_options(inputs))
 
@@ -71,9 +70,9 @@ def test_check_says_the_notes_that_a_run_says(inputs, tmp_path):
     of_check, of_run = [], []
     check_run(recipe, latency=False, training=False, tell=of_check.append)
     execute(recipe.with_options({"steps": 1, "rows": 8}), tmp_path / "run", until="score", tell=of_run.append)
-    notes = list(preflight.notes(recipe, preflight.read_task(recipe)))
-    assert notes
-    assert of_check[: len(notes)] == of_run[: len(notes)] == notes
+    told = list(notes(recipe, read_task(recipe)))
+    assert told
+    assert of_check[: len(told)] == of_run[: len(told)] == told
 
 
 def test_every_split_is_tokenised_once(inputs, monkeypatch):
@@ -84,10 +83,6 @@ def test_every_split_is_tokenised_once(inputs, monkeypatch):
     found = check_run(recipe, latency=False, training=False)
     assert tokenised == [96, 12, 12]
     assert found.data["median_tokens"] > 0
-
-
-def test_every_kind_of_stage_is_foreseen():
-    assert STAGE_KINDS.keys() <= {name.removeprefix("_") for name in vars(_Stages)}
 
 
 def test_ten_times_the_epochs_take_ten_times_the_steps_and_evaluations(inputs, monkeypatch):
@@ -106,6 +101,6 @@ def test_ten_times_the_epochs_take_ten_times_the_steps_and_evaluations(inputs, m
 
 def test_a_size_is_timed_for_its_rounds_or_its_seconds():
     stage = MeasureStage(repeats=15, warmup=3)
-    assert timed_rounds(0.01, stage) == pytest.approx(18 * 0.01)
-    assert timed_rounds(0.5, stage) == pytest.approx((2 + 8) * 0.5)
-    assert timed_rounds(10.0, stage) == pytest.approx((1 + 5) * 10.0)
+    assert stage.timed_rounds(0.01) == pytest.approx(18 * 0.01)
+    assert stage.timed_rounds(0.5) == pytest.approx((2 + 8) * 0.5)
+    assert stage.timed_rounds(10.0) == pytest.approx((1 + 5) * 10.0)

@@ -8,7 +8,7 @@ import yaml
 from prunelora.data.settings import OF_OWN_DATA
 from prunelora.errors import RecipeError, first_line, option
 from prunelora.settings import number_in, read_yaml
-from prunelora.stage_settings import BUDGETS
+from prunelora.stages.plan import BUDGETS
 
 
 def leave_other_source(task: dict[str, Any], changes: Mapping[str, Any]) -> None:

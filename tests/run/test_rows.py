@@ -8,8 +8,8 @@ from small_run import make_data, make_model
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from prunelora.errors import UnsupportedModelError
-from prunelora.pipeline import execute
-from prunelora.recipe import read_recipe
+from prunelora.run.execute import execute
+from prunelora.run.recipe import read_recipe
 
 STAGES = [{"stage": "finetune", "epochs": 1}, {"stage": "merge"}]
 

@@ -7,8 +7,9 @@ import pytest
 
 from prunelora.errors import PlanError, RecipeError
 from prunelora.finetuning.settings import FineTuneSettings
-from prunelora.recipe import Recipe, load_recipe, packaged_recipes, read_recipe
-from prunelora.stage_settings import BUDGETS, STAGE_KINDS
+from prunelora.run.recipe import Recipe, load_recipe, packaged_recipes, read_recipe
+from prunelora.stages.kinds import BY_KIND
+from prunelora.stages.plan import BUDGETS
 
 TUNE_FIRST = (
     "linear_probe",
@@ -320,9 +321,7 @@ def test_the_default_recipe_is_a_packaged_one():
 
 
 def test_every_setting_is_described():
-    fields = [
-        field for kind in [*STAGE_KINDS.values(), FineTuneSettings, Recipe] for field in kind.model_fields.items()
-    ]
+    fields = [field for kind in [*BY_KIND.values(), FineTuneSettings, Recipe] for field in kind.model_fields.items()]
     undescribed = [
         name for name, field in fields if name not in ("stage", "format", "stages", "task") and not field.description
     ]

@@ -14,8 +14,8 @@ from prunelora.data.tokens import tokenise
 from prunelora.delivery.processors import load_tokenizer
 from prunelora.evaluation.quality import evaluate
 from prunelora.evaluation.significance import bootstrap
-from prunelora.pipeline import execute
-from prunelora.recipe import read_recipe
+from prunelora.run.execute import execute
+from prunelora.run.recipe import read_recipe
 
 TUNING = {"epochs": 1, "learning_rate": 5e-3, "batch_size": 16}
 TUNE_FIRST = ["finetune", "merge", "score", "plan", "prune", "finetune", "merge", "measure", "report"]
@@ -70,7 +70,7 @@ def test_summary_report_and_card_show_the_model_before_the_cut(tuned_first):
 
 
 def test_it_is_recorded_and_not_judged_again(tuned_first, inputs, monkeypatch):
-    monkeypatch.setattr("prunelora.judging.tested", lambda *_: pytest.fail("judged again"))
+    monkeypatch.setattr("prunelora.stages.judging.tested", lambda *_: pytest.fail("judged again"))
     again = run(inputs, tuned_first.folder, TUNE_FIRST, {"keep_macs": 0.5})
     assert again.ran == ()
     assert again.results.facts("measure")["tuned_dense"] == tuned_first.results.facts("measure")["tuned_dense"]

@@ -1,0 +1,1 @@
+"""Runs: recipes, run folders, and the execution of a recipe in a folder."""
