@@ -104,9 +104,7 @@ def test_files_of_a_folder_may_differ_and_one_that_is_utf8_stays_so(tmp_path):
 def test_a_proven_encoding_is_not_overruled(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(as_csv(GERMAN), encoding="utf-16")
-    with pytest.raises(
-        DataError, match=r"encoding='cp1252': .* is UTF-16, by its byte order mark. Say encoding='utf-16'"
-    ):
+    with pytest.raises(DataError, match=r"encoding='cp1252': .* is UTF-16.* encoding='utf-16'"):
         load(path, encoding="cp1252")
 
 
@@ -169,10 +167,10 @@ def test_files_of_a_named_task_have_an_encoding_too(tmp_path):
 def test_a_file_that_is_utf8_but_for_some_lines_is_refused_by_the_first_of_them(options, tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(as_csv(GERMAN).encode() + "kälter,bad\n".encode("cp1252"))
-    with pytest.raises(DataError, match=r"is UTF-8 but for 1 of its 401 lines beyond ASCII, first line 402 "):
+    with pytest.raises(DataError, match=r"UTF-8 except 1 of its 401 lines .* first line 402 "):
         load(path, **options)
     path.write_bytes(as_csv(GERMAN).encode()[:-1] + b"\xc3")
-    with pytest.raises(DataError, match="is UTF-8 but for 1 of its 400 lines"):
+    with pytest.raises(DataError, match="UTF-8 except 1 of its 400 lines"):
         load(path, **options)
 
 

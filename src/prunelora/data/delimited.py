@@ -1,7 +1,7 @@
-"""Tables of separated cells: which separator and quotation marks a file has, and its columns.
+"""Tables of separated cells: detection of the separator and the quotation marks of a file, and its columns.
 
-A way to read a file counts only if every row of the whole file then has as many cells as its header names. The csv
-module's strict mode makes a quote that never closes, or that closes within a cell, an error and not a guess.
+A dialect fits a file only if every row of the whole file has as many cells as the header. The csv module's strict mode
+raises an error for a quote that never closes, or that closes within a cell.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from prunelora.data import checks
 from prunelora.data.text_files import TextFile
 from prunelora.errors import DataError
 
-# A field longer than this is an unbalanced quote that swallowed the rest of the file, not a text.
+# A longer field is an unbalanced quote that swallowed the rest of the file, and no text.
 LONGEST_FIELD = 10_000_000
 
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-# The first line that spreadsheets read a separator from.
+# A first line in which spreadsheets state the separator.
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*')
 
 Columns = dict[str, list[str | None]]
@@ -27,11 +27,11 @@ Columns = dict[str, list[str | None]]
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the cells of a row are written.
+    """Notation of the cells of a row.
 
     Attributes:
-        separator: What is between cells.
-        quote: What a cell may stand in; None if quotation marks are text.
+        separator: Character between cells.
+        quote: Quotation mark around cells; None if quotation marks are text.
         skip_spaces: Whether spaces after a separator belong to it.
         skip_lines: Lines before the header.
     """
@@ -44,58 +44,58 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Parsed:
-    """Columns by name as a dialect reads them, and what is to be said about it."""
+    """Columns by name as a dialect reads them, and notes for the user."""
 
     columns: Columns
     notes: tuple[str, ...] = ()
 
 
 def read_delimited(file: TextFile, usual: str) -> Parsed:
-    """Read a file of separated cells in the one way in which it is a table.
+    """Read a file of separated cells in the only dialect that fits it.
 
-    Separators are commas, semicolons, tabs or vertical bars, whichever the header has; cells may stand in double
-    quotes, or in single quotes where double ones do not fit or all cells of a column stand in them; spaces belong to
-    the separators before them if every separator of the header, or of the rows, is followed by one. Between tabs
-    quotation marks are text, unless all that are there stand where a writer had to put some.
+    The separator is a comma, semicolon, tab or vertical bar that the header has. Cells may be in double quotes, or in
+    single quotes if double quotes do not fit or a column has all its cells in single quotes. Spaces belong to the
+    separator before them if a space follows every separator of the header, or of the rows. Between tabs, quotation
+    marks are text unless all of them are where a writer must put them.
 
     Args:
         file: The file.
-        usual: The separator that its extension stands for; no note is made of it.
+        usual: The separator of its extension; other separators give a note.
 
     Raises:
-        DataError: If it is no table in any way, or in several.
+        DataError: If no dialect fits, or several separators do.
     """
     start = next(file.lines(newline=""), "")
     stated = _SEPARATOR_LINE.fullmatch(start)
     skipped = 1 if stated else 0
     separators = [stated[1]] if stated else _separators_of(file, usual)
-    found: list[tuple[Dialect, Parsed]] = []
+    readings: list[tuple[Dialect, Parsed]] = []
     failures: list[DataError] = []
     for separator in separators:
         try:
-            found.append(_read_between(file, Dialect(separator, skip_lines=skipped)))
+            readings.append(_read_between(file, Dialect(separator, skip_lines=skipped)))
         except DataError as error:
             failures.append(error)
-    if not found:
+    if not readings:
         raise failures[0]
-    if len(found) > 1:
-        names = " and ".join(_NAMES[dialect.separator] for dialect, _ in found)
+    if len(readings) > 1:
+        names = " and ".join(_NAMES[dialect.separator] for dialect, _ in readings)
         raise DataError(
-            f"{file.path}: with {names} as separators every row has as many cells as the header, so which of them "
-            "separates columns cannot be told. Rename the columns so that the header holds only one of them."
+            f"{file.path}: with {names} as separators every row has as many cells as the header, so the separator of "
+            "columns is ambiguous. Rename the columns so that the header holds only one of them."
         )
-    dialect, parsed = found[0]
+    dialect, parsed = readings[0]
     notes = []
     if dialect.separator != usual:
         notes.append(f"columns are separated by {_NAMES.get(dialect.separator, repr(dialect.separator))}")
     if dialect.quote == "'":
-        notes.append("cells stand in single quotes")
+        notes.append("cells are in single quotes")
     if dialect.separator == "\t" and dialect.quote:
-        notes.append("cells stand in double quotes")
+        notes.append("cells are in double quotes")
     if dialect.skip_spaces:
         notes.append("spaces after separators are left out")
-    said = (f"{file.path.name}: {', '.join(notes)}",) if notes else ()
-    return Parsed(parsed.columns, (*said, *parsed.notes))
+    dialect_note = (f"{file.path.name}: {', '.join(notes)}",) if notes else ()
+    return Parsed(parsed.columns, (*dialect_note, *parsed.notes))
 
 
 def read_as_it_stands(file: TextFile, *, no_header: Sequence[str] = (), pad_short: bool = False) -> Parsed:
@@ -103,8 +103,8 @@ def read_as_it_stands(file: TextFile, *, no_header: Sequence[str] = (), pad_shor
 
     Args:
         file: The file.
-        no_header: Names of the columns if the first line is no header: if it has so many cells and none of these names.
-        pad_short: Whether missing cells at the end of a line are None. If not, they are an error.
+        no_header: Names of the columns for a first line that is no header: one with as many cells and none of them.
+        pad_short: Whether missing cells at the end of a line are None; otherwise they are an error.
     """
     rows = _rows(file, Dialect("\t", quote=None))
     line, header = next(rows, (0, []))
@@ -115,21 +115,18 @@ def read_as_it_stands(file: TextFile, *, no_header: Sequence[str] = (), pad_shor
 
 
 def _separators_of(file: TextFile, usual: str) -> list[str]:
-    """Separators that give the header more than one name, the usual one first; that alone if there are none."""
-    order = sorted(_NAMES, key=lambda separator: separator != usual)
-    found = []
-    for separator in order:
-        try:
+    """Separators that give the header more than one name, the usual one first; [usual] if there are none."""
+    separators = []
+    for separator in sorted(_NAMES, key=lambda separator: separator != usual):
+        with contextlib.suppress(DataError):
             _, header = next(_rows(file, Dialect(separator)), (0, []))
-        except DataError:
-            continue
-        if len(header) > 1:
-            found.append(separator)
-    return found or [usual]
+            if len(header) > 1:
+                separators.append(separator)
+    return separators or [usual]
 
 
 def _read_between(file: TextFile, plain: Dialect) -> tuple[Dialect, Parsed]:
-    """Read a file by the quotation marks and spaces that fit it, given its separator."""
+    """Read a file with a given separator, in the quotation marks and spaces that fit it."""
     if plain.separator == "\t":
         return _read_between_tabs(file, plain)
     try:
@@ -146,13 +143,13 @@ def _read_between(file: TextFile, plain: Dialect) -> tuple[Dialect, Parsed]:
                 parsed = _parse(file, other)
             except DataError:
                 continue
-            # Between single quotes, double ones at the start of a cell are those that do not fit.
+            # With single quotes, a cell that begins with a double quote does not fit.
             if other.quote == '"' or not any(cell.startswith('"') for cell in _full_cells(parsed)):
                 return other, parsed
         raise error
     if any(_all_quoted(cells, "'") for cells in parsed.columns.values()):
         single = replace(plain, quote="'")
-        with contextlib.suppress(DataError):  # 'It's good': these are text.
+        with contextlib.suppress(DataError):  # 'It's good': the quotes are text.
             return single, _parse(file, single)
     return plain, parsed
 
@@ -163,7 +160,7 @@ def _read_between_tabs(file: TextFile, plain: Dialect) -> tuple[Dialect, Parsed]
         as_it_stands = _parse(file, bare)
     except DataError:
         return quoted, _parse(file, quoted)
-    # A writer puts quotes around cells that hold some, and doubles those; or around all cells.
+    # A writer puts quotes around cells that hold quotes, which it doubles; or around all cells.
     quotes = [cell for cell in _full_cells(as_it_stands) if cell.startswith('"')]
     around_some = bool(quotes) and all(_is_written_quoted(cell) for cell in quotes)
     around_all = all(_all_quoted(column, '"') for column in as_it_stands.columns.values())
@@ -186,14 +183,14 @@ def _spaces_follow(file: TextFile, dialect: Dialect) -> bool:
 
 
 def _all_quoted(cells: Sequence[str | None], quote: str) -> bool:
-    """Whether all cells of a column that hold something stand in quotation marks, and at least two are different."""
-    # Most columns end at their first cell; only others are gone through a second time.
+    """Whether all non-empty cells of a column are in quotation marks, and at least two are different."""
+    # `all` stops at the first cell of most columns; the set is built only for the others.
     quoted = all(len(cell) > 1 and cell[0] == cell[-1] == quote for cell in cells if cell)
     return quoted and len({cell for cell in cells if cell}) > 1
 
 
 def _is_written_quoted(cell: str) -> bool:
-    """Whether a cell reads as a writer puts it that quotes only where it must: "say ""hi"" to them"."""
+    """Whether a cell has the form of a writer that quotes only where it must: "say ""hi"" to them"."""
     inner = cell[1:-1]
     return len(cell) > 1 and cell[-1] == '"' and '""' in inner and '"' not in inner.replace('""', "")
 
@@ -219,12 +216,11 @@ def _columns(
     """Columns of rows under their header.
 
     Args:
-        file: Where they are from, for errors.
+        file: The file, for errors.
         header: Names of the columns.
         rows: Number of its last line, and cells, of every row.
         pad_short: Whether missing cells at the end of a row are None.
-        spreadsheet: Whether what a spreadsheet leaves around a table is passed over: columns without a name, rows and
-            ends of rows without anything.
+        spreadsheet: Whether leftovers of a spreadsheet are ignored: unnamed columns, empty rows and empty ends of rows.
     """
     path = file.path
     checks.check_has_rows(len(header), where=str(path))
@@ -233,7 +229,7 @@ def _columns(
     named = [place for place in range(len(names)) if place not in unnamed]
     if len({names[place] for place in named}) != len(named) or not all(names[place].strip() for place in named):
         raise DataError(
-            f"{path}: the first line must name every column once, and reads {', '.join(map(repr, header))}. "
+            f"{path}: the first line must name every column once, but is {', '.join(map(repr, header))}. "
             "Add a header line with distinct names."
         )
     checks.check_has_rows(len(named), where=str(path))
@@ -268,9 +264,9 @@ def _columns(
 
 
 def _rows(file: TextFile, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
-    """The number of its last line, and the cells, of every row that is no blank line."""
-    # The limit is global to the csv module: it is put back, so that other users of the module see no change.
-    usual = csv.field_size_limit(LONGEST_FIELD)
+    """The number of its last line, and the cells, of every row that is not blank."""
+    # The limit is global to the csv module, and is restored for its other users.
+    previous_limit = csv.field_size_limit(LONGEST_FIELD)
     lines = itertools.islice(file.lines(newline=""), dialect.skip_lines, None)
     reader = csv.reader(
         lines,
@@ -291,4 +287,4 @@ def _rows(file: TextFile, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
             f"this line.{hint}"
         ) from error
     finally:
-        csv.field_size_limit(usual)
+        csv.field_size_limit(previous_limit)

@@ -1,9 +1,9 @@
-"""Text files: which encoding they have, and their lines.
+"""Text files: their encoding and their lines.
 
-Only UTF-8 is read without being named. UTF-16 and UTF-32 prove what they are, and the error says their name. All other
-encodings cannot be told apart for certain: on 34 pairs of language and encoding, 300 rows each, charset-normalizer 3.5
-reads 31 % wrong and chardet 7.7 21 %, above all among cp1250, cp1252, cp1254 and cp1257, and a wrong one changes
-letters without a word. The error about such a file shows what the frequent ones give.
+Only UTF-8 is read without being named. UTF-16 and UTF-32 are recognised with certainty, and the error names them. Other
+encodings cannot be distinguished with certainty: on 34 pairs of language and encoding, 300 rows each,
+charset-normalizer 3.5 reads 31 % wrong and chardet 7.7 21 %, mostly among cp1250, cp1252, cp1254 and cp1257, and a
+wrong encoding changes letters silently. The error about such a file shows its text in the frequent encodings.
 """
 
 import codecs
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from prunelora.errors import DataError, advice, option
 
-# UTF-32 first: its little-endian mark begins with that of UTF-16.
+# UTF-32 first: its little-endian mark begins with the mark of UTF-16.
 _MARKED_UTF8 = "utf-8-sig"
 _MARKS = (
     (codecs.BOM_UTF8, _MARKED_UTF8),
@@ -29,7 +29,7 @@ _UNICODE = ("utf-8", "utf-16", "utf-32")
 _WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 _CHUNK = 1 << 20
 
-# What a person is asked to choose from, the most frequent first.
+# Encodings that the error offers, the most frequent first.
 _CANDIDATES = (
     "cp1252", "cp1250", "cp1251", "cp1254", "cp1257", "cp1253", "cp1255", "cp1256", "cp1258", "cp932", "gb18030",
     "big5", "cp949", "euc_jp", "koi8_r", "mac_roman", "cp850",
@@ -37,8 +37,8 @@ _CANDIDATES = (
 _MOST_READINGS = 4
 _SHOWN_CHARACTERS = 60
 
-# U+0080 to U+009F stand for nothing in a text: they are letters or quotation marks of another encoding, misread. In
-# UTF-8, U+0085 is a line separator.
+# U+0080 to U+009F in a text are misread letters or quotation marks of another encoding. In UTF-8, U+0085 is a line
+# separator.
 _CONTROLS = re.compile("[\x80-\x9f]")
 _CONTROLS_OF_UTF8 = re.compile(b"\xc2[\x80-\x84\x86-\x9f]")
 _LOST = "\ufffd"
@@ -46,12 +46,12 @@ _LOST = "\ufffd"
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file and the encoding that all of it was decoded with once.
+    """A file, and an encoding that decodes all of it.
 
     Attributes:
         path: The file.
         encoding: Python's name of the encoding.
-        notes: What is unusual about it.
+        notes: Unusual properties of the file.
     """
 
     path: Path
@@ -59,27 +59,27 @@ class TextFile:
     notes: tuple[str, ...] = ()
 
     def lines(self, newline: str | None = None) -> Iterator[str]:
-        """Lines with their ends; `newline` as `open` takes it."""
+        """Lines with their line ends; `newline` as in `open`."""
         with self.path.open(encoding=self.encoding, newline=newline) as file:
             yield from file
 
     def read(self) -> str:
-        """The whole text, line ends as they are."""
+        """The whole text, line ends unchanged."""
         with self.path.open(encoding=self.encoding, newline="") as file:
             return file.read()
 
 
 def text_file(path: Path, encoding: str | None = None) -> TextFile:
-    """Identify the encoding of a text file: UTF-8, or the one that is named.
+    """Identify the encoding of a text file: UTF-8, or the named encoding.
 
     Args:
         path: The file.
-        encoding: What it is if it is not UTF-8. A file that proves to be UTF-8 is read as such all the same, so that
-            the files of a folder may differ.
+        encoding: Encoding of a file that is not UTF-8. A UTF-8 file is still read as UTF-8, so that the files of a
+            folder may differ.
 
     Raises:
-        DataError: If the file is not UTF-8 and its encoding was not named, or another one was; or if most of it is
-            UTF-8 and the rest is not.
+        DataError: If the file is not UTF-8 and no encoding, or a wrong encoding, was named; or if only most of it is
+            UTF-8.
     """
     with path.open("rb") as file:
         start = file.read(4)
@@ -95,20 +95,20 @@ def text_file(path: Path, encoding: str | None = None) -> TextFile:
         _check_not_mixed(path, scan.bad_byte)
     if encoding is None or _family(encoding) in _UNICODE:
         raise _not_utf8(path, scan.bad_byte or 0)
-    # ASCII too: some encodings write all letters in it.
+    # ASCII files too: some encodings write all letters in ASCII.
     _decode_all(path, encoding, option("encoding", encoding))
     return TextFile(path, encoding, () if scan.is_ascii else (f"{path.name}: read as {encoding}",))
 
 
-def _wide_file(path: Path, encoding: str | None, found: str, why: str) -> TextFile:
-    if encoding is None or _family(encoding) != _family(found):
+def _wide_file(path: Path, encoding: str | None, actual: str, evidence: str) -> TextFile:
+    if encoding is None or _family(encoding) != _family(actual):
         asked = "" if encoding is None else f"{option('encoding', encoding)}: "
         raise DataError(
-            f"{asked}{path} is {found.upper()}, {why}. Say {advice('encoding', found)}, or write the file again as "
-            "UTF-8."
+            f"{asked}{path} is {actual.upper()}, {evidence}. Give {advice('encoding', actual)}, or write the file "
+            "again as UTF-8."
         )
-    _decode_all(path, found, option("encoding", encoding))
-    return TextFile(path, found, (f"{path.name}: read as {found}",))
+    _decode_all(path, actual, option("encoding", encoding))
+    return TextFile(path, actual, (f"{path.name}: read as {actual}",))
 
 
 def _notes_on_utf8(path: Path, scan: "_Scan", encoding: str | None) -> Iterator[str]:
@@ -120,20 +120,20 @@ def _notes_on_utf8(path: Path, scan: "_Scan", encoding: str | None) -> Iterator[
             f"written as cp1252 and converted as Latin-1. Give the original with {advice('encoding', 'cp1252')}"
         )
     if scan.lost:
-        yield f"warning: {path.name} has {scan.lost:,} characters U+FFFD, which stand for characters lost before"
+        yield f"warning: {path.name} has {scan.lost:,} characters U+FFFD, which replace lost characters"
 
 
 def _family(encoding: str) -> str:
-    """Name of an encoding without the order of its bytes or its mark: utf-16 for UTF-16LE."""
+    """Name of an encoding without its byte order or mark: utf-16 for UTF-16LE."""
     name = codecs.lookup(encoding).name
     return next((unicode for unicode in _UNICODE if name.startswith(unicode)), name)
 
 
 def check_encoding(name: str) -> str:
-    """Refuse a name that Python has no text encoding of.
+    """Return the name of a text encoding.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If Python has no text encoding of this name.
     """
     try:
         "".encode(name)
@@ -146,12 +146,12 @@ def check_encoding(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Scan:
-    """What reading a whole file as UTF-8 finds.
+    """Findings of reading a whole file as UTF-8.
 
     Attributes:
-        has_nul: Whether there is a zero byte; nothing after it was looked at.
+        has_nul: Whether there is a zero byte; the scan ends at the first.
         bad_byte: Offset of the first byte that is not UTF-8.
-        is_ascii: Whether all bytes are.
+        is_ascii: Whether all bytes are ASCII.
         controls: Number of control characters.
         lost: Number of replacement characters.
     """
@@ -193,47 +193,47 @@ def _scan_utf8(path: Path) -> _Scan:
 
 
 def _check_not_mixed(path: Path, offset: int) -> None:
-    """Refuse a file of which most lines beyond ASCII are UTF-8: in any other encoding these would change."""
-    beyond, broken = 0, []
+    """Raises DataError if most lines with non-ASCII bytes are UTF-8: another encoding would change these."""
+    non_ascii, broken = 0, []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.isascii():
-                beyond += 1
+                non_ascii += 1
                 try:
                     line.decode("utf-8")
                 except UnicodeDecodeError:
                     broken.append(number)
-    if 2 * len(broken) < beyond:
+    if 2 * len(broken) < non_ascii:
         raise DataError(
-            f"{path} is UTF-8 but for {len(broken):,} of its {beyond:,} lines beyond ASCII, first line {broken[0]:,} "
-            f"(at byte offset {offset:,}): it was put together from files of several encodings, or is damaged. Correct "
-            "or remove these lines."
+            f"{path} is UTF-8 except {len(broken):,} of its {non_ascii:,} lines beyond ASCII, first line "
+            f"{broken[0]:,} (at byte offset {offset:,}). It was joined from files of several encodings, or is damaged. "
+            "Correct or remove these lines."
         )
 
 
 def _wide_encoding(path: Path) -> str:
-    """UTF-16 or UTF-32 without a byte order mark: the one in which the file has lines and no zero characters."""
+    """The UTF-16 or UTF-32 encoding, without a mark, in which the file has lines and no zero characters."""
     raw = path.read_bytes()
-    found = []
+    fitting = []
     for name in _WIDE:
         try:
             text = raw.decode(name)
         except UnicodeDecodeError:
             continue
-        # Read with the bytes of each character exchanged, a line end is U+0A00.
+        # In the wrong byte order a line end is U+0A00.
         if "\0" not in text and ("\n" in text or "\r" in text):
-            found.append(name)
-    if len(found) != 1:
+            fitting.append(name)
+    if len(fitting) != 1:
         line = raw[: raw.index(b"\0")].count(b"\n") + 1
         raise DataError(
             f"{path}, line {line:,}: a zero byte (at byte offset {raw.index(0):,}), and the file is neither UTF-16 nor "
             "UTF-32: it is damaged, or no text. Write it again as UTF-8."
         )
-    return found[0]
+    return fitting[0]
 
 
 def _decode_all(path: Path, encoding: str, asked: str) -> None:
-    """Refuse a file that has bytes which an encoding does not have, or that has control characters in it."""
+    """Raises DataError if an encoding cannot decode a file, or decodes it into control characters."""
     decoder = codecs.getincrementaldecoder(encoding)()
     offset, line = 0, 1
     for chunk in _chunks(path):
@@ -241,20 +241,20 @@ def _decode_all(path: Path, encoding: str, asked: str) -> None:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{asked}: {path} has byte 0x{error.object[error.start]:02x} near byte offset {offset + error.start:,}"
-                f", which cannot be read so ({error.reason}). Give its real encoding, or write the file again as UTF-8."
+                f"{asked}: {path} has byte 0x{error.object[error.start]:02x} near byte offset {offset + error.start:,},"
+                f" which it cannot decode ({error.reason}). Give its real encoding, or write the file again as UTF-8."
             ) from error
-        strange = _CONTROLS.search(text)
-        if strange:
+        control = _CONTROLS.search(text)
+        if control:
             raise DataError(
-                f"{asked}: {path}, line {line + text[: strange.start()].count(chr(10)):,}, has the control character "
-                f"U+{ord(strange[0]):04X} then, so that is not its encoding. {_readings(path)}"
+                f"{asked}: {path}, line {line + text[: control.start()].count(chr(10)):,}, has the control character "
+                f"U+{ord(control[0]):04X} then, so this is not its encoding. {_readings(path)}"
             )
         offset += len(chunk)
         line += text.count("\n")
 
 
-# What a person is told of a file whose encoding must be named ---------------------------------------------------------
+# Errors about a file whose encoding must be named ---------------------------------------------------------------------
 
 
 def _not_utf8(path: Path, offset: int) -> DataError:
@@ -262,36 +262,36 @@ def _not_utf8(path: Path, offset: int) -> DataError:
         file.seek(offset)
         byte = file.read(1)[0]
     return DataError(
-        f"{path} is not UTF-8: byte 0x{byte:02x} at byte offset {offset:,}. Which encoding it has cannot be told for "
-        f"certain. {_readings(path)}"
+        f"{path} is not UTF-8: byte 0x{byte:02x} at byte offset {offset:,}. Its encoding cannot be detected with "
+        f"certainty. {_readings(path)}"
     )
 
 
 def _readings(path: Path) -> str:
-    """How the encodings that can read a whole file read one line of it, the most plausible first."""
+    """One line of a file in each encoding that can decode all of it, the most plausible first."""
     raw = path.read_bytes()
-    found: dict[str, list[str]] = {}
+    readings: dict[str, list[str]] = {}  # Names of encodings by the text that they give.
     for name in _CANDIDATES:
         try:
             text = raw.decode(name)
         except UnicodeDecodeError:
             continue
         if not _CONTROLS.search(text):
-            found.setdefault(text, []).append(name)
-    best = sorted(found, key=_oddness)[:_MOST_READINGS]
+            readings.setdefault(text, []).append(name)
+    best = sorted(readings, key=_oddness)[:_MOST_READINGS]
     if not best:
         return f"Write the file again as UTF-8, or name its encoding with {advice('encoding')}."
-    lines = [text.splitlines() for text in best]
-    # The line in which most of the readings differ.
-    rows = range(min(map(len, lines)))
-    chosen = max(rows, key=lambda row: len({each[row] for each in lines}) - all(each[row].isascii() for each in lines))
+    texts = [text.splitlines() for text in best]
+    # The line in which most readings differ.
+    numbers = range(min(map(len, texts)))
+    line = max(numbers, key=lambda n: len({lines[n] for lines in texts}) - all(lines[n].isascii() for lines in texts))
     shown = "\n".join(
-        f"  {advice('encoding', found[text][0])}{_also(found[text][1:])}: {_excerpt(each[chosen])}"
-        for text, each in zip(best, lines, strict=True)
+        f"  {advice('encoding', readings[text][0])}{_also(readings[text][1:])}: {_excerpt(lines[line])}"
+        for text, lines in zip(best, texts, strict=True)
     )
     return (
-        f"Line {chosen + 1:,} reads\n{shown}\nGive the one that reads right, or another that Python knows, or write "
-        "the file again as UTF-8."
+        f"Line {line + 1:,} reads\n{shown}\nGive the encoding with the right text, or another encoding of Python, or "
+        "write the file again as UTF-8."
     )
 
 
@@ -306,9 +306,9 @@ def _excerpt(line: str) -> str:
 
 
 def _oddness(text: str) -> float:
-    """Share of the words beyond ASCII that no language writes so: two scripts, symbols, capitals after small letters.
+    """Share of the non-ASCII words that no language has: with two scripts, symbols, or capitals after small letters.
 
-    It orders readings and decides nothing.
+    It only orders readings.
     """
     words = [word for word in re.findall(r"\S+", text[:200_000]) if not word.isascii()]
     return sum(map(_is_odd, words)) / max(1, len(words))
@@ -325,6 +325,6 @@ def _has_inner_capital(word: str) -> bool:
 
 
 def _script(letter: str) -> str:
-    # "LATIN SMALL LETTER A" -> LATIN; the scripts that Japanese mixes are one.
+    # "LATIN SMALL LETTER A" -> LATIN; the scripts that Japanese mixes count as one.
     script = unicodedata.name(letter, "UNKNOWN").split()[0]
     return "CJK" if script in ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HALFWIDTH", "FULLWIDTH") else script
