@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.benchmark import Benchmark, Option, Piece
+from benchmarks.harness import Benchmark, Option, Piece
 from benchmarks.tasks import GLUE, NO_GLUE
 
 FOLDER = Path(__file__).resolve().parent

@@ -27,7 +27,7 @@ from benchmarks.ablation.variants import (
     TIGHT_VARIANTS,
     VARIANTS,
 )
-from benchmarks.benchmark import ROOT
+from benchmarks.harness import ROOT
 from benchmarks.tasks import FOUR, TASKS
 from benchmarks.trials import cut_of, trial_for
 from prunelora.data.load import load_task

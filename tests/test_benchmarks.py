@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import __main__ as runner
-from benchmarks import benchmark as shared
-from benchmarks.benchmark import FOLDER, ROOT, Benchmark, Option, Piece, read_results
+from benchmarks import harness as shared
 from benchmarks.forecast.benchmark import predicted, ratios
 from benchmarks.forecast.benchmark import table as forecast_table
+from benchmarks.harness import FOLDER, ROOT, Benchmark, Option, Piece, megabytes, read_results
 from benchmarks.latency.benchmark import ENGINES, MOST_ERROR_PERCENT, SIZES
 from benchmarks.startup.benchmark import ERRORS, commands, files
-from benchmarks.training_step.benchmark import ALLOCATORS, HALF, REFERENCE, SELECTIVE, VARIANTS, megabytes
+from benchmarks.training_step.benchmark import ALLOCATORS, HALF, REFERENCE, SELECTIVE, VARIANTS
 from benchmarks.training_time.benchmark import METHODS, recipe_of, shares
 from prunelora.errors import PlanError
 
@@ -110,22 +110,29 @@ def test_a_result_has_its_settings_and_the_machine_and_is_made_once(tmp_path, mo
     assert len(list(shared.measurement("importance", "importance", settings, dict))) == 1
 
 
-def test_variants_are_measured_in_fresh_processes_and_timed_in_turn(monkeypatch):
+def test_variants_are_measured_in_fresh_processes_and_timed_in_turn(monkeypatch, tmp_path):
     asked = []
 
     def alone(name, settings, what, environment):
-        asked.append((what, environment))
+        asked.append((name, what, environment))
         return 100 * len(asked)
 
+    monkeypatch.setattr(shared, "FOLDER", tmp_path)
     monkeypatch.setattr(shared, "in_fresh_process", alone)
-    calls = {"a": lambda: None, "b": lambda: None}
-    found = shared.time_and_memory(
-        "x", {}, lambda: calls, {"a": "a", "b": "a"}, warmup=0, repeats=3, environments={"": {}, "other": {"X": "1"}}
-    )
-    assert asked == [("a", {}), ("a", {"X": "1"}), ("b", {}), ("b", {"X": "1"})]
-    assert found["b"]["peak_bytes_above_loaded_model"] == {"": 300, "other": 400}
-    assert found["a"]["time_to_reference"]["median"] == 1.0
-    assert found["b"]["time"]["repeats"] == 3
+    benchmark = shared.variants_benchmark(
+        "x", "It.", lambda _, names: {name: lambda: None for name in names}, lambda _: {"a": "a", "b": "a"}, {},
+        warmup=0, environments={"": {}, "other": {"X": "1"}}, facts=lambda settings, calls: {"names": list(calls)},
+    )  # fmt: skip
+    settings = Namespace(repeats=3, again=False)
+    (piece,) = benchmark.work(settings)
+    piece.run()
+    result = read_results("x")["x"]
+    assert asked == [("x", "a", {}), ("x", "a", {"X": "1"}), ("x", "b", {}), ("x", "b", {"X": "1"})]
+    assert result["names"] == ["a", "b"]
+    assert result["variants"]["b"]["peak_bytes_above_loaded_model"] == {"": 300, "other": 400}
+    assert result["variants"]["a"]["time_to_reference"]["median"] == 1.0
+    assert result["variants"]["b"]["time"]["repeats"] == 3
+    assert benchmark.alone(settings, "a") >= 0
 
 
 def test_a_fresh_process_gets_the_settings(monkeypatch):
@@ -135,7 +142,8 @@ def test_a_fresh_process_gets_the_settings(monkeypatch):
         return SimpleNamespace(stdout='noise\n{"a": 1}\n')
 
     monkeypatch.setattr(shared.subprocess, "run", run)
-    assert shared.in_fresh_process("latency", {"keep": (0.5, 0.2), "max_seconds": 3}, "it", {"X": "1"}) == {"a": 1}
+    settings = Namespace(keep=(0.5, 0.2), max_seconds=3, again=True, alone=None)
+    assert shared.in_fresh_process("latency", settings, "it", {"X": "1"}) == {"a": 1}
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's counters")
@@ -206,22 +214,23 @@ def test_every_error_of_the_startup_benchmark_needs_a_file_or_none():
 
 
 def test_the_page_on_fine_tuning_has_the_figures_of_a_training_step():
-    variants = read_results("training_step")["training_step"]["variants"]
+    result = read_results("training_step")["training_step"]
+    variants = result["variants"]
     assert list(variants) == list(VARIANTS)
     lines = (ROOT / "docs" / "finetuning.md").read_text(encoding="utf-8").splitlines()
     for name, one in variants.items():
         label = name.replace("half of the rows", "16 rows")
         (line,) = (line for line in lines if line.startswith(f"| {label} |"))
         peaks = [one["peak_bytes_above_loaded_model"][allocator] for allocator in ALLOCATORS]
-        for count in (*filter(None, [one["counted_bytes"]]), *peaks):
+        for count in (*filter(None, [result["counted_bytes"][name]]), *peaks):
             assert megabytes(count) in line
         assert f"{one['time_to_reference']['median']:.2f}" in line
 
 
 def test_the_results_page_and_the_readme_have_the_memory_of_a_training_step():
-    variants = read_results("training_step")["training_step"]["variants"]
+    result = read_results("training_step")["training_step"]
     for name in (REFERENCE, HALF, f"cut, {SELECTIVE}"):
-        counted, peak = variants[name]["counted_bytes"], variants[name]["peak_bytes_above_loaded_model"]
+        counted, peak = result["counted_bytes"][name], result["variants"][name]["peak_bytes_above_loaded_model"]
         assert megabytes(counted) in text_of("README.md")
         assert megabytes(counted) in text_of("docs", "results.md")
         assert megabytes(peak[next(iter(ALLOCATORS))]) in text_of("docs", "results.md")

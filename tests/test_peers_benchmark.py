@@ -9,7 +9,7 @@ import torch
 from small_run import make_data, make_model
 from tiny import logits, split, tiny_batch, tiny_model
 
-from benchmarks.benchmark import FOLDER, ROOT
+from benchmarks.harness import FOLDER, ROOT
 from benchmarks.peers import benchmark, page
 from benchmarks.peers.methods import CONTENDERS, SEEDS, TORCH_PRUNING, Peers, learning_rate
 from benchmarks.tasks import FOUR, TASKS

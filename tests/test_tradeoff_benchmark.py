@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from benchmarks.benchmark import ROOT
+from benchmarks.harness import ROOT
 from benchmarks.tradeoff import benchmark as tradeoff
 from prunelora.comparison.results import load_comparison
 from prunelora.comparison.tables import latency_at

@@ -8,7 +8,7 @@ from benchmarks.ablation.cuts import TUNED, cut, missing_cuts, path_of, read_cut
 from benchmarks.ablation.page import write_ablation
 from benchmarks.ablation.results import RESULTS, Ablation, finalists, members
 from benchmarks.ablation.variants import ALL_GROUPS, EVERYTHING, GROUPS, SCREENING_SEED, SEEDS, VARIANTS, Variant
-from benchmarks.benchmark import RUNS, Benchmark, Option, Piece
+from benchmarks.harness import RUNS, Benchmark, Option, Piece
 from benchmarks.tasks import FOUR, data_of
 from benchmarks.trials import train, trial_for
 

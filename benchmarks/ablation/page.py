@@ -23,7 +23,7 @@ from benchmarks.ablation.variants import (
     VARIANTS,
     Variant,
 )
-from benchmarks.benchmark import FOLDER, ROOT, estimate_text, markdown, write_page
+from benchmarks.harness import FOLDER, ROOT, estimate_text, markdown, write_page
 from benchmarks.tasks import FOUR, TASKS
 from benchmarks.trials import METRIC, Record, accuracy, machines, means_by_task, reported, training_memory
 from prunelora.report.numbers import NONE, count, decimal, percent

@@ -9,36 +9,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.benchmark import (
-    Benchmark,
-    Option,
-    Piece,
-    in_fresh_process,
-    markdown,
-    measurement,
-    read_results,
-    where,
-    write_page,
-)
+from benchmarks import harness
 
 SMALL = 0.05  # Stages below this fraction of the whole time have no ratio of their own.
 
 
-def work(settings: argparse.Namespace) -> Iterator[Piece]:
+def work(settings: argparse.Namespace) -> Iterator[harness.Piece]:
     for number in range(settings.rounds):
         for recipe in settings.recipes:
-            yield from measurement(
+            yield from harness.measurement(
                 "forecast", f"{recipe}-{number}", settings, lambda recipe=recipe: measure(settings, recipe)
             )
 
 
 def measure(settings: argparse.Namespace, recipe: str) -> dict[str, Any]:
     """Predict, run, and predict again, each in a process of its own: a run pays for the imports of its stages."""
-    asked = {name: getattr(settings, name) for name in OPTIONS}
     threads = {"OMP_NUM_THREADS": "1"} if settings.cpu else {}
-    first, real, second = (
-        in_fresh_process("forecast", asked, f"{what} {recipe}", threads) for what in ("check", "run", "check")
-    )
+    asked = (f"check {recipe}", f"run {recipe}", f"check {recipe}")
+    first, real, second = (harness.in_fresh_process("forecast", settings, what, threads) for what in asked)
     return {
         "model": "minilm",
         "recipe": recipe,
@@ -111,20 +99,20 @@ def table(results: Iterable[Mapping[str, Any]]) -> str:
             rows.append((recipe, stage, f"{seconds:.1f} s", text))
         check = statistics.median(one["seconds_of_check"] for result in rounds for one in result["predictions"])
         rows.append((recipe, "the check itself", f"{check:.1f} s", ""))
-    return markdown(("recipe", "stage", "real", "predicted / real"), rows)
+    return harness.markdown(("recipe", "stage", "real", "predicted / real"), rows)
 
 
 def pages() -> list[Path]:
-    results = list(read_results("forecast").values())
+    results = list(harness.read_results("forecast").values())
     conditions = {f"{one['train_rows']} training rows, clock: {one['clock']}" for one in results}
-    texts = {"table": table(results), "where": where(results), "conditions": "; ".join(sorted(conditions))}
-    return [write_page("forecast", texts)]
+    texts = {"table": table(results), "where": harness.where(results), "conditions": "; ".join(sorted(conditions))}
+    return [harness.write_page("forecast", texts)]
 
 
 OPTIONS = {
-    "recipes": Option(("tune-first", "cut-first"), "packaged recipes, joined by commas"),
-    "train_rows": Option(300, "rows of the embedded reviews to train on"),
-    "rounds": Option(1, "rounds of each recipe"),
-    "cpu": Option(1, "1: count the seconds that each process works, on one thread; 0: count wall time"),
+    "recipes": harness.Option(("tune-first", "cut-first"), "packaged recipes, joined by commas"),
+    "train_rows": harness.Option(300, "rows of the embedded reviews to train on"),
+    "rounds": harness.Option(1, "rounds of each recipe"),
+    "cpu": harness.Option(1, "1: count the seconds that each process works, on one thread; 0: count wall time"),
 }
-BENCHMARK = Benchmark(measures=__doc__, work=work, pages=pages, options=OPTIONS, alone=alone)
+BENCHMARK = harness.Benchmark(measures=__doc__, work=work, pages=pages, options=OPTIONS, alone=alone)

@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.benchmark import RUNS, Benchmark, Option, Piece
 from benchmarks.glue.page import RESULTS, write_glue
+from benchmarks.harness import RUNS, Benchmark, Option, Piece
 from benchmarks.tasks import STOCK_MEMORY, TASKS, data_of
 
 METHODS = ("full", "lora", "prune-lora", "random-prune-lora")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.benchmark import estimate_text, markdown, write_page
+from benchmarks.harness import estimate_text, markdown, write_page
 from benchmarks.tasks import TASKS
 from prunelora.comparison.results import ComparisonResults, PairFacts, load_comparison
 from prunelora.comparison.tables import learning_rates_table, pairs_table

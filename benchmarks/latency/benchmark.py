@@ -8,17 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.benchmark import (
-    Benchmark,
-    Option,
-    Piece,
-    markdown,
-    measurement,
-    read_results,
-    spread_text,
-    where,
-    write_page,
-)
+from benchmarks import harness
 
 ENGINES = ("torch", "onnxruntime")
 SIZES = ("1x32", "1x128", "32x128")
@@ -27,10 +17,10 @@ MOST_ERROR_PERCENT = 10.0
 WARMUP = 3
 
 
-def work(settings: argparse.Namespace) -> Iterator[Piece]:
+def work(settings: argparse.Namespace) -> Iterator[harness.Piece]:
     for engine in settings.engines:
         for size in settings.sizes:
-            yield from measurement(
+            yield from harness.measurement(
                 "latency",
                 f"{engine}-{size}",
                 settings,
@@ -130,7 +120,7 @@ def prepare(
 
 
 def pages() -> list[Path]:
-    results = read_results("latency")
+    results = harness.read_results("latency")
     overview = [
         (
             one["engine"],
@@ -147,35 +137,35 @@ def pages() -> list[Path]:
             f"{one['engine']}, {one['batch_size']} x {one['tokens']}",
             row["name"],
             f"{row['predicted_ratio']:.3f}",
-            spread_text(row["measured_ratio"]),
+            harness.spread_text(row["measured_ratio"]),
             f"{row['error_percent']:.1f} %",
         )
         for one in results.values()
         for row in one["rows"]
     ]
     texts = {
-        "overview": markdown(
+        "overview": harness.markdown(
             ("engine", "size", "dense", "points of the latency model", "time to measure it", "largest error"), overview
         ),
-        "rows": markdown(("engine, size", "cut model", "predicted / dense", "measured / dense", "error"), rows),
+        "rows": harness.markdown(("engine, size", "cut model", "predicted / dense", "measured / dense", "error"), rows),
         "worst": f"{max(one['worst_error_percent'] for one in results.values()):.1f}",
         "aim": f"{MOST_ERROR_PERCENT:g}",
-        "where": where(results.values()),
+        "where": harness.where(results.values()),
     }
-    return [write_page("latency", texts)]
+    return [harness.write_page("latency", texts)]
 
 
-BENCHMARK = Benchmark(
+BENCHMARK = harness.Benchmark(
     measures=__doc__,
     work=work,
     pages=pages,
     options={
-        "model": Option("minilm", "folder, hub name, or minilm"),
-        "engines": Option(ENGINES, "engines, joined by commas", ENGINES),
-        "sizes": Option(SIZES, "batch size x tokens, joined by commas"),
-        "keep": Option((0.75, 0.5, 0.35, 0.2), "fractions of heads and neurons that stay"),
-        "seeds": Option(3, "random plans for every fraction"),
-        "repeats": Option(25, "timed rounds at most"),
-        "max_seconds": Option(60.0, "seconds of timed rounds, though never fewer than five rounds"),
+        "model": harness.Option("minilm", "folder, hub name, or minilm"),
+        "engines": harness.Option(ENGINES, "engines, joined by commas", ENGINES),
+        "sizes": harness.Option(SIZES, "batch size x tokens, joined by commas"),
+        "keep": harness.Option((0.75, 0.5, 0.35, 0.2), "fractions of heads and neurons that stay"),
+        "seeds": harness.Option(3, "random plans for every fraction"),
+        "repeats": harness.Option(25, "timed rounds at most"),
+        "max_seconds": harness.Option(60.0, "seconds of timed rounds, though never fewer than five rounds"),
     },
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.benchmark import RUNS, Benchmark, Option, Piece
+from benchmarks.harness import RUNS, Benchmark, Option, Piece
 from benchmarks.peers.methods import CONTENDERS, RESULTS, SEEDS, TORCH_PRUNING, Peers, learning_rate
 from benchmarks.peers.page import write_peers
 from benchmarks.tasks import FOUR, data_of

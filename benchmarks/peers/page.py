@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.benchmark import estimate_text, markdown, read_results, where, write_page
+from benchmarks.harness import estimate_text, markdown, read_results, where, write_page
 from benchmarks.peers.methods import CONTENDERS, LORA, RESULTS, SEEDS, TORCH_PRUNING, Peers
 from benchmarks.tasks import FOUR, TASKS
 from benchmarks.trials import METRIC, Record, machines, reported, training_memory
@@ -25,11 +25,7 @@ def texts(peers: Peers, timings: Mapping[str, Any], heads: Mapping[str, Any]) ->
     """The placeholders of page.md."""
     asked = len(FOUR) * len(CONTENDERS) * len(SEEDS)
     timed = [f"{len(one['contenders'])} of {len(CONTENDERS)} on {task}" for task, one in timings.items()]
-    steps = {
-        name: one["counted_bytes"]
-        for name, one in read_results("training_step")["training_step"]["variants"].items()
-        if one["counted_bytes"]
-    }
+    steps = read_results("training_step")["training_step"]["counted_bytes"]
     stock = steps["dense, nothing recomputed"]
     return {
         "trainings": f"{len(peers.records)} of {asked} trainings",

@@ -8,17 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.benchmark import (
-    Benchmark,
-    Option,
-    Piece,
-    markdown,
-    measurement,
-    read_results,
-    spread_text,
-    where,
-    write_page,
-)
+from benchmarks import harness
 
 IMPORTS, HELP, STEP = "imports alone", "--help", "first training step"
 # Arguments of `prunelora` that end in an error, in a folder that `files` fills.
@@ -54,8 +44,8 @@ def commands() -> dict[str, list[str]]:
     }
 
 
-def work(settings: argparse.Namespace) -> Iterator[Piece]:
-    return measurement("startup", "startup", settings, lambda: measure(settings.repeats))
+def work(settings: argparse.Namespace) -> Iterator[harness.Piece]:
+    return harness.measurement("startup", "startup", settings, lambda: measure(settings.repeats))
 
 
 def measure(repeats: int) -> dict[str, Any]:
@@ -96,26 +86,24 @@ def files() -> Mapping[str, str]:
 
 
 def pages() -> list[Path]:
-    result = read_results("startup")["startup"]
+    result = harness.read_results("startup")["startup"]
     rows = [
         (
             name,
             f"`prunelora {ERRORS.get(name, '--help')}`" if name not in (IMPORTS, STEP) else "",
-            spread_text(one["time"], seconds=True),
-            spread_text(one["time_to_help"]),
-            spread_text(one["time_to_imports"]),
+            harness.spread_text(one["time"], seconds=True),
+            harness.spread_text(one["time_to_help"]),
+            harness.spread_text(one["time_to_imports"]),
         )
         for name, one in result["commands"].items()
     ]
-    table = markdown(("case", "command", "time", "of --help", "of the imports"), rows)
-    return [
-        write_page("startup", {"table": table, "where": where([result]), "repeats": str(result["settings"]["repeats"])})
-    ]
+    table = harness.markdown(("case", "command", "time", "of --help", "of the imports"), rows)
+    return [harness.write_page("startup", harness.texts_of(result) | {"table": table})]
 
 
-BENCHMARK = Benchmark(
+BENCHMARK = harness.Benchmark(
     measures=__doc__,
     work=work,
     pages=pages,
-    options={"repeats": Option(5, "timed rounds, after one round that is not timed")},
+    options={"repeats": harness.Option(5, "timed rounds, after one round that is not timed")},
 )

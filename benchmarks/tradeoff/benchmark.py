@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.benchmark import RUNS, Benchmark, Option, Piece, results_of
+from benchmarks.harness import FOLDER, RUNS, Benchmark, Option, Piece
 
-RESULTS = results_of("tradeoff")
+RESULTS = FOLDER / "tradeoff" / "results"
 COMMAND = (
     "prunelora compare --model minilm --data rotten-tomatoes --methods lora,tune-first "
     "--keep-macs 1,0.75,0.5,0.35,0.25,0.15 --factors 1 --epochs 1"

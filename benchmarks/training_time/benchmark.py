@@ -7,28 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.benchmark import (
-    FOLDER,
-    Benchmark,
-    Option,
-    Piece,
-    markdown,
-    measurement,
-    read_results,
-    where,
-    write_page,
-)
+from benchmarks import harness
 from benchmarks.tasks import FOUR, STOCK_MEMORY, TASKS, data_of
 
 LORA = "lora"
 METHODS = (LORA, "cut-early", "tune-first", "cut-first")
 
 
-def work(settings: argparse.Namespace) -> Iterator[Piece]:
+def work(settings: argparse.Namespace) -> Iterator[harness.Piece]:
     """One round a task and a seed: every method is trained once, one after the other, with nothing shared."""
     for seed in settings.seeds:
         for task in settings.tasks:
-            yield from measurement(
+            yield from harness.measurement(
                 "training_time", f"{task}-{seed}", settings, lambda task=task, seed=seed: measure(task, seed)
             )
 
@@ -54,7 +44,7 @@ def recipe_of(method: str, task: str, seed: int) -> Any:
 
     options = {"epochs": TASKS[task].epochs}
     if method == LORA:
-        path = FOLDER / "training_time" / "recipes" / f"{LORA}.yaml"
+        path = harness.FOLDER / "training_time" / "recipes" / f"{LORA}.yaml"
         recipe = load_recipe(path).with_options(options | STOCK_MEMORY)
     else:
         recipe = load_recipe(method).with_options(options)
@@ -79,21 +69,22 @@ def table(rounds: Iterable[Mapping[str, Any]]) -> str:
                 *(f"{ratio:.2f} ({total:.0f} s)" for ratio, total in zip(ratios, seconds, strict=True)),
             )
         )
-    return markdown(("method", "time, of LoRA's", *(f"{one['task']}, seed {one['seed']}" for one in rounds)), rows)
+    columns = ("method", "time, of LoRA's", *(f"{one['task']}, seed {one['seed']}" for one in rounds))
+    return harness.markdown(columns, rows)
 
 
 def pages() -> list[Path]:
-    rounds = list(read_results("training_time").values())
-    return [write_page("training_time", {"table": table(rounds), "where": where(rounds)})]
+    rounds = list(harness.read_results("training_time").values())
+    return [harness.write_page("training_time", {"table": table(rounds), "where": harness.where(rounds)})]
 
 
-BENCHMARK = Benchmark(
+BENCHMARK = harness.Benchmark(
     measures=__doc__,
     work=work,
     pages=pages,
     options={
-        "tasks": Option(("sst2", "mrpc", "rte"), "GLUE tasks, joined by commas", FOUR),
-        "seeds": Option((0,), "seeds, joined by commas"),
+        "tasks": harness.Option(("sst2", "mrpc", "rte"), "GLUE tasks, joined by commas", FOUR),
+        "seeds": harness.Option((0,), "seeds, joined by commas"),
     },
     needs_glue=True,
 )

@@ -1,4 +1,4 @@
-"""What all benchmarks share: their description, fresh processes, peak memory, result files and pages."""
+"""Shared parts of all benchmarks: their description, fresh processes, peak memory, result files and pages."""
 
 import argparse
 import gc
@@ -17,6 +17,7 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
 RUNS = ROOT / "runs"
+RUNNERS = ("alone", "again", "list", "page_only")  # Settings of the runner.
 
 
 @dataclass(frozen=True)
@@ -66,97 +67,56 @@ class Benchmark:
 # Results --------------------------------------------------------------------------------------------------------------
 
 
-def results_of(name: str) -> Path:
-    """Folder of a benchmark's result files."""
-    return FOLDER / name / "results"
-
-
 def read_results(name: str) -> dict[str, Any]:
     """A benchmark's result files by their names without suffix."""
-    paths = sorted(results_of(name).glob("*.json"))
+    paths = sorted((FOLDER / name / "results").glob("*.json"))
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def measurement(
     name: str, file: str, settings: argparse.Namespace, measure: Callable[[], dict[str, Any]]
 ) -> Iterator[Piece]:
-    """A piece that writes FILE.json with its settings and the machine; nothing if the file is there."""
-    path = results_of(name) / f"{file}.json"
+    """A piece that writes results/FILE.json with the settings and the machine; nothing if the file is there."""
+    path = FOLDER / name / "results" / f"{file}.json"
 
     def run() -> None:
         from prunelora.evaluation.machine import describe_machine
         from prunelora.models.device import best_device
         from prunelora.storage import write_json
 
-        used = {
-            key: value for key, value in vars(settings).items() if key not in ("alone", "again", "list", "page_only")
-        }
-        write_json(path, {"benchmark": name, "settings": used, **measure(), "machine": describe_machine(best_device())})
+        content = {"benchmark": name, "settings": own_settings(settings), **measure()}
+        write_json(path, content | {"machine": describe_machine(best_device())})
 
     if settings.again or not path.exists():
         yield Piece(f"{name}: {file}", run)
+
+
+def own_settings(settings: argparse.Namespace) -> dict[str, Any]:
+    """The settings without the runner's."""
+    return {name: value for name, value in vars(settings).items() if name not in RUNNERS}
 
 
 # Measuring ------------------------------------------------------------------------------------------------------------
 
 
 def in_fresh_process(
-    name: str, settings: Mapping[str, Any], what: str, environment: Mapping[str, str] | None = None
+    name: str, settings: argparse.Namespace, what: str, environment: Mapping[str, str] | None = None
 ) -> Any:
     """Result of a benchmark's `alone` in a process of its own, which holds nothing of another measurement.
 
     Args:
         name: The benchmark.
-        settings: Its options.
+        settings: Its settings.
         what: The measurement.
         environment: Variables in addition to those of this process.
     """
     command = [sys.executable, "-m", "benchmarks", name, "--alone", what]
-    for option, value in settings.items():
+    for option, value in own_settings(settings).items():
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         command += [f"--{option.replace('_', '-')}", text]
     variables = os.environ | dict(environment or {})
     done = subprocess.run(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def time_and_memory(
-    name: str,
-    settings: Mapping[str, Any],
-    calls: Callable[[], Mapping[str, Callable[[], object]]],
-    references: Mapping[str, str],
-    *,
-    warmup: int,
-    repeats: int,
-    environments: Mapping[str, Mapping[str, str]],
-) -> dict[str, Any]:
-    """Peak memory of every variant in fresh processes, then the times of all in turn.
-
-    Args:
-        name: The benchmark, whose `alone` returns the peak memory of a variant.
-        settings: Its options.
-        calls: Returns the variants as callables, for the timing.
-        references: For every variant, the variant that its time is divided by.
-        warmup: Rounds that are not timed.
-        repeats: Rounds that are.
-        environments: Variables of the processes that measure memory, by name.
-    """
-    from prunelora.evaluation.timing import interleaved, ratio
-
-    peaks = {
-        variant: {label: in_fresh_process(name, settings, variant, own) for label, own in environments.items()}
-        for variant in references
-    }
-    timings = interleaved(calls(), warmup=warmup, repeats=repeats)
-    return {
-        variant: {
-            "peak_bytes_above_loaded_model": peaks[variant],
-            "time": timings[variant].to_dict(),
-            "reference": reference,
-            "time_to_reference": vars(ratio(timings[variant], timings[reference])),
-        }
-        for variant, reference in references.items()
-    }
 
 
 def peak_memory(call: Callable[[], object]) -> int:
@@ -179,6 +139,103 @@ def _resident_bytes(field_name: str) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+# Variants -------------------------------------------------------------------------------------------------------------
+
+
+def variants_benchmark(
+    name: str,
+    measures: str,
+    prepare: Callable[[argparse.Namespace, Sequence[str]], dict[str, Callable[[], Any]]],
+    references: Callable[[argparse.Namespace], Mapping[str, str]],
+    options: Mapping[str, Option],
+    *,
+    warmup: int,
+    memory_calls: int = 1,
+    environments: Mapping[str, Mapping[str, str]] | None = None,
+    facts: Callable[[argparse.Namespace, Mapping[str, Callable[[], Any]]], dict[str, Any]] = lambda *_: {},
+    aims: Mapping[str, str] | None = None,
+) -> Benchmark:
+    """A benchmark of the time and peak memory of variants; its result is NAME.json.
+
+    Args:
+        name: Its folder.
+        measures: One sentence.
+        prepare: Returns some variants as callables.
+        references: For every variant, the variant that its time is divided by.
+        options: With "repeats", the number of timed rounds.
+        warmup: Rounds that are not timed.
+        memory_calls: Calls over which the peak memory is taken.
+        environments: Variables of the processes that measure memory, by name.
+        facts: Further facts for the result, from the settings and the callables.
+        aims: What the ratio should be, by variant.
+    """
+
+    def measure(settings: argparse.Namespace) -> dict[str, Any]:
+        from prunelora.evaluation.timing import interleaved, ratio
+
+        compared = references(settings)
+        peaks = {  # In fresh processes, which hold nothing of another variant.
+            variant: {
+                label: in_fresh_process(name, settings, variant, variables)
+                for label, variables in (environments or {"": {}}).items()
+            }
+            for variant in compared
+        }
+        calls = prepare(settings, list(compared))
+        timings = interleaved(calls, warmup=warmup, repeats=settings.repeats)
+        variants = {
+            variant: {
+                "peak_bytes_above_loaded_model": peaks[variant],
+                "time": timings[variant].to_dict(),
+                "reference": reference,
+                "time_to_reference": vars(ratio(timings[variant], timings[reference])),
+            }
+            for variant, reference in compared.items()
+        }
+        return {"model": "minilm", "variants": variants, **facts(settings, calls)}
+
+    def alone(settings: argparse.Namespace, variant: str) -> int:
+        call = prepare(settings, [variant])[variant]
+        return peak_memory(lambda: [call() for _ in range(memory_calls)])
+
+    def pages() -> list[Path]:
+        result = read_results(name)[name]
+        return [write_page(name, texts_of(result) | {"table": variants_table(result, aims or {})})]
+
+    return Benchmark(
+        measures=measures,
+        work=lambda settings: measurement(name, name, settings, lambda: measure(settings)),
+        pages=pages,
+        options=options,
+        alone=alone,
+    )
+
+
+def variants_table(result: Mapping[str, Any], aims: Mapping[str, str]) -> str:
+    counted = result.get("counted_bytes", {})
+    labels = list(next(iter(result["variants"].values()))["peak_bytes_above_loaded_model"])
+    columns = [
+        "variant",
+        *(["counted"] if counted else []),
+        *(f"peak memory{label and f', {label}'}" for label in labels),
+    ]
+    rows = []
+    for variant, one in result["variants"].items():
+        known = counted.get(variant)
+        peaks = [one["peak_bytes_above_loaded_model"][label] for label in labels]
+        rows.append(
+            (
+                variant,
+                *([megabytes(known) if known else "not counted"] if counted else []),
+                *map(megabytes, peaks),
+                spread_text(one["time"], seconds=True),
+                f"{spread_text(one['time_to_reference'])} of {one['reference']}",
+                *([aims.get(variant, "")] if aims else []),
+            )
+        )
+    return markdown((*columns, "time", "ratio", *(["aim"] if aims else [])), rows)
+
+
 # Pages ----------------------------------------------------------------------------------------------------------------
 
 
@@ -192,11 +249,26 @@ def write_page(name: str, texts: Mapping[str, str], path: Path | None = None) ->
     return path
 
 
+def texts_of(result: Mapping[str, Any]) -> dict[str, str]:
+    """Placeholders of the settings and the facts of a result, and "where" for its machine."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, list | dict):
+            return ", ".join(text(one) for one in (value.values() if isinstance(value, dict) else value))
+        return f"{value:,}" if isinstance(value, int) else f"{value:.2g}" if isinstance(value, float) else str(value)
+
+    return {name: text(value) for name, value in {**result["settings"], **result}.items()} | {"where": where([result])}
+
+
 def where(results: Iterable[Mapping[str, Any]]) -> str:
     """The machines and the versions of torch that results were made with."""
     machines = [result["machine"] for result in results]
     names = {f"{one['cpu']}, {one['threads']} threads, torch {one['versions']['torch']}" for one in machines}
     return "; ".join(sorted(names))
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
