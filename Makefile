@@ -1,6 +1,6 @@
-# `make demo` and `make test` set everything up by themselves, once; `make help` lists the rest.
+# `make demo` and `make test` create .venv the first time; `make help` lists all targets.
 # PYTHON    the interpreter that makes .venv (3.11 or newer; default: python3.11, then python3)
-# PIP_ARGS  further options for every pip call, for example an index that has torch for your GPU or for CPU only:
+# PIP_ARGS  options for every pip call, for example an index with torch for your GPU or for the CPU alone:
 #           make setup PIP_ARGS="--extra-index-url URL"
 
 SHELL := bash
@@ -24,13 +24,13 @@ BENCH_STAMP := $(VENV)/.bench-stamp
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
 
-setup: $(SETUP_STAMP) ## make .venv with everything that the other targets need (first time: some minutes)
+setup: $(SETUP_STAMP) ## create .venv with everything that the other targets need (some minutes)
 
-# A stamp is as old as the last complete installation, so nothing is installed again until what to install changes.
+# The stamp's time is that of the last complete installation: packages are installed again only if these files change.
 $(SETUP_STAMP): pyproject.toml constraints.txt
-	@if [ -z "$(PYTHON)" ]; then echo "No Python 3.11 or newer found. Install one, or say where it is: make PYTHON=/path/to/python" >&2; exit 1; fi
+	@if [ -z "$(PYTHON)" ]; then echo "No Python 3.11 or newer found. Install it, or give its path: make PYTHON=/path/to/python" >&2; exit 1; fi
 	@test -x $(BIN)/python || { echo "Making $(VENV) with $(PYTHON)"; "$(PYTHON)" -m venv $(VENV); }
-	@echo "Installing prunelora and what it needs into $(VENV): some minutes the first time"
+	@echo "Installing prunelora and its dependencies into $(VENV): some minutes the first time"
 	$(PIP) install $(PIP_ARGS) -c constraints.txt -e ".[demo,onnx,dev]"
 	@touch $@
 
@@ -38,22 +38,22 @@ $(DOCS_STAMP): $(SETUP_STAMP)
 	$(PIP) install $(PIP_ARGS) -c constraints.txt -e ".[docs]"
 	@touch $@
 
-setup-bench: $(BENCH_STAMP) ## the same, and what the peers' benchmark compares with
+setup-bench: $(BENCH_STAMP) ## setup, and the other libraries that `make bench-peers` measures
 
 $(BENCH_STAMP): $(SETUP_STAMP)
 	$(PIP) install $(PIP_ARGS) -c constraints.txt -e ".[bench]"
 	@touch $@
 
-demo: $(SETUP_STAMP) ## the embedded example: tune, score, cut, tune again, export, measure, report; into runs/demo
+demo: $(SETUP_STAMP) ## the embedded example: tune, score, prune, tune again, export, measure, report; into runs/demo
 	$(BIN)/prunelora run --keep-macs 0.5 --epochs 1 --out $(RUN)
 	@echo "Report: $(CURDIR)/$(RUN)/report.html"
 
-# A file of tests stays in one process: its tests share what is slow to make.
-test: $(SETUP_STAMP) ## the tests, without the slow ones
+# A test file stays in one process, since its tests share trained models.
+test: $(SETUP_STAMP) ## tests, without the slow ones
 	$(BIN)/pytest -n 2 --dist loadfile
 
-# pytest ends with 5 where no test is marked slow: that is no failure.
-test-slow: $(SETUP_STAMP) ## the slow tests
+# pytest's exit code 5 means that no test is marked slow, which is not a failure.
+test-slow: $(SETUP_STAMP) ## slow tests
 	$(BIN)/pytest -n 2 --dist loadfile -m slow || { rc=$$?; test $$rc -eq 5; }
 
 lint: $(SETUP_STAMP) ## ruff (rules and format) and mypy
@@ -61,12 +61,12 @@ lint: $(SETUP_STAMP) ## ruff (rules and format) and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(SETUP_STAMP) ## rewrite the files as ruff wants them
+format: $(SETUP_STAMP) ## apply ruff's fixes and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# -E reads every page again: a page that was not changed would not repeat its warning.
-docs: $(DOCS_STAMP) ## the site, into docs/_build/html; a warning is an error
+# -E reads every page again, since unchanged pages do not repeat their warnings.
+docs: $(DOCS_STAMP) ## the documentation, into docs/_build/html; a warning is an error
 	$(BIN)/sphinx-build -E -W --keep-going -b html docs docs/_build/html
 	@echo "Docs: $(CURDIR)/docs/_build/html/index.html"
 
@@ -83,12 +83,12 @@ bench-ablation: $(SETUP_STAMP) ## which parts of the method help, four tasks (ma
 bench-peers: $(BENCH_STAMP) ## Torch-Pruning, random, magnitude, LoRA, full beside prunelora (hours; GLUE=folder with the tasks)
 	$(BIN)/python -m benchmarks peers
 
-wheel-check: $(SETUP_STAMP) ## build the wheel, install it apart from this folder, and run it there
+wheel-check: $(SETUP_STAMP) ## build the wheel, install it outside of this folder, and run it there
 	rm -rf dist
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 	$(BIN)/python .ci/wheel_check.py dist
 
-clean: ## remove what can be made again in seconds; leaves .venv and runs
+clean: ## remove caches and build outputs; keeps .venv and runs
 	rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests docs benchmarks .ci -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 

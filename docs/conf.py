@@ -1,4 +1,4 @@
-"""How Sphinx builds the site: Markdown pages by MyST, API pages from the docstrings. `make docs` runs it."""
+"""Sphinx configuration: Markdown pages by MyST, API pages from docstrings. `make docs` builds the site."""
 
 import sys
 from importlib.metadata import version as installed_version

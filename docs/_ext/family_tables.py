@@ -1,7 +1,4 @@
-"""The table of families: what stays or goes as one in each, and the bounds on speed, from the rows that the code uses.
-
-`{families}` lists every family at the sizes of its configuration in transformers, where nothing else is said there.
-"""
+"""Sphinx directive `{families}`: units and speed bounds of every family, at the default sizes of its configuration."""
 
 from collections import Counter
 from typing import Any
@@ -30,12 +27,12 @@ class Families(SphinxDirective):
     """One row for every family."""
 
     def run(self) -> list[nodes.Node]:
-        """Build every model without weights, and count."""
+        """Build every model without weights and count its parameters and MACs."""
         lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
         lines += [f"| {' | '.join(_cells(family))} |" for family in FAMILIES.values()]
-        holder = nodes.Element()
-        self.state.nested_parse(StringList(lines, "families"), self.content_offset, holder)
-        return holder.children
+        table = nodes.Element()
+        self.state.nested_parse(StringList(lines, "families"), self.content_offset, table)
+        return table.children
 
 
 def _cells(family: Family) -> tuple[str, ...]:
@@ -60,18 +57,18 @@ def _speed(sizes: Architecture, keep_heads: float, keep_ffn: float) -> str:
 
 
 def _layers(anatomy: Anatomy) -> str:
-    """Layers of the model, or of its encoder and its decoder: "12", "6 and 6"."""
+    """Number of layers of the model, or of encoder and decoder: "12", "6 and 6"."""
     layers = {block.prefix: block.family.blocks for block in anatomy.blocks}
     return " and ".join(map(str, Counter(layers.values()).values()))
 
 
 def anatomy_of(family: Family) -> Anatomy:
-    """A model of a family at the sizes that transformers has by default, without weights."""
+    """Anatomy of a family's model at transformers' default sizes, without weights."""
     with torch.device("meta"):
         return dissect(AutoModel.from_config(AutoConfig.for_model(family.model_types[0])))
 
 
 def setup(sphinx: Sphinx) -> dict[str, Any]:
-    """Make the directive known."""
+    """Register the directive."""
     sphinx.add_directive("families", Families)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,8 +1,8 @@
-"""Tables of settings and of options, made from where they are declared, so that no option is described twice.
+"""Sphinx directives for tables of settings and options, generated from their declarations.
 
 `{settings} prunelora.stages.plan.PlanStage` lists the fields of settings, by the names that recipes and Python use.
 `{options} score` lists the options of a command as they are typed; with the line `:beyond: prune`, only those that the
-command `prune` has not.
+command `prune` lacks.
 """
 
 import importlib
@@ -28,14 +28,14 @@ _TAKEN = {str: "TEXT", int: "INT", float: "NUMBER", Path: "PATH"}
 
 @dataclass(frozen=True)
 class Option:
-    """What a command's signature says about one option.
+    """One option of a command, from the command's signature.
 
     Attributes:
-        name: Of the parameter.
-        typed: How it is written on a command line.
-        takes: What is typed behind it: a kind, or the choices; empty for a flag.
-        default: Empty where there is none.
-        text: What it is.
+        name: The parameter's name.
+        typed: Its spellings on a command line.
+        takes: Kind of its value, or the choices; empty for a flag.
+        default: Empty if there is none.
+        text: Its description.
     """
 
     name: str
@@ -46,12 +46,12 @@ class Option:
 
 
 class Settings(SphinxDirective):
-    """Fields of a pydantic model."""
+    """Table of a pydantic model's fields."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """Take the fields through what makes options of them, so that both say the same."""
+        """Convert the fields to options of a command, so that this table equals the help text."""
         module, _, name = self.arguments[0].rpartition(".")
         model = getattr(importlib.import_module(module), name)
 
@@ -64,14 +64,16 @@ class Settings(SphinxDirective):
 
 
 class Options(SphinxDirective):
-    """Options of a command."""
+    """Table of a command's options."""
 
     required_arguments = 1
     option_spec: ClassVar[Any] = {"beyond": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
-        """List them in the order of the signature, which is that of --help."""
-        commands = {one.name or one.callback.__name__: one.callback for one in app.registered_commands if one.callback}
+        """List the options in the order of --help."""
+        commands = {
+            info.name or info.callback.__name__: info.callback for info in app.registered_commands if info.callback
+        }
         other = self.options.get("beyond")
         known = {option.name for option in _options_of(commands[other])} if other else set()
         options = [option for option in _options_of(commands[self.arguments[0]]) if option.name not in known]
@@ -104,22 +106,24 @@ def _takes(metavar: str) -> tuple[str, ...]:
 def _typed(name: str, info: Any) -> tuple[str, ...]:
     if isinstance(info, ArgumentInfo):
         return (info.metavar or name.upper(),)
-    # Within Annotated, typer keeps the first of the given names as what would else be the default.
-    names = [one for one in (info.default, *(info.param_decls or ())) if isinstance(one, str) and one.startswith("-")]
-    return tuple(flag for one in names for flag in one.split("/")) or (f"--{name.replace('_', '-')}",)
+    # In Annotated, typer stores the first given name in place of the default.
+    spellings = [
+        text for text in (info.default, *(info.param_decls or ())) if isinstance(text, str) and text.startswith("-")
+    ]
+    return tuple(flag for spelling in spellings for flag in spelling.split("/")) or (f"--{name.replace('_', '-')}",)
 
 
 def _table(directive: SphinxDirective, first: str, rows: list[tuple[tuple[str, ...], Option]]) -> list[nodes.Node]:
     if not rows:
-        raise directive.error(f"{directive.arguments[0]} has none.")
-    lines = [f"| {first} | takes | default | what it is |", "|---|---|---|---|"]
+        raise directive.error(f"{directive.arguments[0]} has no settings or options to list.")
+    lines = [f"| {first} | value | default | description |", "|---|---|---|---|"]
     for shown, option in rows:
         default = (option.default,) if option.default else ()
         cells = (_code(shown), _code(option.takes), _code(default), option.text)
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
-    holder = nodes.Element()
-    directive.state.nested_parse(StringList(lines, directive.arguments[0]), directive.content_offset, holder)
-    return holder.children
+    table = nodes.Element()
+    directive.state.nested_parse(StringList(lines, directive.arguments[0]), directive.content_offset, table)
+    return table.children
 
 
 def _code(texts: tuple[str, ...]) -> str:
@@ -127,7 +131,7 @@ def _code(texts: tuple[str, ...]) -> str:
 
 
 def setup(sphinx: Sphinx) -> dict[str, Any]:
-    """Make the directives known."""
+    """Register the directives."""
     sphinx.add_directive("settings", Settings)
     sphinx.add_directive("options", Options)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
