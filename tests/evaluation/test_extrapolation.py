@@ -11,8 +11,8 @@ from prunelora.data.settings import DataSettings
 from prunelora.evaluation.extrapolation import Line, Pieces, by_power, in_order
 from prunelora.evaluation.layers_alone import first_layers, num_layers, shallow
 from prunelora.evaluation.timing import Timing
+from prunelora.finetuning.arguments import training_arguments
 from prunelora.finetuning.settings import FineTuneSettings
-from prunelora.finetuning.training import _arguments
 from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
 
@@ -60,7 +60,7 @@ def test_a_piece_of_one_name_is_timed_once_a_round():
 def test_updates_and_evaluations_are_those_of_the_trainer(tmp_path, rows, settings):
     own = FineTuneSettings(batch_size=8, **settings)
     train = load_task(DataSettings(data=str(make_data(tmp_path / "d.csv", rows=200)))).train.select(range(rows))
-    arguments = _arguments(own, tmp_path, "accuracy", train, 0, False)
+    arguments = training_arguments(own, tmp_path, "accuracy", train, 0, False)
     assert arguments.eval_steps == own.updates_between_evaluations(rows)
     batches = -(-rows // 8)
     assert own.updates(rows) == int(np.ceil(own.epochs * -(-batches // own.accumulation_steps)))

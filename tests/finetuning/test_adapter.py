@@ -181,10 +181,10 @@ def test_layers_without_heads_get_no_lora_and_break_nothing(family):
 def test_the_audit_finds_a_wrong_rank():
     peft_model, plan = adapted()
     first = plan.model_copy(update={"ranks": plan.ranks | {"key": tuple(rank + 1 for rank in plan.ranks["key"])}})
-    with pytest.raises(AdapterError, match=r"attention\.self\.key: the plan gives it rank \d, the adapter has \d"):
+    with pytest.raises(AdapterError, match=r"attention\.self\.key: its rank is \d in the plan and \d"):
         audit(peft_model, first)
     more = plan.model_copy(update={"ranks": plan.ranks | {"up": (2, 2, 2)}})
-    with pytest.raises(AdapterError, match=r"intermediate\.dense: the plan gives it rank 2, the adapter has 0"):
+    with pytest.raises(AdapterError, match=r"intermediate\.dense: its rank is 2 in the plan and 0"):
         audit(peft_model, more)
 
 
@@ -192,24 +192,24 @@ def test_the_audit_finds_an_adapter_that_the_plan_does_not_know():
     model = tiny_model()
     plan = Plan.whole(dissect(model).lineage, rank=2, targets=("query",))
     peft_model = get_peft_model(model, LoraConfig(r=2, target_modules=["query", "value"]))
-    with pytest.raises(AdapterError, match="the plan gives it rank 0, the adapter has 2"):
+    with pytest.raises(AdapterError, match="0 in the plan and 2"):
         audit(peft_model, plan)
 
 
 def test_a_model_that_was_not_pruned_by_the_plan_is_an_error():
     model = tiny_model()
-    with pytest.raises(AdapterError, match=r"The model is not what the plan leaves.*Call prune_\(model, plan\) first"):
+    with pytest.raises(AdapterError, match=r"prune_\(model, plan\)"):
         pl.add_adapter(model, random_plan(model))
 
 
 def test_a_plan_without_ranks_is_an_error():
     model = tiny_model()
-    with pytest.raises(AdapterError, match="gives no matrix a rank above 0"):
+    with pytest.raises(AdapterError, match="rank above 0"):
         pl.add_adapter(model, Plan.whole(dissect(model).lineage))
 
 
 def test_merging_what_has_no_adapter_is_an_error():
-    with pytest.raises(AdapterError, match="has no adapter to merge"):
+    with pytest.raises(AdapterError, match="BertForSequenceClassification"):
         pl.merge(tiny_model())
 
 
@@ -217,7 +217,7 @@ def test_scoring_with_an_adapter_in_place_is_an_error():
     from prunelora.errors import UnsupportedModelError
 
     peft_model, _ = adapted()
-    with pytest.raises(UnsupportedModelError, match="carries an adapter"):
+    with pytest.raises(UnsupportedModelError, match="adapter"):
         pl.score(peft_model, [tiny_batch()])
 
 

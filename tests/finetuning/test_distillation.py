@@ -1,4 +1,4 @@
-"""Distillation: the loss is what it says, and the teacher's answers reach it."""
+"""Distillation: the loss is the divergence of softened logits, and the student learns the teacher's answers."""
 
 import pytest
 import torch
@@ -57,10 +57,10 @@ def test_a_student_learns_the_teachers_answers_where_labels_say_nothing(folder):
 
 def test_without_a_teachers_answers_distillation_is_an_error(folder):
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    with pytest.raises(DataError, match="a column 'teacher_logits', found input_ids, attention_mask, labels"):
+    with pytest.raises(DataError, match=r"'teacher_logits'.*input_ids, attention_mask, labels"):
         pl.finetune(student(folder), rows(), rows(8), tokenizer=tokenizer, distillation=0.5, progress=False)
     model = student(folder)
     model.config.problem_type = "regression"
     train = rows().add_column(TEACHER, [[-2.0, 2.0]] * 32)
-    with pytest.raises(DataError, match="one label a row; this task is regression"):
+    with pytest.raises(DataError, match="regression"):
         pl.finetune(model, train, rows(8), tokenizer=tokenizer, distillation=0.5, progress=False)

@@ -72,7 +72,7 @@ def test_a_missing_best_checkpoint_is_an_error(tokenizer, tmp_path, best_in_the_
     best_in_the_middle()
     tune(adapted(), tmp_path, tokenizer)
     shutil.rmtree(tmp_path / f"checkpoint-{2 * STEPS_AN_EPOCH}")
-    with pytest.raises(CheckpointError, match="checkpoint-6, is not there"):
+    with pytest.raises(CheckpointError, match="checkpoint-6"):
         tune(adapted(), tmp_path, tokenizer)
 
 
@@ -100,11 +100,11 @@ def test_checkpoints_of_another_training_are_refused(change, said, finished, tok
 
 
 def test_checkpoints_of_other_models_are_refused(finished, tokenizer):
-    with pytest.raises(CheckpointError, match="other weights to begin with"):
+    with pytest.raises(CheckpointError, match="other initial weights"):
         tune(adapted(seed=1), finished, tokenizer, epochs=1)
-    with pytest.raises(CheckpointError, match="another architecture"):
+    with pytest.raises(CheckpointError, match="architecture"):
         tune(adapted(rank=2), finished, tokenizer, epochs=1)
-    with pytest.raises(CheckpointError, match="other weights to train"):
+    with pytest.raises(CheckpointError, match="other trainable weights"):
         tune(adapted().requires_grad_(True), finished, tokenizer, epochs=1)
 
 

@@ -23,7 +23,7 @@ from prunelora.evaluation.memory import TrainingMemory, inference_memory
 from prunelora.evaluation.timing import Timing, interleaved, ratio, weighted_mean
 from prunelora.evaluation.training_cost import step_memory
 from prunelora.evaluation.training_step import random_batch, training_step
-from prunelora.finetuning.conditions import dropout_of
+from prunelora.finetuning.contexts import dropout_of
 from prunelora.models.device import best_device, device_of, on_device
 from prunelora.models.inputs import image_tokens, random_inputs, reads_images
 from prunelora.planning.plan import Plan

@@ -11,7 +11,7 @@ from prunelora.evaluation.measurement import synchronise
 from prunelora.evaluation.memory import TrainingMemory, training_memory
 from prunelora.evaluation.timing import Timing, interleaved
 from prunelora.evaluation.training_step import random_batch, training_step
-from prunelora.finetuning.conditions import checkpointing_of, dropout_of, precision_of
+from prunelora.finetuning.contexts import checkpointing_of, dropout_of, precision_of
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.models.device import device_of
 from prunelora.models.state import left_as_found

@@ -8,7 +8,7 @@ from peft import PeftModel
 from torch import nn
 
 from prunelora.evaluation.measurement import labels_for
-from prunelora.finetuning.conditions import checkpointing_of, precision_of, recomputation_of
+from prunelora.finetuning.contexts import checkpointing_of, precision_of, recomputation_of
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.models.device import on_device
 from prunelora.models.inputs import longest_input, random_inputs

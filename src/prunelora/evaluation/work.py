@@ -28,7 +28,7 @@ from prunelora.evaluation.extrapolation import Line, Pieces, Size, by_power, in_
 from prunelora.evaluation.layers_alone import num_layers, shallow
 from prunelora.evaluation.memory import inference_memory
 from prunelora.evaluation.training_step import random_batch, training_step
-from prunelora.finetuning.conditions import dropout_of
+from prunelora.finetuning.contexts import dropout_of
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.importance.elimination import elimination_costs
 from prunelora.models.anatomy import dissect

@@ -1,1 +1,1 @@
-"""Fine-tuning: LoRA with a rank for every matrix, and the training loop around it."""
+"""Fine-tuning: LoRA adapters with a rank for every matrix, and training with transformers' Trainer."""

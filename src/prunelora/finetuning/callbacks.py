@@ -1,4 +1,4 @@
-"""What is called at the Trainer's steps: the clock, the bar, early stopping, TensorBoard."""
+"""Callbacks of the Trainer: step times, progress, early stopping, order of rows, TensorBoard."""
 
 import base64
 import statistics
@@ -18,42 +18,42 @@ from prunelora.progress import bar
 
 
 def chosen_callbacks(settings: FineTuneSettings, logs: Path) -> Iterator[TrainerCallback]:
-    """Those that the settings ask for; `logs` is TensorBoard's folder."""
+    """Callbacks that the settings ask for; `logs` is TensorBoard's folder."""
     if settings.patience:
         yield Patience(early_stopping_patience=settings.patience)
     if settings.tensorboard:
-        from torch.utils.tensorboard import SummaryWriter  # Fails to import where the extra is not installed.
+        from torch.utils.tensorboard import SummaryWriter  # Needs the extra `tensorboard`.
 
-        # A writer of our own: the Trainer's would write into the folder of checkpoints, which does not stay.
+        # The Trainer's own writer would write into the folder of checkpoints, which is deleted.
         yield TensorBoardCallback(tb_writer=SummaryWriter(log_dir=str(logs)))
 
 
-def _kept(callback: ExportableState, state: Any) -> dict[str, Any]:
-    """A callback's attributes in the checkpoint that a training goes on from; its own at the beginning."""
-    # A checkpoint of other callbacks would fail at the next one that is written.
-    found: dict[str, Any] = state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
-    return found["attributes"]
+def _saved_attributes(callback: ExportableState, state: Any) -> dict[str, Any]:
+    """A callback's attributes in the checkpoint from which training resumes; its present ones without a checkpoint."""
+    # setdefault: without an entry for this callback, writing the next checkpoint fails.
+    saved: dict[str, Any] = state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
+    return saved["attributes"]
 
 
 class Patience(EarlyStoppingCallback):
-    """Early stopping that goes on with the patience already spent: the Trainer alone begins again with all of it."""
+    """Early stopping whose counter is restored on resuming; the Trainer's own starts at 0 again."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **options: Any) -> None:
-        """Take up the count."""
+        """Restore the counter."""
         super().on_train_begin(args, state, control, **options)
-        self.early_stopping_patience_counter = _kept(self, state)["early_stopping_patience_counter"]
+        self.early_stopping_patience_counter = _saved_attributes(self, state)["early_stopping_patience_counter"]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop after this step where all of it was spent before: a kill came between the decision and the end."""
+        """Stop after this step if patience was exhausted before an interruption."""
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
 
 
 class OrderOfRows(TrainerCallback, ExportableState):
-    """Draws the rows of an epoch in the same order where a training goes on within it.
+    """Draws the rows of an epoch in the same order when training resumes within it.
 
-    Rows grouped by length are drawn by torch's own generator, whose state the Trainer puts back only after the order
-    was drawn. So its state at the beginning of the epoch is kept in every checkpoint.
+    The order of rows grouped by length comes from torch's global generator, which the Trainer restores only after the
+    order is drawn. Every checkpoint therefore has the generator's state at the beginning of its epoch.
     """
 
     def __init__(self) -> None:
@@ -61,17 +61,17 @@ class OrderOfRows(TrainerCallback, ExportableState):
         self.resumed = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Look for the state in the checkpoint."""
-        kept = _kept(self, state)
+        """Read the state from the checkpoint."""
+        saved = _saved_attributes(self, state)
         self.resumed = state.global_step > 0
         if self.resumed and float(state.epoch).is_integer():
-            # Between two epochs. The Trainer puts the generator back before it draws the next one's order.
-            self.drawn_from = kept["saved_at"]
+            # Between two epochs: the next epoch's order is drawn from the state when the checkpoint was written.
+            self.drawn_from = saved["saved_at"]
         else:
-            self.drawn_from = kept["drawn_from"]
+            self.drawn_from = saved["drawn_from"]
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Keep the generator's state; in an epoch that was begun before, put it back."""
+        """Record the generator's state, or restore it in the epoch that training resumes in."""
         if self.resumed and self.drawn_from:
             content = np.frombuffer(base64.b64decode(self.drawn_from), dtype=np.uint8).copy()
             torch.set_rng_state(torch.from_numpy(content))
@@ -80,7 +80,7 @@ class OrderOfRows(TrainerCallback, ExportableState):
         self.resumed = False
 
     def state(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """State for the checkpoint."""
         return {"args": {}, "attributes": {"drawn_from": self.drawn_from, "saved_at": _generator_state()}}
 
 
@@ -97,7 +97,7 @@ class StepClock(TrainerCallback):
 
     @property
     def median_ms(self) -> float | None:
-        """Median time of a step; the first ones, which allocate, hardly move it."""
+        """Median time of a step, which the slower first steps hardly change."""
         return 1000 * statistics.median(self.times) if self.times else None
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
@@ -105,20 +105,20 @@ class StepClock(TrainerCallback):
         self.started = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Stop it."""
+        """Record the step's time."""
         if self.started is not None:
             self.times.append(time.perf_counter() - self.started)
 
 
 class StepProgress(TrainerCallback):
-    """Progress of the steps, with the loss, and of every evaluation."""
+    """Progress bars of the steps, with the loss, and of every evaluation."""
 
     def __init__(self) -> None:
         self.training: Any = None
-        self.judging: Any = None
+        self.evaluation: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begin, at the step that a checkpoint is of."""
+        """Open the bar at the step of the checkpoint."""
         if state.is_world_process_zero:
             self.training = bar("fine-tuning", state.max_steps, initial=state.global_step)
 
@@ -133,21 +133,21 @@ class StepProgress(TrainerCallback):
             self.training.set_postfix(loss=f"{float(logs['loss']):.3f}", refresh=False)
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, eval_dataloader: Any = None, **_: Any) -> None:
-        """Count a batch of an evaluation."""
+        """Count a batch of the evaluation."""
         if not state.is_world_process_zero:
             return
-        if self.judging is None:
-            self.judging = bar("judging", len(eval_dataloader))
-        self.judging.update()
+        if self.evaluation is None:
+            self.evaluation = bar("judging", len(eval_dataloader))
+        self.evaluation.update()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """End the evaluation."""
-        if self.judging is not None:
-            self.judging.close()
-        self.judging = None
+        """Close the bar of the evaluation."""
+        if self.evaluation is not None:
+            self.evaluation.close()
+        self.evaluation = None
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """End."""
+        """Close the bar."""
         if self.training is not None:
             self.training.close()
         self.training = None

@@ -1,4 +1,4 @@
-"""The folder of a training's checkpoints: whose they are, and which one the training goes on from."""
+"""A training's folder of checkpoints: which training it belongs to, and from which checkpoint to resume."""
 
 import hashlib
 import json
@@ -21,23 +21,23 @@ from prunelora.finetuning.distillation import TEACHER
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.storage import write_json
 
-# Beside the checkpoints: what they were made from.
+# File beside the checkpoints that identifies their training.
 IDENTITY = "training.json"
 
-# Settings that change neither the weights that a training gives, nor when it saves them.
+# Settings that change neither the trained weights nor the steps at which they are saved.
 _WITHOUT_EFFECT = {*FineTuneSettings.costs_alone, "gradient_checkpointing", "tensorboard", "keep_start"}
-# Numbers of a weight that are compared: another model differs in all of them.
+# Elements of each weight that are hashed; other trainings differ in nearly all elements.
 _SAMPLE = 1024
-# Answers of the same teacher differ by rounding where they are computed again.
-_SAME_ANSWERS = 1e-3
+# Relative tolerance: logits of the same teacher differ by rounding when they are computed again.
+_TEACHER_TOLERANCE = 1e-3
 
 _IN_WORDS = {
     "train": "other training rows",
     "validation": "other validation rows",
-    "teacher": "another teacher's answers",
+    "teacher": "another teacher's logits",
     "model": "a model of another architecture",
-    "trainable": "other weights to train",
-    "weights": "other weights to begin with, as a model has that this training has trained already",
+    "trainable": "other trainable weights",
+    "weights": "other initial weights, such as those of a model that was already trained",
 }
 
 
@@ -48,43 +48,45 @@ def identity_of(
     settings: FineTuneSettings,
     **others: Any,
 ) -> dict[str, Any]:
-    """What a training's result depends on, for JSON: settings as they are, rows and weights as hashes.
+    """Everything that a training's result depends on, for JSON: settings as values, rows and weights as hashes.
 
     Args:
-        model: Before the first step.
+        model: The model before the first step.
         train: Tokenised rows.
         validation: Tokenised rows.
-        settings: Of the training.
-        **others: What else it depends on.
+        settings: Settings of the training.
+        **others: Further values that the result depends on.
     """
     weights = list(model.named_parameters())
-    found: dict[str, Any] = {
+    identity: dict[str, Any] = {
         "settings": settings.model_dump(exclude=_WITHOUT_EFFECT),
         **others,
         "train": hash_of_rows(train),
         "validation": hash_of_rows(validation),
-        "model": _hash_of(f"{type(model).__name__} {[(name, tuple(one.shape)) for name, one in weights]}".encode()),
-        "trainable": _hash_of(" ".join(name for name, one in weights if one.requires_grad).encode()),
-        "weights": _hash_of(*(_sample(one) for _, one in weights)),
+        "model": _hash_of(
+            f"{type(model).__name__} {[(name, tuple(weight.shape)) for name, weight in weights]}".encode()
+        ),
+        "trainable": _hash_of(" ".join(name for name, weight in weights if weight.requires_grad).encode()),
+        "weights": _hash_of(*(_sample(weight) for _, weight in weights)),
     }
     if TEACHER in train.column_names:
-        answers = np.abs(np.asarray(train.with_format(None)[TEACHER], dtype=np.float64))
-        found["teacher"] = {"mean": float(answers.mean()), "spread": float(answers.std())}
-    return found
+        logits = np.abs(np.asarray(train.with_format(None)[TEACHER], dtype=np.float64))
+        identity["teacher"] = {"mean": float(logits.mean()), "spread": float(logits.std())}
+    return identity
 
 
 def last_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Path | None:
-    """The checkpoint with most steps, None where there is none; checkpoints that a kill left half written are removed.
+    """Return the last complete checkpoint, or None; incomplete ones are removed.
 
-    A folder without checkpoints becomes this training's. In a folder that was moved, the best checkpoint is found at
-    its new place.
+    A folder without checkpoints is assigned to this training. After the folder was moved, the path of the best
+    checkpoint is corrected.
 
     Raises:
-        CheckpointError: If the checkpoints are of another training, or the best one is missing.
+        CheckpointError: If the checkpoints belong to another training, or the best one is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        try:  # The Trainer writes its state last.
+        try:  # The Trainer writes its state last: without it the checkpoint is incomplete.
             json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             shutil.rmtree(checkpoint, ignore_errors=True)
@@ -95,25 +97,25 @@ def last_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Path | None:
     differing = list(_differences(_read_identity(folder), identity))
     if differing:
         raise CheckpointError(
-            f"{folder} holds checkpoints of another training: {'; '.join(differing)}. To go on from them, call "
-            "with the same settings, rows and weights as at first; otherwise give another folder, or remove this one."
+            f"{folder} holds checkpoints of another training: {'; '.join(differing)}. To resume it, use its settings, "
+            "rows and initial weights; otherwise use another folder, or remove this one."
         )
-    _find_best_again(folder, Path(last))
+    _correct_best_path(folder, Path(last))
     return Path(last)
 
 
 def add_no_step_(trainer: Trainer, checkpoint: Path) -> None:
-    """Where a checkpoint is the training's end, leave nothing to do but to take up the best one.
+    """Let the Trainer only load the best checkpoint if `checkpoint` is the training's last step.
 
-    The Trainer begins an epoch again that was left in its middle, and takes a step before it looks how many there are.
+    If the last step is in the middle of an epoch, the Trainer would otherwise take one more step before it stops.
     """
     state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
     if state.global_step >= state.max_steps:
         trainer.args.num_train_epochs = int(state.epoch or 0)
 
 
-def _find_best_again(folder: Path, last: Path) -> None:
-    """Let the last checkpoint name the best one by where it is now: the Trainer names it by where it was written."""
+def _correct_best_path(folder: Path, last: Path) -> None:
+    """Set the path of the best checkpoint in the last one's state, which has the path where it was written."""
     path = last / TRAINER_STATE_NAME
     state = json.loads(path.read_text(encoding="utf-8"))
     step = state.get("best_global_step")
@@ -122,8 +124,8 @@ def _find_best_again(folder: Path, last: Path) -> None:
     best = folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
     if not best.is_dir():
         raise CheckpointError(
-            f"{folder}: the best checkpoint so far, {best.name}, is not there; {last.name} names it. Copy the whole "
-            "folder, or remove it to begin anew."
+            f"{folder}: the best checkpoint {best.name}, which {last.name} refers to, is missing. Copy the whole "
+            "folder, or remove it to start again."
         )
     if state.get("best_model_checkpoint") != str(best):
         write_json(path, state | {"best_model_checkpoint": str(best)})
@@ -131,48 +133,48 @@ def _find_best_again(folder: Path, last: Path) -> None:
 
 def _read_identity(folder: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+        identity: dict[str, Any] = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{folder} holds checkpoints, and no {IDENTITY} that says what they were made from. Give another folder, "
-            "or remove this one to begin anew."
+            f"{folder} holds checkpoints without {IDENTITY}, which identifies their training. Use another folder, or "
+            "remove this one to start again."
         ) from error
-    return found
+    return identity
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
-    """What differs between a folder's training and this one, in words."""
-    for name in dict.fromkeys([*here, *there]):
-        old, new = there.get(name), here.get(name)
+def _differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> Iterator[str]:
+    """Differences between the training of a folder and the present one, in words."""
+    for name in dict.fromkeys([*present, *saved]):
+        old, new = saved.get(name), present.get(name)
         if name == "settings" and isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new)
         elif name == "teacher" and old and new:
-            if not np.allclose(list(old.values()), list(new.values()), rtol=_SAME_ANSWERS):
+            if not np.allclose(list(old.values()), list(new.values()), rtol=_TEACHER_TOLERANCE):
                 yield _IN_WORDS[name]
         elif old != new:
             yield _IN_WORDS.get(name, f"{name}={old!r} there, {new!r} here")
 
 
 def hash_of_rows(rows: Dataset) -> str:
-    """Hash of all columns that a model reads, row by row; of images by name and labels, and a teacher's not at all."""
-    content = hashlib.sha256(str(len(rows)).encode())
+    """Hash of all columns except the teacher's logits, row by row; images by file name and bytes."""
     plain = rows.with_format("arrow").remove_columns([name for name in rows.column_names if name == TEACHER])
+    digest = hashlib.sha256(str(len(rows)).encode())
     for batch in plain.iter(batch_size=10_000):
         for name in sorted(batch.column_names):
-            content.update(name.encode())
+            digest.update(name.encode())
             for piece in _content(batch.column(name).combine_chunks()):
-                content.update(piece)
-    return content.hexdigest()[:16]
+                digest.update(piece)
+    return digest.hexdigest()[:16]
 
 
 def _content(array: Any) -> Iterator[bytes]:
-    """Bytes of an Arrow column that do not depend on how it lies in memory."""
+    """Bytes of an Arrow column, independent of its memory layout."""
     if isinstance(array, pyarrow.ChunkedArray):
         array = pyarrow.concat_arrays(array.chunks)
     if pyarrow.types.is_list(array.type) or pyarrow.types.is_large_list(array.type):
         yield array.value_lengths().to_numpy(zero_copy_only=False).tobytes()
         yield from _content(array.flatten())
-    elif pyarrow.types.is_struct(array.type):  # An image: where it lies is no matter, what it is called is.
+    elif pyarrow.types.is_struct(array.type):  # An image; the folder does not matter.
         for row in array.to_pylist():
             row = row or {}
             yield Path(row.get("path") or "").name.encode()
@@ -191,7 +193,4 @@ def _sample(weight: torch.Tensor) -> bytes:
 
 
 def _hash_of(*pieces: bytes) -> str:
-    content = hashlib.sha256()
-    for piece in pieces:
-        content.update(piece)
-    return content.hexdigest()[:16]
+    return hashlib.sha256(b"".join(pieces)).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""A Trainer whose updates and evaluations do not depend on how rows are batched, and that stops on divergence."""
+"""A Trainer whose updates and evaluations do not depend on the batching of rows, and that stops on divergence."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,16 +10,16 @@ from transformers import Trainer
 from prunelora.errors import DivergenceError
 from prunelora.importance.losses import count_losses
 
-# What `compute_metrics` calls the mean loss over all labels of an evaluation.
+# Name that `compute_metrics` gives the mean loss over all labels of an evaluation.
 MEAN_LOSS = "mean_loss"
 
 
 class Counts(NamedTuple):
-    """How much a batch holds, each ().
+    """Numbers of labels and rows of a batch, each of shape ().
 
     Attributes:
-        labels: That its loss is the mean over: one a row, or one a labelled token.
-        rows: All of them.
+        labels: Labels that the loss is averaged over: one for each row, or for each labelled token.
+        rows: Rows.
     """
 
     labels: torch.Tensor
@@ -29,28 +29,29 @@ class Counts(NamedTuple):
 class ExactTrainer(Trainer):
     """A Trainer for models whose loss is the mean over the rows of a batch, or over its labelled tokens.
 
-    An update is that of all its rows in one batch::
+    An update equals the update of all its rows in one batch::
 
         loss = sum over micro-batches of n * mean loss / N,    n labels in the micro-batch, N in the update
 
-    The Trainer alone divides by the number of micro-batches, so labels of short micro-batches count for more. Its own
-    `num_items_in_batch` reaches the losses of some models and tasks only, and its `compute_loss_func` takes the labels
-    out of the model's inputs, where encoder-decoders read them.
+    transformers' Trainer divides by the number of micro-batches instead, so that labels of small micro-batches count
+    more. Its `num_items_in_batch` reaches the losses of some models and tasks only, and its `compute_loss_func` removes
+    the labels from the model's inputs, where encoder-decoders read them.
     """
 
-    def __init__(self, *args: Any, own: nn.Module, **kwargs: Any) -> None:
-        """Take the Trainer's arguments, and the model without an adapter around it."""
+    def __init__(self, *args: Any, base: nn.Module, **kwargs: Any) -> None:
+        """Take the Trainer's arguments, and the model without an adapter."""
         super().__init__(*args, **kwargs)
-        self.own = own
-        # The model's loss is a mean, whatever its signature says, and `compute_loss` gives it its share.
+        self.base = base
+        # The model returns a mean loss, which `compute_loss` scales; otherwise the Trainer assumes that any model with
+        # **kwargs normalises by num_items_in_batch.
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
         self._update_loss = torch.zeros(())
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
-        """Take the micro-batches of an update, and its `Counts` over all processes.
+        """Return the micro-batches of an update, and its `Counts` over all processes.
 
-        The counts are None for an update of one micro-batch in one process, whose loss is its mean as it is.
+        The counts are None for an update of one micro-batch in one process: its loss needs no scaling.
         """
         batches, _ = super().get_batch_samples(*args, **kwargs)
         self._update_loss = torch.zeros((), device=self.args.device)
@@ -64,44 +65,44 @@ class ExactTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Take the model's loss; in an update its share of it, so that the shares add up to the update's mean."""
+        """Return the loss; within an update it is scaled so that the losses of its micro-batches add up to the mean."""
         loss, outputs = self.shared_loss(model, inputs, self._counts(inputs), num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def shared_loss(self, model: Any, inputs: dict[str, Any], counts: Counts, total: Counts | None) -> tuple[Any, Any]:
-        """Loss of a micro-batch, and the model's outputs.
+        """Return the scaled loss of a micro-batch and the model's outputs.
 
         Args:
-            model: As the Trainer has wrapped it.
-            inputs: Of the model.
-            counts: Of the micro-batch.
-            total: Of the update; None where the micro-batch stands for itself.
+            model: The model as the Trainer wraps it.
+            inputs: Inputs of the model.
+            counts: Counts of the micro-batch.
+            total: Counts of the update; None if the micro-batch is the whole update, or in evaluation.
         """
         outputs = model(**inputs)
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs[0]
         return self.share(loss, counts.labels, None if total is None else total.labels), outputs
 
     def share(self, mean: torch.Tensor, count: torch.Tensor, total: torch.Tensor | None) -> torch.Tensor:
-        """A mean over `count` weighed by its share of a total; 0 for a mean over nothing, which is not a number."""
+        """Scale a mean over `count` by its share of a total; a mean over nothing, which is NaN, becomes 0."""
         if total is not None:
-            # Gradients of several processes are averaged, so every process weighs its own by their number.
+            # Gradients are averaged over processes, so each multiplies by their number.
             mean = mean * count * self.args.world_size / total.clamp(min=1)
         return torch.where(count > 0, mean, torch.zeros_like(mean))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Run a micro-batch forward and backward, and add its loss to that of the update."""
+        """Run a micro-batch forward and backward, and add its loss to the update's loss."""
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         self._update_loss = self._update_loss + loss
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Norm of the gradients before they are clipped.
+        """Return the norm of the gradients before clipping.
 
         Raises:
-            DivergenceError: If it is not finite, or the loss is not; the weights are still those before the update.
+            DivergenceError: If the norm or the loss is not finite. The weights do not have the update yet.
         """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        # Both in one test: on a GPU a test waits for all that was computed before.
+        # One test for both, because each waits for the GPU.
         if not math.isfinite(float(norm + self._update_loss)):
             raise DivergenceError(
                 f"In step {self.state.global_step + 1} the training loss is {float(self._update_loss):.4g} and the "
@@ -110,10 +111,10 @@ class ExactTrainer(Trainer):
         return norm
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate; the loss is the mean over all labels, where the Trainer alone takes the mean over batches.
+        """Evaluate; the loss is the mean over all labels, where transformers' Trainer averages over batches.
 
         Raises:
-            DivergenceError: If it is not finite; no checkpoint of such a model is written.
+            DivergenceError: If the loss is not finite. No checkpoint of this model is written.
         """
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs["metric_key_prefix"]
@@ -122,12 +123,12 @@ class ExactTrainer(Trainer):
         if not math.isfinite(loss):
             raise DivergenceError(f"After step {self.state.global_step} the loss on the validation rows is {loss:.4g}.")
         values[f"{prefix}_loss"] = loss
-        chosen_by = f"eval_{self.args.metric_for_best_model}"
-        if math.isnan(values.get(chosen_by, 0.0)):
-            values[chosen_by] = -math.inf  # Nothing compares as better than NaN: it would stay the best for good.
+        metric = f"eval_{self.args.metric_for_best_model}"
+        if math.isnan(values.get(metric, 0.0)):
+            values[metric] = -math.inf  # No value is greater than NaN, which would stay the best.
         return output
 
     def _counts(self, batch: dict[str, Any]) -> Counts:
         rows = len(batch["labels"])
-        labels = count_losses(self.own, batch, rows).to(self.args.device)
+        labels = count_losses(self.base, batch, rows).to(self.args.device)
         return Counts(labels, torch.full_like(labels, rows))
