@@ -14,7 +14,7 @@ from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.families import FAMILIES
 from prunelora.models.family import Family
-from prunelora.planning.costs import ceiling, head_parameters, neuron_parameters
+from prunelora.planning.costs import head_parameters, neuron_parameters, speed_bound
 
 TOKENS = 128
 COLUMNS = (
@@ -53,7 +53,7 @@ def _cells(family: Family) -> tuple[str, ...]:
 
 
 def _speed(sizes: Architecture, keep_heads: float, keep_ffn: float) -> str:
-    return f"{ceiling(sizes, tokens=TOKENS, keep_heads=keep_heads, keep_ffn=keep_ffn).speedup:.2f}"
+    return f"{speed_bound(sizes, tokens=TOKENS, keep_heads=keep_heads, keep_ffn=keep_ffn):.2f}"
 
 
 def _layers(anatomy: Anatomy) -> str:

@@ -235,20 +235,20 @@ def test_times_of_a_model_with_as_many_heads_and_neurons_but_another_are_refused
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"keep_macs": 0.5, "keep_heads": 3}, r"keep_heads=3, keep_macs=0.5: two budgets. Give one of keep_macs"),
+        ({"keep_macs": 0.5, "keep_heads": 3}, r"keep_heads=3, keep_macs=0\.5: two budgets"),
         ({"keep_macs": 0.5, "speedup": 2}, "two budgets"),
-        ({"keep_macs": 0}, r"keep_macs=0: expected a fraction above 0 and at most 1"),
-        ({"keep_macs": 1.5}, "expected a fraction"),
-        ({"keep_params": math.nan}, "expected a fraction"),
-        ({"keep_params": True}, "expected a fraction"),
-        ({"keep_params": 0.5, "count": "some"}, "count='some' is unknown"),
-        ({"speedup": 0.5, "latency": milliseconds(SMALL)}, "speedup=0.5: expected a number of 1 or more"),
-        ({"speedup": 2}, r"speedup=2 needs times of this device: pass latency=measure_latency_model"),
-        ({"max_latency_ms": -1, "latency": milliseconds(SMALL)}, "expected milliseconds"),
-        ({"speedup": 2, "latency": milliseconds(BERT_BASE)}, "was measured for another model"),
-        ({"speedup": 2, "latency": milliseconds(SMALL, fixed=2_000.0)}, "No cut makes it faster: use another"),
-        ({"keep_macs": 0.5, "balance": "even"}, "balance='even' is unknown. Use one of: cost, none"),
-        ({"rank_by": "neurons"}, "rank_by='neurons' is unknown"),
+        ({"keep_macs": 0}, "keep_macs=0"),
+        ({"keep_macs": 1.5}, r"keep_macs=1\.5"),
+        ({"keep_params": math.nan}, "keep_params=nan"),
+        ({"keep_params": True}, "keep_params=True"),
+        ({"keep_params": 0.5, "count": "some"}, "count='some'"),
+        ({"speedup": 0.5, "latency": milliseconds(SMALL)}, r"speedup=0\.5"),
+        ({"speedup": 2}, "speedup=2 .*latency=measure_latency_model"),
+        ({"max_latency_ms": -1, "latency": milliseconds(SMALL)}, "max_latency_ms=-1"),
+        ({"speedup": 2, "latency": milliseconds(BERT_BASE)}, "latency="),
+        ({"speedup": 2, "latency": milliseconds(SMALL, fixed=2_000.0)}, "speedup=2 cannot be met"),
+        ({"keep_macs": 0.5, "balance": "even"}, "balance='even'"),
+        ({"rank_by": "neurons"}, "rank_by='neurons'"),
     ],
 )
 def test_a_budget_that_has_no_meaning_is_an_error(options, message):
@@ -277,7 +277,7 @@ def test_a_budget_that_cannot_be_met_names_one_that_can(options, pattern):
 def test_scores_that_do_not_count_parameters_cannot_count_all():
     scores = random_scores(SMALL)
     uncounted = Importance(scores.heads, scores.neurons, scores.lineage)
-    with pytest.raises(PlanError, match="do not say how many parameters"):
+    with pytest.raises(PlanError, match="count='all'"):
         pl.make_plan(uncounted, keep_params=0.9, count="all")
 
 

@@ -15,7 +15,7 @@ from prunelora.importance.importance import Importance
 from prunelora.models.architecture import Architecture
 from prunelora.models.lineage import Lineage
 from prunelora.planning import costs
-from prunelora.planning.normalise import paper
+from prunelora.planning.normalise import normalise
 from prunelora.planning.ranks import block_importance, default_num_high
 from prunelora.planning.selection import best
 
@@ -42,14 +42,14 @@ neuron_scores = arrays(np.float64, (3, 10), elements=st.floats(0.0, 1.0), unique
 
 
 def test_normalisation_is_the_papers():
-    found = paper([np.array([3.0, 4.0]), np.array([0.0, 2.0])])
+    scaled = normalise([np.array([3.0, 4.0]), np.array([0.0, 2.0])], "paper")
     # Divided by 5 and 2: [0.6, 0.8], [0, 1]; smallest 0, largest 1.
-    np.testing.assert_allclose(found[0], [0.6, 0.8])
-    np.testing.assert_allclose(found[1], [0.0, 1.0])
+    np.testing.assert_allclose(scaled[0], [0.6, 0.8])
+    np.testing.assert_allclose(scaled[1], [0.0, 1.0])
 
 
 def test_normalisation_of_nothing_and_of_equals_stays_finite():
-    assert [layer.tolist() for layer in paper([np.zeros(2), np.zeros(0)])] == [[0.0, 0.0], []]
+    assert [layer.tolist() for layer in normalise([np.zeros(2), np.zeros(0)], "paper")] == [[0.0, 0.0], []]
 
 
 @settings(max_examples=50)
@@ -113,36 +113,36 @@ def test_counts_and_fractions(keep, left):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "named"),
     [
         ({"keep_heads": 13}, "keep_heads=13 cannot be met: the model has 12"),
-        ({"keep_heads": -1}, "keep_heads=-1 cannot be met"),
-        ({"keep_heads": 1.5}, r"keep_heads=1.5 is not a fraction in 0..1"),
-        ({"keep_ffn": float("nan")}, "keep_ffn=nan is not a fraction"),
-        ({"keep_heads": True}, "expected a count"),
+        ({"keep_heads": -1}, "keep_heads=-1"),
+        ({"keep_heads": 1.5}, "keep_heads=1.5"),
+        ({"keep_ffn": float("nan")}, "keep_ffn=nan"),
+        ({"keep_heads": True}, "keep_heads=True"),
         ({"normalise": "max"}, "normalise='max' is unknown. Use one of: paper, none"),
-        ({"num_high": 4}, r"num_high=4: the model has 3 blocks"),
-        ({"rank_high": 2, "rank_low": 4}, "expected rank_high >= rank_low"),
-        ({"block_importance": "mean"}, "block_importance='mean' is unknown"),
-        ({"targets": ("query", "gate")}, "targets='gate': no projection"),
+        ({"num_high": 4}, "num_high=4: the model has 3 blocks"),
+        ({"rank_high": 2, "rank_low": 4}, "rank_high=2, rank_low=4"),
+        ({"block_importance": "mean"}, "block_importance='mean'"),
+        ({"targets": ("query", "gate")}, "targets='gate'"),
         ({"round_to": 0}, "round_to=0"),
-        ({"round_to": 2.0}, r"round_to=2\.0: expected a whole number, at least 1"),
-        ({"keep_macs": 0.5, "tokens": 0}, "tokens=0: expected a whole number, at least 1"),
-        ({"keep_macs": 0.5, "tokens": -128}, "tokens=-128: expected"),
-        ({"tokens": "128"}, "tokens='128': expected"),
-        ({"rank_high": 8.0}, r"rank_high=8\.0: expected a whole number, at least 0"),
-        ({"rank_high": None}, "rank_high=None: expected"),
-        ({"rank_low": "4"}, "rank_low='4': expected"),
-        ({"rank_low": -1}, "rank_low=-1: expected"),
-        ({"num_high": 1.5}, r"num_high=1\.5: expected a whole number, at least 0"),
-        ({"num_high": True}, "num_high=True: expected"),
+        ({"round_to": 2.0}, "round_to=2.0: expected a whole number, at least 1"),
+        ({"keep_macs": 0.5, "tokens": 0}, "tokens=0"),
+        ({"keep_macs": 0.5, "tokens": -128}, "tokens=-128"),
+        ({"tokens": "128"}, "tokens='128'"),
+        ({"rank_high": 8.0}, "rank_high=8.0"),
+        ({"rank_high": None}, "rank_high=None"),
+        ({"rank_low": "4"}, "rank_low='4'"),
+        ({"rank_low": -1}, "rank_low=-1"),
+        ({"num_high": 1.5}, "num_high=1.5"),
+        ({"num_high": True}, "num_high=True"),
         ({"keep_heads": np.int64(13)}, "keep_heads=13 cannot be met: the model has 12"),
-        ({"keep_heads": np.True_}, "expected a count"),
-        ({"keep_heads": 0.08}, r"keep_heads=0.08 of 12 would keep none. Use keep_heads=1"),
+        ({"keep_heads": np.True_}, "keep_heads="),
+        ({"keep_heads": 0.08}, "keep_heads=0.08 of 12 would keep none. Use keep_heads=1"),
     ],
 )
-def test_an_option_without_meaning_is_an_error(options, message):
-    with pytest.raises(PlanError, match=message):
+def test_an_option_without_meaning_is_an_error_that_names_it(options, named):
+    with pytest.raises(PlanError, match=re.escape(named)):
         pl.make_plan(importance_of(np.random.default_rng(0).random((3, 4))), **options)
 
 
@@ -187,7 +187,7 @@ def test_a_layer_with_fewer_neurons_than_a_group_is_a_group():
 def test_scores_in_units_of_the_loss_are_not_normalised():
     scores = importance_of(np.random.default_rng(0).random((3, 4)))
     scores.provenance["criterion"] = "obs"
-    with pytest.raises(PlanError, match=r"normalise='paper' makes layers worth the same.* Use normalise='none'"):
+    with pytest.raises(PlanError, match=r"normalise='paper' .* Use normalise='none'"):
         pl.make_plan(scores, keep_macs=0.5)
     assert pl.make_plan(scores, keep_macs=0.5, normalise="none", balance="none").architecture.total_heads < 12
 
@@ -222,9 +222,8 @@ def test_the_papers_numbers_of_parameters_of_heads_and_lora():
 
 
 def test_macs_bound_the_speed_that_cutting_heads_can_give():
-    assert costs.ceiling(BERT_BASE, tokens=128, keep_heads=100 / 144, keep_ffn=1.0).speedup == pytest.approx(
-        1.12, abs=0.005
-    )
+    bound = costs.speed_bound(BERT_BASE, tokens=128, keep_heads=100 / 144, keep_ffn=1.0)
+    assert bound == pytest.approx(1.12, abs=0.005)
     macs = costs.block_macs(BERT_BASE, tokens=128)
     assert macs.attention == 12 * 12 * (4 * 128 * 768 * 64 + 2 * 128 * 128 * 64)
     assert macs.neurons == 12 * 3072 * 2 * 128 * 768

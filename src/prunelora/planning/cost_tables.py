@@ -1,4 +1,4 @@
-"""What every layer costs by how much of it stays: the form in which budgets of every kind are planned for."""
+"""Tables of the cost of every layer by the numbers of heads and neurons kept, for budgets of every kind."""
 
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ class CostTable:
         unit: "MACs", "parameters" or "ms".
         heads: For every layer, the cost of keeping 0, 1, ... H_l heads, shape (H_l + 1,); it starts at 0.
         neurons: For every layer, the cost of keeping 0, 1, ... F_l neurons, shape (F_l + 1,); it starts at 0.
-        fixed: What no cut removes.
-        architecture: Sizes of the model whose costs these are; None where no one model's.
+        fixed: Cost that pruning does not change.
+        architecture: Sizes of the model; None if the table does not belong to one model.
     """
 
     unit: str
@@ -30,28 +30,28 @@ class CostTable:
 
     @property
     def whole(self) -> float:
-        """Cost with nothing cut."""
-        return self.cost([len(one) - 1 for one in self.heads], [len(one) - 1 for one in self.neurons])
+        """Cost of the unpruned model."""
+        return self.cost([len(costs) - 1 for costs in self.heads], [len(costs) - 1 for costs in self.neurons])
 
     def cost(self, heads: list[int] | tuple[int, ...], neurons: list[int] | tuple[int, ...]) -> float:
-        """Cost with these counts left in every layer."""
+        """Cost with these numbers of heads and neurons in every layer."""
         pairs = [*zip(self.heads, heads, strict=True), *zip(self.neurons, neurons, strict=True)]
-        return self.fixed + float(sum(table[left] for table, left in pairs))
+        return self.fixed + float(sum(costs[count] for costs, count in pairs))
 
     def of(self, architecture: Architecture) -> float:
-        """Cost of a model of this architecture, cut or not."""
+        """Cost of a model of this architecture, pruned or not."""
         return self.cost(architecture.num_heads, architecture.num_neurons)
 
 
 def macs_table(architecture: Architecture, *, tokens: int) -> CostTable:
-    """MACs of the blocks for one example of so many tokens; see `costs.block_macs`."""
+    """MACs of the blocks for one example of `tokens` tokens; see `costs.block_macs`."""
     return _linear(
         "MACs", architecture, head_macs(architecture, tokens=tokens), neuron_macs(architecture, tokens=tokens)
     )
 
 
 def parameters_table(architecture: Architecture, *, fixed: int = 0) -> CostTable:
-    """Parameters that go with heads and neurons; `fixed` are those that no cut removes."""
+    """Parameters of heads and neurons, and `fixed` parameters that pruning does not remove."""
     return _linear("parameters", architecture, head_parameters(architecture), neuron_parameters(architecture), fixed)
 
 

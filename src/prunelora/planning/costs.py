@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates (MACs) of a transformer's blocks, by arithmetic alone."""
+"""Parameters and multiply-accumulates (MACs) of a transformer's blocks, from its sizes."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,10 @@ from prunelora.models.architecture import Architecture
 
 
 def head_parameters(architecture: Architecture) -> int:
-    """Parameters that go with one head: its rows of q, k, v with their biases, its columns of the output projection.
+    """Parameters of one head: its rows of q, k, v with their biases, and its columns of the output projection.
 
-    BERT-base: 4 * 64 * 768 + 3 * 64 = 196,800. With grouped-query attention a head of k and v goes with all g query
-    heads that share it: (2 + 2 * g) * d_h * D, and (2 + g) * d_h for biases.
+    BERT-base: 4 * 64 * 768 + 3 * 64 = 196,800. With grouped-query attention, a key and value head counts with the g
+    query heads that share it: (2 + 2 * g) * d_h * D, and (2 + g) * d_h for biases.
     """
     a, g = architecture, architecture.queries_per_head
     of_positions = a.position_projections * (a.head_dim * a.hidden_size + a.head_dim)
@@ -17,16 +17,16 @@ def head_parameters(architecture: Architecture) -> int:
 
 
 def neuron_parameters(architecture: Architecture) -> int:
-    """Parameters that go with one neuron: its row of the up projection with its bias, its column of the down one.
+    """Parameters of one neuron: its row of the up projection with its bias, and its column of the down projection.
 
-    A gated neuron has a row of the gate projection as well.
+    A gated neuron also has a row of the gate projection.
     """
     into = 2 if architecture.gated else 1
     return (into + 1) * architecture.hidden_size + (into if architecture.ffn_bias else 0)
 
 
 def block_parameters(architecture: Architecture) -> int:
-    """Parameters of all heads and neurons: what pruning can take at most."""
+    """Parameters of all heads and neurons: the parameters that pruning can remove."""
     return architecture.total_heads * head_parameters(architecture) + architecture.total_neurons * neuron_parameters(
         architecture
     )
@@ -39,7 +39,7 @@ def lora_parameters(in_features: int, out_features: int, rank: int) -> int:
 
 @dataclass(frozen=True)
 class Macs:
-    """MACs of one example of `tokens` tokens, in all blocks together.
+    """MACs of all blocks for one example.
 
     Attributes:
         attention: q, k, v, output projections and the two products with the attention probabilities.
@@ -58,12 +58,11 @@ class Macs:
 def head_macs(architecture: Architecture, *, tokens: int) -> int:
     """MACs of one head for one example: 4 * T * D * d_h in its projections and 2 * T * T * d_h in attention.
 
-    With g query heads on a key and value head: (2 + 2 * g) * T * D * d_h and 2 * g * T * T * d_h. A decoder's tokens
-    see only those before them, and those of a layer of local attention only their neighbours; the products with what is
-    masked are counted all the same. With R rows of tables of relative positions, R * d_h * (D + T) more: they are
-    projected, and multiplied with queries or keys. A head of a layer that is run several times counts as often. An
-    encoder-decoder's encoder and decoder are taken to read `tokens` each, so that a head of attention to the encoder's
-    output costs what any other does.
+    With g query heads per key and value head: (2 + 2 * g) * T * D * d_h and 2 * g * T * T * d_h. Masked products, of
+    causal or local attention, count fully. R rows of relative position tables add R * d_h * (D + T) for their
+    projections and their products with queries or keys. A head of a layer that runs several times counts each time. The
+    encoder and decoder of an encoder-decoder read `tokens` tokens each, so a cross-attention head costs as much as any
+    other.
     """
     a, g = architecture, architecture.queries_per_head
     once = (2 + 2 * g) * tokens * a.hidden_size * a.head_dim + 2 * g * tokens * tokens * a.head_dim
@@ -72,16 +71,16 @@ def head_macs(architecture: Architecture, *, tokens: int) -> int:
 
 
 def neuron_macs(architecture: Architecture, *, tokens: int) -> int:
-    """MACs of one neuron for one example: 2 * T * D, and T * D more for its gate; as often as its layer is run."""
+    """MACs of one neuron for one example: 2 * T * D, and T * D more for its gate, for each run of its layer."""
     return (3 if architecture.gated else 2) * tokens * architecture.hidden_size * architecture.repeats
 
 
 def block_macs(architecture: Architecture, *, tokens: int) -> Macs:
-    """Count the MACs of the blocks for one example.
+    """MACs of the blocks for one example.
 
-    Embeddings (look-ups), norms, softmax, activation and the task head are left out: of classifiers below one per cent
-    together. A language model's head is more, since it gives logits of the whole vocabulary for every token: 44 % of
-    what the blocks of GPT-2 take for 128 tokens. No cut makes it smaller.
+    Embeddings (look-ups), norms, softmax, activation and the task head are excluded: less than one per cent together in
+    classifiers. The head of a language model, with logits of the whole vocabulary for every token, is more: 44 % of the
+    blocks' MACs in GPT-2 for 128 tokens.
     """
     a = architecture
     return Macs(
@@ -89,27 +88,11 @@ def block_macs(architecture: Architecture, *, tokens: int) -> Macs:
     )
 
 
-@dataclass(frozen=True)
-class Ceiling:
-    """The most that cutting can give.
+def speed_bound(architecture: Architecture, *, tokens: int, keep_heads: float, keep_ffn: float) -> float:
+    """Upper bound on the speedup of the blocks if these fractions of heads and neurons are kept: 1 / share of MACs.
 
-    Attributes:
-        macs_left: Share of the blocks' MACs that stays, 0..1.
-        speedup: 1 / macs_left, or infinity: the bound on the blocks' speed if time followed MACs.
-    """
-
-    macs_left: float
-
-    @property
-    def speedup(self) -> float:
-        """Bound on the blocks' speed, if time followed MACs."""
-        return float("inf") if self.macs_left == 0 else 1 / self.macs_left
-
-
-def ceiling(architecture: Architecture, *, tokens: int, keep_heads: float, keep_ffn: float) -> Ceiling:
-    """Bound on the speed when these fractions of heads and neurons stay.
-
-    BERT-base, 128 tokens, 30 % of the heads cut: 10 % of the MACs, so never more than 1.12 times as fast.
+    BERT-base, 128 tokens, 30 % of the heads removed: 10 % fewer MACs, so at most 1.12 times as fast.
     """
     macs = block_macs(architecture, tokens=tokens)
-    return Ceiling((keep_heads * macs.attention + keep_ffn * macs.neurons) / macs.total)
+    kept = keep_heads * macs.attention + keep_ffn * macs.neurons
+    return macs.total / kept if kept else float("inf")

@@ -1,4 +1,4 @@
-"""Writing sorted ids compactly: ranges that people can edit, or a bitmap where ranges would be longer.
+"""Compact text for sorted ids: editable ranges, or a bitmap if ranges would be longer.
 
 [0, 1, 2, 3, 8]      <->  "0-3,8"
 many scattered ids   <->  "bits:9f3c..."     id i is bit 7 - i % 8 of byte i // 8
@@ -15,13 +15,13 @@ _BITS = "bits:"
 
 
 def write_ids(ids: Sequence[int], total: int) -> str:
-    """Write sorted ids out of 0..total-1 as ranges, or as a bitmap where that is shorter."""
+    """Write sorted ids in 0..total-1 as ranges, or as a bitmap if that is shorter."""
     runs: list[list[int]] = []
-    for one in ids:
-        if runs and one == runs[-1][1] + 1:
-            runs[-1][1] = one
+    for number in ids:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
         else:
-            runs.append([one, one])
+            runs.append([number, number])
     ranges = ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in runs)
     present = np.zeros(total, dtype=bool)
     present[list(ids)] = True
@@ -30,10 +30,10 @@ def write_ids(ids: Sequence[int], total: int) -> str:
 
 
 def read_ids(text: str, total: int, place: str) -> tuple[int, ...]:
-    """Read what `write_ids` wrote, or what a person did.
+    """Read ids from the text of `write_ids`, or a hand-written one.
 
     Raises:
-        PlanError: Naming `place`, if the text is no list of ids, or they are unsorted, repeated or out of range.
+        PlanError: Naming `place`, if the text is not a list of ids, or they are unsorted, repeated or out of range.
     """
     if text.startswith(_BITS):
         try:
@@ -42,8 +42,8 @@ def read_ids(text: str, total: int, place: str) -> tuple[int, ...]:
             raise PlanError(f"{place}: the bitmap is not hexadecimal ({error}).") from error
         bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8)).astype(bool)
         if len(data) != (total + 7) // 8 or bits[total:].any():
-            raise PlanError(f"{place}: the bitmap holds {len(bits)} ids, expected {total} (and zeros behind them).")
-        return tuple(int(one) for one in np.flatnonzero(bits))
+            raise PlanError(f"{place}: the bitmap holds {len(bits)} ids, expected {total} (and zeros after them).")
+        return tuple(np.flatnonzero(bits).tolist())
     ids: list[int] = []
     for piece in filter(None, (part.strip() for part in text.split(","))):
         ends = [end.strip() for end in piece.split("-")]
@@ -52,7 +52,7 @@ def read_ids(text: str, total: int, place: str) -> tuple[int, ...]:
         first, last = int(ends[0]), int(ends[-1])
         if last < first:
             raise PlanError(f"{place}: the range {piece!r} runs backwards. Write it as '{last}-{first}'.")
-        # Before it is written out: what a slip of the pen makes of a range may not fit into memory.
+        # Before the range is expanded: a mistyped one may not fit into memory.
         check_ids([last], total, place)
         ids += range(first, last + 1)
     check_ids(ids, total, place)
@@ -60,14 +60,14 @@ def read_ids(text: str, total: int, place: str) -> tuple[int, ...]:
 
 
 def check_ids(ids: Sequence[int], total: int, place: str) -> None:
-    """Hold ids to be sorted, each once, and in 0..total-1.
+    """Check that ids are sorted, unique, and in 0..total-1.
 
     Raises:
         PlanError: Naming `place` and the first id that is wrong.
     """
-    for before, after in pairwise(ids):
-        if after <= before:
-            raise PlanError(f"{place}: ids must be sorted and each there once, found {before} before {after}.")
-    outside = [one for one in ids if not 0 <= one < total]
+    for first, second in pairwise(ids):
+        if second <= first:
+            raise PlanError(f"{place}: ids must be sorted and unique, found {first} before {second}.")
+    outside = [number for number in ids if not 0 <= number < total]
     if outside:
         raise PlanError(f"{place}: id {outside[0]} is out of range, the base model has ids 0 to {total - 1}.")

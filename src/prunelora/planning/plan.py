@@ -1,4 +1,4 @@
-"""A plan: which heads and neurons stay, and the LoRA rank of every matrix, in the base model's coordinates."""
+"""Plans: the heads and neurons to keep and the LoRA rank of every matrix, in the base model's coordinates."""
 
 import dataclasses
 import hashlib
@@ -21,19 +21,19 @@ FORMAT: Final = "prunelora-plan-1"
 
 
 class Plan(BaseModel):
-    """What stays of a model, and how it is to be adapted. Frozen; made by `make_plan`, by hand, or by `Plan.load`.
+    """The heads and neurons of a model to keep, and the ranks of its adapters. Immutable.
 
-    Ids are those of the base model, also when an already pruned model was scored, so that every plan can be applied to
-    the base model, and a smaller one to a model that was cut before.
+    Made by `make_plan`, by hand, or by `Plan.load`. Ids are those of the base model, even if a pruned model was scored,
+    so that every plan can be applied to the base model, and a smaller plan to a pruned model.
 
     Attributes:
-        format: Version of the layout.
-        base: Sizes of the model before anything was cut.
-        heads: For every layer, sorted ids of the heads that stay.
-        neurons: For every layer, sorted ids of the neurons that stay; in JSON as ranges or a bitmap (see `ids`).
+        format: Version of the file format.
+        base: Sizes of the model before any pruning.
+        heads: For every layer, sorted ids of the kept heads.
+        neurons: For every layer, sorted ids of the kept neurons; in JSON as ranges or a bitmap (see `ids`).
         ranks: For every adapted projection ("query", "key", "value", "output", "up", "down"), its rank in every layer;
             0 for none.
-        provenance: Where the plan came from; not part of its identity.
+        provenance: Scores and options that the plan was made from; not part of its identity.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -52,7 +52,7 @@ class Plan(BaseModel):
     def _check_base(cls, value: Architecture) -> Architecture:
         if len(value.num_heads) != len(value.num_neurons):
             raise PlanError(
-                f"base: num_heads and num_neurons have one entry a layer, found {len(value.num_heads)} and "
+                f"base: num_heads and num_neurons have one entry per layer, found {len(value.num_heads)} and "
                 f"{len(value.num_neurons)}."
             )
         for name in ("num_heads", "num_neurons"):
@@ -84,7 +84,7 @@ class Plan(BaseModel):
             return value
         totals = base.num_heads if name == "heads" else base.num_neurons
         if len(value) != len(totals):
-            raise PlanError(f"{name}: one entry a layer, found {len(value)}; base has {len(totals)} layers.")
+            raise PlanError(f"{name}: expected one entry per layer, found {len(value)}; base has {len(totals)} layers.")
         for layer, (ids, total) in enumerate(zip(value, totals, strict=True)):
             check_ids(ids, total, f"{name}[{layer}]")
         return value
@@ -95,10 +95,10 @@ class Plan(BaseModel):
         base = info.data.get("base")
         for name, ranks in value.items():
             if name not in PROJECTIONS:
-                raise PlanError(f"ranks: {name!r} is no projection. Use: {', '.join(PROJECTIONS)}.")
+                raise PlanError(f"ranks: {name!r} is not a projection. Use: {', '.join(PROJECTIONS)}.")
             if base is not None and len(ranks) != base.num_layers:
                 raise PlanError(
-                    f"ranks.{name}: one rank a layer, found {len(ranks)}; base has {base.num_layers} layers."
+                    f"ranks.{name}: expected one rank per layer, found {len(ranks)}; base has {base.num_layers} layers."
                 )
             if min(ranks, default=0) < 0:
                 raise PlanError(f"ranks.{name}: ranks must not be negative, found {min(ranks)}.")
@@ -110,19 +110,19 @@ class Plan(BaseModel):
 
     @field_serializer("base")
     def _write_base(self, value: Architecture) -> dict[str, Any]:
-        """Leave out what only some families have: the others' plans read, and are known, as they always were."""
-        usual = {
+        """Omit default values of sizes that only some families have, so that other plans keep their format and ids."""
+        defaults = {
             "queries_per_head": 1,
             "gated": False,
             "position_projections": 0,
             "relative_positions": 0,
             "repeats": 1,
         }
-        return {name: one for name, one in vars(value).items() if name not in usual or one != usual[name]}
+        return {name: size for name, size in vars(value).items() if name not in defaults or size != defaults[name]}
 
     @classmethod
     def whole(cls, lineage: Lineage, *, rank: int = 0, targets: Sequence[str] = ATTENTION_PROJECTIONS) -> "Plan":
-        """The plan that cuts nothing more from a model; with a rank, plain LoRA: the same rank in every layer."""
+        """The plan that keeps all present heads and neurons; with a rank, plain LoRA with this rank in every layer."""
         layers = lineage.base.num_layers
         return cls(
             base=lineage.base,
@@ -138,8 +138,8 @@ class Plan(BaseModel):
         """Read a plan from JSON.
 
         Raises:
-            PlanError: Naming `source` and the place, if it is no JSON, has unknown keys, unsorted ids, wrong counts, or
-                another version.
+            PlanError: Naming `source` and the place, if it is not JSON, has unknown keys, unsorted ids, wrong counts,
+                or another version.
         """
         try:
             return cls.model_validate_json(text)
@@ -158,7 +158,7 @@ class Plan(BaseModel):
         return cls.from_json(text, source=str(path))
 
     def to_json(self) -> str:
-        """Write the plan as JSON for people: one line a layer."""
+        """Write the plan as readable JSON: one line per layer."""
         return _readable_json(self.model_dump(mode="json")) + "\n"
 
     def save(self, path: Path | str) -> None:
@@ -170,64 +170,64 @@ class Plan(BaseModel):
     @property
     def id(self) -> str:
         """Identity of the plan: 16 hexadecimal digits of SHA-256 over all but the provenance."""
-        # Not cached: `model_copy` would carry the old plan's id over to the changed one.
+        # Not cached, because `model_copy` would copy the cached id to a changed plan.
         content = self.model_dump(mode="json", exclude={"provenance"})
-        # 0 and "not adapted" are the same rank.
+        # Rank 0 in every layer is the same as no adapter.
         content["ranks"] = {name: ranks for name, ranks in content["ranks"].items() if any(ranks)}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def lineage(self) -> Lineage:
-        """The base and the ids of what stays."""
+        """The base and the ids of the kept heads and neurons."""
         return Lineage(self.base, self.heads, self.neurons)
 
     @property
     def architecture(self) -> Architecture:
-        """Sizes of the model after the cut."""
+        """Sizes of the pruned model."""
         heads, neurons = tuple(map(len, self.heads)), tuple(map(len, self.neurons))
         return dataclasses.replace(self.base, num_heads=heads, num_neurons=neurons)
 
     @property
     def keeps_everything(self) -> bool:
-        """Whether nothing is cut."""
+        """Whether no head and no neuron is removed."""
         return self.architecture == self.base
 
     def rank(self, projection: str, layer: int) -> int:
-        """LoRA rank of one matrix; 0 where it is not adapted, or nothing is left of it."""
-        left = self.heads if projection in ATTENTION_PROJECTIONS else self.neurons
-        return self.ranks[projection][layer] if projection in self.ranks and left[layer] else 0
+        """LoRA rank of one matrix; 0 if it is not adapted, or no unit of it is kept."""
+        kept = self.heads if projection in ATTENTION_PROJECTIONS else self.neurons
+        return self.ranks[projection][layer] if projection in self.ranks and kept[layer] else 0
 
     def then(self, second: "Plan") -> "Plan":
-        """Compose: the one plan that does what this one does, and then `second`.
+        """Compose two plans: the single plan with the effect of this one followed by `second`.
 
         Args:
-            second: Either in the coordinates of the same base, keeping nothing that this plan removes, or in those of
-                the model this plan leaves: head 1 is then the second of the heads that stay.
+            second: A plan in the coordinates of the same base that keeps nothing that this plan removes, or in the
+                coordinates of the pruned model, where head 1 is the second of the kept heads.
 
         Returns:
             A plan in this plan's base coordinates, with the ranks and provenance of `second`.
 
         Raises:
-            PlanError: If `second` fits neither, or keeps what is already gone.
+            PlanError: If `second` has another base, or keeps a head or neuron that this plan removes.
         """
         if second.base == self.base:
             check_within(second, self.lineage)
             return second
         if second.base != self.architecture:
             raise PlanError(
-                f"The second plan is for {second.base.describe()}; the first leaves {self.architecture.describe()} of "
-                f"{self.base.describe()}. It must be made for one of the two."
+                f"The second plan is for {second.base.describe()}; the first prunes {self.base.describe()} to "
+                f"{self.architecture.describe()}. Make the second plan for one of the two."
             )
         return second.model_copy(
             update={
                 "base": self.base,
-                "heads": _through(self.heads, second.heads),
-                "neurons": _through(self.neurons, second.neurons),
+                "heads": base_ids(self.heads, second.heads),
+                "neurons": base_ids(self.neurons, second.neurons),
             }
         )
 
     def __str__(self) -> str:
-        """A table, one line a layer."""
+        """A table with one line per layer."""
         base = self.base
         names = [name for name in PROJECTIONS if name in self.ranks]
         lines = [
@@ -245,7 +245,7 @@ class Plan(BaseModel):
 
 
 def check_within(plan: Plan, present: Lineage) -> None:
-    """Hold a plan to a model: same base, and nothing kept that is already gone.
+    """Check that a plan fits a model: same base, and every kept head and neuron is present.
 
     Raises:
         PlanError: Naming the layer and the ids.
@@ -255,39 +255,39 @@ def check_within(plan: Plan, present: Lineage) -> None:
             f"The plan is for another model: {plan.base.describe()}. This model is {present.base.describe()}. "
             "Make a plan from this model's own scores."
         )
-    for name, wanted, there in (("heads", plan.heads, present.heads), ("neurons", plan.neurons, present.neurons)):
-        for layer, (ids, left) in enumerate(zip(wanted, there, strict=True)):
-            gone = sorted(set(ids) - set(left))
-            if gone:
+    for name, kept, available in (("heads", plan.heads, present.heads), ("neurons", plan.neurons, present.neurons)):
+        for layer, (ids, present_ids) in enumerate(zip(kept, available, strict=True)):
+            missing = sorted(set(ids) - set(present_ids))
+            if missing:
                 raise PlanError(
-                    f"{name}[{layer}]: the plan keeps {gone[:5]}{' and more' if len(gone) > 5 else ''}, which an "
-                    "earlier cut removed. Apply this plan to the base model, or make one from this model's scores."
+                    f"{name}[{layer}]: the plan keeps {missing[:5]}{' and more' if len(missing) > 5 else ''}, which an "
+                    "earlier plan removed. Apply this plan to the base model, or make one from this model's scores."
                 )
 
 
-def _through(first: Sequence[Sequence[int]], second: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-    """Base ids of positions among the ids that a first cut left: ([4, 7, 9], [0, 2]) -> [4, 9]."""
-    return tuple(tuple(ids[position] for position in kept) for ids, kept in zip(first, second, strict=True))
+def base_ids(ids: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """For every layer, the base ids at positions among the present ids: ([4, 7, 9], [0, 2]) -> (4, 9)."""
+    return tuple(tuple(layer[position] for position in kept) for layer, kept in zip(ids, positions, strict=True))
 
 
 def _explain(error: ValidationError) -> str:
-    """The first of pydantic's complaints, with its place."""
+    """The first of pydantic's errors, with its place."""
     first = error.errors()[0]
     if first["type"] == "literal_error" and first["loc"] == ("format",):
-        return f"format is {first['input']!r}, this version of prunelora reads {FORMAT!r}."
+        return f"format is {first['input']!r}; this version of prunelora reads {FORMAT!r}."
     return complaint(error, known=lambda place: Plan.model_fields if len(place) == 1 else ())
 
 
 def _readable_json(value: Mapping[str, Any]) -> str:
-    """JSON with lists of numbers on one line: a layer a line."""
+    """JSON with lists of numbers on one line: one line per layer."""
 
     def write(item: Any, indent: int) -> str:
         pad = "  " * (indent + 1)
         if isinstance(item, Mapping) and item:
-            rows = [f"{pad}{json.dumps(key)}: {write(one, indent + 1)}" for key, one in item.items()]
+            rows = [f"{pad}{json.dumps(key)}: {write(entry, indent + 1)}" for key, entry in item.items()]
             return "{\n" + ",\n".join(rows) + "\n" + "  " * indent + "}"
-        if isinstance(item, list) and any(isinstance(one, list | str | Mapping) for one in item):
-            rows = [f"{pad}{write(one, indent + 1)}" for one in item]
+        if isinstance(item, list) and any(isinstance(entry, list | str | Mapping) for entry in item):
+            rows = [f"{pad}{write(entry, indent + 1)}" for entry in item]
             return "[\n" + ",\n".join(rows) + "\n" + "  " * indent + "]"
         return json.dumps(item, ensure_ascii=False)
 

@@ -12,7 +12,7 @@ PAPER_HIGH_BLOCKS = 4
 
 
 def default_num_high(num_layers: int) -> int:
-    """The paper's 4 of 12 blocks, and a third of the blocks where there are not 12; at least one.
+    """A third of the blocks, at least one: the paper's 4 of 12.
 
     >>> default_num_high(12), default_num_high(6), default_num_high(2)
     (4, 2, 1)
@@ -25,11 +25,11 @@ def block_importance(units: Sequence[np.ndarray], *, how: str = "raw") -> list[f
 
     Args:
         units: For every layer, unnormalised scores (H_l,) or (F_l,).
-        how: "raw" takes the scores before the per-layer normalisation: after it every block has the same norm.
-            "normalised" takes them after the paper's normalisation, the other reading of the paper.
+        how: "raw" averages the scores before the per-layer normalisation, after which every block has the same norm.
+            "normalised" averages them after the paper's normalisation, the other reading of the paper.
 
     Returns:
-        L numbers; 0 for a block without any.
+        L numbers; 0 for a block without units.
     """
     if how not in ("raw", "normalised"):
         raise PlanError(f"{option('block_importance', how)} is unknown.{one_of(how, ('raw', 'normalised'))}")
@@ -38,7 +38,7 @@ def block_importance(units: Sequence[np.ndarray], *, how: str = "raw") -> list[f
 
 
 def block_ranks(importance: Sequence[float], *, rank_high: int, rank_low: int, num_high: int | None) -> list[int]:
-    """`rank_high` in the `num_high` most important blocks, `rank_low` in the rest; ties go to the earlier block.
+    """`rank_high` in the `num_high` most important blocks, `rank_low` in the others; the earlier block wins ties.
 
     Raises:
         PlanError: If a rank is negative, low exceeds high, or there are not `num_high` blocks.

@@ -1,32 +1,32 @@
-"""What scores are measured in, and how a plan may therefore compare them; light, since recipes are checked by it."""
+"""Units of the scores of each criterion, and the plan options that fit them; imports no numpy, for recipe checks."""
 
 from collections.abc import Mapping
 from typing import Final
 
 from prunelora.errors import PlanError, advice, option
 
-# Criteria whose scores say what leaving a unit out adds to the loss, of a head as of a neuron, in every layer.
+# Criteria whose scores are loss increases, comparable between heads and neurons and across layers.
 IN_UNITS_OF_LOSS: Final = frozenset({"obs"})
 
 
 def compared_as(criterion: str) -> Mapping[str, str]:
-    """Options of a plan that the scores of a criterion want, where they are not those of its own recipe.
+    """Options of `make_plan` for the scores of a criterion.
 
-    Scores in units of the loss are taken as they are. Of others neither says what a head is worth beside a neuron, so
-    both are made worth the same for a unit of cost; whether layers are normalised is left open.
+    Scores in units of the loss are compared unchanged. The scales of other scores differ between heads and neurons, so
+    they are balanced by cost; normalisation across layers remains the recipe's choice.
     """
     return {"normalise": "none", "balance": "none"} if criterion in IN_UNITS_OF_LOSS else {"balance": "cost"}
 
 
 def check_normalise(criterion: str | None, normalise: str) -> None:
-    """See that scores in units of the loss are not made worth the same in every layer.
+    """Check that scores in units of the loss are not normalised across layers.
 
     Raises:
-        PlanError: If they would be.
+        PlanError: If they are.
     """
     if criterion in IN_UNITS_OF_LOSS and normalise != "none":
         raise PlanError(
-            f"{option('normalise', normalise)} makes layers worth the same, but scores of {criterion!r} are in units "
-            "of the loss and are compared as they are. Use "
-            f"{advice('normalise', 'none')} and {advice('balance', 'none')}, or score by another criterion."
+            f"{option('normalise', normalise)} gives all layers the same scale, but scores of {criterion!r} are in "
+            f"units of the loss and need no normalisation. Use {advice('normalise', 'none')} and "
+            f"{advice('balance', 'none')}, or score by another criterion."
         )
