@@ -1,10 +1,24 @@
-"""Selective recomputation: what is cheap to compute again is not kept from the forward for the backward pass.
+"""Selective recomputation: outputs of cheap operations are recomputed in the backward pass instead of kept.
 
-What goes into a linear layer that is trained, or has LoRA, is kept for the backward pass. Often an activation function,
-a norm or a product of two tensors gave it, and what that was computed from is kept anyway: so it is computed a second
-time instead. Nothing that costs a matrix product is. The idea is that of Korthikanti et al. 2022 ("Reducing Activation
-Recomputation in Large Transformer Models"), for other operations: theirs are those of attention, which PyTorch's fused
-attention does not keep either.
+A linear layer that is trained, or has LoRA, keeps its input for the backward pass. That input is often the output of an
+activation function, a norm or an elementwise product, whose own inputs are kept anyway: the output is then computed
+again. Matrix products are not. The idea is that of Korthikanti et al. 2022 ("Reducing Activation Recomputation in Large
+Transformer Models"), who recompute operations of attention, which PyTorch's fused attention does not keep either.
+
+The operation's inputs are read from private fields of autograd's nodes (`_saved_self`). PyTorch's public alternative,
+`torch.utils.checkpoint.create_selective_checkpoint_contexts`, keeps more and is slower: it can keep or drop outputs of
+operations, not share inputs that autograd keeps, and dispatches every operation through Python twice. Six layers of
+MiniLM's size with LoRA of rank 8 on every linear layer, 32 rows of 64 tokens without dropout, on one core
+(`pytest -m slow -k selective_contexts -s tests/finetuning/test_recomputation.py`)::
+
+                                                        kept per layer    time of a step
+    nothing recomputed                                         51.9 MB              1.00
+    this module                                                33.0 MB              1.03
+    selective contexts, all matrix products kept               65.0 MB              1.18
+    selective contexts, LoRA's matrix products recomputed      36.3 MB              1.27
+
+With dropout in attention, which rules out the fused kernel on a CPU, the last way keeps less (43 MB against 59 MB) at
+1.4 times the time. This module also works for families without gradient checkpointing in transformers.
 """
 
 import weakref
@@ -15,26 +29,26 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 
-# A node of autograd's graph, of an operation that can be done again.
+# A node of autograd's graph.
 _Node = Any
 
 
 def recomputing(keeps: Callable[[torch.Tensor], None] | None = None) -> saved_tensors_hooks:
-    """A context: what runs forward in it keeps less for its backward pass, which may come later, or more than once.
+    """Context for a forward pass that keeps less for its backward pass, which may run later and more than once.
 
-    Gradients are the same, up to how a device rounds the same operation done twice. Not for models with gradient
-    checkpointing: what their layers keep can be had once only.
+    Gradients are the same, up to the device's rounding of a repeated operation. It cannot be combined with gradient
+    checkpointing, whose saved tensors can be read only once.
 
     Args:
-        keeps: Called with every tensor that is kept, without its history; it lives for as long as it is kept.
+        keeps: Called with every tensor that is kept, detached; the tensor lives as long as it is kept.
 
     Raises:
-        RuntimeError: In the backward pass, if a tensor that is needed was changed in place since, as without it.
+        RuntimeError: In the backward pass, if a kept tensor was changed in place; autograd raises it otherwise.
     """
     outputs: weakref.WeakValueDictionary[int, _Output] = weakref.WeakValueDictionary()
 
-    def pack(tensor: torch.Tensor) -> "_Kept | _Again":
-        node = _made_by(tensor)
+    def pack(tensor: torch.Tensor) -> "_Kept | _Recomputed":
+        node = _recomputable(tensor)
         if node is None:
             kept = _Kept(tensor)
             if keeps is not None:
@@ -43,21 +57,21 @@ def recomputing(keeps: Callable[[torch.Tensor], None] | None = None) -> saved_te
         output = outputs.get(id(node))
         if output is None:
             outputs[id(node)] = output = _Output(node)
-        return _Again(output, tensor)
+        return _Recomputed(output, tensor)
 
     return saved_tensors_hooks(pack, lambda packed: packed.get())
 
 
 class _Kept:
-    """A tensor as it is."""
+    """A tensor that is kept."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
-        # An output that is kept with its own history would keep itself, and the whole graph, for good.
+        # With its history an output would keep a reference cycle, and with it the whole graph.
         self.tensor = tensor.detach()
         self.version = tensor._version
 
     def get(self) -> torch.Tensor:
-        # Autograd leaves this to the hooks, where there are some.
+        # With hooks autograd does not check the version itself.
         if self.tensor._version != self.version:
             raise RuntimeError(
                 "A tensor that the backward pass needs was changed in place after the forward pass: shape "
@@ -66,8 +80,8 @@ class _Kept:
         return self.tensor
 
 
-class _Again:
-    """A tensor that is an operation's output, seen in some shape and type."""
+class _Recomputed:
+    """An operation's output in some shape and dtype, which is not kept."""
 
     def __init__(self, output: "_Output", tensor: torch.Tensor) -> None:
         self.output = output
@@ -79,16 +93,16 @@ class _Again:
 
 
 class _Output:
-    """An operation's output, computed when the first asks for it and let go when the last has.
+    """An operation's output: recomputed at the first use in a backward pass and released after the last.
 
     Attributes:
-        awaited: How many will ask for it, in one backward pass.
+        awaited: Number of uses in one backward pass.
     """
 
     def __init__(self, node: _Node) -> None:
         self.node = node
         self.awaited = 0
-        self._asked = 0
+        self._uses = 0
         self._value: torch.Tensor | None = None
 
     def get(self) -> torch.Tensor:
@@ -96,28 +110,28 @@ class _Output:
             with torch.no_grad():
                 self._value = _OPERATIONS[self.node.name()](self.node)
         value = self._value
-        self._asked += 1
-        if self._asked % self.awaited == 0:
+        self._uses += 1
+        if self._uses % self.awaited == 0:
             self._value = None
         return value
 
 
 def _layer_norm(node: _Node) -> torch.Tensor:
-    found = node._saved_input
-    # Mean and standard deviation have a precision of their own where the inputs have little.
-    normed: torch.Tensor = (found - node._saved_result1).mul_(node._saved_result2)
+    inputs = node._saved_input
+    # Mean and reciprocal standard deviation are float32 if the inputs have a smaller dtype.
+    normed: torch.Tensor = (inputs - node._saved_result1).mul_(node._saved_result2)
     if node._saved_weight is not None:
         normed = normed * node._saved_weight
     if node._saved_bias is not None:
         normed = normed + node._saved_bias
-    return normed.to(found.dtype)
+    return normed.to(inputs.dtype)
 
 
 def _gelu(node: _Node) -> torch.Tensor:
     return functional.gelu(node._saved_self, approximate=node._saved_approximate)
 
 
-# By the name of the node; what a node has saved, it keeps until its own backward, which comes after all who ask.
+# By the node's name. A node keeps its saved tensors until its own backward step, which runs after all uses.
 _OPERATIONS: Mapping[str, Callable[[_Node], torch.Tensor]] = {
     "GeluBackward0": _gelu,
     "SiluBackward0": lambda node: functional.silu(node._saved_self),
@@ -128,16 +142,16 @@ _VIEWS = frozenset({"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackwar
 _CAST = "ToCopyBackward0"
 
 
-def _made_by(tensor: torch.Tensor) -> _Node | None:
-    """The node of the operation that gave this tensor, in another shape or type maybe; None if it cannot be redone."""
+def _recomputable(tensor: torch.Tensor) -> _Node | None:
+    """The node whose output this tensor is, up to shape and dtype; None if the output cannot be recomputed."""
     node, casts = tensor.grad_fn, 0
     while node is not None and (node.name() in _VIEWS or node.name() == _CAST):
         casts += node.name() == _CAST
         node = node.next_functions[0][0]
-    # Of two casts the first may have rounded.
+    # After two casts the value may have been rounded to the first one's dtype.
     if node is None or casts > 1 or node.name() not in _OPERATIONS:
         return None
-    # A product's factors are kept for each other: neither is, for one that needs no gradient.
-    if node.name() == "MulBackward0" and any(before is None for before, _ in node.next_functions):
+    # Autograd saves a factor of a product only if the other factor requires a gradient.
+    if node.name() == "MulBackward0" and any(parent is None for parent, _ in node.next_functions):
         return None
     return node
