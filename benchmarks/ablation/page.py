@@ -1,7 +1,7 @@
 """The tables of docs/ablation.md, made from the records."""
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,35 +162,35 @@ def majority_rate(task: str) -> float:
     return 100 * json.loads(path.read_text(encoding="utf-8"))["task"]["majority_rate"]["test"]
 
 
+def trained(ablation: Ablation, best: Sequence[Variant]) -> Iterator[tuple[Variant, list[Record]]]:
+    """The shown variants that have records at their chosen learning rates, with these."""
+    for variant in (one for group in ALL_GROUPS for one in shown(ablation, group, best)):
+        records = list(ablation.all_of(variant))
+        if records:
+            yield variant, records
+
+
 def differences(ablation: Ablation, variants: Sequence[Variant]) -> str:
     rows = []
     for variant in variants:
         if variant.against:
             found = ablation.against(variant, accuracy)
-            ends = (
-                points(found),
-                points(ablation.against(variant, loss), 3),
-                points(ablation.against(variant, reported)),
-            )
+            others = points(ablation.against(variant, loss), 3), points(ablation.against(variant, reported))
             rests_on = counted([(task, seed) for task, seed, _ in found.pairs])
-            rows.append((variant.name, variant.title, variant.against, *ends, rests_on))
+            rows.append((variant.name, variant.title, variant.against, points(found), *others, rests_on))
     columns = ("variant", "question", "against", "accuracy, points", "loss", "reported accuracy, points", "rests on")
     return markdown(columns, rows) if rows else ""
 
 
 def around_the_cut(ablation: Ablation, best: Sequence[Variant]) -> str:
     rows = []
-    for variant in (one for group in ALL_GROUPS for one in shown(ablation, group, best)):
-        records = [one for one in ablation.all_of(variant) if one["cut"]]
-        if not records or not cuts_otherwise(variant):
+    for variant, records in trained(ablation, best):
+        if not records[0]["cut"] or not cuts_otherwise(variant):
             continue
-        found: list[str] = []
-        for moment in ("before", "cut", "repaired"):
-            judged = [one for one in records if one["cut"][moment]]
-            found.append(mean(judged, lambda one, moment=moment: 100 * one["cut"][moment][METRIC]))
-        rows.append(
-            (variant.name, *found, mean(records, accuracy), counted([(one["task"], one["seed"]) for one in records]))
-        )
+        moments = ([(one["task"], one["cut"][moment]) for one in records] for moment in ("before", "cut", "repaired"))
+        found = [over_tasks((task, 100 * one[METRIC]) for task, one in moment if one) for moment in moments]
+        rests_on = counted([(one["task"], one["seed"]) for one in records])
+        rows.append((variant.name, *found, mean(records, accuracy), rests_on))
     return markdown(("variant", "before the cut", "cut", "after repair", "after tuning", "rests on"), rows)
 
 
@@ -208,62 +208,45 @@ def choices(cuts: Sequence[dict[str, Any]]) -> str:
 
     def judged(values: Iterable[tuple[str, dict[str, float] | None]]) -> str:
         there = [(task, one) for task, one in values if one is not None]
-        if not there:
-            return NONE
-        first, second = (
-            statistics.fmean(means_by_task((task, one[key]) for task, one in there)) for key in ("accuracy", "loss")
-        )
-        return f"{100 * first:.1f} ({second:.3f})"
+        shares, losses = ([(task, one[key]) for task, one in there] for key in ("accuracy", "loss"))
+        return f"{over_tasks((task, 100 * one) for task, one in shares)} ({over_tasks(losses, 3)})" if there else NONE
 
     rows = [("nothing cut", *["", "", judged((found["task"], found["dense"]) for found in cuts), ""] * len(budgets))]
     for choice in CHOICES:
         row = [str(choice)]
         for budget in budgets:
             found = [(one["task"], cut) for one in cuts for cut in cuts_by(one, choice, budget)]
-            counts = [
-                statistics.fmean(means_by_task((task, cut[key]) for task, cut in found)) for key in ("heads", "neurons")
-            ]
-            row += [
-                *map(count, counts),
-                *(judged((task, cut[key]) for task, cut in found) for key in ("cut", "repaired")),
-            ]
+            row += [over_tasks(((task, cut[key]) for task, cut in found), 0) for key in ("heads", "neurons")]
+            row += [judged((task, cut[key]) for task, cut in found) for key in ("cut", "repaired")]
         rows.append(tuple(row))
     return markdown(tuple(columns), rows if cuts else [])
 
 
 def seconds(cuts: Sequence[dict[str, Any]]) -> str:
-    def text(values: Iterable[tuple[str, float]], digits: int = 1) -> str:
-        return decimal(statistics.fmean(means_by_task(values)), digits)
-
     half = [(found["task"], one) for found in cuts for one in found["cuts"] if one["keep_macs"] == 0.5]
     rows = [
-        (f"scoring, {criterion}", text((found["task"], found["score_seconds"][criterion]) for found in cuts))
+        (f"scoring, {criterion}", over_tasks((found["task"], found["score_seconds"][criterion]) for found in cuts))
         for criterion in (cuts[0]["score_seconds"] if cuts else ())
     ]
     if cuts:
-        rows.append(("planning", text(((task, one["plan_seconds"]) for task, one in half), 2)))
-        rows.append(("repair", text((task, one["repair_seconds"]) for task, one in half if one["repair_seconds"])))
+        rows.append(("planning", over_tasks(((task, one["plan_seconds"]) for task, one in half), 2)))
+        rows.append(
+            ("repair", over_tasks((task, one["repair_seconds"]) for task, one in half if one["repair_seconds"]))
+        )
     return markdown(("work", "seconds"), rows)
 
 
 def costs(ablation: Ablation, best: Sequence[Variant]) -> str:
     dense = VARIANTS[DENSE]
     rows = []
-    for variant in (one for group in ALL_GROUPS for one in shown(ablation, group, best)):
-        records = list(ablation.all_of(variant))
-        ratios = [
-            (one["task"], training_memory(one) / training_memory(other))
-            for one in records
-            if (other := ablation.record(dense, one["task"], one["seed"])) is not None
-        ]
-        if records:
-            memory = percent(statistics.fmean(means_by_task(ratios))) if ratios else NONE
-            kept = (
-                f"{count(statistics.fmean(one[key][0] for one in records))} of {count(records[0][key][1])}"
-                if records[0][key] else "all"
-                for key in ("heads", "neurons")
-            )  # fmt: skip
-            rows.append((variant.name, mean(records, lambda one: one["steps"], 0), memory, *kept))
+    for variant, records in trained(ablation, best):
+        pairs = ((one, ablation.record(dense, one["task"], one["seed"])) for one in records)
+        ratios = means_by_task(
+            (one["task"], training_memory(one) / training_memory(other)) for one, other in pairs if other
+        )
+        memory = percent(statistics.fmean(ratios)) if ratios else NONE
+        kept = (kept_text([one[key] for one in records]) for key in ("heads", "neurons"))
+        rows.append((variant.name, mean(records, lambda one: one["steps"], 0), memory, *kept))
     return markdown(("variant", "steps", "memory", "heads", "neurons"), rows)
 
 
@@ -285,9 +268,20 @@ def rates(ablation: Ablation) -> str:
 
 
 def mean(records: Sequence[Record], value: Callable[[Record], float], digits: int = 1) -> str:
-    """Mean over tasks of the means over seeds."""
-    means = means_by_task((one["task"], value(one)) for one in records)
+    """Mean of a value of records over tasks of the means over seeds."""
+    return over_tasks(((one["task"], value(one)) for one in records), digits)
+
+
+def over_tasks(values: Iterable[tuple[str, float]], digits: int = 1) -> str:
+    """Mean over tasks of the means of each task's values."""
+    means = means_by_task(values)
     return decimal(statistics.fmean(means), digits) if means else NONE
+
+
+def kept_text(counts: Sequence[Sequence[int] | None]) -> str:
+    """Units left, mean over records, and of how many: "36 of 72"; "all" if nothing was cut."""
+    known = [one for one in counts if one]
+    return f"{count(statistics.fmean(left for left, _ in known))} of {count(known[0][1])}" if known else "all"
 
 
 def points(difference: Difference, digits: int = 2) -> str:

@@ -69,11 +69,10 @@ def replace_plan(trial: "Trial", rows: "TaskData") -> dict[str, Any]:
     path = trial.folder / "plan.json"
     stage, model = trial.recipe.by_name["plan"], model_before_cut(trial, rows)
     batches = calibration(trial, rows)
-    cut = cut_with_torch_pruning(
-        model, batches, keep_macs=stage.keep_macs, tokens=stage.tokens, round_to=stage.round_to
-    )
-    as_plan(model, cut.model, Plan.load(path)).save(path)
-    return cut.to_dict()
+    budget = {"keep_macs": stage.keep_macs, "tokens": stage.tokens, "round_to": stage.round_to}
+    small, found = cut_with_torch_pruning(model, batches, **budget)
+    as_plan(model, small, Plan.load(path)).save(path)
+    return found
 
 
 def model_before_cut(trial: "Trial", rows: "TaskData") -> Any:

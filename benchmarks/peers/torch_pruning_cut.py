@@ -8,7 +8,6 @@ option for.
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,53 +28,22 @@ Gradients = Mapping[str, torch.Tensor | None]
 Batch = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class TorchPruningCut:
-    """A model that Torch-Pruning cut.
-
-    Attributes:
-        model: The cut model; the model before the cut is unchanged.
-        ratio: Fraction of heads and of neurons that was asked for.
-        macs: Of the blocks.
-        dense_macs: Of the blocks of the dense model.
-        heads: Heads of every layer, by the weights.
-        pruner_heads: Heads of every layer, by the pruner's books.
-        neurons: Neurons of every layer.
-        tried: Every ratio of the search, with the fraction of the MACs that it left.
-        seconds: "score" for the gradients, "plan" for the search, "prune" for the final cut.
-    """
-
-    model: nn.Module
-    ratio: float
-    macs: int
-    dense_macs: int
-    heads: tuple[int, ...]
-    pruner_heads: tuple[int, ...]
-    neurons: tuple[int, ...]
-    tried: tuple[tuple[float, float], ...]
-    seconds: dict[str, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON, without the model."""
-        return {name: value for name, value in vars(self).items() if name != "model"}
-
-
 def cut_with_torch_pruning(
-    model: nn.Module,
-    batches: Sequence[Batch],
-    *,
-    keep_macs: float,
-    tokens: int = 128,
-    round_to: int = 8,
-) -> TorchPruningCut:
-    """Cut heads and neurons to at most a fraction of the MACs.
+    model: nn.Module, batches: Sequence[Batch], *, keep_macs: float, tokens: int = 128, round_to: int = 8
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Cut a copy of a model to at most a fraction of its MACs.
 
     Args:
         model: A dense classifier of a supported family.
         batches: Dicts as `model(**batch)` takes them, with labels; their gradients are summed.
-        keep_macs: Budget, as a fraction of the dense model's MACs.
+        keep_macs: Budget, as a fraction of the model's MACs.
         tokens: Length that MACs are counted for.
         round_to: Neurons stay in multiples of this number, as far as Torch-Pruning can.
+
+    Returns:
+        The cut model, and facts: its "macs", "heads" and "neurons", the number of heads by the pruner's books
+        ("pruner_heads"), the ratios that were "tried" with the fraction of the MACs that each left, and the "seconds"
+        of the gradients ("score"), the search ("plan") and the cut ("prune").
 
     Raises:
         PlanError: If no ratio that was tried meets the budget.
@@ -98,34 +66,31 @@ def cut_with_torch_pruning(
     if min(tried.values()) > budget:
         # A layer that was to lose all units of a kind keeps all of them, so larger ratios may leave more.
         tried |= {step / EVERYWHERE: macs_at(step / EVERYWHERE) for step in range(1, EVERYWHERE)}
-    shares = tuple((ratio, left / dense) for ratio, left in sorted(tried.items()))
     fitting = {ratio: left for ratio, left in tried.items() if left <= budget}
     if not fitting:
-        ratio, least = min(shares, key=lambda pair: pair[1])
         raise PlanError(
-            f"keep_macs={keep_macs:g}: Torch-Pruning left {least:.3f} of the MACs at least, at the ratio {ratio:.3f} "
-            f"of {len(shares)} ratios. Raise keep_macs."
+            f"keep_macs={keep_macs:g}: Torch-Pruning left {min(tried.values()) / dense:.3f} of the MACs at least, at "
+            f"{len(tried)} ratios. Raise keep_macs."
         )
     ratio = max(fitting, key=lambda one: fitting[one])
     searched = time.perf_counter()
     small, pruner = _cut_copy(model, gradients, batches[0], ratio, round_to)
     ended = time.perf_counter()
     blocks = dissect(small).blocks
-    return TorchPruningCut(
-        model=small.eval(),
-        ratio=ratio,
-        macs=macs(small, tokens=tokens).total,
-        dense_macs=dense,
-        heads=tuple(block.num_heads for block in blocks),
-        pruner_heads=tuple(int(pruner.num_heads[block.part("query")]) for block in blocks),
-        neurons=tuple(block.num_neurons for block in blocks),
-        tried=shares,
-        seconds={"score": scored - started, "plan": searched - scored, "prune": ended - searched},
-    )
+    return small.eval(), {
+        "ratio": ratio,
+        "macs": macs(small, tokens=tokens).total,
+        "dense_macs": dense,
+        "heads": [block.num_heads for block in blocks],
+        "pruner_heads": [int(pruner.num_heads[block.part("query")]) for block in blocks],
+        "neurons": [block.num_neurons for block in blocks],
+        "tried": [(ratio, left / dense) for ratio, left in sorted(tried.items())],
+        "seconds": {"score": scored - started, "plan": searched - scored, "prune": ended - searched},
+    }
 
 
 def as_plan(dense: nn.Module, small: nn.Module, plan: Plan) -> Plan:
-    """A plan with the same units as a cut, and the ranks of another plan: what it keeps is found by equal weights."""
+    """A plan that keeps the units of a cut, which are found by equal weights, with the ranks of another plan."""
     heads, neurons = [], []
     for whole, cut in zip(dissect(dense).blocks, dissect(small).blocks, strict=True):
         for name, size, kept in (("query", whole.head_dim, heads), ("up", 1, neurons)):
@@ -161,7 +126,7 @@ def _cut_copy(
     projections = [block.part(name) for block in anatomy.blocks for name in ("output", "down")]
     pruner = torch_pruning.pruner.BasePruner(
         small,
-        _example(batch, small),
+        {name: value[:2] for name, value in on_device(batch, small).items() if name != "labels"},
         importance=torch_pruning.importance.GroupTaylorImportance(),
         pruning_ratio=ratio,
         head_pruning_ratio=ratio,
@@ -169,15 +134,17 @@ def _cut_copy(
         prune_num_heads=True,
         prune_head_dims=False,
         ignored_layers=[
-            anatomy.base.get_submodule("embeddings"), *map(anatomy.model.get_submodule, names), *projections
+            anatomy.base.get_submodule("embeddings"),
+            *map(anatomy.model.get_submodule, names),
+            *projections,
         ],
         round_to=round_to,
-        output_transform=_traced,
+        output_transform=lambda output: output.logits.sum(),
         # The defaults are one dict for all pruners, which keeps every model alive.
         in_channel_groups={},
         out_channel_groups={},
         **RANKING,
-    )  # fmt: skip
+    )
     pruner.step()
     small.zero_grad(set_to_none=True)
     _count_heads_again(anatomy)
@@ -190,11 +157,3 @@ def _count_heads_again(anatomy: Anatomy) -> None:
         attention, rows = block.part("attention"), block.part("query").out_features
         for attribute, what in block.family.counts.items():
             setattr(attention, attribute, rows if what == "width" else rows // block.head_dim)
-
-
-def _example(batch: Batch, model: nn.Module) -> dict[str, Any]:
-    return {name: value[:2] for name, value in on_device(batch, model).items() if name != "labels"}
-
-
-def _traced(output: Any) -> torch.Tensor:
-    return output.logits.sum()
