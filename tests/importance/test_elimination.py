@@ -1,4 +1,4 @@
-"""Leaving columns out: against solving anew from the definition, group by group."""
+"""Elimination costs equal those of a brute-force greedy search that solves every least-squares problem anew."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def random_problem(*, columns: int, rows: int = 5, seed: int = 0):
 
 
 def least_error(weight, inputs, errors, kept: list[int]) -> float:
-    """Of all matrices that use the kept columns alone: tr((V - W)^T G (V - W) H), with H damped."""
+    """Minimum over matrices V with the kept columns alone of tr((V - W)^T G (V - W) H), with H damped."""
     damped = inputs + DAMPING * inputs.diagonal().mean() * torch.eye(len(inputs), dtype=torch.float64)
     best = torch.zeros_like(weight)
     if kept:
@@ -32,29 +32,31 @@ def columns_of(groups: list[int], width: int) -> list[int]:
 
 
 def greedy(weight, inputs, errors, width: int) -> tuple[list[int], list[float]]:
-    """Order and costs by trying every group in every turn."""
-    left = list(range(weight.shape[1] // width))
+    """Order and costs by trying every group in every step."""
+    remaining = list(range(weight.shape[1] // width))
     order, costs, error = [], [], 0.0
-    while left:
+    while remaining:
         tried = {
-            one: least_error(weight, inputs, errors, columns_of([other for other in left if other != one], width))
-            for one in left
+            group: least_error(
+                weight, inputs, errors, columns_of([other for other in remaining if other != group], width)
+            )
+            for group in remaining
         }
         cheapest = min(tried, key=tried.get)
         order.append(cheapest)
         costs.append(tried[cheapest] - error)
         error = tried[cheapest]
-        left.remove(cheapest)
+        remaining.remove(cheapest)
     return order, costs
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_costs_and_order_are_those_of_trying_every_group_in_every_turn(width):
     weight, inputs, errors = random_problem(columns=12, seed=width)
-    found = elimination_costs(weight, inputs, errors, width=width)
+    scores = elimination_costs(weight, inputs, errors, width=width)
     order, costs = greedy(weight, inputs, errors, width)
-    assert found.argsort().tolist() == order
-    np.testing.assert_allclose(found[order], np.maximum.accumulate(costs), rtol=1e-8)
+    assert scores.argsort().tolist() == order
+    np.testing.assert_allclose(scores[order], np.maximum.accumulate(costs), rtol=1e-8)
 
 
 def test_taking_out_many_in_a_step_hardly_changes_what_is_left(monkeypatch):
@@ -75,19 +77,19 @@ def test_of_two_that_do_the_same_one_goes_for_nothing_and_the_other_counts():
     twin = torch.arange(6)
     twin[5] = 0  # Reads what the first one reads.
     inputs = inputs[twin][:, twin]
-    found = elimination_costs(weight, inputs, errors)
+    scores = elimination_costs(weight, inputs, errors)
     alone = elimination_costs(weight[:, :5] + weight[:, [5]] * torch.eye(5)[0], inputs[:5, :5], errors)
-    assert min(found[0], found[5]) < 0.05 * np.median(found)
-    assert max(found[0], found[5]) == pytest.approx(alone[0], rel=0.1)
+    assert min(scores[0], scores[5]) < 0.05 * np.median(scores)
+    assert max(scores[0], scores[5]) == pytest.approx(alone[0], rel=0.1)
 
 
 def test_moments_that_rounding_left_with_negative_eigenvalues_are_damped_more():
     weight, inputs, errors = random_problem(columns=6)
     values, vectors = torch.linalg.eigh(inputs)
     values[0] = -0.05 * values.mean()
-    found = elimination_costs(weight, vectors @ torch.diag(values) @ vectors.T, errors)
-    assert np.isfinite(found).all()
-    assert (found > 0).all()
+    scores = elimination_costs(weight, vectors @ torch.diag(values) @ vectors.T, errors)
+    assert np.isfinite(scores).all()
+    assert (scores > 0).all()
 
 
 def test_what_nothing_depends_on_costs_nothing():
@@ -109,5 +111,5 @@ def test_moments_that_are_not_finite_are_an_error(broken):
 
 def test_scores_rise_from_turn_to_turn():
     weight, inputs, errors = random_problem(columns=40)
-    found = np.sort(elimination_costs(weight, inputs, errors))
-    assert (np.diff(found) > 0).all()
+    scores = np.sort(elimination_costs(weight, inputs, errors))
+    assert (np.diff(scores) > 0).all()

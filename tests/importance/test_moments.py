@@ -1,4 +1,4 @@
-"""Sums over batches: equal to those of all rows at once, and to the last digits the same in any order."""
+"""Sums over batches equal the sums over all rows at once, in any order of the batches."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from prunelora.importance.moments import LEAST_PANEL, MOST_PANELS, OuterSum, WeightedMoments
 
 CPU = torch.device("cpu")
-# One panel; panels of unequal heights; more columns than the largest number of panels has at the least height.
+# One panel; panels of unequal heights; more columns than MOST_PANELS panels of LEAST_PANEL rows.
 SIZES = (1, 5, 2 * LEAST_PANEL + 1, (MOST_PANELS + 2) * LEAST_PANEL - 3)
 
 
@@ -27,11 +27,11 @@ def test_the_sum_of_outer_products_is_that_of_all_rows_at_once(size):
 @pytest.mark.parametrize("centred", [True, False])
 def test_moments_of_batches_are_those_of_all_rows_at_once(centred):
     x, weights = rows(30, 6, mean=3.0), rows(30, 1, seed=1)[:, 0].square()
-    found = WeightedMoments(6, CPU, centred=centred)
+    moments = WeightedMoments(6, CPU, centred=centred)
     for part in (slice(0, 1), slice(1, 1), slice(1, 20), slice(20, 30)):
-        found.add(x[part], weights[part])
+        moments.add(x[part], weights[part])
     shifted = x - weights @ x / weights.sum() if centred else x
-    assert torch.allclose(found.covariance(), (weights[:, None] * shifted).T @ shifted / weights.sum(), rtol=1e-12)
+    assert torch.allclose(moments.covariance(), (weights[:, None] * shifted).T @ shifted / weights.sum(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("mean", [0.0, 1000.0])
@@ -43,10 +43,10 @@ def test_moments_in_float32_do_not_depend_on_the_order_of_batches(mean):
         totals.append(WeightedMoments(5, CPU, centred=True))
         for x, weights in order:
             totals[-1].add(x, weights)
-    there, back = (one.covariance() for one in totals)
-    assert torch.allclose(there, back, rtol=1e-10, atol=0)
-    # No digits are lost to a mean that all have in common.
+    forward, backward = (total.covariance() for total in totals)
+    assert torch.allclose(forward, backward, rtol=1e-10, atol=0)
+    # A large common mean does not cost precision.
     x, weights = (torch.cat(parts).double() for parts in zip(*batches, strict=True))
     centred = x - weights @ x / weights.sum()
     exact = (weights[:, None] * centred).T @ centred / weights.sum()
-    assert torch.allclose(there, exact, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(forward, exact, rtol=1e-4, atol=1e-4)

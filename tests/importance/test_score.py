@@ -1,4 +1,4 @@
-"""Scores: equal to their definition, independent of how rows are batched, and the model is left as it was."""
+"""Scores equal their definition and do not depend on batching, and scoring restores the model."""
 
 import math
 
@@ -24,7 +24,7 @@ from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
 from prunelora.models.gates import multiplied
 
-# Those that read rows.
+# Criteria that read rows.
 CRITERIA = ["gradient", "fisher", "obs"]
 PROBLEMS = ["single_label_classification", "multi_label_classification", "regression"]
 
@@ -47,28 +47,30 @@ def loss_with(model, batch, heads, neurons) -> float:
 
 
 IN_FLOAT32 = ("modernbert", "llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "t5")
-SOFTMAX_IN_FLOAT32 = ("vit", "deit")  # In their own code for attention; torch's has the dtype of the inputs.
+SOFTMAX_IN_FLOAT32 = ("vit", "deit")  # In eager attention only.
 
 
 def length_of(model, batch):
-    """Vectors that an image becomes: its patches, and the tokens that the model adds."""
+    """Number of vectors per image: patches and added tokens."""
     return model.base_model(pixel_values=batch["pixel_values"]).last_hidden_state.shape[1]
 
 
-@pytest.mark.parametrize("problem_type", PROBLEMS)
+@pytest.mark.parametrize(
+    ("attention", "problem_type"), [("eager", PROBLEMS[0]), *(("sdpa", problem) for problem in PROBLEMS)]
+)
 def test_scores_equal_finite_differences(family, attention, problem_type):
     num_labels = 1 if problem_type == "regression" else 3
     model = tiny_model(family, attention=attention, problem_type=problem_type, num_labels=num_labels)
-    batch = tiny_batch(3, problem_type=problem_type, num_labels=num_labels, family=family)
+    batch = tiny_batch(2, problem_type=problem_type, num_labels=num_labels, family=family)
     importance = pl.score(model, [batch])
-    # Some families compute norms, rotations and softmax in float32 whatever their weights are, and need larger steps.
+    # Families that compute norms, rotations or softmax in float32 need larger steps.
     exact = family not in IN_FLOAT32 and not (attention == "eager" and family in SOFTMAX_IN_FLOAT32)
     step, relative = (1e-6, 1e-5) if exact else (2e-3, 2e-2)
-    tokens = int(batch["attention_mask"].sum()) if "attention_mask" in batch else 3 * length_of(model, batch)
-    # The last two are there in an encoder-decoder only, one of them without a feed-forward layer.
+    tokens = int(batch["attention_mask"].sum()) if "attention_mask" in batch else 2 * length_of(model, batch)
+    # Layers 3 and 4 exist in encoder-decoders only; layer 3 has no feed-forward layer.
     for layer, unit in [(0, 0), (1, 3), (2, 1), (3, 2), (4, 0)][: len(importance.heads)]:
-        for kind, found in ((0, importance.heads), (1, importance.neurons)):
-            if not len(found[layer]):
+        for kind, scores in ((0, importance.heads), (1, importance.neurons)):
+            if not len(scores[layer]):
                 continue
             total = 0.0
             for example in split(batch, 1):
@@ -76,7 +78,7 @@ def test_scores_equal_finite_differences(family, attention, problem_type):
                 up[kind][layer][unit] += step
                 down[kind][layer][unit] -= step
                 total += abs(loss_with(model, example, *up) - loss_with(model, example, *down)) / (2 * step)
-            assert found[layer][unit] == pytest.approx(total / tokens, rel=relative, abs=1e-9 if exact else 1e-4)
+            assert scores[layer][unit] == pytest.approx(total / tokens, rel=relative, abs=1e-9 if exact else 1e-4)
 
 
 def padded(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -101,8 +103,8 @@ def test_scores_do_not_depend_on_padding(family, criterion):
     if FAMILIES[family].images:
         pytest.skip("images are of one size")
     model, batch = tiny_model(family), tiny_batch(4, family=family)
-    found, whole = (flat(pl.score(model, [one], criterion=criterion)) for one in (padded(batch), batch))
-    np.testing.assert_allclose(found, whole, rtol=1e-9)
+    longer, whole = (flat(pl.score(model, [rows], criterion=criterion)) for rows in (padded(batch), batch))
+    np.testing.assert_allclose(longer, whole, rtol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -111,8 +113,8 @@ def test_scores_do_not_depend_on_order(family, criterion, dtype):
     model, batch = tiny_model(family, dtype=dtype), tiny_batch(16, family=family)
     batch = {name: value.to(dtype) if value.is_floating_point() else value for name, value in batch.items()}
     rows = split(batch, 2)
-    there, back = (flat(pl.score(model, one, criterion=criterion)) for one in (rows, rows[::-1]))
-    np.testing.assert_allclose(there, back, rtol=1e-9)
+    forward, backward = (flat(pl.score(model, batches, criterion=criterion)) for batches in (rows, rows[::-1]))
+    np.testing.assert_allclose(forward, backward, rtol=1e-9)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -120,14 +122,16 @@ def test_in_float32_batch_size_changes_rounding_alone_and_no_plan(criterion):
     model, batch = tiny_model(dtype=torch.float32), tiny_batch(24)
     many, single = (pl.score(model, split(batch, size), criterion=criterion) for size in (8, 1))
     np.testing.assert_allclose(flat(single), flat(many), rtol=1e-4)
-    plans = [pl.make_plan(one, keep_macs=0.5, normalise="none", balance="none", round_to=1) for one in (many, single)]
+    plans = [
+        pl.make_plan(scores, keep_macs=0.5, normalise="none", balance="none", round_to=1) for scores in (many, single)
+    ]
     assert plans[0].id == plans[1].id
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_permuting_heads_permutes_scores(criterion):
     model, batch = tiny_model(), tiny_batch()
-    before = pl.score(model, [batch], criterion=criterion)
+    plain = pl.score(model, [batch], criterion=criterion)
     order = [2, 0, 3, 1]
     rows = torch.cat([torch.arange(6) + 6 * head for head in order])
     block = dissect(model).blocks[1]
@@ -137,9 +141,9 @@ def test_permuting_heads_permutes_scores(criterion):
             part.weight.copy_(part.weight[rows])
             part.bias.copy_(part.bias[rows])
         block.part("output").weight.copy_(block.part("output").weight[:, rows])
-    after = pl.score(model, [batch], criterion=criterion)
-    np.testing.assert_allclose(after.heads[1], before.heads[1][order], rtol=1e-9)
-    np.testing.assert_allclose(after.heads[0], before.heads[0], rtol=1e-9)
+    permuted = pl.score(model, [batch], criterion=criterion)
+    np.testing.assert_allclose(permuted.heads[1], plain.heads[1][order], rtol=1e-9)
+    np.testing.assert_allclose(permuted.heads[0], plain.heads[0], rtol=1e-9)
 
 
 def test_summing_gradients_without_zeroing_them_gives_other_scores():
@@ -195,8 +199,8 @@ def test_obs_scores_are_costs_by_moments_of_inputs_and_gradients(family, monkeyp
         moments = (weights[:, None] * centred).T @ centred
         units = x.shape[1] // (block.num_heads if kind == "heads" else block.num_neurons)
         wanted = elimination_costs(projection.weight.detach(), moments, g.T @ g, width=units) / (2 * len(rows))
-        found = getattr(pl.score(model, rows, criterion="obs"), kind)[1]
-        np.testing.assert_allclose(found, wanted, rtol=1e-6 if family == "bert" else 1e-4)
+        scores = getattr(pl.score(model, rows, criterion="obs"), kind)[1]
+        np.testing.assert_allclose(scores, wanted, rtol=1e-6 if family == "bert" else 1e-4)
 
 
 def test_scores_of_multiple_choice_are_of_examples_and_not_of_choices():
@@ -204,14 +208,14 @@ def test_scores_of_multiple_choice_are_of_examples_and_not_of_choices():
     ids = torch.randint(10, 50, (4, 3, 7), generator=torch.Generator().manual_seed(0))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.tensor([0, 2, 1, 1])}
     scores = pl.score(model, [batch])
-    for kind, found in ((0, scores.heads), (1, scores.neurons)):
+    for kind, of_kind in ((0, scores.heads), (1, scores.neurons)):
         total = 0.0
         for example in split(batch, 1):
             up, down = ones(model), ones(model)
             up[kind][1][2] += 1e-6
             down[kind][1][2] -= 1e-6
             total += abs(loss_with(model, example, *up) - loss_with(model, example, *down)) / 2e-6
-        assert found[1][2] == pytest.approx(total / batch["attention_mask"].numel(), rel=1e-3)
+        assert of_kind[1][2] == pytest.approx(total / batch["attention_mask"].numel(), rel=1e-3)
 
 
 def test_the_lightest_tokens_of_every_example_are_left_out_of_the_moments_of_obs():
@@ -237,10 +241,10 @@ def test_obs_leaves_out_projections_that_have_nothing_to_cut():
     model = tiny_model()
     plan = random_plan(model)
     pl.prune_(model, plan)
-    found = pl.score(model, [tiny_batch()], criterion="obs")
-    assert [len(scores) for scores in found.heads] == [len(ids) for ids in plan.heads]
-    assert [len(scores) for scores in found.neurons] == [len(ids) for ids in plan.neurons]
-    assert 0 in [len(scores) for scores in found.heads] + [len(scores) for scores in found.neurons]
+    importance = pl.score(model, [tiny_batch()], criterion="obs")
+    assert [len(scores) for scores in importance.heads] == [len(ids) for ids in plan.heads]
+    assert [len(scores) for scores in importance.neurons] == [len(ids) for ids in plan.neurons]
+    assert 0 in [len(scores) for scores in importance.heads] + [len(scores) for scores in importance.neurons]
 
 
 def test_magnitude_is_the_norm_of_what_surgery_removes():
@@ -266,9 +270,9 @@ def test_random_scores_follow_the_seed():
 def test_low_precision_models_give_float64_scores_close_to_the_exact_ones(dtype):
     batch = tiny_batch()
     exact = flat(pl.score(tiny_model(), [batch]))
-    found = flat(pl.score(tiny_model(dtype=dtype), [batch]))
-    assert found.dtype == np.float64
-    assert np.corrcoef(found, exact)[0, 1] > (0.9999 if dtype == torch.float32 else 0.95)
+    scores = flat(pl.score(tiny_model(dtype=dtype), [batch]))
+    assert scores.dtype == np.float64
+    assert np.corrcoef(scores, exact)[0, 1] > (0.9999 if dtype == torch.float32 else 0.95)
 
 
 @pytest.mark.parametrize("probe_steps", [0, 3])
@@ -312,15 +316,15 @@ def test_scoring_a_pruned_model_names_the_heads_of_its_base(family):
 def test_linear_probe_changes_the_scores_and_learns_the_head(family):
     model, batches = tiny_model(family), split(tiny_batch(12, family=family), 4)
     with torch.no_grad():
-        before = sum(float(model(**batch).loss) for batch in batches)
+        loss = sum(float(model(**batch).loss) for batch in batches)
     from prunelora.importance.linear_probe import train_linear_probe_
 
-    plain, warm = flat(pl.score(model, batches)), flat(pl.score(model, batches, probe_steps=30))
-    assert np.abs(warm / plain - 1).max() > 0.05
+    plain, probed = flat(pl.score(model, batches)), flat(pl.score(model, batches, probe_steps=30))
+    assert np.abs(probed / plain - 1).max() > 0.05
     encoder = {name: value.clone() for name, value in model.base_model.state_dict().items() if "pooler" not in name}
     train_linear_probe_(model, batches, steps=60, learning_rate=1e-2)
     with torch.no_grad():
-        assert sum(float(model(**batch).loss) for batch in batches) < before
+        assert sum(float(model(**batch).loss) for batch in batches) < loss
     after = model.base_model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in encoder.items())
 

@@ -1,4 +1,4 @@
-"""Folders that are not what they seem are an error of this library, with what to do, before any weight is loaded."""
+"""Incomplete, damaged or unsuitable model folders are refused before any weight is loaded."""
 
 import json
 import shutil
@@ -45,14 +45,14 @@ def configure(folder, **changed):
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
 def test_a_pointer_of_git_lfs_is_named(folder, file):
     (folder / file).write_text(POINTER)
-    with pytest.raises(CheckpointError, match=rf"{file} is a pointer of git-lfs.*git lfs pull"):
+    with pytest.raises(CheckpointError, match=rf"{file} .*git lfs pull"):
         check_source(folder)
 
 
 def test_a_pointer_in_place_of_one_of_several_files_is_named(shards):
     last = sorted(shards.glob("model-*.safetensors"))[-1]
     last.write_text(POINTER)
-    with pytest.raises(CheckpointError, match=f"{last.name} is a pointer of git-lfs"):
+    with pytest.raises(CheckpointError, match=rf"{last.name} .*git lfs pull"):
         check_source(shards)
 
 
@@ -68,7 +68,7 @@ def test_a_pointer_in_place_of_weights_that_are_not_read_does_not_matter(folder)
 def test_weights_that_were_cut_off_are_an_error(folder, share):
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[: int(share * len(content))])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or cut off"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
         check_source(folder)
 
 
@@ -79,7 +79,7 @@ def test_weights_in_several_files_are_loaded_and_a_missing_one_is_named(shards):
     with pytest.raises(CheckpointError, match=rf"1 are missing, first {last.name}"):
         check_source(shards)
     (shards / "model.safetensors.index.json").unlink()
-    with pytest.raises(CheckpointError, match=r"without model\.safetensors\.index\.json"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json"):
         check_source(shards)
 
 
@@ -106,13 +106,13 @@ def test_a_configuration_with_a_wrong_value_is_an_error(folder, value):
 )  # fmt: skip
 def test_quantised_weights_are_an_error_whether_their_package_is_installed_or_not(folder, quantised):
     configure(folder, quantization_config=quantised)
-    with pytest.raises(CheckpointError, match="is quantised"):
+    with pytest.raises(CheckpointError, match="quantization_config"):
         load(folder)
 
 
 def test_an_attention_that_is_not_installed_is_an_error_whose_advice_works(folder):
     configure(folder, attn_implementation="flash_attention_2")
-    with pytest.raises(CheckpointError, match="attn_implementation='flash_attention_2': remove it"):
+    with pytest.raises(CheckpointError, match="attn_implementation='flash_attention_2'"):
         load(folder)
     content = json.loads((folder / "config.json").read_text())
     del content["attn_implementation"]
@@ -131,19 +131,19 @@ def test_an_embedding_of_another_size_than_the_configurations_is_an_error_whose_
 
 def test_padding_beyond_the_vocabulary_is_an_error(folder):
     configure(folder, pad_token_id=50)
-    with pytest.raises(CheckpointError, match=r"pad_token_id=50 .* beyond vocab_size=50"):
+    with pytest.raises(CheckpointError, match=r"pad_token_id=50 .*vocab_size=50"):
         load(folder)
 
 
 def test_layers_that_the_configuration_does_not_have_are_an_error(folder):
     configure(folder, num_hidden_layers=1)
-    with pytest.raises(CheckpointError, match=r"the weights have 2 layers, and config\.json says 1"):
+    with pytest.raises(CheckpointError, match=r"2 layers, and config\.json says 1"):
         load(folder)
 
 
 def test_an_adapter_of_peft_is_no_model(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base"}')
-    with pytest.raises(CheckpointError, match=r"holds an adapter.*some/base"):
+    with pytest.raises(CheckpointError, match="some/base"):
         check_source(tmp_path)
 
 
@@ -151,10 +151,10 @@ def test_a_pruned_model_and_the_folder_of_a_run_are_no_dense_model(folder, tmp_p
     model = load(folder)
     pl.prune_(model, pl.make_plan(pl.score(model, criterion="magnitude"), keep_heads=0.5))
     pl.save(model, tmp_path / "run" / "model")
-    with pytest.raises(CheckpointError, match="that prunelora has pruned"):
+    with pytest.raises(CheckpointError, match=r"prunelora\.load"):
         load(tmp_path / "run" / "model")
     (tmp_path / "run" / "recipe.yaml").write_text("format: prunelora-recipe-1")
-    with pytest.raises(CheckpointError, match="is the folder of a run"):
+    with pytest.raises(CheckpointError, match="folder of a run"):
         check_source(tmp_path / "run")
 
 
@@ -174,7 +174,7 @@ def test_the_advice_for_a_pickle_works(folder):
     model = AutoModel.from_pretrained(str(folder))
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"load it where you trust it, and call model\.save_pretrained"):
+    with pytest.raises(CheckpointError, match=r"model\.save_pretrained"):
         load(folder)
     AutoModel.from_pretrained(str(folder)).save_pretrained(str(folder))
     load(folder)
@@ -184,7 +184,7 @@ def test_the_advice_for_a_pickle_works(folder):
 def test_a_tokenizer_that_is_damaged_is_an_error(tmp_path, minilm_path, content):
     shutil.copytree(minilm_path, tmp_path / "model")
     (tmp_path / "model" / "tokenizer.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"pointer of git-lfs|tokenizer cannot be loaded"):
+    with pytest.raises(CheckpointError, match=r"git-lfs|tokenizer"):
         load_tokenizer(tmp_path / "model")
 
 
@@ -193,5 +193,5 @@ def test_a_tokenizer_without_its_vocabulary_is_an_error(tmp_path, minilm_path):
     shutil.copytree(minilm_path, tmp_path / "model")
     for file in ("tokenizer.json", "vocab.txt"):
         (tmp_path / "model" / file).unlink(missing_ok=True)
-    with pytest.raises(CheckpointError, match=r"no vocabulary there: none of tokenizer\.json, vocab\.txt"):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json, vocab\.txt"):
         load_tokenizer(tmp_path / "model")

@@ -1,4 +1,4 @@
-"""Padding: its side, its amount and its ids change nothing that comes out of a batch."""
+"""The side, amount and ids of padding change no result of a batch."""
 
 import copy
 
@@ -24,7 +24,7 @@ from prunelora.importance.linear_probe import train_linear_probe_
 from prunelora.models.families import FAMILIES
 from prunelora.models.padding import padded_right, readable
 
-# Some compute norms, rotations or losses in float32 whatever their weights are.
+# Tolerance for families that compute norms, rotations or losses in float32.
 CLOSE = 1e-5
 BY_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 
@@ -34,7 +34,7 @@ def lengths(batch) -> list[int]:
 
 
 def moved(batch, shifts, *names: str):
-    """The same rows, each begun so many columns later, what stood behind it in front of it."""
+    """The same rows, each rolled right by its shift."""
     result = dict(batch)
     for name in names:
         rows = zip(batch[name], shifts, strict=True)
@@ -43,7 +43,7 @@ def moved(batch, shifts, *names: str):
 
 
 def on_the_left(batch, *names: str):
-    """With all padding in front."""
+    """The same rows with all padding on the left."""
     columns = batch["attention_mask"].shape[1]
     return moved(batch, [columns - length for length in lengths(batch)], *names)
 
@@ -59,8 +59,8 @@ def one_by_one(batch, *names: str):
 
 
 def scores_of(model, batches, criterion="gradient") -> np.ndarray:
-    found = pl.score(model, batches, criterion=criterion)
-    return np.concatenate([*found.heads, *found.neurons])
+    importance = pl.score(model, batches, criterion=criterion)
+    return np.concatenate([*importance.heads, *importance.neurons])
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def text_family(family):
 def test_logits_and_losses_do_not_depend_on_the_side_of_padding(text_family):
     model, batch = tiny_model(text_family), tiny_batch(family=text_family)
     names = ("input_ids", "attention_mask")
-    alone = np.concatenate([predict(model, [one]) for one in one_by_one(batch, *names)])
+    alone = np.concatenate([predict(model, [row]) for row in one_by_one(batch, *names)])
     with torch.no_grad():
         wanted = model(**readable(batch, model)).loss
         for padded in (batch, on_the_left(batch, *names), on_both_sides(batch, *names)):
@@ -89,10 +89,10 @@ def test_scores_and_repair_do_not_depend_on_the_side_of_padding(text_family):
     assert np.array_equal(scores_of(model, [left]), wanted)
     assert np.allclose(scores_of(model, single), wanted, rtol=1e-4, atol=1e-4 * wanted.max())
     if FAMILIES[text_family].repeated:
-        return  # Its layers are run over and over, so that they cannot be repaired one by one.
+        return  # Layers that run several times cannot be repaired.
     plan = random_plan(model)
     repaired = [
-        pl.prune_(copy.deepcopy(model), plan, repair_with=[some], repair_weights="loss") for some in (batch, left)
+        pl.prune_(copy.deepcopy(model), plan, repair_with=[padded], repair_weights="loss") for padded in (batch, left)
     ]
     for weight, other in zip(repaired[0].parameters(), repaired[1].parameters(), strict=True):
         assert torch.equal(weight, other)
@@ -107,14 +107,14 @@ def test_scores_of_no_criterion_depend_on_the_side_of_padding(name, criterion):
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "bart", "modernbert"])
-def test_warm_up_does_not_depend_on_the_side_of_padding(name):
+def test_a_linear_probe_does_not_depend_on_the_side_of_padding(name):
     batch = tiny_batch(family=name)
-    found = []
-    for some in (batch, on_the_left(batch, "input_ids", "attention_mask")):
+    weights = []
+    for padded in (batch, on_the_left(batch, "input_ids", "attention_mask")):
         model = tiny_model(name)
-        train_linear_probe_(model, [some], steps=3)
-        found.append([one.detach() for one in model.parameters()])
-    assert all(map(torch.equal, *found))
+        train_linear_probe_(model, [padded], steps=3)
+        weights.append([parameter.detach() for parameter in model.parameters()])
+    assert all(map(torch.equal, *weights))
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "phi3"])
@@ -127,10 +127,10 @@ def test_a_language_model_is_not_told_from_padding_nor_judged_by_it(name):
     wanted = scores_of(model, single)
     for padded in (batch, left, on_both_sides(batch, *names)):
         assert np.allclose(scores_of(model, [padded]), wanted, rtol=1e-4, atol=1e-5 * wanted.max())
-    found = [predict(model, [padded], "causal_lm") for padded in (batch, left)]
-    assert np.array_equal(*found)
-    alone = [predict(model, [one], "causal_lm") for one in single]
-    assert sum(map(np.sum, alone)) == pytest.approx(found[0].sum(), rel=1e-5)
+    sums = [predict(model, [padded], "causal_lm") for padded in (batch, left)]
+    assert np.array_equal(*sums)
+    alone = [predict(model, [row], "causal_lm") for row in single]
+    assert sum(map(np.sum, alone)) == pytest.approx(sums[0].sum(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
@@ -233,7 +233,7 @@ def test_a_training_does_not_depend_on_the_side_of_padding_nor_on_rows_padded_be
     left = {
         name: [[0 if name == "attention_mask" else PAD] * (4 - len(row)) + row for row in rows[name]] for name in rows
     }
-    found = []
+    results = []
     for columns in (rows, left):
         tokenised = Dataset.from_dict(columns)
         torch.manual_seed(0)
@@ -245,6 +245,6 @@ def test_a_training_does_not_depend_on_the_side_of_padding_nor_on_rows_padded_be
         judged = [evaluate(model, tokenised, tokenizer, problem_type="causal_lm", batch_size=size) for size in (1, 4)]
         assert judged[0] == pytest.approx(judged[1], rel=1e-5)
         assert judged[0]["log_likelihood"] == pytest.approx(result.best["validation_log_likelihood"], rel=1e-5)
-        found.append((result.best["validation_loss"], [one.detach() for one in model.parameters()]))
-    assert found[0][0] == found[1][0]
-    assert all(map(torch.equal, found[0][1], found[1][1]))
+        results.append((result.best["validation_loss"], [parameter.detach() for parameter in model.parameters()]))
+    assert results[0][0] == results[1][0]
+    assert all(map(torch.equal, results[0][1], results[1][1]))

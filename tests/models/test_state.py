@@ -1,4 +1,4 @@
-"""What is borrowed is given back: above all the global random generators, whose states belong to the caller."""
+"""No public function changes the state of the caller's global random generators."""
 
 import random
 
@@ -87,21 +87,21 @@ def _export(tmp_path):
     ids=lambda door: door.__name__.lstrip("_"),
 )
 def test_no_door_moves_the_global_random_generators(door, tmp_path, monkeypatch):
-    tiny_model()  # Whatever importing draws is drawn.
+    tiny_model()  # Imports may draw random numbers.
     seeded()
     wanted = drawn()
 
     def kept(call):
-        """The models that a door is tried with are made without it."""
+        """Building the model for a call must not draw from the global generators."""
 
-        def made(*args, **options):
+        def wrapped(*args, **options):
             with random_state_kept():
                 return call(*args, **options)
 
-        return made
+        return wrapped
 
-    for made in (tiny_model, adapted):
-        monkeypatch.setitem(globals(), made.__name__, kept(made))
+    for wrapped in (tiny_model, adapted):
+        monkeypatch.setitem(globals(), wrapped.__name__, kept(wrapped))
     seeded()
     door(tmp_path)
     assert drawn() == wanted

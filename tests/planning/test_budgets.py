@@ -1,4 +1,4 @@
-"""Budgets in MACs, parameters and milliseconds: never exceeded, the best of all choices, clear where impossible."""
+"""Budgets in MACs, parameters and milliseconds are met by the best allocation, or refused with one that can be met."""
 
 import dataclasses
 import itertools
@@ -65,16 +65,16 @@ def test_no_choice_within_the_limit_is_better(seed, round_to, share, whole_numbe
     rng = np.random.default_rng(seed)
     heads, neurons = [rng.random(3) for _ in range(2)], [rng.random(5) / 2 for _ in range(2)]
     steps = [rng.integers(1, 9, size=n).astype(float) if whole_numbers else rng.random(n) for n in (3, 3, 5, 5)]
-    costs = [np.concatenate([[0.0], np.cumsum(one)]) for one in steps]
+    costs = [np.concatenate([[0.0], np.cumsum(step_costs)]) for step_costs in steps]
     table = CostTable("ms", heads=tuple(costs[:2]), neurons=tuple(costs[2:]), fixed=1.0)
     limit = table.fixed + share * (table.whole - table.fixed)
-    found = allocate(table, heads, neurons, limit=limit, round_to=round_to)
-    assert found is not None
+    allocation = allocate(table, heads, neurons, limit=limit, round_to=round_to)
+    assert allocation is not None
     best = best_by_trying_all(table, heads, neurons, limit, round_to)
-    assert found.cost <= limit * (1 + 1e-9)
-    assert found.value <= best + 1e-9 <= found.bound + 2e-9
+    assert allocation.cost <= limit * (1 + 1e-9)
+    assert allocation.value <= best + 1e-9 <= allocation.bound + 2e-9
     # Whole costs are solved exactly, others on a grid of tens of thousands of steps.
-    assert found.value == pytest.approx(best, rel=1e-9 if whole_numbers else 1e-3)
+    assert allocation.value == pytest.approx(best, rel=1e-9 if whole_numbers else 1e-3)
 
 
 @pytest.mark.parametrize("keep", [0.7, 0.35, 0.1])
@@ -87,18 +87,18 @@ def test_a_real_size_is_solved_to_within_a_thousandth_of_the_bound(keep, of):
     }[of]
     scores = random_scores(BERT_BASE)
     heads, neurons = balanced(scores.heads, scores.neurons, table, "cost")
-    found = allocate(table, heads, neurons, limit=keep * table.whole, round_to=8)
-    assert isinstance(found, Allocation)
-    assert 0.995 * keep < found.cost / table.whole <= keep * (1 + 1e-9)
+    allocation = allocate(table, heads, neurons, limit=keep * table.whole, round_to=8)
+    assert isinstance(allocation, Allocation)
+    assert 0.995 * keep < allocation.cost / table.whole <= keep * (1 + 1e-9)
     # The made-up times have steps of 16 neurons and 2 heads: more lies between what is whole and what is not.
-    assert 1 - found.value / found.bound < (0.01 if of == "ms" else 0.001)
+    assert 1 - allocation.value / allocation.bound < (0.01 if of == "ms" else 0.001)
 
 
 def test_what_is_worth_nothing_still_stays_where_there_is_room():
     table = macs_table(SMALL, tokens=16)
     zeros = [np.zeros(4)] * 3, [np.zeros(40)] * 3
-    found = allocate(table, *zeros, limit=table.whole, round_to=8)
-    assert (found.heads, found.neurons) == (SMALL.num_heads, SMALL.num_neurons)
+    allocation = allocate(table, *zeros, limit=table.whole, round_to=8)
+    assert (allocation.heads, allocation.neurons) == (SMALL.num_heads, SMALL.num_neurons)
 
 
 def test_a_limit_below_what_no_cut_removes_has_no_allocation():
@@ -140,8 +140,8 @@ def test_all_parameters_count_the_embeddings_too():
     scores = random_scores(SMALL)
     whole = block_parameters(SMALL) + 5_000
     plan = pl.make_plan(scores, keep_params=0.8, count="all")
-    left = block_parameters(plan.architecture) + 5_000
-    assert 0.75 * whole < left <= 0.8 * whole
+    kept = block_parameters(plan.architecture) + 5_000
+    assert 0.75 * whole < kept <= 0.8 * whole
     assert plan.architecture != pl.make_plan(scores, keep_params=0.8).architecture
 
 
@@ -158,24 +158,24 @@ def test_a_budget_is_of_the_base_model_also_after_a_cut():
     """Half of a model that was cut to three quarters is half of the base, and keeps nothing that is gone."""
     whole = random_scores(SMALL)
     first = pl.make_plan(whole, keep_macs=0.75)
-    left = Importance(
+    remaining = Importance(
         heads=tuple(values[list(ids)] for values, ids in zip(whole.heads, first.heads, strict=True)),
         neurons=tuple(values[list(ids)] for values, ids in zip(whole.neurons, first.neurons, strict=True)),
         lineage=first.lineage,
     )
-    second = pl.make_plan(left, keep_macs=0.5)
+    second = pl.make_plan(remaining, keep_macs=0.5)
     share = block_macs(second.architecture, tokens=128).total / block_macs(SMALL, tokens=128).total
     assert 0.45 < share <= 0.5
     assert first.then(second) == second
-    assert pl.make_plan(left, keep_macs=1.0).lineage == first.lineage
+    assert pl.make_plan(remaining, keep_macs=1.0).lineage == first.lineage
 
 
 def test_more_worth_per_cost_in_heads_keeps_more_heads():
     scores = random_scores(SMALL)
-    plenty = Importance(tuple(100 * one for one in scores.heads), scores.neurons, scores.lineage)
+    plenty = Importance(tuple(100 * layer for layer in scores.heads), scores.neurons, scores.lineage)
     raw = {"keep_macs": 0.4, "normalise": "none", "balance": "none"}
     assert pl.make_plan(plenty, **raw).architecture.total_heads > pl.make_plan(scores, **raw).architecture.total_heads
-    # Balanced, the scale of the one kind says nothing.
+    # With balance, the scale of one kind has no effect.
     even = raw | {"balance": "cost"}
     assert pl.make_plan(plenty, **even).id == pl.make_plan(scores, **even).id
 
@@ -195,9 +195,9 @@ def test_a_limit_of_what_no_cut_removes_has_an_allocation_also_where_its_share_i
     scores, fixed = random_scores(SMALL), 43_360 - block_parameters(SMALL)
     table = parameters_table(SMALL, fixed=fixed)
     for share in (fixed / 43_360, math.nextafter(fixed / 43_360, 0)):
-        found = allocate(table, scores.heads, scores.neurons, limit=share * table.whole)
-        assert found is not None
-        assert not any((*found.heads, *found.neurons))
+        allocation = allocate(table, scores.heads, scores.neurons, limit=share * table.whole)
+        assert allocation is not None
+        assert not any((*allocation.heads, *allocation.neurons))
 
 
 @pytest.mark.parametrize("round_to", [1, 8, 40])
@@ -210,8 +210,8 @@ def test_a_budget_that_leaves_nothing_is_an_error_and_the_least_that_it_names_le
     with pytest.raises(PlanError, match=rf"{option}={asked} cannot be met.*keep_heads=0 and keep_ffn=0") as raised:
         pl.make_plan(scores, **options, **{option: asked})
     least = float(re.search(rf"Use (?:{option} >=|speedup below) ([\d.e-]+)\.", str(raised.value))[1])
-    left = pl.make_plan(scores, **options, **{option: least}).architecture
-    assert left.total_heads + left.total_neurons > 0
+    kept = pl.make_plan(scores, **options, **{option: least}).architecture
+    assert kept.total_heads + kept.total_neurons > 0
     nothing = pl.make_plan(scores, keep_heads=0, keep_ffn=0).architecture
     assert nothing.total_heads + nothing.total_neurons == 0
 
@@ -219,12 +219,12 @@ def test_a_budget_that_leaves_nothing_is_an_error_and_the_least_that_it_names_le
 @pytest.mark.parametrize("change", [{"hidden_size": 32}, {"family": "roberta"}, {"gated": True}, {"repeats": 2}])
 def test_times_of_a_model_with_as_many_heads_and_neurons_but_another_are_refused(change):
     scores = random_scores(SMALL)
-    own = dataclasses.replace(milliseconds(SMALL), architecture=SMALL)
+    table = dataclasses.replace(milliseconds(SMALL), architecture=SMALL)
     assert (
-        pl.make_plan(scores, speedup=2, latency=own).id
+        pl.make_plan(scores, speedup=2, latency=table).id
         == pl.make_plan(scores, speedup=2, latency=milliseconds(SMALL)).id
     )
-    other = dataclasses.replace(own, architecture=dataclasses.replace(SMALL, **change))
+    other = dataclasses.replace(table, architecture=dataclasses.replace(SMALL, **change))
     ((name, value),) = change.items()
     with pytest.raises(
         PlanError, match=rf"another model .*: {name} is {value}, not {getattr(SMALL, name)}. Measure the"

@@ -89,8 +89,8 @@ def test_selection_equals_brute_force_over_groups(round_to):
     for _ in range(20):
         layers = [rng.random(6), rng.random(6)]
         keep = int(rng.integers(0, 13))
-        found = best(layers, keep, round_to=round_to)
-        total = sum(layers[layer][ids].sum() for layer, ids in enumerate(found))
+        kept = best(layers, keep, round_to=round_to)
+        total = sum(layers[layer][ids].sum() for layer, ids in enumerate(kept))
         options = [(a, b) for a in range(0, 7, round_to) for b in range(0, 7, round_to) if a + b <= keep]
         ordered = [np.sort(layer)[::-1] for layer in layers]
         assert total == pytest.approx(max(ordered[0][:a].sum() + ordered[1][:b].sum() for a, b in options))
@@ -106,10 +106,10 @@ def test_no_budget_keeps_everything():
     assert pl.make_plan(importance_of(np.random.default_rng(0).random((3, 4)))).keeps_everything
 
 
-@pytest.mark.parametrize(("keep", "left"), [(0.5, 6), (0.7, 8), (0.0, 0), (1.0, 12), (1, 1), (12, 12), (0.99, 11)])
-def test_counts_and_fractions(keep, left):
+@pytest.mark.parametrize(("keep", "kept"), [(0.5, 6), (0.7, 8), (0.0, 0), (1.0, 12), (1, 1), (12, 12), (0.99, 11)])
+def test_counts_and_fractions(keep, kept):
     plan = pl.make_plan(importance_of(np.random.default_rng(0).random((3, 4))), keep_heads=keep)
-    assert plan.architecture.total_heads == left
+    assert plan.architecture.total_heads == kept
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_an_option_without_meaning_is_an_error_that_names_it(options, named):
 )
 def test_numbers_of_numpy_are_numbers(options, plain):
     scores = importance_of(np.random.default_rng(0).random((3, 40)))
-    found, wanted = (pl.make_plan(scores, round_to=np.int64(2), **one) for one in (options, plain))
-    assert found.id == wanted.id
+    plan, expected = (pl.make_plan(scores, round_to=np.int64(2), **chosen) for chosen in (options, plain))
+    assert plan.id == expected.id
     # What was asked is kept as plain JSON.
-    assert pl.Plan.from_json(found.to_json()).provenance == wanted.provenance
+    assert pl.Plan.from_json(plan.to_json()).provenance == expected.provenance
 
 
 @pytest.mark.parametrize("keep", [1, 7, 0.1, 0.2])

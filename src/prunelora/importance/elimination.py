@@ -102,7 +102,7 @@ class _Problem:
 
     def costs(self, width: int) -> torch.Tensor:
         """Cost of removing each group next (U,); infinite for removed groups."""
-        if width == 1:  # Fewer operations: for small matrices, launching one takes longer than its arithmetic.
+        if width == 1:  # Fewer operations, whose overhead dominates for small matrices.
             costs = self.squares.diagonal() / self.inverse.diagonal()
             return costs.clamp_min_(0).masked_fill_(~self.present, torch.inf)
         groups = len(self.inverse) // width
