@@ -12,8 +12,8 @@ from prunelora.comparison.results import ComparisonResults, load_comparison
 from prunelora.comparison.tables import learning_rates_table, pairs_table
 from prunelora.evaluation.significance import Difference
 from prunelora.report.numbers import decimal, learning_rate, metric_interval, milliseconds, percent
+from prunelora.reproduction.page import write_reproduction
 from prunelora.reproduction.results import read
-from prunelora.reproduction.writing import write_reproduction
 
 RESULTS = Path(__file__).resolve().parent / "results"
 OURS = "prune-lora"

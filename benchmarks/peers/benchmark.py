@@ -124,8 +124,8 @@ def write_timing(peers: Peers, task: str, path: Path) -> None:
     times = time_methods(trials, load_task(data_of(task)), settings=settings)
     contenders = {
         name: {
-            "step_ms": one.step.median_ms,
-            "step_to_lora": one.step_to_lora and one.step_to_lora.model_dump(),
+            "step_ms": one.step_ms,
+            "step_to_lora": one.step_to_lora and vars(one.step_to_lora),
             "latencies": [latency.model_dump() for latency in one.latencies],
         }
         for name, one in times.items()

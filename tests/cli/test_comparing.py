@@ -1,7 +1,6 @@
 """The commands that train several methods, as a person types them."""
 
 import json
-import shlex
 
 import pytest
 from reproduction.made_up_reproduction import write_task
@@ -31,7 +30,7 @@ def test_a_comparison_prints_what_it_writes(prunelora, inputs, tmp_path):
     results = load_comparison(out / "comparison.json")
     given, written = json.loads(printed), results.model_dump(mode="json")
     assert {name: given[name] for name in written} == written
-    assert given.keys() - written.keys() == {"tables", "summary", "commands", "paths"}
+    assert given.keys() - written.keys() == {"tables", "summary", "paths"}
     assert given["paths"]["report"] == str(out / "report.html")
     assert [row[0] for row in given["tables"][0]["rows"]][-2:] == ["lora", "prune-lora"]
     assert [(trial.method, trial.seed) for trial in results.trials] == [("lora", 3), ("prune-lora", 3)]
@@ -131,27 +130,6 @@ def test_a_reproduction_asks_for_what_was_typed(prunelora, tmp_path, monkeypatch
         "seeds": (4, 5), "epochs": {"rte": 3.0, "wnli": 2.5}, "max_train_rows": {"rte": 100},
         "notes": {"rte": "a part, of it"}, "timing": False,
     }  # fmt: skip
-
-
-def test_the_command_of_a_reproduction_asks_for_the_same(prunelora, tmp_path, monkeypatch):
-    from prunelora.errors import RecipeError
-    from prunelora.reproduction import reproduce
-
-    asked = {}
-
-    def stop(**options):
-        asked.update(options)
-        raise RecipeError("stopped here")
-
-    options = {
-        "out": str(tmp_path), "model": "minilm", "data_dir": "a glue", "preset": "paper", "train_head": False,
-        "tasks": ["rte", "sst2"], "seeds": (4, 5), "max_train_rows": {"rte": 100, "sst2": 12_345_678},
-        "epochs": {"rte": 3.0, "sst2": 0.125}, "notes": {"rte": "a part, of it", "sst2": "b"},
-    }  # fmt: skip
-    command = reproduce._command(**options)
-    monkeypatch.setattr(reproduce, "reproduce", stop)
-    prunelora(*shlex.split(command)[1:])
-    assert {name: asked[name] for name in options} == options | {"out": tmp_path}
 
 
 def test_a_note_typed_when_only_reading_is_shown(prunelora, tmp_path):

@@ -9,9 +9,9 @@ from prunelora.comparison.results import (
     MemoryFacts,
     MethodFacts,
     PairFacts,
-    Share,
     TrialFacts,
 )
+from prunelora.evaluation.timing import Spread
 
 SEEDS = (0, 1, 2)
 ROWS = 872
@@ -44,7 +44,7 @@ def estimate(values):
 
 
 def share(median, spread=0.015):
-    return Share(median=median, q25=median * (1 - spread), q75=median * (1 + spread))
+    return Spread(median=median, q25=median * (1 - spread), q75=median * (1 + spread))
 
 
 def made_up_method(name, *, accuracies, seeds=SEEDS, splits=("test",), timed=True, others=None, device_peak=None):

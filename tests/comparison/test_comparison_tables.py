@@ -5,12 +5,11 @@ import statistics
 import pytest
 from comparison.made_up_comparison import MAJORITY, METHODS, estimate, make_comparison
 
-from prunelora.comparison.results import Share, load_comparison, pairs_of
+from prunelora.comparison.results import load_comparison, pairs_of
 from prunelora.comparison.table_file import to_csv
 from prunelora.comparison.tables import (
     CONSTANT,
-    cells_table,
-    cost_table,
+    beside_table,
     latency_table,
     learning_rates_table,
     main_table,
@@ -19,14 +18,16 @@ from prunelora.comparison.tables import (
     pair_of,
     pairs_table,
     quality_table,
-    times_table,
+    size_table,
     training_table,
+    trials_table,
 )
-from prunelora.comparison.texts import NONE, number_text, p_text, share_text, signed
 from prunelora.evaluation.significance import Difference
+from prunelora.evaluation.timing import Spread
+from prunelora.report.numbers import NONE
 from prunelora.storage import write_json
 
-BY_METHOD = [main_table, cost_table, training_table, memory_table, latency_table, times_table, methods_table]
+BY_METHOD = [main_table, size_table, training_table, memory_table, latency_table, methods_table]
 
 
 def column(table, heading):
@@ -48,16 +49,10 @@ def test_quality_is_mean_and_sample_deviation_in_per_cent():
 
 def test_the_majority_rate_stands_beside_the_accuracy_of_every_split():
     results = make_comparison(splits=("matched", "mismatched"))
-    for table in (main_table(results), cells_table(results)):
+    for table in (main_table(results), trials_table(results)):
         for split, rate in (("matched", MAJORITY), ("mismatched", MAJORITY - 0.1)):
             assert column(table, f"accuracy, %, {split}")[CONSTANT] == f"{100 * rate:.1f}"
         assert table.rows[0][0] == CONSTANT
-
-
-def test_one_seed_has_no_deviation_and_says_that_it_is_one():
-    table = main_table(make_comparison(seeds=(0,)))
-    assert column(table, "accuracy, %, 1 seed")["full"] == "89.2"
-    assert "\N{PLUS-MINUS SIGN}" not in str(table)
 
 
 def test_a_method_with_one_seed_among_others_says_so_itself():
@@ -75,19 +70,19 @@ def test_methods_come_in_the_order_given(table):
     assert [name for name in shown if name != CONSTANT] == list(names)
 
 
-@pytest.mark.parametrize("table", [*BY_METHOD, pairs_table, learning_rates_table, cells_table])
+@pytest.mark.parametrize("table", [*BY_METHOD, pairs_table, learning_rates_table, trials_table])
 def test_every_row_is_as_wide_as_its_headings(table):
     for results in (make_comparison(device_peak=10**9), make_comparison(timed=False, splits=("a", "b"), seeds=(1,))):
         made = table(results)
         assert {len(row) for row in made.rows} <= {len(made.columns)}
 
 
-def test_correlations_are_shown_times_100_and_a_constant_answer_has_none():
+def test_a_constant_answer_has_a_correlation_of_0():
     quality = {"matthews": estimate((0.41, 0.43)), "accuracy": estimate((0.8, 0.8))}
     results = with_metrics(make_comparison(), ["matthews", "accuracy"], quality)
-    matthews = column(main_table(results), "Matthews correlation × 100")  # noqa: RUF001
-    assert matthews[CONSTANT] == "0.0"
-    assert matthews["lora"] == "42.0 ± 1.4"
+    matthews = column(main_table(results), "Matthews correlation")
+    assert matthews[CONSTANT] == "0.000"
+    assert matthews["lora"] == "0.420 ± 0.014"
     assert column(quality_table(results), "accuracy, %")[CONSTANT] == "50.9"
 
 
@@ -103,7 +98,7 @@ def test_one_metric_needs_no_second_table():
 
 
 def test_costs_are_those_of_the_method():
-    table = cost_table(make_comparison())
+    table = size_table(make_comparison())
     assert column(table, "parameters") == {name: "20.9 M" if "prune" in name else "22.7 M" for name in METHODS}
     assert column(table, "trained")["prune-lora"] == "268.4 k (1.3 %)"
     assert column(table, "trained")["full"] == "22.7 M (100 %)"
@@ -113,7 +108,7 @@ def test_costs_are_those_of_the_method():
 
 def test_times_stand_over_full_fine_tuning_with_their_quartiles():
     results = make_comparison()
-    changed = results.methods[2].model_copy(update={"step_to_full": Share(median=0.5, q25=0.48, q75=0.53)})
+    changed = results.methods[2].model_copy(update={"step_to_full": Spread(median=0.5, q25=0.48, q75=0.53)})
     results = results.model_copy(update={"methods": (*results.methods[:2], changed)})
     assert column(training_table(results), "of full's")["prune-lora"] == "50 % (48\N{EN DASH}53)"
     assert column(main_table(results), "training step, of full")["prune-lora"] == "50 %"
@@ -122,8 +117,8 @@ def test_times_stand_over_full_fine_tuning_with_their_quartiles():
 def test_inference_in_the_main_table_is_at_the_largest_size():
     results = make_comparison()
     assert column(main_table(results), "inference, of dense")["prune-lora"] == "82 %"
-    assert column(latency_table(results), "batch 1, 32 tokens")["prune-lora"].startswith("93 % (")
-    assert column(times_table(results), "batch 32, 128 tokens")["prune-lora"] == "424 ms"
+    assert column(latency_table(results), "batch 1, 32 tokens")["prune-lora"].startswith("5.67 ms, 93 % (")
+    assert column(latency_table(results), "batch 32, 128 tokens")["prune-lora"].startswith("424 ms, 82 % (")
 
 
 def test_what_was_not_timed_is_a_dash():
@@ -149,12 +144,12 @@ def test_pairs_show_the_difference_with_its_test():
     results = make_comparison()
     table = pairs_table(results)
     assert len(table.rows) == 10
-    noise = column(table, "more than noise")
-    assert noise["prune-lora against lora"] == "no"
-    assert noise["random-prune-lora against prune-lora"] == "yes"
-    assert column(table, "difference, points")["prune-lora against lora"] == "\N{MINUS SIGN}0.3"
+    significant = column(table, "significant")
+    assert significant["prune-lora against lora"] == "no"
+    assert significant["random-prune-lora against prune-lora"] == "yes"
+    assert column(table, "difference")["prune-lora against lora"] == "\N{MINUS SIGN}0.3"
     assert column(table, "95 % interval")["prune-lora against lora"] == "\N{MINUS SIGN}1.5 to +0.8"
-    assert column(table, "seed by seed")["lora against full"].split() == [
+    assert column(table, "by seed")["lora against full"].split() == [
         f"\N{MINUS SIGN}{one}" for one in ("0.7", "0.5", "0.2")
     ]
 
@@ -186,7 +181,7 @@ def test_every_learning_rate_is_shown_and_exactly_one_a_method_was_chosen():
 
 def test_every_training_has_its_row():
     results = make_comparison()
-    rows = cells_table(results).rows[1:]
+    rows = trials_table(results).rows[1:]
     assert len(rows) == len(results.trials) == 25
     assert [row[0] for row in rows] == [trial.method for trial in results.trials]
     assert rows[1][:5] == ("full", "5e-5", "0", "88.4", "89.2")
@@ -226,25 +221,33 @@ def test_csv_keeps_a_name_with_commas_and_quotes():
     assert next(csv.DictReader(io.StringIO(to_csv(results))))["method"] == 'mine, "best"'
 
 
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        (number_text("accuracy", -0.0004), "0.0"),
-        (number_text("mse", -0.25), "\N{MINUS SIGN}0.250"),
-        (signed("accuracy", 0.012), "+1.2"),
-        (signed("accuracy", -0.012), "\N{MINUS SIGN}1.2"),
-        (signed("accuracy", 0.0004), "0.0"),
-        (p_text(0.0005), "< 0.001"),
-        (p_text(0.049), "0.049"),
-        (p_text(0.31), "0.31"),
-        (share_text(0.0118), "1.2 %"),
-        (share_text(0.64), "64 %"),
-        (share_text(0.0003), "0.03 %"),
-        (share_text(1.0), "100 %"),
-    ],
-)
-def test_numbers_for_people(text, wanted):
-    assert text == wanted
+def test_costs_beside_full_and_lora_are_ratios_of_the_methods_numbers():
+    results = make_comparison()
+    own, full, lora = (results.method(name) for name in ("prune-lora", "full", "lora"))
+    table = beside_table(results)
+    assert len(table.rows) == 2 * 3
+    for other in (full, lora):
+        row = f"prune-lora, of {other.name}"
+        assert column(table, "training memory")[row] == f"{100 * own.memory.training / other.memory.training:.0f} %"
+        assert column(table, "all stages")[row] == f"{100 * own.train_seconds / other.train_seconds:.0f} %"
+    assert column(table, "training step")["prune-lora, of lora"] == "86 %"
+    assert beside_table(make_comparison(("prune-lora",))).rows == ()
+
+
+def test_the_time_beside_lora_is_the_ratio_taken_within_rounds_or_is_not_shown():
+    results = make_comparison(("lora", "prune-lora"))
+    lora, own = results.methods
+    for ratio, shown in ((Spread(0.7, 0.6, 0.8), "70 %"), (None, NONE)):
+        changed = results.model_copy(update={"methods": (lora, own.model_copy(update={"step_to_lora": ratio}))})
+        assert column(beside_table(changed), "training step")["prune-lora, of lora"] == shown
+
+
+def test_rows_and_tokens_that_results_do_not_record_are_not_shown():
+    results = make_comparison()
+    memory = results.methods[0].memory.model_copy(update={"step_rows": None, "tokens": None})
+    methods = tuple(method.model_copy(update={"memory": memory}) for method in results.methods)
+    assert "rows a step" not in memory_table(results.model_copy(update={"methods": methods})).columns
+    assert column(memory_table(results), "rows a step")["full"] == "32"
 
 
 def test_results_of_an_earlier_version_are_tested_over_seeds_too(tmp_path):
@@ -284,4 +287,4 @@ def test_of_one_seed_a_difference_is_of_the_rows_alone():
     assert pair.rows_alone
     pair = pair.model_copy(update={"first": "lora", "second": "full"})
     results = make_comparison(("full", "lora"), seeds=(0,), pairs=(pair,))
-    assert column(pairs_table(results), "more than noise") == {"lora against full": "of rows alone"}
+    assert column(pairs_table(results), "significant") == {"lora against full": "of rows alone"}

@@ -9,7 +9,6 @@ from prunelora.reproduction.results import TaskSettings, settings_kept
 
 METHODS = ("full", "lora", "prune-lora", "random-prune-lora")
 NOTES = {"qnli": "split of the official validation set", "mnli": "subset, without full stops"}
-COMMAND = "prunelora reproduce --data-dir glue --out runs/paper"
 # Rows of the most frequent class, of all reported rows.
 MAJORITY = {"mrpc": 279 / 408, "wnli": 40 / 71}
 ROWS = {"mrpc": 408, "wnli": 71}
@@ -31,16 +30,16 @@ def write_task(out, task, *, seed=0, scores=True, **options):
     results.save(out / task / "comparison.json")
     if scores:
         method = results.method("prune-lora")
-        cell = out / task / "cells" / "prune-lora" / f"lr-{method.learning_rate:g}" / f"seed-{method.seeds[0]}"
+        cell = out / task / "trials" / "prune-lora" / f"lr-{method.learning_rate:g}" / f"seed-{method.seeds[0]}"
         importance = made_up_importance(seed=seed)
         importance.save(cell / "importance.safetensors")
         pl.make_plan(importance, keep_heads=0.7).save(cell / "plan.json")
     return results
 
 
-def write_all(out, *, tasks=TASKS, notes=None, preset="best", train_head=True, command=COMMAND, **options):
+def write_all(out, *, tasks=TASKS, notes=None, preset="best", train_head=True, **options):
     for number, task in enumerate(tasks):
         note = (NOTES if notes is None else notes).get(task, "")
-        with settings_kept(out, task, TaskSettings(preset, train_head=train_head, note=note, command=command)):
+        with settings_kept(out, task, TaskSettings(preset, train_head=train_head, note=note)):
             write_task(out, task, seed=number, **options)
     return out

@@ -4,6 +4,7 @@ import pytest
 from transformers import BertConfig
 
 from prunelora.models.anatomy import dissect
+from prunelora.models.family import ATTENTION_PROJECTIONS
 from prunelora.planning.costs import head_parameters, lora_parameters
 from prunelora.reproduction.counts import (
     _empty,
@@ -11,9 +12,16 @@ from prunelora.reproduction.counts import (
     count,
     counts_of,
     evenly_pruned,
-    extra_of_a_head,
-    lora_of,
 )
+
+
+def lora_of(plan):
+    """LoRA parameters of a plan's attention projections, by arithmetic: each is hidden size x heads' width."""
+    return sum(
+        lora_parameters(plan.base.hidden_size, len(heads) * plan.base.head_dim, plan.rank(projection, layer))
+        for layer, heads in enumerate(plan.heads)
+        for projection in ATTENTION_PROJECTIONS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +60,7 @@ def test_what_is_built_agrees_with_arithmetic(counts):
     # One head more in the first block, which has the high rank, and one fewer in the last.
     heads = (tuple(range(10)), *plan.heads[1:-1], tuple(range(7)))
     moved = plan.model_copy(update={"heads": heads})
-    assert lora_of(moved) - lora_of(plan) == extra_of_a_head(plan.base) == 1024
+    assert lora_of(moved) - lora_of(plan) == 4 * (8 - 4) * plan.base.head_dim == 1024
 
 
 def test_the_published_codes_reading_gives_the_papers_number_too():

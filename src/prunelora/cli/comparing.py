@@ -80,7 +80,7 @@ def compare(
     """Full fine-tuning, LoRA, run's recipe, the paper's and its controls on the same data and seeds -> one table.
 
     With no arguments: the embedded example. With several budgets (--keep-macs) also the trade-off of quality and speed,
-    and the command that builds each point of it. A comparison that was stopped goes on; what is done is not repeated.
+    and the recipe file of each point of it. A comparison that was stopped goes on; what is done is not repeated.
     """
     example = not settings.keys() & {"model", "data", "task"}
     if not example and out is None:
@@ -97,7 +97,8 @@ def compare(
     changes = {name: value for name, value in settings.items() if name not in own} | settings_typed(sets)
     from prunelora.comparison.compare import compare as run_comparison
     from prunelora.comparison.compare import planned_trials
-    from prunelora.comparison.page import commands, lines, tables
+    from prunelora.comparison.page import tables
+    from prunelora.comparison.summary import summarise
 
     chosen: dict[str, Any] = {
         "base": base,
@@ -117,24 +118,16 @@ def compare(
         return
     results = run_comparison(**chosen, timing=not no_timing, jobs=jobs, tell=tell, progress=not quiet)
     if json:
-        shown = [
-            {"title": one.title, "columns": [" ".join(name.split()) for name in one.columns], "rows": one.rows}
-            for one in tables(results)
-        ]
         terminal.give_json(
             {
                 **results.model_dump(mode="json"),
-                "tables": shown,
-                "summary": list(lines(results)),
-                "commands": list(commands(results)),
+                "tables": [vars(table) for table in tables(results)],
+                "summary": summarise(results),
                 "paths": {"folder": chosen["out"], "report": chosen["out"] / "report.html"},
             }
         )
         return
-    for table in tables(results):
-        terminal.give_table(table.title, table.columns, table.rows)
-    terminal.give_lines(lines(results))
-    terminal.give_lines(commands(results))
+    terminal.give_lines([*tables(results), *summarise(results)])
     terminal.give_lines([f"Report: {chosen['out'] / 'report.html'}"])
 
 
@@ -191,9 +184,9 @@ def reproduce(
     Counts of parameters are bert-base's, from its configuration alone. Everything else is of --model, and says so. A
     reproduction that was stopped goes on; what is done is not repeated.
     """
+    from prunelora.reproduction.page import numbers, tables, write_reproduction
     from prunelora.reproduction.reproduce import reproduce as run_reproduction
     from prunelora.reproduction.results import read
-    from prunelora.reproduction.writing import lines, numbers, write_reproduction
 
     notes = dict(assigned(one, "--note") for one in note or [])
     if read_only:
@@ -219,8 +212,7 @@ def reproduce(
         paths = {name.rpartition(".")[2]: out / name for name in written if "/" not in name}
         terminal.give_json({**numbers(found), "paths": {"folder": out, **paths}})
         return
-    for title, columns, rows in lines(found):
-        terminal.give_table(title, columns, rows)
+    terminal.give_lines(tables(found))
     terminal.give_lines([f"{name.rpartition('.')[2]}: {out / name}" for name in written if "/" not in name])
 
 

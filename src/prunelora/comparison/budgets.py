@@ -1,4 +1,4 @@
-"""The same method at several budgets: what is trained to see the trade-off of quality and speed."""
+"""Methods at several budgets, for the trade-off of quality and speed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,33 +9,33 @@ from prunelora.errors import RecipeError, option
 from prunelora.run.recipe import Recipe
 from prunelora.stages.plan import BUDGETS, PlanStage
 
-# Learning rates are tried at the budget nearest to this one: far from both ends of most curves.
+# Learning rates are tried at the budget nearest to this one, which is far from both ends of most curves.
 TRIED_NEAR = 0.5
 
 
 def load_methods_at(
     keep_macs: Sequence[float], names: Sequence[str], *, base: Recipe, changes: Mapping[str, Any] | None = None
 ) -> list[Method]:
-    """Read methods as `load_methods` does, and put every one that has a plan at each of some budgets.
+    """Read methods with `load_methods`, and put every method that has a plan at each budget.
 
-    Several budgets make a method of every method with a plan and budget, called METHOD@BUDGET; a single one only
-    changes the budget of each. Methods without a plan stay as they are: what the others are seen against.
+    With several budgets, every method with a plan becomes one method a budget, named METHOD@BUDGET; a single budget
+    keeps the names. Methods without a plan stay as they are.
 
     Args:
-        keep_macs: Fractions of the dense model's MACs, in any order; empty to leave every recipe its own budget.
+        keep_macs: Fractions of the dense model's MACs, in any order; empty to keep every recipe's own budget.
         names: As for `load_methods`.
         base: As for `load_methods`.
         changes: As for `load_methods`.
 
     Raises:
-        RecipeError: If a budget is not above 0 and up to 1, is given twice or beside one of another kind, or no method
-            has a plan; and as `load_methods`.
+        RecipeError: If a budget is not above 0 and up to 1, is given twice or beside a budget of another kind, or no
+            method has a plan; and as `load_methods`.
     """
     methods = load_methods(names, base=base, changes=changes)
     if not keep_macs:
         return methods
     asked = option("keep_macs", list(keep_macs))
-    if len({_text(budget) for budget in keep_macs}) < len(keep_macs) or not all(0 < one <= 1 for one in keep_macs):
+    if len({f"{budget:g}" for budget in keep_macs}) < len(keep_macs) or not all(0 < each <= 1 for each in keep_macs):
         raise RecipeError(
             f"{asked}: expected one or more different fractions of the dense model's MACs, above 0 and up to 1."
         )
@@ -45,45 +45,43 @@ def load_methods_at(
             f"{asked} and {option(others[0], (changes or {})[others[0]])} were both given. Give one of them."
         )
     if not any(_has_plan(method) for method in methods):
+        names_given = ", ".join(method.name for method in methods)
         raise RecipeError(
-            f"{asked}: none of the methods {', '.join(one.name for one in methods)} has a plan "
-            "that a budget could be given to. Add one, such as prune-lora."
+            f"{asked}: none of the methods {names_given} has a plan, which a budget needs. Add one, such as prune-lora."
         )
-    if len(keep_macs) == 1:
-        return [_at(method, keep_macs[0]) if _has_plan(method) else method for method in methods]
-    budgets = sorted(keep_macs, reverse=True)
+    return [point for method in methods for point in _at(method, sorted(keep_macs, reverse=True))]
+
+
+def _at(method: Method, budgets: Sequence[float]) -> list[Method]:
+    if not _has_plan(method):
+        return [method]
+    points = [replace(method, recipe=method.recipe.with_options({"keep_macs": budget})) for budget in budgets]
+    if len(budgets) == 1:
+        return points
     return [
-        one
-        for method in methods
-        for one in (
-            [
-                replace(_at(method, budget), name=f"{method.name}@{_text(budget)}", base=method.name)
-                for budget in budgets
-            ]
-            if _has_plan(method)
-            else [method]
-        )
+        replace(point, name=f"{method.name}@{budget:g}", base=method.name)
+        for point, budget in zip(points, budgets, strict=True)
     ]
 
 
 def tried_on(methods: Sequence[Method]) -> dict[str, Method]:
-    """By the name of every method, the one that its learning rate is tried on: itself, or its base at one budget.
+    """By the name of every method, the method on which its learning rate is tried: itself, or its base at one budget.
 
-    That is the budget nearest to a half, of those at which something is cut; of two as near the larger.
+    This is the budget nearest to a half of those at which something is cut; of two equally near the larger.
     """
-    found = {}
+    tried = {}
     for method in methods:
-        same = [one for one in methods if method.base is not None and one.base == method.base] or [method]
-        found[method.name] = min(same, key=_how_far_from_a_half)
-    return found
+        points = [other for other in methods if method.base is not None and other.base == method.base] or [method]
+        tried[method.name] = min(points, key=_distance_from_a_half)
+    return tried
 
 
 def to_be_paired(methods: Sequence[Method]) -> list[tuple[Method, Method]]:
-    """Which methods are tested against each other, the later one first: all with all, where none is at several budgets.
+    """Pairs of methods to be tested, the later method first: without several budgets all pairs.
 
-    Of those that are, a method is tested against every one without a budget, against others at the same budget, and
-    against itself at its largest budget: 6 budgets of 3 methods would otherwise be 190 tests, of which by chance ten
-    would mark a difference.
+    A method at a budget is tested against every method without one, against others at the same budget, and against
+    itself at its largest budget. All pairs of 6 budgets of 3 methods would be 190 tests, of which ten would be
+    significant by chance.
     """
     return [
         (later, earlier)
@@ -97,10 +95,10 @@ def to_be_paired(methods: Sequence[Method]) -> list[tuple[Method, Method]]:
 
 
 def _largest(methods: Sequence[Method], base: str) -> Method:
-    return max((one for one in methods if one.base == base), key=lambda one: one.keep_macs or 0)
+    return max((method for method in methods if method.base == base), key=lambda method: method.keep_macs or 0)
 
 
-def _how_far_from_a_half(method: Method) -> tuple[bool, float, float]:
+def _distance_from_a_half(method: Method) -> tuple[bool, float, float]:
     budget = method.keep_macs or 1.0
     # 0.8 - 0.5 and 0.5 - 0.2 differ in the last digit.
     return budget == 1, round(abs(budget - TRIED_NEAR), 9), -budget
@@ -108,11 +106,3 @@ def _how_far_from_a_half(method: Method) -> tuple[bool, float, float]:
 
 def _has_plan(method: Method) -> bool:
     return any(isinstance(stage, PlanStage) for stage in method.recipe.stages)
-
-
-def _at(method: Method, budget: float) -> Method:
-    return replace(method, recipe=method.recipe.with_options({"keep_macs": budget}))
-
-
-def _text(budget: float) -> str:
-    return f"{budget:g}"

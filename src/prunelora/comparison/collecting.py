@@ -1,11 +1,10 @@
-"""Putting together what the trials of a comparison found: a row a method, a test a pair."""
+"""The results of a comparison from those of its trials: a row a method, a test a pair."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prunelora.comparison.budgets import to_be_paired
-from prunelora.comparison.commands import command_of
 from prunelora.comparison.methods import Method
 from prunelora.comparison.results import ComparisonResults, MethodFacts, PairFacts, TrialFacts, estimate, pairs_of
 from prunelora.comparison.timing import measure_memory
@@ -23,13 +22,7 @@ from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.run.recipe import Recipe
 from prunelora.version import __version__
 
-# What every finished training found, by method, learning rate and seed.
-Found = dict[tuple[str, float, int], TrialFacts]
-
-
-def key_of(trial: Trial) -> tuple[str, float, int]:
-    """Where a trial's facts stand among those found."""
-    return trial.method.name, trial.learning_rate, trial.seed
+Finished = dict[tuple[str, float, int], TrialFacts]  # By method, learning rate and seed.
 
 
 def collect(
@@ -41,25 +34,23 @@ def collect(
     seeds: Sequence[int],
     rates: Mapping[str, float],
     tried_on: Mapping[str, Method],
-    found: Found,
+    finished: Finished,
     diverged: Sequence[Trial] = (),
-    commands: bool = False,
     missing: tuple[str, ...] = (),
 ) -> ComparisonResults:
-    """Results without any timing.
+    """Returns the results without timing.
 
     Args:
         base: The comparison's model and task.
         methods: In the order of the rows.
-        task: Its rows, metrics and notes.
+        task: Rows, metrics and notes.
         out: The comparison's folder.
         seeds: Of the chosen learning rates.
         rates: The chosen learning rate by method.
         tried_on: The method that a method's learning rate was tried on, by name.
-        found: Every finished training.
-        diverged: Trials of learning rates whose training diverged.
-        commands: Say for every method what builds it.
-        missing: Trainings that are not done yet.
+        finished: Every finished training.
+        diverged: Trials whose training diverged.
+        missing: Trials that are not done yet.
     """
     trials = {
         method.name: [trial_of(method, rates[method.name], seed, out=out) for seed in seeds] for method in methods
@@ -71,11 +62,11 @@ def collect(
         seeds=tuple(seeds),
         missing=missing,
         methods=tuple(
-            _method_facts(method, trials[method.name], task, found, diverged, tried_on[method.name], commands)
+            _method_facts(method, trials[method.name], task, finished, diverged, tried_on[method.name])
             for method in methods
         ),
         pairs=_pairs(methods, trials, task),
-        trials=tuple(found.values()),
+        trials=tuple(finished.values()),
         timing=None,
         machine=describe_machine(best_device()),
         prunelora=__version__,
@@ -86,21 +77,20 @@ def _method_facts(
     method: Method,
     trials: Sequence[Trial],
     task: TaskData,
-    found: Found,
+    finished: Finished,
     diverged: Sequence[Trial],
     tried_on: Method,
-    commands: bool,
 ) -> MethodFacts:
-    facts = [found[key_of(trial)] for trial in trials]
+    trained = [finished[trial.key] for trial in trials]
     first = trials[0]
     model = load(first.folder / "model")
     counted = macs_tokens(model)
     architecture = dissect(model).architecture
     whole = dissect(model).lineage.base
     tried: dict[str, float | None] = {
-        f"{one.learning_rate:g}": one.validation[task.metrics[0]]
-        for one in found.values()
-        if one.method == method.name and one.seed == first.seed
+        f"{facts.learning_rate:g}": facts.validation[task.metrics[0]]
+        for facts in finished.values()
+        if facts.method == method.name and facts.seed == first.seed
     }
     tried |= {f"{trial.learning_rate:g}": None for trial in diverged if trial.method.name == method.name}
     return MethodFacts(
@@ -110,11 +100,11 @@ def _method_facts(
         tried=tried,
         seeds=tuple(trial.seed for trial in trials),
         quality={
-            split: {metric: estimate([one.test[split][metric] for one in facts]) for metric in task.metrics}
+            split: {metric: estimate([facts.test[split][metric] for facts in trained]) for metric in task.metrics}
             for split in task.reported
         },
         parameters=parameters(model).total,
-        trained=sum(facts[0].trained.values()),
+        trained=sum(trained[0].trained.values()),
         disk_bytes=(first.folder / "model" / "model.safetensors").stat().st_size,
         macs=macs(model, tokens=counted).total,
         macs_tokens=counted,
@@ -124,17 +114,16 @@ def _method_facts(
         memory=measure_memory(first, task),
         step_ms=None,
         step_to_full=None,
-        train_seconds=statistics.fmean(_training_seconds(one) for one in facts),
+        train_seconds=statistics.fmean(_training_seconds(facts) for facts in trained),
         latencies=(),
         keep_macs=method.keep_macs,
         base=method.base,
         tried_on=tried_on.name if tried_on.name != method.name else None,
-        command=command_of(first) if commands else None,
     )
 
 
 def _training_seconds(facts: TrialFacts) -> float:
-    """Wall time of all that leads to the merged model."""
+    """Wall time of all stages up to the merged model."""
     return sum(seconds for stage, seconds in facts.seconds.items() if stage != "evaluate")
 
 

@@ -1,4 +1,4 @@
-"""Several methods on one model, one task, the same splits and seeds; each with the same budget for its learning rate.
+"""Compare methods on one model, one task, the same splits and seeds, each with equally many learning rates.
 
 learning rates on the first seed -> the best on validation rows -> the other seeds -> timing, in turn -> one table
 """
@@ -18,30 +18,30 @@ import torch
 from filelock import FileLock, Timeout
 
 from prunelora.comparison.budgets import load_methods_at, tried_on
-from prunelora.comparison.collecting import Found, collect, key_of
+from prunelora.comparison.collecting import Finished, collect
 from prunelora.comparison.methods import METHODS, Method
 from prunelora.comparison.page import write_comparison
-from prunelora.comparison.results import ComparisonResults, load_comparison
+from prunelora.comparison.results import ComparisonResults, MethodFacts, load_comparison
 from prunelora.comparison.timing import MethodTiming, TimingSettings, time_methods
 from prunelora.comparison.trials import Trial, run_trial, run_trial_in_worker, trial_of
 from prunelora.data.load import load_task
 from prunelora.data.task import TaskData
 from prunelora.errors import DivergenceError, RecipeError, option
+from prunelora.evaluation.machine import describe_machine
+from prunelora.models.device import best_device
 from prunelora.progress import bars
 from prunelora.run.recipe import Recipe
 
 RESULTS = "comparison.json"
 FACTORS = (1.0, 3.0)
 SEEDS = (0, 1, 2)
-# What timing adds to a method's facts.
-_OF_TIMING = ("step_ms", "step_to_full", "step_to_lora", "latencies")
 
 Tell = Callable[[str], None]
 
 
 @dataclass
 class _Progress:
-    """Trials done, the current one, and the time that the rest may take."""
+    """Finished trials, the current trial, and the estimated time left."""
 
     total: int
     tell: Tell
@@ -52,7 +52,7 @@ class _Progress:
         self.tell(f"trial {self.done + 1} of {self.total}: {trial}{self.left()}")
 
     def ended(self, seconds: float | None) -> None:
-        """A trial is done; `seconds` is None where it was done before."""
+        """Count a finished trial; `seconds` is None if it was finished before."""
         self.done += 1
         if seconds is not None:
             self.seconds.append(seconds)
@@ -80,42 +80,42 @@ def compare(
     tell: Tell | None = None,
     progress: bool = True,
 ) -> ComparisonResults:
-    """Train every method on every seed, time them in turn, and write one table of all of it.
+    """Train every method on every seed, time the methods in turn, and write the results as tables.
 
-    Every training is a run folder of its own under `out`; a comparison that was stopped goes on, and what is finished
-    under the same settings is not repeated. Every method gets the same number of tried for its learning rate: on the
-    first seed it is trained with each of them, and the best on the validation rows is used for the other seeds. The
-    reported rows have no part in it. A learning rate at which the training diverges is shown as such and not chosen.
+    Every training is a run folder under `out`. A stopped comparison continues; trials that are finished under the same
+    settings are not repeated. On the first seed every method is trained with equally many learning rates, and the best
+    on the validation rows is used for the other seeds; the reported rows have no part in it. A learning rate at which
+    training diverges is reported and not chosen.
 
-    With several budgets (`keep_macs`) every method that has a plan is trained at each of them, to see what speed costs.
-    Its learning rate is tried at one budget, the nearest to a half, and used for the others.
+    With several budgets (`keep_macs`) every method that has a plan is trained at each of them. Its learning rate is
+    tried at the budget nearest to a half and used for the others.
 
-    Stages that several trainings begin with, the same in all that they depend on, are done once. Every training's
-    record has the seconds that they took, so times are those of each method alone.
+    Stages that several trials have in common are run once. Every trial records the seconds that they took, so times are
+    those of each method alone.
 
     Args:
         base: Gives the model and the task; its stages and seed are not used.
         out: Folder for everything.
-        methods: Packaged ones by name, a person's own as paths of recipe files.
-        seeds: Of the runs; the first is the one that learning rates are tried on.
+        methods: Names of packaged methods, or paths of recipe files.
+        seeds: Of the runs; learning rates are tried on the first.
         factors: Learning rates to try, as multiples of each recipe's own.
         changes: Settings for every method that has them, by bare name or as "stage.setting".
-        keep_macs: Budgets for every method that has a plan, as fractions of the dense model's MACs; its recipe's own if
+        keep_macs: Budgets for every method that has a plan, as fractions of the dense model's MACs; the recipe's own if
             empty.
-        timing: Time training steps and forward passes after the trainings. Without it a timing that an earlier call
-            made of the same models is kept.
-        timing_settings: How to.
-        share_with: Folders of other comparisons whose trainings' first stages may be used too.
-        jobs: Processes that train at the same time, each with its share of the cores.
+        timing: Time training steps and forward passes after the trainings. Otherwise an earlier timing of the same
+            models is kept.
+        timing_settings: Rounds and batches.
+        share_with: Folders of other comparisons whose finished first stages may be used.
+        jobs: Number of processes that train at the same time, each with its share of the cores.
         tell: Called with a line for every trial and stage.
         progress: Show progress bars.
 
     Returns:
-        ComparisonResults, which are also written to `out` as comparison.json, .csv, report.md and report.html.
+        The results, which are also written to `out` as comparison.json, .csv, report.md and report.html.
 
     Raises:
         DivergenceError: If a method diverges at every learning rate, or at the chosen one with another seed or budget.
-        PruneLoraError: Of the kind that fits. Finished trials stay.
+        PruneLoraError: If model, data or options are wrong. Finished trials stay.
     """
     _check(seeds, factors, jobs)
     tell = tell or (lambda _: None)
@@ -132,32 +132,27 @@ def compare(
             for method in chosen
             if method is tuned[method.name]
         }
-        counted = sum(map(len, tried.values())) + len(chosen) * len(seeds) - len(tried)
-        counter = _Progress(counted, tell)
+        counter = _Progress(sum(map(len, tried.values())) + len(chosen) * len(seeds) - len(tried), tell)
         diverged: list[Trial] = []
-        found = train([trial for trials in tried.values() for trial in trials], counter, diverged=diverged)
-        best = {name: _best(name, trials, found, task.metrics[0]) for name, trials in tried.items()}
+        finished = train([trial for trials in tried.values() for trial in trials], counter, diverged=diverged)
+        best = {name: _best(name, trials, finished, task.metrics[0]) for name, trials in tried.items()}
         rates = {method.name: best[tuned[method.name].name] for method in chosen}
-        budgets = [
-            trial_of(method, rates[method.name], seeds[0], out=out) for method in chosen if method.name not in tried
-        ]
-        found |= train(budgets, counter)
+        others = [method for method in chosen if method.name not in tried]
+        finished |= train([trial_of(method, rates[method.name], seeds[0], out=out) for method in others], counter)
         rest = [trial_of(method, rates[method.name], seed, out=out) for seed in seeds[1:] for method in chosen]
         missing = tuple(str(trial) for trial in rest if trial.facts() is None)
         collected = partial(
-            collect, base, chosen, task, out,
-            rates=rates, tried_on=tuned, found=found, diverged=diverged, commands=bool(keep_macs),
-        )  # fmt: skip
+            collect, base, chosen, task, out, rates=rates, tried_on=tuned, finished=finished, diverged=diverged
+        )
         if missing:
-            # An early look, which stays if the rest is stopped.
+            # Partial results, which stay if the rest is stopped.
             _write(_with_old(collected(seeds=seeds[:1], missing=missing), out), out)
-        found |= train(rest, counter)
-        untimed = collected(seeds=seeds)
-        results = _with_old(untimed, out)
-        _write(results, out)  # Before any timing: one that fails loses nothing.
+        finished |= train(rest, counter)
+        results = _with_old(collected(seeds=seeds), out)
+        _write(results, out)  # Before timing: if that fails, nothing is lost.
         if timing:
             with bars(progress):
-                results = _with_timing(untimed, chosen, task, out, tell, timing_settings)
+                results = _with_timing(results, chosen, task, out, tell, timing_settings or TimingSettings())
             _write(results, out)
     return results
 
@@ -177,7 +172,7 @@ def planned_trials(
     changes: Mapping[str, Any] | None = None,
     keep_macs: Sequence[float] = (),
 ) -> list[str]:
-    """What `compare` would train: a line a trial, saying which are done."""
+    """The trials that `compare` would train, a line each, with those that are done."""
     _check(seeds, factors, jobs=1)
     chosen = load_methods_at(keep_macs, methods, base=base, changes=changes)
     tuned = tried_on(chosen)
@@ -205,11 +200,16 @@ def _check(seeds: Sequence[int], factors: Sequence[float], jobs: int) -> None:
 
 @contextlib.contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Keep a second comparison out of the folder."""
+    """Keep other comparisons out of the folder."""
     if out.is_file():
         raise RecipeError(f"{out} is a file. Give a folder for the comparison.")
     if out.is_dir() and any(out.iterdir()) and not (out / "trials").is_dir():
-        raise RecipeError(f"{out} is not empty and holds no comparison; it is left as it is. Give another folder.")
+        content = (
+            "holds a comparison of an earlier version, in cells/, which this version can only read"
+            if (out / "cells").is_dir()
+            else "is not empty and holds no comparison"
+        )
+        raise RecipeError(f"{out} {content}; it is left unchanged. Give another folder.")
     (out / "trials").mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".lock", blocking=False)
     try:
@@ -231,18 +231,18 @@ def _run(
     jobs: int,
     progress: bool,
     diverged: list[Trial] | None = None,
-) -> Found:
-    """Train trials; those that diverge are added to `diverged`, or are an error where there is no such list."""
+) -> Finished:
+    """Train trials. Those that diverge are added to `diverged`; without it they are an error."""
     if jobs > 1:
         return _run_at_once(trials, counter, share_with, jobs, diverged)
-    found: Found = {}
+    finished: Finished = {}
     for trial in trials:
         counter.starts(trial)
         started, done = time.perf_counter(), trial.facts() is not None
         with _may_diverge(trial, counter, diverged):
-            found[key_of(trial)] = run_trial(trial, task, share_with=share_with, progress=progress)
+            finished[trial.key] = run_trial(trial, task, share_with=share_with, progress=progress)
             counter.ended(None if done else time.perf_counter() - started)
-    return found
+    return finished
 
 
 @contextlib.contextmanager
@@ -265,25 +265,25 @@ def _run_at_once(
     share_with: Sequence[Path],
     jobs: int,
     diverged: list[Trial] | None = None,
-) -> Found:
+) -> Finished:
     threads = max(1, torch.get_num_threads() // jobs)
-    found: Found = {}
+    finished: Finished = {}
     with _workers(jobs) as pool:
         running = {pool.submit(run_trial_in_worker, trial, threads, share_with): trial for trial in trials}
         for future in as_completed(running):
             trial = running[future]
             with _may_diverge(trial, counter, diverged):
-                found[key_of(trial)] = future.result()
-                counter.ended(sum(found[key_of(trial)].seconds.values()) / jobs)
+                finished[trial.key] = future.result()
+                counter.ended(sum(finished[trial.key].seconds.values()) / jobs)
                 counter.tell(f"trial {counter.done} of {counter.total} done: {trial}{counter.left()}")
-    return found
+    return finished
 
 
 @contextlib.contextmanager
 def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes to train in; whatever ends the block early, Ctrl-C too, stops them where they are.
+    """A pool of processes that are terminated if the block fails or is interrupted.
 
-    A pool by itself would first finish all that it was given: hours, and the machine busy, before the error is told.
+    The pool alone would first finish all submitted trainings, which takes hours.
     """
     others = set(active_children())
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
@@ -292,30 +292,26 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     except BaseException:
         for process in set(active_children()) - others:
             process.terminate()
-        pool.shutdown(cancel_futures=True)  # Waits for their end: none writes any more when the error is told.
+        pool.shutdown(cancel_futures=True)  # Waits until they have ended, so that none writes any more.
         raise
     pool.shutdown()
 
 
-def _best(name: str, trials: Sequence[Trial], found: Found, metric: str) -> float:
-    """The learning rate that did best on the validation rows: highest metric; of equals the smaller loss.
-
-    Raises:
-        DivergenceError: If the method's training diverged at all of them.
-    """
-    finished = [trial for trial in trials if key_of(trial) in found]
-    if not finished:
+def _best(name: str, trials: Sequence[Trial], finished: Finished, metric: str) -> float:
+    """Learning rate with the highest metric on the validation rows; of equal ones that with the smallest loss."""
+    converged = [trial for trial in trials if trial.key in finished]
+    if not converged:
         rates = ", ".join(f"{trial.learning_rate:g}" for trial in trials)
         raise DivergenceError(
-            f"{name}: its training diverges at every learning rate that was tried ({rates}). Finished trainings of "
-            f"other methods stay: give lower {option('factors')} and the same folder."
+            f"{name}: training diverges at every learning rate tried ({rates}). Finished trainings of other methods "
+            f"stay: give lower {option('factors')} and the same folder."
         )
 
     def merit(trial: Trial) -> tuple[float, float]:
-        validation = found[key_of(trial)].validation
+        validation = finished[trial.key].validation
         return validation[metric], -validation["loss"]
 
-    return max(finished, key=merit).learning_rate
+    return max(converged, key=merit).learning_rate
 
 
 def _with_timing(
@@ -324,62 +320,50 @@ def _with_timing(
     task: TaskData,
     out: Path,
     tell: Tell,
-    settings: TimingSettings | None,
+    settings: TimingSettings,
 ) -> ComparisonResults:
     tell("timing training steps and forward passes of all methods, in turn ...")
-    settings = settings or TimingSettings()
-    facts = {one.name: one for one in results.methods}
-    trials = {
-        method.name: trial_of(method, facts[method.name].learning_rate, results.seeds[0], out=out) for method in methods
-    }
+    rates = {method.name: method.learning_rate for method in results.methods}
+    trials = {method.name: trial_of(method, rates[method.name], results.seeds[0], out=out) for method in methods}
     timings = time_methods(trials, task, settings=settings)
     step_rows = next(iter(timings.values())).step_rows
-    return _timed(results, timings, {**vars(settings), "step_rows": step_rows})
+    return _timed(results, timings, {**vars(settings), "step_rows": step_rows}, describe_machine(best_device()))
 
 
 def _timed(
-    results: ComparisonResults, timings: Mapping[str, MethodTiming], settings: Mapping[str, Any]
+    results: ComparisonResults,
+    timings: Mapping[str, MethodTiming | MethodFacts],
+    settings: Mapping[str, Any],
+    machine: Mapping[str, Any],
 ) -> ComparisonResults:
+    names = ("step_ms", "step_to_full", "step_to_lora", "latencies")
     methods = tuple(
-        one.model_copy(
-            update={
-                "step_ms": timings[one.name].step.median_ms,
-                "step_to_full": timings[one.name].step_to_full,
-                "step_to_lora": timings[one.name].step_to_lora,
-                "latencies": timings[one.name].latencies,
-            }
-        )
-        for one in results.methods
+        method.model_copy(update={name: getattr(timings[method.name], name) for name in names})
+        for method in results.methods
     )
-    return results.model_copy(update={"methods": methods, "timing": dict(settings)})
+    return results.model_copy(update={"methods": methods, "timing": dict(settings), "machine": dict(machine)})
 
 
-def _timed_of(results: ComparisonResults) -> list[tuple[Any, ...]]:
-    """What times depend on, a method: its sizes, and the recipe and the plan of the trial that was timed."""
+def _timed_work(results: ComparisonResults) -> list[tuple[Any, ...]]:
+    """What the times of every method depend on: its sizes, and recipe and plan of the timed trial."""
     timed = {(trial.method, trial.learning_rate): trial for trial in results.trials if trial.seed == results.seeds[0]}
     return [
         (
-            *(results.model, one.name, one.parameters, one.trained, one.heads, one.neurons),
-            # The seed says nothing about time; settings that change costs alone do.
+            *(results.model, method.name, method.parameters, method.trained, method.heads, method.neurons),
             {name: value for name, value in trial.recipe.items() if name != "seed"},
             trial.plan_id,
         )
-        for one in results.methods
-        for trial in [timed[one.name, one.learning_rate]]
+        for method in results.methods
+        for trial in [timed[method.name, method.learning_rate]]
     ]
 
 
 def _with_old(results: ComparisonResults, out: Path) -> ComparisonResults:
-    """Keep an earlier timing where it was of the same methods with the same models, trained in the same way."""
+    """The results with the timing of an earlier call, if that was of the same models, trained in the same way."""
     try:
-        before = load_comparison(out / RESULTS)
+        old = load_comparison(out / RESULTS)
     except RecipeError:
         return results
-
-    if before.timing is None or _timed_of(before) != _timed_of(results):
+    if old.timing is None or _timed_work(old) != _timed_work(results):
         return results
-    methods = tuple(
-        now.model_copy(update={name: getattr(old, name) for name in _OF_TIMING})
-        for now, old in zip(results.methods, before.methods, strict=True)
-    )
-    return results.model_copy(update={"methods": methods, "timing": before.timing, "machine": before.machine})
+    return _timed(results, {method.name: method for method in old.methods}, old.timing, old.machine)

@@ -1,5 +1,6 @@
-"""The methods that are compared: each a recipe, packaged or a person's own file."""
+"""Methods of a comparison: each is a recipe, packaged or a file."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from prunelora.stages.evaluate import EvaluateStage
 from prunelora.stages.finetune import FineTuneStage
 from prunelora.stages.plan import PlanStage
 
-# What is compared where nothing is said: tune-first is the recipe of a run, prune-lora the paper's with its controls.
+# The default: tune-first is the recipe of a run, prune-lora the paper's, with two controls.
 METHODS = ("full", "lora", "tune-first", "prune-lora", "random-prune-lora", "magnitude-prune-lora")
 # Stages that say nothing about the method itself, cost time, and are done once for all methods in a comparison.
 LEFT_OUT = ("evaluate", "export", "baseline", "measure", "report")
@@ -25,17 +26,15 @@ class Method:
     """One row of a comparison.
 
     Attributes:
-        name: What the row is called.
-        title: What it does, in a sentence: the first line of the recipe file, where that is a comment.
+        name: Of the row.
+        title: A sentence: the recipe file's first line, if that is a comment.
         recipe: Stages up to a plain model, then its evaluation. Model, task and seed are the comparison's.
-        source: Where its stages come from: the packaged recipe's name, or the path of a recipe file.
-        base: The method that this is at one of several budgets: prune-lora of prune-lora@0.5; None of any other.
+        base: The method of which this is one of several budgets: prune-lora of prune-lora@0.5; else None.
     """
 
     name: str
     title: str
     recipe: Recipe
-    source: str
     base: str | None = None
 
     @property
@@ -50,7 +49,7 @@ class Method:
 
     @property
     def keep_macs(self) -> float | None:
-        """Budget of its plan in MACs; None where it has no plan, or a budget of another kind."""
+        """Budget of its plan in MACs; None without a plan or with a budget of another kind."""
         plans = [stage for stage in self.recipe.stages if isinstance(stage, PlanStage)]
         return plans[-1].keep_macs if plans else None
 
@@ -59,7 +58,7 @@ class Method:
         return tuple(dict.fromkeys(float(f"{self.learning_rate * factor:.6g}") for factor in factors))
 
     def with_learning_rate(self, learning_rate: float) -> Recipe:
-        """The recipe with the longest fine-tuning's learning rate changed to this, and the others' in proportion."""
+        """The recipe with this learning rate of the longest fine-tuning; the others change in proportion."""
         return self.recipe.with_options({"learning_rate": learning_rate})
 
 
@@ -73,15 +72,15 @@ def load_methods(names: Sequence[str], *, base: Recipe, changes: Mapping[str, An
             that has them.
 
     Raises:
-        RecipeError: If there is no such method or file, two have one name, a recipe trains nothing, or a setting that
-            is to be changed is one of the comparison, of a stage that is left out, or of no method.
+        RecipeError: If a method or file does not exist, two methods have one name, a recipe trains nothing, or a change
+            is a setting of the whole comparison, of a stage that is left out, or of no method.
     """
     if not names:
         raise RecipeError(f"No methods to compare. Name some of: {', '.join(METHODS)}; or recipe files.")
     methods = [_load_method(name) for name in names]
-    doubled = next((one.name for one in methods if sum(one.name == other.name for other in methods) > 1), None)
-    if doubled:
-        raise RecipeError(f"Two methods are called {doubled!r}. Give each recipe file a name of its own.")
+    counts = Counter(method.name for method in methods)
+    if len(counts) < len(methods):
+        raise RecipeError(f"Two methods are named {counts.most_common(1)[0][0]!r}. Give each recipe file its own name.")
     methods = [_fitted(method, base) for method in methods]
     for key in changes or {}:
         _check_change(key, methods)
@@ -101,11 +100,11 @@ def _load_method(name: str) -> Method:
         raise RecipeError(f"{name}: the recipe has no stage 'finetune', so there is nothing to compare.")
     first = path.read_text(encoding="utf-8").splitlines()[0]
     title = first.removeprefix("#").strip() if first.startswith("#") else f"The recipe {path.name}."
-    return Method(path.stem, title, recipe, source=name)
+    return Method(path.stem, title, recipe)
 
 
 def _check_change(key: str, methods: Sequence[Method]) -> None:
-    """Refuse what no method would be trained any differently for."""
+    """Raises RecipeError if a change has no effect on any method."""
     owner, _, setting = key.rpartition(".")
     if owner in ("", "task") and setting in _OPTIONS:
         raise RecipeError(

@@ -1,4 +1,4 @@
-"""What a comparison found, as plain data: what tables and plots are made of, and what comparison.json holds."""
+"""Results of a comparison as plain data: the content of comparison.json, and the source of all tables and figures."""
 
 import json
 import statistics
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from prunelora.errors import RecipeError, first_line
 from prunelora.evaluation.significance import LEVEL, Difference, holm
+from prunelora.evaluation.timing import Spread
 from prunelora.run.recipe import as_now
 from prunelora.storage import write_json
 
@@ -19,24 +20,23 @@ class _Facts(BaseModel):
 
 
 class TrialFacts(_Facts):
-    """One training: a method, a learning rate, a seed.
+    """Results of one training: a method with a learning rate and a seed.
 
     Attributes:
         method: Name of the method.
         learning_rate: Of the longest fine-tuning.
         seed: Of the run.
         validation: Metrics on the rows that choose checkpoint and learning rate.
-        test: Metrics on the reported rows, by split: "test"; for MNLI "matched" and "mismatched" where both are there.
-        best_step: Step of the checkpoint that was kept, counted over all fine-tunings of the recipe.
-        steps: Optimiser steps, of all fine-tunings of the recipe.
-        step_ms: Median wall time of a step of the last fine-tuning, on a machine that may have done other things
-            meanwhile.
+        test: Metrics on the reported rows, by split: "test"; for MNLI "matched" and "mismatched".
+        best_step: Step of the kept checkpoint, counted over all fine-tunings of the recipe.
+        steps: Optimiser steps of all fine-tunings of the recipe.
+        step_ms: Median wall time of a step of the last fine-tuning, as recorded in training.
         seconds: Wall time by stage.
         trained: Trained parameters by kind: "lora", "norms", "head", "other".
-        plan_id: Of the plan it was pruned by; None if nothing was cut.
-        recipe: The fully resolved recipe, without where the data lies.
+        plan_id: Id of the plan that the model was pruned by; None if nothing was cut.
+        recipe: The resolved recipe, without the path of the data.
         prunelora: Version of the library.
-        machine: What it ran on.
+        machine: Description of the machine.
     """
 
     method: str
@@ -66,7 +66,7 @@ class Estimate(_Facts):
     Attributes:
         mean: Over seeds.
         sd: Sample standard deviation over seeds; None for one seed.
-        values: One a seed, in the order of the seeds.
+        values: In the order of the seeds.
     """
 
     mean: float
@@ -83,14 +83,6 @@ def estimate(values: Sequence[float]) -> Estimate:
     )
 
 
-class Share(_Facts):
-    """A ratio measured round by round: median and quartiles."""
-
-    median: float
-    q25: float
-    q75: float
-
-
 class LatencyFacts(_Facts):
     """Time of one forward pass of a method's model.
 
@@ -98,31 +90,28 @@ class LatencyFacts(_Facts):
         batch_size: B.
         tokens: T.
         milliseconds: Median.
-        to_dense: Over the dense model's, within each round: 0.5 is twice as fast.
+        to_dense: Ratio to the dense model's time in the same round: 0.5 is twice as fast.
     """
 
     batch_size: int
     tokens: int
     milliseconds: float
-    to_dense: Share
+    to_dense: Spread
 
 
 class MemoryFacts(_Facts):
-    """Bytes.
+    """Memory in bytes, of the fine-tuning that needs most, and of inference. Older results lack the last three fields.
 
     Attributes:
         weights: All parameters.
-        gradients: Of the trained ones.
-        optimizer: Two numbers (AdamW) for each trained one.
-        saved: What autograd keeps from the forward for the backward pass of one step, of `step_rows` rows of `tokens`
-            tokens. Of several fine-tunings all four are those of the one that needs the most.
-        device_peak: What the device's own counter says of such a step; None where there is none.
-        inference: Weights and the largest sum of activations alive at once in a forward pass of `inference_rows` rows
-            of `tokens` tokens.
-        step_rows: Rows of the step: the batch of that fine-tuning; None in results that do not say.
-        inference_rows: Rows of the forward pass; None in results that do not say.
-        tokens: Of every row: 128, or as many as the model has positions for, or as its images become; None in results
-            that do not say.
+        gradients: Gradients of the trained parameters.
+        optimizer: AdamW's two moments of each trained parameter.
+        saved: Tensors that autograd saves for the backward pass of one step.
+        device_peak: Peak of the device's own counter in such a step; None without one.
+        inference: Weights, and the largest sum of activations alive at once in a forward pass.
+        step_rows: Rows of the training step: the batch of that fine-tuning.
+        inference_rows: Rows of the forward pass.
+        tokens: Tokens of every row: 128, or the model's positions if fewer, or the patches of an image.
     """
 
     weights: int
@@ -137,40 +126,38 @@ class MemoryFacts(_Facts):
 
     @property
     def training(self) -> int:
-        """Weights, gradients, optimiser state and what is saved for backward."""
+        """Weights, gradients, optimiser state and tensors saved for backward."""
         return self.weights + self.gradients + self.optimizer + self.saved
 
 
 class MethodFacts(_Facts):
-    """A method, over its seeds.
+    """Results of a method over its seeds.
 
     Attributes:
-        name: As in the table: "prune-lora".
-        title: What it does, in a sentence.
-        learning_rate: The one that was chosen.
-        tried: Every learning rate with the main metric on the validation rows, first seed; None where the training
-            diverged.
+        name: Of the table's row: "prune-lora", "prune-lora@0.5".
+        title: A sentence on the method.
+        learning_rate: The chosen learning rate.
+        tried: Main metric on the validation rows by learning rate, first seed; None if the training diverged.
         seeds: Seeds of the values below.
         quality: By split ("test"; MNLI: "matched", "mismatched"), by metric.
         parameters: Of the merged model.
-        trained: Parameters that were trained.
+        trained: Number of trained parameters.
         disk_bytes: Of the saved model's weights.
         macs: Of the blocks, for one example of `macs_tokens` tokens.
-        heads: Heads left, and of how many; with grouped-query attention the groups that share keys and values.
-        neurons: Neurons left, and of how many.
+        heads: Kept heads and all heads; with grouped-query attention key/value groups.
+        neurons: Kept neurons and all neurons.
         memory: Of a training step and of inference.
-        step_ms: Median time of one training step, timed apart from the trainings, of several fine-tunings the mean by
-            their epochs; None if not timed. Of all methods on the same rows: "step_rows" of the results' timing.
-        step_to_full: The same over full fine-tuning's, within each round; None without it or if not timed.
+        step_ms: Median time of one training step, timed after the trainings on the same rows for all methods; of
+            several fine-tunings the mean, weighted by epochs; None if not timed.
+        step_to_full: Ratio to full fine-tuning's step in the same round; None if either was not timed.
         train_seconds: Wall time of all stages up to the merged model, mean over seeds, as recorded in training.
-        latencies: Inference; empty if not timed.
+        latencies: Inference times; empty if not timed.
         keep_macs: Budget of its plan, as a fraction of the dense model's MACs; None without one.
-        base: The method that this is at one of several budgets: "prune-lora" of "prune-lora@0.5"; else None.
-        tried_on: The budget of the same method that its learning rate was tried and chosen at; None if at its own.
-        command: Builds its model, on the first seed; None where no budgets were asked for.
-        step_to_lora: As `step_to_full`, over plain LoRA's; None in results that do not say, too.
-        macs_tokens: 128; of images as many as they become.
-        unit_of_heads: What `heads` counts: "heads", or "key/value groups".
+        base: The method of which this is one of several budgets: "prune-lora" of "prune-lora@0.5"; else None.
+        tried_on: The budget of `base` at which the learning rate was chosen; None if at its own.
+        step_to_lora: Ratio to LoRA's step, as `step_to_full`.
+        macs_tokens: 128; for images the number of patches.
+        unit_of_heads: Unit of `heads`: "heads" or "key/value groups".
     """
 
     name: str
@@ -187,34 +174,33 @@ class MethodFacts(_Facts):
     neurons: tuple[int, int]
     memory: MemoryFacts
     step_ms: float | None
-    step_to_full: Share | None
+    step_to_full: Spread | None
     train_seconds: float
     latencies: tuple[LatencyFacts, ...]
     keep_macs: float | None = None
     base: str | None = None
     tried_on: str | None = None
-    command: str | None = None
-    step_to_lora: Share | None = None
+    step_to_lora: Spread | None = None
     macs_tokens: int = 128
     unit_of_heads: str = "heads"
 
 
 class PairFacts(_Facts):
-    """Two methods on the same reported rows.
+    """Test of the difference between two methods on the same reported rows.
 
     Attributes:
         first: Name of a method.
-        second: Name of another.
-        split: Which rows.
+        second: Name of another method.
+        split: Name of the reported rows.
         metric: The task's main metric.
-        difference: Mean over the seeds that both have of the first's metric minus the second's.
-        by_seed: The same, seed by seed.
+        difference: The first's metric minus the second's, mean over the seeds that both have.
+        by_seed: The differences by seed.
         row_error: Standard error over rows of the mean over seeds.
-        low: Lower end of the 95 % interval over seeds and rows, as `prunelora.evaluation.significance.Difference`; of
+        low: Lower end of the 95 % interval over seeds and rows (`prunelora.evaluation.significance.Difference`); with
             one seed over rows alone.
-        high: Upper end of it.
-        p_value: Of the same.
-        p_holm: The same, adjusted for the number of pairs in the comparison (Holm).
+        high: Upper end of the interval.
+        p_value: Of the same test.
+        p_holm: p value adjusted for the number of pairs in the comparison (Holm 1979).
         rows: Number of rows.
     """
 
@@ -233,35 +219,32 @@ class PairFacts(_Facts):
 
     @property
     def told_apart(self) -> bool:
-        """Whether the difference would be rare (p < 0.05, adjusted for the number of pairs) between methods alike.
-
-        Of one seed: between two trainings that are alike, on other rows; `rows_alone` says so.
-        """
+        """Whether the difference is significant: adjusted p < 0.05."""
         return self.p_holm < LEVEL
 
     @property
     def rows_alone(self) -> bool:
-        """Whether nothing is known of other seeds."""
+        """Whether there is one seed, so that the test says nothing about other seeds."""
         return len(self.by_seed) == 1
 
 
 class ComparisonResults(_Facts):
-    """Everything a comparison found.
+    """All results of a comparison.
 
     Attributes:
         format: Version of this layout.
         model: Name or path of the pretrained model.
-        data: What the data is called: a task's name, or the file or folder.
+        data: Name of the task, or of the file or folder.
         task: "problem_type", "label_names", "rows" (split -> count), "majority_rate" (split -> rate or None), "metrics"
             (main metric first), "notes", "fingerprint".
-        seeds: Asked for.
-        missing: Trials that were asked for and are not done yet, as "method, learning rate, seed".
-        methods: In the order asked for.
-        pairs: Every later method with every earlier one; of methods at several budgets not all, see
+        seeds: The requested seeds.
+        missing: Requested trials that are not finished, as "method, learning rate, seed".
+        methods: In the requested order.
+        pairs: Every later method with every earlier one; for methods at several budgets see
             `prunelora.comparison.budgets.to_be_paired`.
-        trials: Every training, those of learning rates that were not chosen too.
-        timing: Untimed rounds, rounds and rows a step of the timing; None if not timed.
-        machine: What the timing ran on.
+        trials: Every training, of the rejected learning rates too.
+        timing: Warm-up rounds, rounds, and rows a step; None if not timed.
+        machine: The machine of the timing.
         prunelora: Version of the library.
     """
 
@@ -282,7 +265,7 @@ class ComparisonResults(_Facts):
 
     @property
     def main_metric(self) -> str:
-        """What methods are judged by."""
+        """The metric that methods are judged by."""
         return str(self.task["metrics"][0])
 
     @property
@@ -291,28 +274,33 @@ class ComparisonResults(_Facts):
         return tuple(self.task["majority_rate"])
 
     def method(self, name: str) -> MethodFacts | None:
-        """A method by its name."""
-        return next((one for one in self.methods if one.name == name), None)
+        """Returns a method by its name."""
+        return next((method for method in self.methods if method.name == name), None)
 
     def save(self, path: Path) -> None:
-        """Write it as JSON, atomically."""
+        """Write the results as JSON, atomically."""
         write_json(path, self.model_dump(mode="json"))
 
 
+def trial_folder(method: str, learning_rate: float, seed: int) -> str:
+    """Returns the run folder of a trial, relative to the comparison's folder."""
+    return f"trials/{method}/lr-{learning_rate:g}/seed-{seed}"
+
+
 def pairs_of(places: Sequence[Mapping[str, str]], differences: Sequence[Difference]) -> tuple[PairFacts, ...]:
-    """Every pair of a comparison with its test.
+    """Returns every pair of a comparison with its test.
 
     Args:
-        places: "first", "second", "split" and "metric" of each.
-        differences: One each.
+        places: "first", "second", "split" and "metric" of each pair.
+        differences: Of the same pairs.
     """
-    adjusted = holm([one.p_value for one in differences])
+    adjusted = holm([difference.p_value for difference in differences])
     pairs = []
     for place, difference, p_holm in zip(places, differences, adjusted, strict=True):
         low, high = difference.interval()
         numbers = {"by_seed": difference.by_seed, "row_error": difference.row_error, "rows": difference.rows}
-        tested = {"difference": difference.mean, "low": low, "high": high, "p_value": difference.p_value}
-        pairs.append(PairFacts.model_validate({**place, **numbers, **tested, "p_holm": p_holm}))
+        test = {"difference": difference.mean, "low": low, "high": high, "p_value": difference.p_value}
+        pairs.append(PairFacts.model_validate({**place, **numbers, **test, "p_holm": p_holm}))
     return tuple(pairs)
 
 
@@ -325,7 +313,7 @@ _ENDS_APART = 3.92
 
 
 def _with_seeds(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Tests of an earlier version, whose intervals and p values were over rows alone, as tests over seeds and rows."""
+    """Converts tests of an earlier version, over rows alone, to tests over seeds and rows."""
     places = [{name: pair[name] for name in ("first", "second", "split", "metric")} for pair in pairs]
     differences = [
         Difference(tuple(pair["by_seed"]), (pair["high"] - pair["low"]) / _ENDS_APART, pair["rows"]) for pair in pairs
@@ -334,18 +322,19 @@ def _with_seeds(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def load_comparison(path: Path) -> ComparisonResults:
-    """Read what a comparison wrote.
+    """Read the results of a comparison, also those of earlier versions.
 
     Raises:
-        RecipeError: If the file is not there, or holds something else.
+        RecipeError: If the file does not exist or has other content.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        content |= {"trials": content.pop("cells")} if "cells" in content else {}
+        for method in content.get("methods", ()):
+            method.pop("command", None)  # Of earlier versions; a trial's recipe.yaml takes its place.
         if any("row_error" not in pair for pair in content.get("pairs", ())):
             content["pairs"] = _with_seeds(content["pairs"])
             content["task"]["notes"] = [*content["task"]["notes"], _TESTED_AGAIN]
-        content |= {"trials": content.pop("cells")} if "cells" in content else {}
         return ComparisonResults.model_validate(content)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ValidationError) as error:
-        first = first_line(error)
-        raise RecipeError(f"{path}: cannot be read as the results of a comparison ({first}).") from error
+        raise RecipeError(f"{path}: cannot be read as the results of a comparison ({first_line(error)}).") from error

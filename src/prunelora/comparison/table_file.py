@@ -1,24 +1,20 @@
-"""All numbers of a comparison's methods as CSV, for machines."""
+"""comparison.csv: every number of the methods, unrounded, for scripts."""
 
-import csv
-import io
-
-from prunelora.comparison.results import ComparisonResults, MethodFacts, Share
+from prunelora.comparison.results import ComparisonResults, MethodFacts
 from prunelora.comparison.tables import all_sizes, latency_at, reported_metrics
+from prunelora.evaluation.timing import Spread
+from prunelora.report.table import Table
 
-# Of what memory is counted; all else that is said of it is bytes.
-_COUNTED_FOR = ("step_rows", "inference_rows", "tokens")
+# Fields of the memory that are not bytes.
+_COUNTS = ("step_rows", "inference_rows", "tokens")
 
 
 def to_csv(results: ComparisonResults) -> str:
-    """Every number of the methods, a row each, unrounded, with units in the columns' names; empty where unknown."""
+    """A row a method, with units in the columns' names; empty if unknown."""
     rows = [_numbers(results, method) for method in results.methods]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    columns = tuple(dict.fromkeys(name for row in rows for name in row))
+    cells = (tuple("" if row[name] is None else str(row[name]) for name in columns) for row in rows)
+    return Table(columns, tuple(cells)).to_csv()
 
 
 def _numbers(results: ComparisonResults, method: MethodFacts) -> dict[str, object]:
@@ -29,29 +25,25 @@ def _numbers(results: ComparisonResults, method: MethodFacts) -> dict[str, objec
     for split in results.splits:
         row[f"{split}_majority_rate"] = results.task["majority_rate"][split]
         for metric in reported_metrics(results):
-            figure = method.quality.get(split, {}).get(metric)
-            row[f"{split}_{metric}_mean"] = figure.mean if figure else None
-            row[f"{split}_{metric}_sd"] = figure.sd if figure else None
+            quality = method.quality.get(split, {}).get(metric)
+            row[f"{split}_{metric}_mean"] = quality.mean if quality else None
+            row[f"{split}_{metric}_sd"] = quality.sd if quality else None
     row |= {
         "parameters": method.parameters, "trained_parameters": method.trained, "disk_bytes": method.disk_bytes,
         "macs": method.macs, "heads": method.heads[0], "heads_of": method.heads[1],
         "neurons": method.neurons[0], "neurons_of": method.neurons[1],
         "train_seconds": method.train_seconds, "step_ms": method.step_ms,
     }  # fmt: skip
-    row |= _share_columns("step_to_full", method.step_to_full)
+    row |= _spread("step_to_full", method.step_to_full)
     row["training_memory_bytes"] = method.memory.training
     for name, value in method.memory.model_dump().items():
-        row[f"memory_{name}" if name in _COUNTED_FOR else f"{name}_memory_bytes"] = value
+        row[f"memory_{name}" if name in _COUNTS else f"{name}_memory_bytes"] = value
     for size in all_sizes(results):
-        name, one = f"latency_batch{size[0]}_tokens{size[1]}", latency_at(method, size)
-        row[f"{name}_ms"] = one.milliseconds if one else None
-        row |= _share_columns(f"{name}_to_dense", one.to_dense if one else None)
+        name, latency = f"latency_batch{size[0]}_tokens{size[1]}", latency_at(method, size)
+        row[f"{name}_ms"] = latency.milliseconds if latency else None
+        row |= _spread(f"{name}_to_dense", latency.to_dense if latency else None)
     return row
 
 
-def _share_columns(name: str, share: Share | None) -> dict[str, object]:
-    return {
-        f"{name}_median": share.median if share else None,
-        f"{name}_q25": share.q25 if share else None,
-        f"{name}_q75": share.q75 if share else None,
-    }
+def _spread(name: str, spread: Spread | None) -> dict[str, object]:
+    return {f"{name}_{part}": getattr(spread, part) if spread else None for part in ("median", "q25", "q75")}

@@ -1,177 +1,214 @@
-"""A comparison's tables as data: narrow ones, each fit for a terminal and for a phone."""
+"""The tables of a comparison: narrow ones, each fit for a terminal and for a phone."""
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
 
-from prunelora.comparison.results import ComparisonResults, Estimate, LatencyFacts, MethodFacts, PairFacts
-from prunelora.comparison.texts import (
+from prunelora.comparison.results import ComparisonResults, LatencyFacts, MethodFacts, PairFacts, trial_folder
+from prunelora.report.numbers import (
     NONE,
-    UNCORRELATED,
-    Size,
-    interval_text,
-    learning_rate_text,
-    metric_unit,
-    number_text,
-    p_text,
-    points_of,
-    quality_text,
-    share_text,
-    signed,
-    size_text,
-    told_apart_text,
+    count,
+    duration,
+    estimate,
+    learning_rate,
+    metric_heading,
+    metric_interval,
+    metric_number,
+    milliseconds,
+    optional,
+    p_value,
+    percent,
+    scaled,
+    scaled_alike,
     with_quartiles,
 )
-from prunelora.report.reading import duration, in_units, milliseconds
-from prunelora.report.tables import Table
+from prunelora.report.table import Table
 
 CONSTANT = "most frequent class"
+# Metrics of which a constant answer reaches 0, whatever the classes are.
+_UNCORRELATED = frozenset({"matthews", "pearson", "spearman"})
+_YARDSTICKS = ("full", "lora")
 
-_T = TypeVar("_T")
+Size = tuple[int, int]  # Rows and tokens of a batch.
+_Column = tuple[str, Callable[[MethodFacts], str]]
+
+PAIRS_NOTES = (
+    "Both methods answer the same rows and are trained with the same seeds. The 95 % interval covers other seeds and "
+    "other rows of the same kind, for a single pair: a t interval that joins the spread over seeds with the spread "
+    "over rows.",
+    "p is adjusted for the number of pairs in this table (Holm); below 0.05 a difference is significant, which happens "
+    "in at most one of twenty tables of methods that are alike. Other pairs may still differ: few seeds show only "
+    "large differences. With one seed the test is of the rows alone and says nothing about other seeds.",
+)
 
 
 def main_table(results: ComparisonResults) -> Table:
-    """A row a method: the main metric on every reported split, and what matters most of the costs."""
-    metric, size = results.main_metric, largest_size(results)
-    # Two splits and the size of the model together would be too wide; the table of costs has the size.
-    sized = len(results.splits) < 2
-    columns = (
-        "method", *(_mean_column(results, metric, split) for split in results.splits),
-        *(("parameters",) if sized else ()), "trained", "training step, of full", "training memory",
-        "inference, of dense",
-    )  # fmt: skip
-    parameters = _alike([method.parameters for method in results.methods])
-    memory = _alike([method.memory.training for method in results.methods], "B")
-    rows = [
+    """A row a method: the main metric on every reported split, and the most important costs."""
+    size = largest_size(results)
+    parameters = scaled_alike(method.parameters for method in results.methods)
+    memory = scaled_alike((method.memory.training for method in results.methods), "B")
+    return _by_method(
+        results,
+        "All methods",
         (
-            method.name,
-            *(_mean_text(results, method, split, metric) for split in results.splits),
-            *((parameters(method.parameters),) if sized else ()),
-            share_text(method.trained / method.parameters),
-            _optional(method.step_to_full, lambda share: share_text(share.median)),
-            memory(method.memory.training),
-            _optional(latency_at(method, size), lambda one: share_text(one.to_dense.median)),
-        )
-        for method in results.methods
-    ]
-    return Table(columns, (*_constant_row(results, (metric,), len(columns)), *rows))
+            *_quality_columns(results, (results.main_metric,)),
+            # Two splits and the model's size together would be too wide; the table of sizes has it.
+            *([("parameters", lambda m: parameters(m.parameters))] if len(results.splits) < 2 else []),
+            ("trained", lambda m: percent(m.trained / m.parameters)),
+            ("training step, of full", lambda m: optional(m.step_to_full, lambda share: percent(share.median))),
+            ("training memory", lambda m: memory(m.memory.training)),
+            ("inference, of dense", lambda m: _time_to_dense(m, size)),
+        ),
+        "Quality: mean \N{PLUS-MINUS SIGN} standard deviation over the seeds; the first row is what always answering "
+        "the most frequent class of the training rows reaches. Training step: time relative to full fine-tuning, of "
+        "several fine-tunings the mean weighted by epochs. Training memory: of the fine-tuning that needs most. "
+        "Inference: time relative to the dense model" + (f", {size_text(size)}." if size else "."),
+        constant=(results.main_metric,),
+    )
 
 
 def quality_table(results: ComparisonResults) -> Table:
-    """Every metric of the task on every reported split; no rows where the main table says it all."""
+    """Every metric of the task on every reported split; no rows if there is one metric."""
     metrics = reported_metrics(results)
     if len(metrics) < 2:
         return Table((), ())
-    places = [(metric, split) for metric in metrics for split in results.splits]
-    columns = ("method", *(_mean_column(results, metric, split) for metric, split in places))
-    rows = [
-        (method.name, *(_mean_text(results, method, split, metric) for metric, split in places))
-        for method in results.methods
-    ]
-    return Table(columns, (*_constant_row(results, metrics, len(columns)), *rows))
-
-
-def methods_table(results: ComparisonResults) -> Table:
-    """What every method leaves of the model, and its seeds."""
-    rows = tuple(
-        (method.name, _of(method.heads), _of(method.neurons), ", ".join(str(seed) for seed in method.seeds))
-        for method in results.methods
-    )
-    return Table(("method", unit_of_heads(results), "neurons", "seeds"), rows)
-
-
-def cost_table(results: ComparisonResults) -> Table:
-    """Size and work of every method's model: parameters, trained ones, bytes on disk, MACs."""
-    parameters = _alike([method.parameters for method in results.methods])
-    disk = _alike([method.disk_bytes for method in results.methods], "B")
-    macs = _alike([method.macs for method in results.methods])
-    rows = tuple(
-        (
-            method.name,
-            parameters(method.parameters),
-            f"{in_units(method.trained)} ({share_text(method.trained / method.parameters)})",
-            disk(method.disk_bytes),
-            macs(method.macs),
-        )
-        for method in results.methods
-    )
-    return Table(("method", "parameters", "trained", "on disk", f"MACs, {macs_length(results)}"), rows)
-
-
-def training_table(results: ComparisonResults) -> Table:
-    """Time and learning rate of every method's training."""
-    rows = tuple(
-        (
-            method.name,
-            learning_rate_text(method.learning_rate),
-            _optional(method.step_ms, milliseconds),
-            _optional(method.step_to_full, with_quartiles),
-            duration(method.train_seconds),
-        )
-        for method in results.methods
-    )
-    return Table(("method", "learning rate", "time of a step", "of full's", "all stages"), rows)
-
-
-def memory_table(results: ComparisonResults) -> Table:
-    """Memory of a training step with its parts, and of inference."""
-    peaks = [method.memory.device_peak for method in results.methods]
-    memory = _alike([method.memory.training for method in results.methods], "B")
-    device = any(peak is not None for peak in peaks)
-    counted = any(method.memory.step_rows is not None for method in results.methods)
-    columns = (
-        "method", *(("rows a step",) if counted else ()), "training step",
-        *(("device's own peak",) if device else ()),
-        "weights", "gradients and optimiser", "saved for backward", "inference",
-    )  # fmt: skip
-    rows = tuple(
-        (
-            method.name,
-            *((_optional(method.memory.step_rows, str),) if counted else ()),
-            memory(method.memory.training),
-            *((_optional(method.memory.device_peak, memory),) if device else ()),
-            memory(method.memory.weights),
-            # Of LoRA it is a thousandth of the rest, and would be 0.00 with the prefix of the others.
-            in_units(method.memory.gradients + method.memory.optimizer, "B"),
-            memory(method.memory.saved),
-            memory(method.memory.inference),
-        )
-        for method in results.methods
-    )
-    return Table(columns, rows)
-
-
-def latency_table(results: ComparisonResults) -> Table:
-    """Time of a forward pass over the dense model's, at every size; no rows if nothing was timed."""
-    return _latencies(results, lambda one: with_quartiles(one.to_dense))
-
-
-def times_table(results: ComparisonResults) -> Table:
-    """The same in milliseconds."""
-    return _latencies(results, lambda one: milliseconds(one.milliseconds))
+    note = "Mean and standard deviation over the seeds."
+    return _by_method(results, "Every metric", _quality_columns(results, metrics), note, constant=metrics)
 
 
 def pairs_table(results: ComparisonResults) -> Table:
-    """Every pair of methods: difference, its interval and p value, and whether it is more than noise."""
+    """Every pair of methods: difference, its interval and p value, and whether it is significant."""
     several = len(results.splits) > 1
-    unit = ", points" if points_of(results.main_metric) > 1 else ""
-    columns = ("method", f"difference{unit}", "95 % interval", "p, adjusted", "more than noise", "seed by seed")
     rows = tuple(
         (
             # One column, which can be broken: two names beside each other are too wide for a terminal.
             f"{pair.first} against {pair.second}{f', {pair.split}' if several else ''}",
-            signed(pair.metric, pair.difference),
-            interval_text(pair),
-            p_text(pair.p_holm),
-            told_apart_text(pair),
-            "  ".join(signed(pair.metric, one) for one in pair.by_seed),
+            metric_number(pair.metric, pair.difference, signed=True),
+            metric_interval(pair.metric, pair.low, pair.high, signed=True),
+            p_value(pair.p_holm),
+            "no" if not pair.told_apart else "of rows alone" if pair.rows_alone else "yes",
+            "  ".join(metric_number(pair.metric, value, signed=True) for value in pair.by_seed),
         )
         for pair in results.pairs
     )
-    return Table(columns, rows)
+    columns = ("methods", "difference", "95 % interval", "p, adjusted", "significant", "by seed")
+    return Table(columns, rows, "Differences between methods", PAIRS_NOTES)
+
+
+def beside_table(results: ComparisonResults) -> Table:
+    """Costs of every other method relative to full fine-tuning and to LoRA; no rows without these."""
+    rows = []
+    for method in results.methods:
+        for name in _YARDSTICKS:
+            yardstick = results.method(name)
+            if yardstick is None or method.name in _YARDSTICKS:
+                continue
+            step = {"full": method.step_to_full, "lora": method.step_to_lora}[name]
+            rows.append(
+                (
+                    f"{method.name}, of {name}",
+                    optional(step, lambda share: percent(share.median)),
+                    *(
+                        percent(ours / theirs) if theirs else NONE
+                        for ours, theirs in (
+                            (method.train_seconds, yardstick.train_seconds),
+                            (method.memory.training, yardstick.memory.training),
+                            (method.trained, yardstick.trained),
+                            (method.disk_bytes, yardstick.disk_bytes),
+                            (method.macs, yardstick.macs),
+                        )
+                    ),
+                )
+            )
+    columns = ("methods", "training step", "all stages", "training memory", "trained", "on disk", "MACs")
+    note = "Training step: median of the ratios taken round by round. All stages: as recorded in training."
+    return Table(columns, tuple(rows), "Costs relative to full fine-tuning and LoRA", (note,))
+
+
+def size_table(results: ComparisonResults) -> Table:
+    """Size and work of every method's model: parameters, trained parameters, bytes on disk, MACs."""
+    parameters = scaled_alike(method.parameters for method in results.methods)
+    disk = scaled_alike((method.disk_bytes for method in results.methods), "B")
+    macs = scaled_alike(method.macs for method in results.methods)
+    tokens = max((method.macs_tokens for method in results.methods), default=128)
+    return _by_method(
+        results,
+        "Size and work",
+        (
+            ("parameters", lambda m: parameters(m.parameters)),
+            ("trained", lambda m: f"{scaled(m.trained)} ({percent(m.trained / m.parameters)})"),
+            ("on disk", lambda m: disk(m.disk_bytes)),
+            (f"MACs, {tokens} tokens", lambda m: macs(m.macs)),
+        ),
+        "Of the merged model. MACs: multiplications, with their additions, of all blocks.",
+    )
+
+
+def training_table(results: ComparisonResults) -> Table:
+    """Learning rate and times of every method's training."""
+    rows = (results.timing or {}).get("step_rows")
+    return _by_method(
+        results,
+        "Time of training",
+        (
+            ("learning rate", lambda m: learning_rate(m.learning_rate)),
+            ("time of a step", lambda m: optional(m.step_ms, milliseconds)),
+            ("of full's", lambda m: optional(m.step_to_full, lambda share: with_quartiles(percent, share))),
+            ("all stages", lambda m: duration(m.train_seconds)),
+        ),
+        f"Steps{f' of {rows} rows' if rows else ''} are timed after the trainings, all methods in turn on the same "
+        "batches, also if a fine-tuning accumulates gradients of smaller ones; of several fine-tunings it is the mean "
+        "weighted by epochs. Quartiles in parentheses. All stages: wall time up to the merged model, mean over the "
+        "seeds, as recorded in training.",
+    )
+
+
+def memory_table(results: ComparisonResults) -> Table:
+    """Memory of a training step with its parts, and of inference."""
+    memory = scaled_alike((method.memory.training for method in results.methods), "B")
+    device = any(method.memory.device_peak is not None for method in results.methods)
+    # Results of earlier versions do not record the numbers of rows and tokens.
+    recorded = any(method.memory.step_rows is not None for method in results.methods)
+    return _by_method(
+        results,
+        "Memory",
+        (
+            *([("rows a step", lambda m: optional(m.memory.step_rows, str))] if recorded else []),
+            *([("tokens a row", lambda m: optional(m.memory.tokens, str))] if recorded else []),
+            ("training step", lambda m: memory(m.memory.training)),
+            *([("device's own peak", lambda m: optional(m.memory.device_peak, memory))] if device else []),
+            ("weights", lambda m: memory(m.memory.weights)),
+            # Of LoRA a thousandth of the rest: 0.00 with the prefix of the others.
+            ("gradients and optimiser", lambda m: scaled(m.memory.gradients + m.memory.optimizer, "B")),
+            ("saved for backward", lambda m: memory(m.memory.saved)),
+            ("inference", lambda m: memory(m.memory.inference)),
+        ),
+        "A training step of the fine-tuning that needs most: weights, gradients of the trained parameters, AdamW's two "
+        "moments of each (12 bytes a trained parameter), and the tensors saved for the backward pass. Inference: "
+        "weights and the most activations alive at once in a forward pass of 32 rows. Rows have 128 tokens, or as many "
+        "as the model has positions for.",
+    )
+
+
+def latency_table(results: ComparisonResults) -> Table:
+    """Time of a forward pass at every size, and relative to the dense model; no rows if nothing was timed."""
+
+    def show(latency: LatencyFacts) -> str:
+        return f"{milliseconds(latency.milliseconds)}, {with_quartiles(percent, latency.to_dense)}"
+
+    def column(size: Size) -> _Column:
+        return size_text(size), lambda m: optional(latency_at(m, size), show)
+
+    sizes = all_sizes(results)
+    if not sizes:
+        return Table((), ())
+    note = (
+        "Of one forward pass: median, and relative to the dense model on the same batch with quartiles; below 100 % is "
+        "faster."
+    )
+    return _by_method(results, "Time of inference", [column(size) for size in sizes], note)
 
 
 def learning_rates_table(results: ComparisonResults) -> Table:
-    """Every learning rate that was tried, what it reached on the validation rows, and which was chosen."""
+    """Every learning rate that was tried, its metric on the validation rows, and the chosen rate."""
     metric = results.main_metric
 
     def verdict(method: MethodFacts, tried: str) -> str:
@@ -182,56 +219,78 @@ def learning_rates_table(results: ComparisonResults) -> Table:
     rows = tuple(
         (
             method.name,
-            learning_rate_text(float(tried)),
-            "diverged" if value is None else number_text(metric, value),
+            learning_rate(float(tried)),
+            "diverged" if value is None else metric_number(metric, value),
             verdict(method, tried),
         )
         for method in results.methods
-        for tried, value in sorted(method.tried.items(), key=lambda pair: float(pair[0]))
+        for tried, value in sorted(method.tried.items(), key=lambda item: float(item[0]))
     )
-    return Table(("method", "learning rate", f"{metric_unit(metric)}, validation rows", ""), rows)
+    note = "Every method has the same number of tries. Validation rows, cut from training, choose; never reported rows."
+    return Table(
+        ("method", "learning rate", f"{metric_heading(metric)}, validation rows", ""), rows, "Learning rates", (note,)
+    )
 
 
-def cells_table(results: ComparisonResults) -> Table:
-    """Every training that was done."""
+def methods_table(results: ComparisonResults) -> Table:
+    """Sizes that every method keeps, its seeds, and the recipe file of its first seed's trial."""
+    unit = next((method.unit_of_heads for method in results.methods), "heads")
+    return _by_method(
+        results,
+        "The methods",
+        (
+            (unit, lambda m: _of(m.heads)),
+            ("neurons", lambda m: _of(m.neurons)),
+            ("budget", _budget),
+            ("seeds", lambda m: ", ".join(map(str, m.seeds))),
+            ("recipe", lambda m: f"{trial_folder(m.name, m.learning_rate, m.seeds[0])}/recipe.yaml"),
+        ),
+        *(f"{method.name}: {method.title}" for method in results.methods if method.base is None),
+        "Kept heads and neurons, of all; budget: the fraction of the dense model's MACs that the plan may keep. "
+        "prunelora run --recipe RECIPE --out FOLDER trains the model again, with a recipe file of the comparison's "
+        "folder.",
+    )
+
+
+def trials_table(results: ComparisonResults) -> Table:
+    """Every finished training, with those of rejected learning rates."""
     metric = results.main_metric
     columns = (
-        "method", "learning rate", "seed", f"{metric_unit(metric)}, validation rows",
-        *(metric_column(results, metric, split) for split in results.splits),
-        "best step", "time of a step", "all stages",
+        "method", "learning rate", "seed", f"{metric_heading(metric)}, validation rows",
+        *(metric_column(results, metric, split) for split in results.splits), "best step", "time of a step",
+        "all stages",
     )  # fmt: skip
-    constant = [(name, NONE, NONE, NONE, *rest) for name, *rest in _constant_row(results, (metric,), len(columns) - 3)]
     rows = [
         (
             trial.method,
-            learning_rate_text(trial.learning_rate),
+            learning_rate(trial.learning_rate),
             str(trial.seed),
-            _optional(trial.validation.get(metric), lambda value: number_text(metric, value)),
             *(
-                _optional(trial.test.get(split, {}).get(metric), lambda value: number_text(metric, value))
-                for split in results.splits
+                optional(values.get(metric), lambda value: metric_number(metric, value))
+                for values in (trial.validation, *(trial.test.get(split, {}) for split in results.splits))
             ),
             f"{trial.best_step:,} of {trial.steps:,}",
-            _optional(trial.step_ms, milliseconds),
+            optional(trial.step_ms, milliseconds),
             duration(sum(trial.seconds.values())),
         )
         for trial in results.trials
     ]
-    return Table(columns, (*constant, *rows) if rows else ())
+    constant = [(name, NONE, NONE, NONE, *rest) for name, *rest in _constant_row(results, (metric,), len(columns) - 3)]
+    return Table(columns, (*constant, *rows) if rows else (), "Every training")
 
 
 def reported_metrics(results: ComparisonResults) -> tuple[str, ...]:
-    """The task's metrics that were taken, the main one first."""
-    taken = {metric for method in results.methods for figures in method.quality.values() for metric in figures}
-    return tuple(str(metric) for metric in results.task["metrics"] if metric in taken)
+    """The task's metrics that were measured, the main metric first."""
+    measured = {metric for method in results.methods for values in method.quality.values() for metric in values}
+    return tuple(str(metric) for metric in results.task["metrics"] if metric in measured)
 
 
 def constant_value(results: ComparisonResults, split: str, metric: str) -> float | None:
-    """What always giving one answer reaches: the majority rate as accuracy, 0 as correlation; None if not known."""
+    """Metric of one constant answer: the majority rate as accuracy, 0 as correlation; None if not known."""
     if metric == "accuracy":
         rate = results.task["majority_rate"].get(split)
         return None if rate is None else float(rate)
-    return 0.0 if metric in UNCORRELATED else None
+    return 0.0 if metric in _UNCORRELATED else None
 
 
 def one_seed(results: ComparisonResults) -> bool:
@@ -240,104 +299,112 @@ def one_seed(results: ComparisonResults) -> bool:
 
 
 def pair_of(results: ComparisonResults, first: str, second: str, split: str) -> PairFacts | None:
-    """The test of two methods, whichever way round it was made: the difference is the first's minus the second's."""
+    """The test of two methods in the given order: the difference is the first's metric minus the second's."""
     for pair in results.pairs:
         if pair.split == split and (pair.first, pair.second) == (first, second):
             return pair
         if pair.split == split and (pair.first, pair.second) == (second, first):
             turned = {
                 "first": first, "second": second, "difference": -pair.difference, "low": -pair.high, "high": -pair.low,
-                "by_seed": tuple(-one for one in pair.by_seed),
+                "by_seed": tuple(-value for value in pair.by_seed),
             }  # fmt: skip
             return pair.model_copy(update=turned)
     return None
 
 
 def all_sizes(results: ComparisonResults) -> list[Size]:
-    """Batch size and tokens of everything that was timed, smallest first."""
-    return sorted({(one.batch_size, one.tokens) for method in results.methods for one in method.latencies})
+    """Batch size and tokens of all timed forward passes, smallest first."""
+    return sorted({(latency.batch_size, latency.tokens) for method in results.methods for latency in method.latencies})
 
 
 def largest_size(results: ComparisonResults) -> Size | None:
-    """The size with most tokens in all; None if nothing was timed."""
+    """The timed size with most tokens in total; None if nothing was timed."""
     return max(all_sizes(results), key=lambda size: (size[0] * size[1], size), default=None)
-
-
-def memory_length(results: ComparisonResults) -> str:
-    """Length of the rows whose memory is counted: "128 tokens"; "up to 128 tokens" in results that do not say."""
-    tokens = {method.memory.tokens for method in results.methods} - {None}
-    return f"{tokens.pop()} tokens" if len(tokens) == 1 else "up to 128 tokens"
-
-
-def inference_size(results: ComparisonResults) -> str:
-    """Of what inference memory is counted: "32 rows of 128 tokens"."""
-    rows = {method.memory.inference_rows for method in results.methods} - {None}
-    # Comparisons that do not say had 32, all of them.
-    return f"{rows.pop() if len(rows) == 1 else 32} rows of {memory_length(results)}"
-
-
-def unit_of_heads(results: ComparisonResults) -> str:
-    """What the methods' `heads` count; all methods are of one model."""
-    return next((method.unit_of_heads for method in results.methods), "heads")
-
-
-def macs_length(results: ComparisonResults) -> str:
-    """Length of the example that MACs are counted for: "128 tokens"."""
-    # All methods are of one model; without any there is nothing to say it of.
-    return f"{max((method.macs_tokens for method in results.methods), default=128)} tokens"
 
 
 def latency_at(method: MethodFacts, size: Size | None) -> LatencyFacts | None:
     """A method's time at one size; None if it was not timed there."""
-    return next((one for one in method.latencies if (one.batch_size, one.tokens) == size), None)
+    return next((latency for latency in method.latencies if (latency.batch_size, latency.tokens) == size), None)
+
+
+def size_text(size: Size) -> str:
+    """A size as text: "batch 32, 128 tokens"."""
+    return f"batch {size[0]}, {size[1]} tokens"
 
 
 def metric_column(results: ComparisonResults, metric: str, split: str) -> str:
-    """Heading for a metric on a split, which is named where there are several: "accuracy, %, matched"."""
-    return metric_unit(metric) + (f", {split}" if len(results.splits) > 1 else "")
+    """Heading of a metric on a split, which is named if there are several: "accuracy, %, matched"."""
+    return metric_heading(metric) + (f", {split}" if len(results.splits) > 1 else "")
 
 
-def _quality(method: MethodFacts, split: str, metric: str) -> Estimate | None:
-    return method.quality.get(split, {}).get(metric)
+def quality_text(method: MethodFacts, metric: str, split: str) -> str:
+    """Mean and standard deviation of a method's metric; a dash if it was not measured."""
+    quality = method.quality.get(split, {}).get(metric)
+    return NONE if quality is None else estimate(metric, quality.mean, quality.sd)
 
 
-def _mean_column(results: ComparisonResults, metric: str, split: str) -> str:
-    return metric_column(results, metric, split) + (", 1 seed" if one_seed(results) else "")
+def points_table(results: ComparisonResults, sizes: Sequence[Size]) -> Table:
+    """A row a method and budget: quality, times, sizes and memory."""
+    parameters = scaled_alike(method.parameters for method in results.methods)
+    macs = scaled_alike(method.macs for method in results.methods)
+    memory = scaled_alike((method.memory.training for method in results.methods), "B")
+
+    def time_column(size: Size) -> _Column:
+        return f"time, of dense, {size_text(size)}", lambda m: _time_to_dense(m, size)
+
+    return _by_method(
+        results,
+        "Points of the trade-off",
+        (
+            ("budget", _budget),
+            *_quality_columns(results, (results.main_metric,)),
+            *map(time_column, sizes),
+            ("heads", lambda m: count(m.heads[0])),
+            ("neurons", lambda m: count(m.neurons[0])),
+            ("parameters", lambda m: parameters(m.parameters)),
+            ("MACs", lambda m: macs(m.macs)),
+            ("training memory", lambda m: memory(m.memory.training)),
+        ),
+        "Budget: the fraction of the dense model's MACs that the plan may keep. Time: of a forward pass, relative to "
+        "the dense model. The table of methods has the recipe file of every point.",
+    )
 
 
-def _mean_text(results: ComparisonResults, method: MethodFacts, split: str, metric: str) -> str:
-    """As `quality_text`; where every method has one seed the heading says so, and the numbers stand alone."""
-    figure = _quality(method, split, metric)
-    if figure is not None and one_seed(results):
-        return number_text(metric, figure.mean)
-    return quality_text(metric, figure)
+def _by_method(
+    results: ComparisonResults,
+    title: str,
+    columns: Sequence[_Column],
+    *notes: str,
+    constant: Sequence[str] = (),
+) -> Table:
+    """A row a method; above them the constant answer's for the first columns, which are of these metrics."""
+    rows = [(method.name, *(show(method) for _, show in columns)) for method in results.methods]
+    first = _constant_row(results, constant, len(columns) + 1)
+    return Table(("method", *(heading for heading, _ in columns)), (*first, *rows), title, notes)
+
+
+def _quality_columns(results: ComparisonResults, metrics: Iterable[str]) -> list[_Column]:
+    def column(metric: str, split: str) -> _Column:
+        return metric_column(results, metric, split), lambda m: quality_text(m, metric, split)
+
+    return [column(metric, split) for metric in metrics for split in results.splits]
 
 
 def _constant_row(results: ComparisonResults, metrics: Iterable[str], width: int) -> list[tuple[str, ...]]:
-    """One row, of what a constant answer gets, as wide as the table; none where that is nowhere known."""
+    """One row of the constant answer's metrics, as wide as the table; none if they are not known."""
     values = [(metric, constant_value(results, split, metric)) for metric in metrics for split in results.splits]
     if all(value is None for _, value in values):
         return []
-    texts = [NONE if value is None else number_text(metric, value) for metric, value in values]
+    texts = [NONE if value is None else metric_number(metric, value) for metric, value in values]
     return [(CONSTANT, *texts, *[NONE] * (width - 1 - len(texts)))]
 
 
-def _latencies(results: ComparisonResults, text: Callable[[LatencyFacts], str]) -> Table:
-    sizes = all_sizes(results)
-    rows = tuple(
-        (method.name, *(_optional(latency_at(method, size), text) for size in sizes)) for method in results.methods
-    )
-    return Table(("method", *(size_text(size) for size in sizes)), rows if sizes else ())
+def _time_to_dense(method: MethodFacts, size: Size | None) -> str:
+    return optional(latency_at(method, size), lambda latency: percent(latency.to_dense.median))
 
 
-def _alike(values: list[int], unit: str = "") -> Callable[[float], str]:
-    """Writes all values of a column with the prefix of its largest."""
-    largest = max(values, default=0)
-    return lambda value: in_units(value, unit, like=largest)
-
-
-def _optional(value: _T | None, text: Callable[[_T], str]) -> str:
-    return NONE if value is None else text(value)
+def _budget(method: MethodFacts) -> str:
+    return optional(method.keep_macs, lambda budget: f"{budget:g}")
 
 
 def _of(counts: tuple[int, int]) -> str:

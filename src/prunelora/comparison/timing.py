@@ -1,6 +1,6 @@
-"""What every method costs on this machine: training steps and forward passes timed in turn, and memory.
+"""Costs of every method on this machine: times of training steps and forward passes, and memory.
 
-Apart from the trainings, on identical batches, so that whatever else the machine does hits all methods alike.
+Methods are timed in turn on identical batches, after the trainings, so that other load hits all of them alike.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunelora.comparison.results import LatencyFacts, MemoryFacts, Share
+from prunelora.comparison.results import LatencyFacts, MemoryFacts
 from prunelora.comparison.trials import Trial
 from prunelora.data.embedded import model_source
 from prunelora.data.task import TaskData
@@ -20,7 +20,7 @@ from prunelora.delivery.checkpoints import load
 from prunelora.delivery.processors import load_processor
 from prunelora.evaluation.measurement import sizes_for, synchronise
 from prunelora.evaluation.memory import TrainingMemory, inference_memory
-from prunelora.evaluation.timing import Timing, interleaved, ratio, weighted_mean
+from prunelora.evaluation.timing import Spread, Timing, interleaved, ratio, weighted_mean
 from prunelora.evaluation.training_cost import step_memory
 from prunelora.evaluation.training_step import random_batch, training_step
 from prunelora.finetuning.contexts import dropout_of
@@ -37,19 +37,19 @@ from prunelora.stages.training import ready_to_train
 
 SIZES = ((1, 32), (1, 128), (32, 128))
 MEMORY_ROWS, MEMORY_TOKENS = 32, 128
-# The dense model among the forward passes; no method can be called so, since names are file names.
+# Name of the dense model among the forward passes; no recipe file can have it.
 DENSE = "(dense)"
 
 
 @dataclass(frozen=True)
 class TimingSettings:
-    """How to time.
+    """Rounds and batches of the timing.
 
     Attributes:
-        step_batches: Different batches of training rows; round after round the next one.
-        step_rounds: Rounds of training steps that count.
-        forward_rounds: Rounds of forward passes of each size that count.
-        warmup: Rounds before, that do not.
+        step_batches: Different batches of training rows, used in turn.
+        step_rounds: Timed rounds of training steps.
+        forward_rounds: Timed rounds of forward passes of each size.
+        warmup: Untimed rounds before them.
     """
 
     step_batches: int = 8
@@ -60,20 +60,12 @@ class TimingSettings:
 
 @dataclass(frozen=True)
 class MethodTiming:
-    """What was timed of a method.
+    """Times of a method, as `MethodFacts` has them; `step_rows` is the number of rows of a timed step."""
 
-    Attributes:
-        step: Training steps, of several fine-tunings the mean by their epochs.
-        step_rows: Rows of each of them.
-        step_to_full: Over full fine-tuning's; None if that is not among the methods.
-        step_to_lora: Over plain LoRA's; None if that is not among the methods.
-        latencies: Forward passes.
-    """
-
-    step: Timing
+    step_ms: float
     step_rows: int
-    step_to_full: Share | None
-    step_to_lora: Share | None
+    step_to_full: Spread | None
+    step_to_lora: Spread | None
     latencies: tuple[LatencyFacts, ...]
 
 
@@ -88,9 +80,9 @@ def tunings_of(trial: Trial) -> Iterator[tuple[FineTuneStage, Plan | None]]:
 
 
 def as_trained(trial: Trial, task: TaskData, tuning: FineTuneStage, plan: Plan | None) -> nn.Module:
-    """The model as it goes into a fine-tuning of the trial: cut, with its adapter, and with what is trained set so.
+    """The model at the start of a trial's fine-tuning, pruned and with its adapter, but with pretrained weights.
 
-    Weights are the pretrained ones, which time and memory do not depend on.
+    Time and memory do not depend on the weights.
     """
     model = pretrained(trial.recipe, task)
     if plan is not None:
@@ -99,14 +91,13 @@ def as_trained(trial: Trial, task: TaskData, tuning: FineTuneStage, plan: Plan |
 
 
 def measure_memory(trial: Trial, task: TaskData) -> MemoryFacts:
-    """Count the memory of a training step, and of a forward pass of 32 rows, of 128 tokens each.
+    """Count the memory of a training step of the fine-tuning that needs most, and of a forward pass of 32 rows.
 
-    The step is one of the fine-tuning that needs the most, of as many rows as it has in a step: a model that is tuned
-    before it is cut needs the dense model's memory once. Rows are shorter where the model has fewer positions, and of
-    images as long as they become.
+    A model that is tuned before it is pruned needs the dense model's memory once. Rows have 128 tokens, or as many as
+    the model has positions for, or as an image has patches.
     """
     steps = [(tuning.batch_size, *_step_memory(trial, task, tuning, plan)) for tuning, plan in tunings_of(trial)]
-    step_rows, training, device_peak = max(steps, key=lambda found: found[1].total)
+    step_rows, training, device_peak = max(steps, key=lambda step: step[1].total)
     merged = load(trial.folder / "model").to(best_device())
     batch = random_batch(merged, rows=MEMORY_ROWS, tokens=MEMORY_TOKENS)
     return MemoryFacts(
@@ -125,7 +116,7 @@ def measure_memory(trial: Trial, task: TaskData) -> MemoryFacts:
 def _step_memory(
     trial: Trial, task: TaskData, tuning: FineTuneStage, plan: Plan | None
 ) -> tuple[TrainingMemory, int | None]:
-    """Of a step of one fine-tuning, counted, and the device's own peak in it."""
+    """Counted memory of a step of one fine-tuning, and the device's own peak in it."""
     trained = as_trained(trial, task, tuning, plan)
     counted = step_memory(trained, tuning, tokens=MEMORY_TOKENS)
     batch = random_batch(trained, rows=tuning.batch_size, tokens=MEMORY_TOKENS)
@@ -153,10 +144,10 @@ def time_methods(
     latencies = forward_times(models, pretrained(first.recipe, task), settings)
     return {
         name: MethodTiming(
-            step=timing,
+            step_ms=timing.median_ms,
             step_rows=len(next(iter(batches[0].values()))),
-            step_to_full=share_of(timing, steps["full"]) if "full" in steps else None,
-            step_to_lora=share_of(timing, steps["lora"]) if "lora" in steps else None,
+            step_to_full=ratio(timing, steps["full"]) if "full" in steps else None,
+            step_to_lora=ratio(timing, steps["lora"]) if "lora" in steps else None,
             latencies=tuple(latencies[name]),
         )
         for name, timing in steps.items()
@@ -168,12 +159,12 @@ def _time_steps(
 ) -> dict[str, Timing]:
     models: dict[str, nn.Module] = {}
     calls: dict[str, Callable[[], None]] = {}
-    shares: dict[str, dict[str, float]] = {name: {} for name in trials}  # Of a method's epochs, by what is timed.
+    shares: dict[str, dict[str, float]] = {name: {} for name in trials}  # A method's epochs by timed step.
     with contextlib.ExitStack() as stack:
         for name, trial in trials.items():
             for tuning, plan in tunings_of(trial):
                 key = _work_of_a_step(tuning, plan)
-                if key not in models:  # Methods that begin alike have that step in common.
+                if key not in models:  # Methods with the same first stages share it.
                     models[key] = as_trained(trial, task, tuning, plan)
                     calls[key] = training_step(models[key], batches, tuning)
                     stack.enter_context(dropout_of(models[key], tuning.dropout))
@@ -185,18 +176,18 @@ def _time_steps(
             synchronise=synchronise(device_of(models[next(iter(models))])),
         )
     return {
-        name: weighted_mean([(timings[key], epochs) for key, epochs in own.items()]) for name, own in shares.items()
+        name: weighted_mean([(timings[key], epochs) for key, epochs in parts.items()]) for name, parts in shares.items()
     }
 
 
 def _work_of_a_step(tuning: FineTuneStage, plan: Plan | None) -> str:
-    """The same for fine-tunings whose steps, of as many rows, do the same work."""
+    """A key that is equal for fine-tunings whose steps do the same work, given the same rows."""
     settings = tuning.model_dump(mode="json", exclude={"epochs", "learning_rate"})
     return digest({"settings": settings, "plan": plan.id if plan is not None else None})
 
 
 def step_batches(trial: Trial, task: TaskData, settings: TimingSettings) -> Sequence[Mapping[str, Any]]:
-    """Batches of training rows to time steps on, of as many rows as a step of the trial has."""
+    """Batches of training rows for timing, with as many rows as a step of the trial."""
     rows = trial.method.tuning.batch_size
     return calibration_batches(
         task,
@@ -214,18 +205,18 @@ def forward_times(
     *,
     sizes: Sequence[tuple[int, int]] = SIZES,
 ) -> dict[str, list[LatencyFacts]]:
-    """Time forward passes of models in turn with the dense one, on random tokens of every size.
+    """Time forward passes of models in turn with the dense model, on random tokens of every size.
 
     Args:
-        models: By name, on the device of the dense one.
-        dense: What they are compared with; its longest input bounds the sizes.
+        models: By name, on the device of the dense model.
+        dense: The reference; its longest input bounds the sizes.
         settings: Rounds.
         sizes: Rows and tokens.
 
     Returns:
-        What was found at every size, by the models' names.
+        Times at every size, by the models' names.
     """
-    found: dict[str, list[LatencyFacts]] = {name: [] for name in models}
+    latencies: dict[str, list[LatencyFacts]] = {name: [] for name in models}
     for batch_size, tokens in sizes_for(dense, sizes):
         generator = torch.Generator().manual_seed(0)
         inputs = random_inputs(dense, batch_size=batch_size, tokens=tokens, generator=generator)
@@ -238,11 +229,14 @@ def forward_times(
                 synchronise=synchronise(device_of(dense)),
             )
         for name in models:
-            share = share_of(timings[name], timings[DENSE])
-            found[name].append(
-                LatencyFacts(batch_size=batch_size, tokens=tokens, milliseconds=timings[name].median_ms, to_dense=share)
+            latency = LatencyFacts(
+                batch_size=batch_size,
+                tokens=tokens,
+                milliseconds=timings[name].median_ms,
+                to_dense=ratio(timings[name], timings[DENSE]),
             )
-    return found
+            latencies[name].append(latency)
+    return latencies
 
 
 def _forward(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Callable[[], object]:
@@ -259,9 +253,3 @@ def _device_peak(model: nn.Module, batch: Mapping[str, Any], tuning: FineTuneSta
     torch.cuda.reset_peak_memory_stats(device)
     step()
     return int(torch.cuda.max_memory_allocated(device))
-
-
-def share_of(timing: Timing, reference: Timing) -> Share:
-    """Median and quartiles of the ratios to what was timed in turn with it."""
-    found = ratio(timing, reference)
-    return Share(median=found.median, q25=found.q25, q75=found.q75)

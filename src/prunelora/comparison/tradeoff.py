@@ -1,26 +1,13 @@
-"""Quality against speed, read off a comparison at budgets: its curves, its points, and how far down they hold."""
+"""Quality against speed in a comparison at several budgets: its curves, and the smallest budgets that keep quality."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prunelora.comparison.commands import in_lines
 from prunelora.comparison.results import ComparisonResults, MethodFacts, PairFacts
-from prunelora.comparison.tables import all_sizes, largest_size, latency_at, metric_column, pair_of, unit_of_heads
-from prunelora.comparison.texts import (
-    NONE,
-    Size,
-    interval_text,
-    p_said,
-    quality_said,
-    quality_text,
-    share_text,
-    signed,
-    size_text,
-)
-from prunelora.report.reading import SHARES, in_units, metric_title
-from prunelora.report.tables import Table
+from prunelora.comparison.tables import Size, all_sizes, largest_size, latency_at, pair_of, size_text
+from prunelora.report.numbers import NONE, metric_interval, metric_number, optional, p_value, percent
+from prunelora.report.table import Table
 
-# What the curves are held against, where it is among the methods: the dense model, with the same kind of training.
+# Curves are tested against this method if it is there: the dense model with the same kind of training.
 YARDSTICK = "lora"
 
 
@@ -29,7 +16,7 @@ class Curve:
     """One method at all its budgets.
 
     Attributes:
-        name: Of the method: "prune-lora".
+        name: Name of the method: "prune-lora".
         points: One a budget, the largest first.
     """
 
@@ -38,139 +25,83 @@ class Curve:
 
 
 def curves(results: ComparisonResults) -> list[Curve]:
-    """Every method that was trained at several budgets; none where the comparison had no such budgets."""
+    """Every method that was trained at several budgets."""
+    by_name: dict[str, list[MethodFacts]] = {}
+    for method in sorted(results.methods, key=lambda method: -(method.keep_macs or 0)):
+        by_name.setdefault(method.base or "", []).append(method)
     names = dict.fromkeys(method.base for method in results.methods if method.base is not None)
-    return [
-        Curve(
-            name,
-            tuple(
-                sorted(
-                    (method for method in results.methods if method.base == name),
-                    key=lambda method: -(method.keep_macs or 0),
-                )
-            ),
-        )
-        for name in names
-    ]
-
-
-def has_budgets(results: ComparisonResults) -> bool:
-    """Whether budgets were asked for, several or one: then there are points to pick, each with its command."""
-    return any(method.base is not None or method.command is not None for method in results.methods)
+    return [Curve(name, tuple(by_name[name])) for name in names]
 
 
 def sizes_shown(results: ComparisonResults) -> list[Size]:
-    """Sizes that a point is picked by: the one with most tokens in all, and the longest single row."""
+    """The two timed sizes that points are compared by: the largest, and the longest single row."""
     single = max((size for size in all_sizes(results) if size[0] == 1), default=None)
     return [size for size in dict.fromkeys((largest_size(results), single)) if size is not None]
 
 
-def points_table(results: ComparisonResults) -> Table:
-    """A row a method and budget: what is left, what it does and how fast; no rows where no budgets were asked for."""
-    if not has_budgets(results):
-        return Table((), ())
-    metric, sizes = results.main_metric, sizes_shown(results)
-    # All are cut from one dense model.
-    (_, heads), (_, neurons) = results.methods[0].heads, results.methods[0].neurons
-    columns = (
-        "method", "budget", *(metric_column(results, metric, split) for split in results.splits),
-        *(f"time, of dense, {size_text(size)}" for size in sizes),
-        f"{unit_of_heads(results)} of {heads:,}", f"neurons of {neurons:,}", "parameters", "MACs", "training memory",
-    )  # fmt: skip
-    parameters = max(method.parameters for method in results.methods)
-    macs = max(method.macs for method in results.methods)
-    memory = max(method.memory.training for method in results.methods)
-    rows = tuple(
-        (
-            method.base or method.name,
-            NONE if method.keep_macs is None else f"{method.keep_macs:g}",
-            *(quality_text(metric, method.quality.get(split, {}).get(metric)) for split in results.splits),
-            *(_time_text(method, size) for size in sizes),
-            f"{method.heads[0]:,}",
-            f"{method.neurons[0]:,}",
-            in_units(method.parameters, like=parameters),
-            in_units(method.macs, like=macs),
-            in_units(method.memory.training, "B", like=memory),
-        )
-        for method in results.methods
-    )
-    return Table(columns, rows)
+def holds_table(results: ComparisonResults) -> Table:
+    """The smallest budget of every curve before quality falls significantly, and the first budget at which it does.
 
-
-def commands_text(results: ComparisonResults) -> str | None:
-    """For every method what builds its model, each below a line that says what it is; None where that is not known."""
-    metric, size = results.main_metric, largest_size(results)
-    parts = []
-    for method in results.methods:
-        if method.command is None:
-            continue
-        said = [
-            quality_said(metric, figure) + (f" ({split})" if len(results.splits) > 1 else "")
-            for split in results.splits
-            if (figure := method.quality.get(split, {}).get(metric)) is not None
-        ]
-        timed = latency_at(method, size)
-        if size is not None and timed is not None:
-            said.append(f"{share_text(timed.to_dense.median)} of the dense model's time at {size_text(size)}")
-        parts.append(f"# {', '.join([method.name, *said])}\n{in_lines(method.command)}")
-    return "\n\n".join(parts) or None
-
-
-def how_far_down(results: ComparisonResults) -> list[str]:
-    """Of every curve, the smallest budget down to which quality does not fall by more than noise, and what comes next.
-
-    Held against plain LoRA on the dense model; where that was not trained, against the curve's own largest budget.
+    Against plain LoRA on the dense model, or if that was not trained against the curve's own largest budget.
     """
-    lines = [_holds(results, curve, split) for split in results.splits for curve in curves(results)]
-    return [line for line in lines if line is not None]
+    size, rows = largest_size(results), []
+    several = len(results.splits) > 1
+    for split in results.splits:
+        for curve in curves(results):
+            other = results.method(YARDSTICK) or curve.points[0]
+            kept, lost = _last_kept(results, curve, other.name, split)
+            if kept is not None or lost is not None:
+                rows.append(
+                    (
+                        f"{curve.name} against {other.name}{f', {split}' if several else ''}",
+                        *_kept_cells(kept, size),
+                        *_lost_cells(lost),
+                    )
+                )
+    columns = (
+        "methods", "smallest budget", "difference there", "95 % interval",
+        f"time, of dense, {size_text(size)}" if size else "time, of dense",
+        "worse from", "difference from there", "p, adjusted",
+    )  # fmt: skip
+    note = (
+        "Smallest budget: down to it, quality is not significantly below the other method's. Few rows or seeds hide a "
+        "loss: the interval shows how large it may be."
+    )
+    return Table(columns, tuple(rows), "How far down quality holds", (note,))
 
 
-def _holds(results: ComparisonResults, curve: Curve, split: str) -> str | None:
-    other = results.method(YARDSTICK) or curve.points[0]
-    on = f" on the {split} rows" if len(results.splits) > 1 else ""
-    what = f"the {metric_title(results.main_metric)} of {other.name}{on}"
-    held = None
-    for point, pair in _tests(results, curve, other, split):
-        if pair.told_apart and pair.difference < 0:
-            if held is None:
-                return f"{curve.name} is below {what} already at keep_macs={_budget(point)}: {_lost(pair)}."
-            return f"{_held(results, curve, held, what)}; at {_budget(point)} it is at {_lost(pair)}."
-        held = point, pair
-    return None if held is None else f"{_held(results, curve, held, what)}."
+_Tested = tuple[MethodFacts, PairFacts]
 
 
-def _held(results: ComparisonResults, curve: Curve, held: tuple[MethodFacts, PairFacts], what: str) -> str:
-    point, pair = held
-    size = largest_size(results)
-    timed = latency_at(point, size)
-    # Few seeds show large losses alone, so the loss that may be there stands beside the claim.
-    alone = ", of the rows alone" if pair.rows_alone else ""
-    there = f" (there {signed(pair.metric, pair.difference)}, 95 % interval {interval_text(pair)}{alone})"
-    text = f"down to keep_macs={_budget(point)} {curve.name} is not below {what} by more than noise{there}"
-    if size is None or timed is None:
-        return text
-    return f"{text}, in {share_text(timed.to_dense.median)} of the dense model's time at {size_text(size)}"
-
-
-def _lost(pair: PairFacts) -> str:
-    unit = " points" if pair.metric in SHARES else ""
-    alone = ", of the rows alone" if pair.rows_alone else ""
-    return f"{signed(pair.metric, pair.difference)}{unit} (p {p_said(pair.p_holm)}{alone})"
-
-
-def _tests(
-    results: ComparisonResults, curve: Curve, other: MethodFacts, split: str
-) -> Iterator[tuple[MethodFacts, PairFacts]]:
+def _last_kept(
+    results: ComparisonResults, curve: Curve, other: str, split: str
+) -> tuple[_Tested | None, _Tested | None]:
+    """The last budget from the top without a significant loss, and the next; a gap ends the search."""
+    kept = None
     for point in curve.points:
-        pair = pair_of(results, point.name, other.name, split)
-        if pair is not None:
-            yield point, pair
+        pair = pair_of(results, point.name, other, split)
+        if pair is None:
+            continue
+        if pair.told_apart and pair.difference < 0:
+            return kept, (point, pair)
+        kept = point, pair
+    return kept, None
 
 
-def _time_text(method: MethodFacts, size: Size) -> str:
-    timed = latency_at(method, size)
-    return NONE if timed is None else share_text(timed.to_dense.median)
+def _kept_cells(kept: _Tested | None, size: Size | None) -> tuple[str, ...]:
+    if kept is None:
+        return ("none", NONE, NONE, NONE)
+    point, pair = kept
+    return (
+        f"{point.keep_macs:g}",
+        metric_number(pair.metric, pair.difference, signed=True),
+        metric_interval(pair.metric, pair.low, pair.high, signed=True),
+        optional(latency_at(point, size), lambda latency: percent(latency.to_dense.median)),
+    )
 
 
-def _budget(method: MethodFacts) -> str:
-    return f"{method.keep_macs:g}"
+def _lost_cells(lost: _Tested | None) -> tuple[str, ...]:
+    if lost is None:
+        return ("none", NONE, NONE)
+    point, pair = lost
+    return f"{point.keep_macs:g}", metric_number(pair.metric, pair.difference, signed=True), p_value(pair.p_holm)

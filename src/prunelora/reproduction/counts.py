@@ -1,6 +1,6 @@
-"""Parameters of the paper's methods and of ours, from a model's configuration alone: no weights are needed.
+"""Parameter counts of the paper's methods and of ours, from a model's configuration alone.
 
-Models are built on torch's meta device, where a tensor has a shape and no memory.
+Models are built on torch's meta device, where tensors have shapes and no memory.
 """
 
 import dataclasses
@@ -33,18 +33,18 @@ _RANK_HIGH, _RANK_LOW, _RANK_DENSE = 8, 4, 8
 
 @dataclass(frozen=True)
 class Count:
-    """Parameters of one method.
+    """Parameter counts of one method.
 
     Attributes:
         method: "full", "lora" or "prune-lora".
-        way: Whose way of counting: "paper" or "ours".
-        how: In words, what is counted.
-        heads: Heads that stay.
-        lora: In LoRA's matrices.
-        norms: In LayerNorms that are trained.
-        task_head: In the task head (pooler and classifier) where that is trained.
-        other: All other trained parameters: the whole model in full fine-tuning.
-        total: All of encoder, pooler and LoRA; the classifier, which depends on the task, is left out.
+        way: Way of counting: "paper" or "ours".
+        how: Description of the counted parameters.
+        heads: Kept heads.
+        lora: Of LoRA's matrices.
+        norms: Of trained LayerNorms.
+        task_head: Of the task head (pooler and classifier), if trained.
+        other: Other trained parameters: the whole model in full fine-tuning.
+        total: Of encoder, pooler and LoRA, without the classifier, whose size depends on the task.
     """
 
     method: str
@@ -59,7 +59,7 @@ class Count:
 
     @property
     def trained(self) -> int:
-        """All that is trained."""
+        """All trained parameters."""
         return self.lora + self.norms + self.task_head + self.other
 
 
@@ -68,7 +68,7 @@ class Counts:
     """All counts of one model.
 
     Attributes:
-        model: What it is called.
+        model: Its name.
         architecture: Its sizes.
         rows: One a method and way of counting.
     """
@@ -78,26 +78,28 @@ class Counts:
     rows: tuple[Count, ...]
 
     def of(self, method: str, way: str = "paper", *, heads: int | None = None, task_head: bool | None = None) -> Count:
-        """The row of a method; by heads that stay, or by whether the task head is trained, where there are several.
+        """Returns the first row of a method with these kept heads and this training of the task head, if given.
 
         Raises:
-            KeyError: If there is none.
+            StopIteration: If there is none.
         """
-        for row in self.rows:
-            wanted = (row.method, row.way) == (method, way) and heads in (None, row.heads)
-            if wanted and task_head in (None, bool(row.task_head)):
-                return row
-        raise KeyError(f"{method}, {way}, heads={heads}, task_head={task_head}")
+        return next(
+            row
+            for row in self.rows
+            if (row.method, row.way) == (method, way)
+            and heads in (None, row.heads)
+            and task_head in (None, bool(row.task_head))
+        )
 
 
 @functools.cache
 def bert_base_counts() -> Counts:
-    """The paper's model: `BertConfig()` has its sizes."""
+    """Counts of the paper's model, whose sizes `BertConfig()` has."""
     return count(BertConfig(), model=paper.MODEL)
 
 
 def counts_of(model: str) -> Counts | None:
-    """Counts of a model by its configuration; None where that is not at hand, or its family is not supported."""
+    """Counts of a model; None if its configuration is not available or its family is not supported."""
     try:
         config = read_config(model_source(model))
     except (CheckpointError, MissingExtraError):
@@ -106,11 +108,11 @@ def counts_of(model: str) -> Counts | None:
 
 
 def count(config: PreTrainedConfig, *, model: str) -> Counts:
-    """Every row: the paper's three by its way of counting, the same with the text's number of heads, and ours.
+    """The paper's three rows by its way of counting, its text's number of heads, and our rows.
 
     Args:
         config: Of an encoder of a supported family.
-        model: What the model is called.
+        model: Name of the model.
     """
     anatomy = dissect(_empty(config))
     whole, norms = _size(anatomy.base), _norms(anatomy)
@@ -148,26 +150,26 @@ def count(config: PreTrainedConfig, *, model: str) -> Counts:
 
 
 def built(config: PreTrainedConfig, plan: Plan, method: str, how: str) -> Count:
-    """Count what a plan leaves and an adapter adds, task head trained, by doing both on a model without memory."""
+    """Counts of a model that is pruned by a plan and given an adapter, with the task head trained."""
     model = prune_(_empty(config), plan)
-    left = _size(dissect(model).base)
+    kept = _size(dissect(model).base)
     with warnings.catch_warnings():
-        # About names inside transformers that PEFT still uses; nothing is trained here.
+        # PEFT still uses old names of transformers.
         warnings.simplefilter("ignore", FutureWarning)
         kinds = trainable_parameters(add_adapter(model, plan))
     heads = plan.architecture.total_heads
-    return Count(method, "ours", how, heads, kinds["lora"], kinds["norms"], kinds["head"], 0, left + kinds["lora"])
+    return Count(method, "ours", how, heads, kinds["lora"], kinds["norms"], kinds["head"], 0, kept + kinds["lora"])
 
 
 def evenly_pruned(lineage: Lineage, keep_heads: int) -> Plan:
-    """A plan that keeps so many heads, spread as evenly as can be; the first third of the blocks has the high rank.
+    """A plan that spreads the kept heads evenly and gives the first third of the blocks the high rank.
 
-    Which heads matter is known only after scoring: a real plan differs by what `extra_of_a_head` says.
+    The heads of a real plan depend on scores: each head in a block of high rank instead of one of low rank adds
+    4 x (8 - 4) x head_dim LoRA parameters.
     """
     base = lineage.base
     each, more = divmod(keep_heads, base.num_layers)
-    high = high_blocks(base)
-    ranks = tuple(_RANK_HIGH if layer < high else _RANK_LOW for layer in range(base.num_layers))
+    ranks = tuple(_RANK_HIGH if layer < high_blocks(base) else _RANK_LOW for layer in range(base.num_layers))
     return Plan(
         base=base,
         heads=tuple(tuple(range(each + (layer < more))) for layer in range(base.num_layers)),
@@ -176,33 +178,18 @@ def evenly_pruned(lineage: Lineage, keep_heads: int) -> Plan:
     )
 
 
-def extra_of_a_head(base: Architecture) -> int:
-    """LoRA parameters more, if one head lies in a block of high rank and not in one of low rank."""
-    return len(ATTENTION_PROJECTIONS) * (_RANK_HIGH - _RANK_LOW) * base.head_dim
-
-
-def lora_of(plan: Plan) -> int:
-    """LoRA parameters of a plan's attention projections, by arithmetic: each is hidden size x heads' width."""
-    base = plan.base
-    return sum(
-        lora_parameters(base.hidden_size, len(heads) * base.head_dim, plan.rank(projection, layer))
-        for layer, heads in enumerate(plan.heads)
-        for projection in ATTENTION_PROJECTIONS
-    )
-
-
 def high_blocks(base: Architecture) -> int:
-    """Blocks with the high rank: the paper's 4 of 12, in proportion."""
+    """Number of blocks with the high rank: the paper's 4 of 12, in proportion."""
     return max(1, base.num_layers // 3)
 
 
 def scaled(heads: int, base: Architecture) -> int:
-    """So many of BERT-base's 144 heads, in proportion: 44 of 144 are 22 of 72."""
+    """A number of BERT-base's 144 heads in proportion: 44 of 144 are 22 of 72."""
     return round(heads * base.total_heads / paper.ALL_HEADS)
 
 
 def _units(base: Architecture, units: int) -> int:
-    """LoRA parameters of so many rank units on square matrices of the hidden size."""
+    """LoRA parameters of rank units on square matrices of the hidden size."""
     return lora_parameters(base.hidden_size, base.hidden_size, units)
 
 

@@ -13,23 +13,23 @@ from prunelora.report.figures import HEAT, STYLE, WIDTH
 from prunelora.reproduction.results import Reproduction, TaskOutcome
 
 _COLUMNS = 2
-# Above this the cell is so dark that a cross on it must be white.
+# Crosses on cells of a higher score are white, since the cells are dark.
 _DARK = 0.55
 
 
 def importance_maps(reproduction: Reproduction) -> Figure:
     """One panel a task, in the paper's order: eq. 2 as colour, a cross on every head that was cut.
 
-    A task that was not run, or whose scores were not kept, has an empty panel that says so.
+    The panel of a task without scores is empty and says why.
     """
     rows = -(-len(reproduction.tasks) // _COLUMNS)
-    layers = max((one.importance.lineage.base.num_layers for one in reproduction.tasks if one.importance), default=6)
+    layers = max((task.importance.lineage.base.num_layers for task in reproduction.tasks if task.importance), default=6)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.3 + rows * (0.55 + 0.13 * max(layers, 6))), layout="constrained")
         panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
         cells = None
-        for axes, one in zip(panels, reproduction.tasks, strict=False):
-            cells = _panel(axes, one) or cells
+        for axes, task in zip(panels, reproduction.tasks, strict=False):
+            cells = _panel(axes, task) or cells
         for axes in panels[len(reproduction.tasks) :]:
             axes.set_axis_off()
         figure.suptitle(
@@ -46,27 +46,27 @@ def importance_maps(reproduction: Reproduction) -> Figure:
             )
             bar.set_label("importance (least 0, most 1)")
             bar.outline.set_visible(False)
-            # Vectors, like the rest; matplotlib would put a picture there, and white lines between the steps.
+            # Vectors like the rest, without white lines between the steps.
             if bar.solids is not None:
                 bar.solids.set(rasterized=False, edgecolor="face")
     return figure
 
 
-def _panel(axes: Axes, one: TaskOutcome) -> Any:
-    name = f"{one.task} (note)" if one.note else one.task
+def _panel(axes: Axes, task: TaskOutcome) -> Any:
+    name = f"{task.task} (note)" if task.note else task.task
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.tick_params(length=0, labelsize=7)
-    if one.importance is None:
+    if task.importance is None:
         axes.set_title(name)
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.text(0.5, 0.5, "not run" if one.comparison is None else "scores not kept", ha="center", va="center")
+        axes.text(0.5, 0.5, "not run" if task.comparison is None else "scores not kept", ha="center", va="center")
         return None
-    base = one.importance.lineage.base
+    base = task.importance.lineage.base
     values = np.full((base.num_layers, max(base.num_heads, default=0)), np.nan)
-    scores = normalise(one.importance.heads, "paper")
-    for layer, (ids, layer_scores) in enumerate(zip(one.importance.lineage.heads, scores, strict=True)):
+    scores = normalise(task.importance.heads, "paper")
+    for layer, (ids, layer_scores) in enumerate(zip(task.importance.lineage.heads, scores, strict=True)):
         values[layer, list(ids)] = layer_scores
     cells = axes.pcolormesh(
         np.arange(values.shape[1] + 1) - 0.5, np.arange(values.shape[0] + 1) - 0.5, np.ma.masked_invalid(values),
@@ -76,9 +76,9 @@ def _panel(axes: Axes, one: TaskOutcome) -> Any:
     axes.set_xticks(range(0, values.shape[1], 2))
     axes.set_yticks(range(0, values.shape[0], 2))
     axes.set_title(name)
-    if one.plan is not None:
-        present = [(layer, head) for layer, ids in enumerate(one.importance.lineage.heads) for head in ids]
-        cut = [(layer, head) for layer, head in present if head not in one.plan.heads[layer]]
+    if task.plan is not None:
+        present = [(layer, head) for layer, ids in enumerate(task.importance.lineage.heads) for head in ids]
+        cut = [(layer, head) for layer, head in present if head not in task.plan.heads[layer]]
         axes.set_title(f"{name}: {len(cut)} of {len(present)} cut")
         for colour, places in (
             ("black", [cell for cell in cut if values[cell] < _DARK]),

@@ -1,6 +1,6 @@
-"""What "Task-oriented Memory-efficient Pruning-Adapter" (Wang, Yang, Sun, 2023) reports, as data with its source.
+"""The numbers of "Task-oriented Memory-efficient Pruning-Adapter" (Wang, Yang, Sun, 2023), with their tables.
 
-A value that is not at hand is None and is shown as such: none is guessed.
+A value that is not at hand is None; none is guessed.
 """
 
 from collections.abc import Mapping
@@ -24,9 +24,9 @@ class PaperValue:
     """One number of the paper.
 
     Attributes:
-        value: The number; a share for accuracies. None where it is not at hand.
-        printed: As the paper prints it; empty where it is not at hand.
-        source: Where it stands: "table 1".
+        value: The number; a share for accuracies; None if not at hand.
+        printed: As the paper prints it; empty if not at hand.
+        source: Its table: "table 1".
     """
 
     value: float | None
@@ -35,7 +35,7 @@ class PaperValue:
 
     @property
     def text(self) -> str:
-        """For a table's cell."""
+        """As printed, or that it is not at hand."""
         return self.printed if self.value is not None else NOT_AT_HAND
 
 
@@ -53,11 +53,11 @@ ACCURACY: Final[Mapping[str, Mapping[str, PaperValue]]] = {
     method: {task: _KNOWN_ACCURACIES.get((method, task), _unknown("table 1")) for task in TASKS} for method in METHODS
 }
 
-# Table 1: what Prune-LoRA loses to full fine-tuning, in points, on mean over these tasks.
+# Table 1: points that Prune-LoRA loses to full fine-tuning, mean over these tasks.
 LOSS_TASKS: Final = ("mnli", "mrpc", "qnli", "rte", "sst2")
-LOSS_TO_FULL: Final = PaperValue(5.3, "5.3", "table 1")
+LOSS_TO_FULL: Final = PaperValue(5.3, "\N{MINUS SIGN}5.3", "table 1")
 
-# Table 2: memory of inference, and all parameters.
+# Table 2: inference memory and parameters.
 INFERENCE_MEMORY: Final[Mapping[str, PaperValue]] = {method: _unknown("table 2") for method in METHODS}
 PARAMETERS: Final[Mapping[str, PaperValue]] = {
     "full": PaperValue(109.48e6, "109.48 M", "table 2"),
@@ -81,19 +81,16 @@ TRAINING_TIME: Final[Mapping[str, PaperValue]] = {
 
 
 def time_to_full(method: str) -> float | None:
-    """A method's training time over full fine-tuning's: 32 / 49 for prune-lora."""
-    own, full = TRAINING_TIME[method].value, TRAINING_TIME["full"].value
-    return own / full if own is not None and full is not None else None
+    """Training time of a method relative to full fine-tuning: 32 / 49 for prune-lora."""
+    time, full = TRAINING_TIME[method].value, TRAINING_TIME["full"].value
+    return time / full if time is not None and full is not None else None
 
 
-# Heads: the text's "100 of 144 stay"; what the printed number of parameters gives.
+# The text keeps 100 of 144 heads; the printed number of parameters is that of 101.
 ALL_HEADS: Final = 144
 HEADS_KEPT_BY_TEXT: Final = 100
 HEADS_CUT_BY_TEXT: Final = ALL_HEADS - HEADS_KEPT_BY_TEXT
 HEADS_CUT_BY_PARAMETERS: Final = 43
 
-# Its reported rows are GLUE's validation rows. Rows of the most frequent class, of all: 279 / 408 = 68.38 %.
+# The reported rows are GLUE's validation rows. Rows of the most frequent class, of all: 279 / 408 = 68.38 %.
 MAJORITY_ROWS: Final[Mapping[str, tuple[int, int]]] = {"mrpc": (279, 408), "wnli": (40, 71)}
-
-# The code that its authors published, where it explains a number. It need not be what made the tables.
-PUBLISHED_CODE: Final = "CaffreyR/TMP on GitHub"

@@ -1,4 +1,4 @@
-"""The settings that a reproduction runs with: the paper's, and ours."""
+"""Presets of a reproduction: the paper's settings, and ours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,20 +16,18 @@ class Preset:
 
     Attributes:
         name: As typed after --preset.
-        title: What it is, in a sentence.
         methods: For `compare`: names of packaged methods, or paths of recipe files.
-        changes: Settings by bare name, for every method that has them.
-        factors: The learning rate of a method's recipe times each of these is tried; validation rows choose.
+        changes: Settings for every method that has them.
+        factors: Learning rates to try, as multiples of the recipe's.
     """
 
     name: str
-    title: str
     methods: tuple[str, ...]
     factors: tuple[float, ...]
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self, *, train_head: bool = True, epochs: float | None = None) -> dict[str, Any]:
-        """The changes, with the task head left as it was initialised, or other epochs, where that is asked for."""
+        """Returns the changes, and with them an untrained task head or other epochs if asked for."""
         settings = dict(self.changes)
         if not train_head:
             settings["train_head"] = False
@@ -46,15 +44,8 @@ PRESETS: Final[Mapping[str, Preset]] = {
     for preset in (
         Preset(
             "paper",
-            "The paper's settings: learning rate 2e-5, 30 epochs, weight decay 0.01, batches of 32 rows, the "
-            "model's own dropout, no warm-up of the task head or the learning rate; LoRA of rank 4 on q, k, v where "
-            "nothing is cut.",
-            methods=(
-                "full",
-                "lora",
-                str(_FOLDER / "prune-lora.yaml"),
-                str(_FOLDER / "random-prune-lora.yaml"),
-            ),
+            # No linear probe and no learning-rate warm-up; LoRA of rank 4 on query, key, value if nothing is pruned.
+            methods=("full", "lora", str(_FOLDER / "prune-lora.yaml"), str(_FOLDER / "random-prune-lora.yaml")),
             factors=(1.0,),
             changes={
                 "learning_rate": 2e-5,
@@ -73,8 +64,6 @@ PRESETS: Final[Mapping[str, Preset]] = {
         ),
         Preset(
             "best",
-            "Our settings: those of the packaged recipes, and for every method the better of two learning "
-            "rates, chosen on validation rows cut from training.",
             methods=("full", "lora", "prune-lora", "random-prune-lora"),
             factors=(1.0, 3.0),
         ),
@@ -83,11 +72,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
 
 
 def preset_of(name: str) -> Preset:
-    """A preset by its name.
-
-    Raises:
-        RecipeError: If there is none of this name.
-    """
+    """Returns a preset; raises RecipeError if there is none of this name."""
     if name not in PRESETS:
         raise RecipeError(f"{option('preset', name)}: no preset of this name.{one_of(name, PRESETS)}")
     return PRESETS[name]

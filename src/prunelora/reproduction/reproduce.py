@@ -1,6 +1,5 @@
-"""The paper's experiment: every method on every task, then the paper's numbers beside ours."""
+"""The paper's experiment: every method on every task."""
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -28,7 +27,6 @@ def reproduce(
     max_train_rows: Mapping[str, int] | None = None,
     epochs: float | Mapping[str, float] | None = None,
     notes: Mapping[str, str] | None = None,
-    command: str | None = None,
     timing: bool = True,
     tell: Tell | None = None,
     progress: bool = True,
@@ -36,31 +34,30 @@ def reproduce(
 ) -> Reproduction:
     """Compare full fine-tuning, LoRA, Prune-LoRA and random pruning on the paper's tasks.
 
-    Every task is a comparison in `out`/TASK: what is finished is not repeated, and a stopped one goes on. The learning
-    rate is chosen on validation rows cut from training, never on the reported rows.
+    Every task is a comparison in `out`/TASK: finished trainings are not repeated, and a stopped task continues. The
+    learning rate is chosen on validation rows cut from training, never on the reported rows.
 
     Args:
         out: Folder for everything.
         model: Pretrained model: a folder, a hub name ("bert-base-uncased" is the paper's), or "minilm".
-        data_dir: Folder with a folder of files for each task; the hub where it is not given.
+        data_dir: Folder with a folder of files for each task; the hub if not given.
         preset: "paper" or "best"; see `presets`.
-        train_head: Train the task head. The paper lists LoRA and LayerNorms only: False does as it says.
+        train_head: Train the task head. The paper lists LoRA and LayerNorms only, which is False.
         tasks: Some of the paper's six.
         seeds: Of the runs; learning rates are tried on the first.
-        max_train_rows: Most training rows, by task.
+        max_train_rows: Maximum of training rows, by task.
         epochs: In place of the preset's, for all tasks or by task.
-        notes: What is special about a task's files, by task: it is shown wherever their numbers are.
-        command: What the page says makes it again; made from the options if not given.
+        notes: What differs from GLUE's official files, by task; the page shows it.
         timing: Time training steps and forward passes.
-        tell: Called with a line for every task and cell.
+        tell: Called with a line for every task and trial.
         progress: Show progress bars.
-        compare: What compares the methods on one task; `prunelora.comparison.compare.compare` if not given.
+        compare: Compares the methods on one task; `prunelora.comparison.compare.compare` if not given.
 
     Returns:
-        Everything in `out`, tasks of earlier calls too.
+        All results in `out`, those of earlier calls too.
 
     Raises:
-        PruneLoraError: Of the kind that fits: model, data, options. Tasks and cells that are finished stay.
+        PruneLoraError: If model, data or options are wrong. Finished trials stay.
     """
     chosen = preset_of(preset)
     tell = tell or (lambda _: None)
@@ -78,14 +75,9 @@ def reproduce(
 
         compare = compare_methods
     out = Path(out)
-    command = command or _command(
-        out=str(out), model=model, data_dir=data_dir, preset=preset, train_head=train_head, tasks=tasks, seeds=seeds,
-        max_train_rows=max_train_rows or {}, epochs=epochs, notes=notes or {},
-    )  # fmt: skip
     for number, task in enumerate(tasks, start=1):
         tell(f"task {number} of {len(tasks)}: {task}")
-        settings = TaskSettings(preset, train_head=train_head, note=(notes or {}).get(task, ""), command=command)
-        with settings_kept(out, task, settings):
+        with settings_kept(out, task, TaskSettings(preset, train_head=train_head, note=(notes or {}).get(task, ""))):
             compare(
                 base=Recipe(
                     model=model,
@@ -103,37 +95,3 @@ def reproduce(
                 progress=progress,
             )
     return read(out)
-
-
-def _command(
-    *,
-    out: str,
-    model: str,
-    data_dir: str | None,
-    preset: str,
-    train_head: bool,
-    tasks: Sequence[str],
-    seeds: Sequence[int],
-    max_train_rows: Mapping[str, int],
-    epochs: float | Mapping[str, float] | None,
-    notes: Mapping[str, str],
-) -> str:
-    """The same as a command line."""
-    words = ["prunelora", "reproduce", "--model", model, "--preset", preset]
-    words += ["--data-dir", data_dir] if data_dir is not None else []
-    words += [] if train_head else ["--no-train-head"]
-    words += ["--tasks", ",".join(tasks)] if tuple(tasks) != paper.TASKS else []
-    words += ["--seeds", ",".join(map(str, seeds))]
-    words += ["--max-train-rows", _by_task(max_train_rows)] if max_train_rows else []
-    if isinstance(epochs, Mapping):
-        words += ["--epochs", _by_task(epochs)] if epochs else []
-    elif epochs is not None:
-        words += ["--epochs", f"{epochs:g}"]
-    for task, note in notes.items():
-        words += ["--note", f"{task}={note}"]
-    return shlex.join([*words, "--out", out])
-
-
-def _by_task(values: Mapping[str, float]) -> str:
-    """In one option, since of one that is repeated the last alone counts: "rte=3,sst2=12000"."""
-    return ",".join(f"{task}={value:.12g}" for task, value in values.items())

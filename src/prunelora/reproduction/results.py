@@ -1,9 +1,9 @@
-"""What a reproduction found, task by task, as it is kept in its folder."""
+"""Results of a reproduction, task by task, as its folder holds them."""
 
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,36 +20,32 @@ FORMAT: Final = "prunelora-reproduce-2"
 SETTINGS: Final = "reproduce.json"
 COMPARISON: Final = "comparison.json"
 
-_WITHOUT = "Remove it: the comparisons stay, and the names of their presets, the commands and the notes are lost."
-
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """What a task's comparison itself does not say of how it was run.
+    """Settings of a task that its comparison does not record.
 
     Attributes:
-        preset: Name of the settings; empty where the comparison was made by hand.
+        preset: Name of the preset; empty if the comparison was made without `reproduce`.
         train_head: Whether the task head was trained.
-        note: What is special about its files; empty if nothing is.
-        command: What ran it; empty where that is not known.
+        note: What differs from GLUE's official files; empty if nothing does.
     """
 
     preset: str = ""
     train_head: bool = True
     note: str = ""
-    command: str = ""
 
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """One task.
+    """Results of one task.
 
     Attributes:
         task: Its name.
-        settings: How it was run, and what is special about its files.
-        comparison: What the methods reached; None if it was not run.
-        importance: Scores of the first seed; None if they are not at hand.
-        plan: What was cut by them.
+        settings: Preset and note.
+        comparison: Results of the methods; None if the task was not run.
+        importance: Scores of Prune-LoRA's first seed; None if they were not kept.
+        plan: The plan made from them.
     """
 
     task: str
@@ -60,28 +56,30 @@ class TaskOutcome:
 
     @property
     def note(self) -> str:
-        """What is special about its files; empty if nothing is."""
+        """What differs from GLUE's official files; empty if nothing does."""
         return self.settings.note
-
-    def method(self, name: str) -> MethodFacts | None:
-        """A method's facts; None if it, or the whole task, was not run."""
-        return self.comparison.method(name) if self.comparison is not None else None
 
     @property
     def split(self) -> str:
-        """The reported rows that stand beside the paper's: the first split, which is MNLI's matched one."""
+        """The reported rows that the paper's numbers are compared with: the first split, for MNLI the matched one."""
         return self.comparison.splits[0] if self.comparison is not None else "test"
 
-    def accuracy(self, method: str) -> float | None:
-        """A method's mean accuracy on `split`."""
-        facts = self.method(method)
-        figure = facts.quality.get(self.split, {}).get("accuracy") if facts is not None else None
-        return figure.mean if figure is not None else None
+    def method(self, name: str) -> MethodFacts | None:
+        """Returns a method's results; None if the method or the task was not run."""
+        return self.comparison.method(name) if self.comparison is not None else None
 
-    @property
-    def majority_rate(self) -> float | None:
-        """What always answering the most frequent class of the training rows gets on `split`."""
-        return self.comparison.task["majority_rate"].get(self.split) if self.comparison is not None else None
+    def accuracy(self, method: str) -> float | None:
+        """Returns a method's mean accuracy on `split`."""
+        facts = self.method(method)
+        quality = facts.quality.get(self.split, {}).get("accuracy") if facts is not None else None
+        return quality.mean if quality is not None else None
+
+    def majority_rate(self, split: str | None = None) -> float | None:
+        """Returns the accuracy of always answering the most frequent class of the training rows."""
+        if self.comparison is None:
+            return None
+        rate = self.comparison.task["majority_rate"].get(split or self.split)
+        return None if rate is None else float(rate)
 
 
 @dataclass(frozen=True)
@@ -89,12 +87,11 @@ class Reproduction:
     """The paper's numbers and ours.
 
     Attributes:
-        model: Name or path of the model that was trained.
+        model: Name or path of the trained model.
         seeds: Of the runs.
-        tasks: In the paper's order, those that were not run too. Earlier calls may have run some under other settings.
-        papers_counts: Parameters of the paper's model.
-        own_counts: Parameters of the model that was trained; None where its configuration is not at hand.
-        command: What makes the page again: a line for every call that ran some of the tasks.
+        tasks: In the paper's order, with those that were not run.
+        papers_counts: Parameter counts of the paper's model.
+        own_counts: Parameter counts of the trained model; None if its configuration is not available.
     """
 
     model: str
@@ -102,92 +99,72 @@ class Reproduction:
     tasks: tuple[TaskOutcome, ...]
     papers_counts: Counts
     own_counts: Counts | None
-    command: str
 
     @property
     def is_papers_model(self) -> bool:
-        """Whether the model that was trained is the paper's."""
+        """Whether the trained model is the paper's."""
         return Path(self.model).name == paper.MODEL
 
     @property
     def label(self) -> str:
-        """The model that was trained, as every table and figure names it."""
+        """Name of the trained model on the page."""
         return "MiniLM, embedded" if self.model == EMBEDDED_MODEL else Path(self.model).name
 
     @property
     def done(self) -> tuple[TaskOutcome, ...]:
         """Tasks that were run."""
-        return tuple(one for one in self.tasks if one.comparison is not None)
-
-    @property
-    def presets(self) -> dict[tuple[str, bool], tuple[str, ...]]:
-        """Names of the tasks that were run, by preset and by whether the task head was trained."""
-        chosen = dict.fromkeys((one.settings.preset, one.settings.train_head) for one in self.done)
-        return {
-            (preset, head): tuple(
-                one.task for one in self.done if (one.settings.preset, one.settings.train_head) == (preset, head)
-            )
-            for preset, head in chosen
-        }
+        return tuple(task for task in self.tasks if task.comparison is not None)
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Names of the tasks that were not run."""
-        return tuple(one.task for one in self.tasks if one.comparison is None)
+        return tuple(task.task for task in self.tasks if task.comparison is None)
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Names of all methods that were run."""
-        return tuple(
-            dict.fromkeys(method.name for one in self.tasks if one.comparison for method in one.comparison.methods)
-        )
+        """Names of all methods that were run; the paper's if there are none."""
+        facts = (method for task in self.tasks if task.comparison for method in task.comparison.methods)
+        return tuple(dict.fromkeys(method.name for method in facts)) or paper.METHODS
 
 
-def read(out: Path | str, *, notes: Mapping[str, str] | None = None, command: str | None = None) -> Reproduction:
-    """Read finished comparisons, one a task, from `out`/TASK; nothing is run.
+def read(out: Path | str, *, notes: Mapping[str, str] | None = None) -> Reproduction:
+    """Read finished comparisons from `out`/TASK, without training.
 
     Args:
-        out: Folder of a reproduction; or any folder with comparisons in folders of the tasks' names.
-        notes: What is special about a task's files, by task, in place of what was noted when they were run.
-        command: What makes the page again, in place of what was noted.
+        out: Folder of a reproduction, or any folder with comparisons in folders named after the tasks.
+        notes: What differs from GLUE's official files, by task; replaces the stored note.
 
     Raises:
-        RecipeError: If there is no finished comparison, one cannot be read, they are of different models, or a note is
-            on none of the paper's tasks.
+        RecipeError: If there is no finished comparison, a file cannot be read, the comparisons are of different models,
+            or a note names none of the paper's tasks.
     """
     out = Path(out)
     check_tasks("notes", notes or {})
     settings = {task: TaskSettings() for task in paper.TASKS} | _settings(out)
     settings |= {task: replace(settings[task], note=note) for task, note in (notes or {}).items()}
     tasks = tuple(_task(out / task, task, settings[task]) for task in paper.TASKS)
-    found = [one.comparison for one in tasks if one.comparison is not None]
-    if not found:
+    comparisons = [task.comparison for task in tasks if task.comparison is not None]
+    if not comparisons:
         raise RecipeError(
-            f"{out}: no finished comparison there. Expected {COMPARISON} in folders called {', '.join(paper.TASKS)}. "
+            f"{out}: no finished comparison there. Expected {COMPARISON} in folders named {', '.join(paper.TASKS)}. "
             "Run prunelora reproduce first."
         )
-    models = sorted({one.model for one in found})
+    models = sorted({comparison.model for comparison in comparisons})
     if len(models) > 1:
         raise RecipeError(
-            f"{out}: the comparisons are of different models: {', '.join(models)}. One page is about one model: "
-            "give each its own folder."
+            f"{out}: the comparisons are of different models: {', '.join(models)}. Give each model its own folder."
         )
     return Reproduction(
         model=models[0],
-        seeds=tuple(dict.fromkeys(seed for one in found for seed in one.seeds)),
+        seeds=tuple(dict.fromkeys(seed for comparison in comparisons for seed in comparison.seeds)),
         tasks=tasks,
         papers_counts=bert_base_counts(),
         own_counts=counts_of(models[0]),
-        command=command or _commands(tasks) or f"prunelora reproduce --out {out}",
     )
 
 
 def check_tasks(option_name: str, names: Iterable[str]) -> None:
-    """Refuse names that are none of the paper's tasks.
-
-    Raises:
-        RecipeError: Naming the option that they were given with.
-    """
+    """Raises RecipeError, with the option's name, if a name is none of the paper's tasks."""
     unknown = [name for name in names if name not in paper.TASKS]
     if unknown:
         raise RecipeError(
@@ -197,23 +174,23 @@ def check_tasks(option_name: str, names: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def settings_kept(out: Path, task: str, settings: TaskSettings) -> Iterator[None]:
-    """Keep how a task is run, beside what earlier calls kept of it and of others, while the block runs it.
+    """Store the settings of a task while the block runs it.
 
-    From the start, since one that is stopped leaves an early look. A block that fails with the task's results as they
-    were leaves what is said of them as it was, too.
+    They are stored first, since a stopped task leaves partial results. If the block fails and the results have not
+    changed, the previous settings are restored.
     """
-    before, results = _settings(out), _content(out / task / COMPARISON)
-    _write_settings(out, before | {task: settings})
+    previous, results = _settings(out), _content(out / task / COMPARISON)
+    _write_settings(out, previous | {task: settings})
     try:
         yield
     except BaseException:
         if results is not None and _content(out / task / COMPARISON) == results:
-            _write_settings(out, before)
+            _write_settings(out, previous)
         raise
 
 
 def _write_settings(out: Path, settings: Mapping[str, TaskSettings]) -> None:
-    tasks = {task: asdict(one) for task, one in settings.items()}
+    tasks = {task: asdict(task_settings) for task, task_settings in settings.items()}
     write_json(out / SETTINGS, {"format": FORMAT, "tasks": tasks})
 
 
@@ -221,41 +198,39 @@ def _content(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
-def _commands(tasks: Iterable[TaskOutcome]) -> str:
-    """Of the tasks that were run, each once."""
-    return "\n".join(dict.fromkeys(one.settings.command for one in tasks if one.comparison and one.settings.command))
-
-
 def _settings(out: Path) -> dict[str, TaskSettings]:
-    """What earlier calls kept, by task; empty where there were none."""
     path = out / SETTINGS
     if not path.exists():
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error}). {_WITHOUT}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise RecipeError(f"{path}: is not what prunelora reproduce writes, expected the format {FORMAT!r}. {_WITHOUT}")
-    return {task: TaskSettings(**one) for task, one in content["tasks"].items()}
+        if content["format"] != FORMAT:
+            raise ValueError(f"expected the format {FORMAT!r}, found {content['format']!r}")
+        known = {entry.name for entry in fields(TaskSettings)}  # Earlier versions stored a command too.
+        return {
+            task: TaskSettings(**{name: value for name, value in stored.items() if name in known})
+            for task, stored in content["tasks"].items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RecipeError(
+            f"{path}: cannot be read ({error}). Remove it: the comparisons stay; their presets and notes are lost."
+        ) from error
 
 
 def _task(folder: Path, task: str, settings: TaskSettings) -> TaskOutcome:
-    path = folder / COMPARISON
-    if not path.exists():
+    if not (folder / COMPARISON).exists():
         return TaskOutcome(task, settings)
-    comparison = load_comparison(path)
-    importance, plan = _scores(folder, comparison)
-    return TaskOutcome(task, settings, comparison, importance, plan)
+    comparison = load_comparison(folder / COMPARISON)
+    return TaskOutcome(task, settings, comparison, *_scores(folder, comparison))
 
 
 def _scores(folder: Path, comparison: ComparisonResults) -> tuple[Importance | None, Plan | None]:
-    """Scores and plan of Prune-LoRA's first seed; none where the cells were not kept beside the results."""
+    """Scores and plan of Prune-LoRA's first seed; None if the trials were not kept beside the results."""
     method = comparison.method("prune-lora")
     if method is None:
         return None, None
-    cell = folder / "cells" / method.name / f"lr-{method.learning_rate:g}" / f"seed-{method.seeds[0]}"
-    try:
-        return Importance.load(cell / "importance.safetensors"), Plan.load(cell / "plan.json")
-    except PruneLoraError:
-        return None, None
+    for trials in ("trials", "cells"):  # Earlier versions called trials cells.
+        trial = folder / trials / method.name / f"lr-{method.learning_rate:g}" / f"seed-{method.seeds[0]}"
+        with contextlib.suppress(PruneLoraError):
+            return Importance.load(trial / "importance.safetensors"), Plan.load(trial / "plan.json")
+    return None, None

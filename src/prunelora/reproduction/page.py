@@ -1,0 +1,132 @@
+"""The written form of a reproduction: reproduction.html, reproduction.md, reproduction.json and figure 1."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from prunelora.report.page import Page, Section, write_page
+from prunelora.report.table import Table
+from prunelora.reproduction import paper
+from prunelora.reproduction.counts import Counts
+from prunelora.reproduction.figure import importance_maps
+from prunelora.reproduction.results import Reproduction, TaskOutcome
+from prunelora.reproduction.tables import counts_table, paper_table, tasks_table
+from prunelora.storage import write_json
+from prunelora.version import __version__
+
+PAGE, NUMBERS, FIGURE = "reproduction", "reproduction.json", "figure-1"
+
+
+def write_reproduction(reproduction: Reproduction, folder: Path | str) -> list[str]:
+    """Write reproduction.md, reproduction.html, reproduction.json and figures/ into a folder.
+
+    Returns:
+        Names of the written files, relative to `folder`, with forward slashes.
+    """
+    folder = Path(folder)
+    written = write_page(page(reproduction), folder, figures={FIGURE: importance_maps(reproduction)}, name=PAGE)
+    write_json(folder / NUMBERS, numbers(reproduction))
+    return [*written, NUMBERS]
+
+
+def tables(reproduction: Reproduction) -> list[Table]:
+    """Every table, for a terminal."""
+    return [paper_table(reproduction), tasks_table(reproduction), counts_table(reproduction)]
+
+
+def page(reproduction: Reproduction) -> Page:
+    """The page, before it is Markdown or HTML."""
+    label = reproduction.label
+    first, *rest = (
+        Section(table.title, table.notes, table=dataclasses.replace(table, title="", notes=()))
+        for table in tables(reproduction)
+    )
+    return Page(
+        title=f"The paper beside ours, on {label}",
+        intro=(
+            f"{paper.TITLE}, {paper.AUTHORS}; ours: {label}, seeds {', '.join(map(str, reproduction.seeds))}. The page "
+            "on reproduction in the documentation lists what does not reproduce, and why.",
+        ),
+        warnings=_warnings(reproduction),
+        sections=(
+            first,
+            Section(
+                f"Figure 1: importance of every head ({label})",
+                (
+                    "A cell is a head; its colour is the paper's eq. 2 of the first seed's scores: how much the loss "
+                    "on training rows changes if the head is turned down, divided by the norm of its layer, scaled to "
+                    "0..1. A cross marks a head that was cut.",
+                ),
+                figure=FIGURE,
+            ),
+            *rest,
+        ),
+        numbers=NUMBERS,
+    )
+
+
+def numbers(reproduction: Reproduction) -> dict[str, Any]:
+    """All numbers for scripts."""
+    own = reproduction.own_counts
+    return {
+        "format": "prunelora-reproduction-1",
+        "prunelora": __version__,
+        "model": reproduction.model,
+        "label": reproduction.label,
+        "seeds": list(reproduction.seeds),
+        "missing": list(reproduction.missing),
+        "paper": {
+            "model": paper.MODEL,
+            "accuracy": {method: _values(tasks) for method, tasks in paper.ACCURACY.items()},
+            "loss_to_full_points": paper.LOSS_TO_FULL.value,
+            "inference_memory": _values(paper.INFERENCE_MEMORY),
+            "parameters": _values(paper.PARAMETERS),
+            "trained": _values(paper.TRAINED),
+            "training_time": _values(paper.TRAINING_TIME),
+        },
+        "counts": _counts(reproduction.papers_counts),
+        "own_counts": _counts(own) if own is not None else None,
+        "tasks": {task.task: _task(task) for task in reproduction.tasks},
+    }
+
+
+def _values(printed: Any) -> dict[str, float | None]:
+    return {name: value.value for name, value in printed.items()}
+
+
+def _task(task: TaskOutcome) -> dict[str, Any]:
+    content: dict[str, Any] = {"note": task.note, "run": task.comparison is not None}
+    if task.comparison is not None:
+        content |= {
+            "preset": task.settings.preset,
+            "train_head": task.settings.train_head,
+            "missing": list(task.comparison.missing),
+            "rows": task.comparison.task["rows"],
+            "majority_rate": task.comparison.task["majority_rate"],
+            "methods": {method.name: method.model_dump(mode="json") for method in task.comparison.methods},
+            "machine": task.comparison.machine,
+            "prunelora": task.comparison.prunelora,
+        }
+    return content
+
+
+def _counts(counts: Counts) -> dict[str, Any]:
+    rows = [{**dataclasses.asdict(row), "trained": row.trained} for row in counts.rows]
+    return {"model": counts.model, "rows": rows}
+
+
+def _warnings(reproduction: Reproduction) -> tuple[str, ...]:
+    lines = [f"rows of {task.task}: {task.note}" for task in reproduction.tasks if task.note]
+    if not reproduction.is_papers_model:
+        lines.insert(0, f"the trained model is {reproduction.label}, not the paper's {paper.MODEL}")
+    if reproduction.missing:
+        lines.append(f"not run: {', '.join(reproduction.missing)}")
+    lines += [
+        f"{task.task} is not complete: {'; '.join(task.comparison.missing)}"
+        for task in reproduction.done
+        if task.comparison is not None and task.comparison.missing
+    ]
+    presets = {(task.settings.preset, task.settings.train_head) for task in reproduction.done}
+    if len(presets) > 1:
+        lines.append("tasks were run with different presets, which the means over tasks mix")
+    return tuple(lines)
