@@ -22,7 +22,7 @@ from prunelora.evaluation.quality import evaluate, predict
 from prunelora.importance.criteria import CRITERIA
 from prunelora.importance.linear_probe import train_linear_probe_
 from prunelora.models.families import FAMILIES
-from prunelora.models.padding import padded_right, readable
+from prunelora.models.padding import padded_right, prepare_batch
 
 # Tolerance for families that compute norms, rotations or losses in float32.
 CLOSE = 1e-5
@@ -75,10 +75,10 @@ def test_logits_and_losses_do_not_depend_on_the_side_of_padding(text_family):
     names = ("input_ids", "attention_mask")
     alone = np.concatenate([predict(model, [row]) for row in one_by_one(batch, *names)])
     with torch.no_grad():
-        wanted = model(**readable(batch, model)).loss
+        wanted = model(**prepare_batch(batch, model)).loss
         for padded in (batch, on_the_left(batch, *names), on_both_sides(batch, *names)):
             assert np.abs(predict(model, [padded]) - alone).max() < CLOSE
-            assert torch.equal(model(**readable(padded, model)).loss, wanted)
+            assert torch.equal(model(**prepare_batch(padded, model)).loss, wanted)
 
 
 def test_scores_and_repair_do_not_depend_on_the_side_of_padding(text_family):

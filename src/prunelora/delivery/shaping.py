@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
 from prunelora.models.layer_config import LayerConfig
-from prunelora.models.shared_bias import HandsOn, OwnHeads, attach
+from prunelora.models.shared_bias import NoHeadsWithBias, SharedBiasHook, attach
 
 
 def make_layer(how: Sequence[Any]) -> nn.Module:
@@ -34,17 +34,17 @@ def shape_block(block: nn.Module, shape: Mapping[str, Any]) -> None:
     Args:
         block: As the model's class built it.
         shape: "layers", by path, as `make_layer` takes them; "attention", the path of that module; "no_heads", the
-            settings of what stands there where no head is left, or None; "handing_on", how that hands a shared bias on,
-            or None; "counts" and "config", what the module, or the configuration that it reads, must say of its heads;
-            "own_heads", what `OwnHeads` takes, or None.
+            arguments of `NoHeads` if no head is kept, or None; "shared_bias", more arguments of `NoHeadsWithBias`, or
+            None; "counts" and "config", the numbers of heads to set in the module, or in the configuration that it
+            reads; "bias_hook", the arguments of `SharedBiasHook`, or None.
     """
     if shape["no_heads"] is not None:
         settings, former = dict(shape["no_heads"]), block.get_submodule(shape["attention"])
         inside, norm_name = settings["output"], settings["norm_name"]
         settings["output"] = None if inside is None else make_layer(inside)
         settings["norm"] = None if norm_name is None else former.get_submodule(norm_name)
-        handing_on = shape["handing_on"]
-        stand_in = NoHeads(**settings) if handing_on is None else HandsOn(former, **handing_on, **settings)
+        bias_settings = shape["shared_bias"]
+        stand_in = NoHeadsWithBias(former, **bias_settings, **settings) if bias_settings else NoHeads(**settings)
         block.set_submodule(shape["attention"], stand_in)
     for path, how in shape["layers"].items():
         block.set_submodule(path, make_layer(how))
@@ -53,8 +53,8 @@ def shape_block(block: nn.Module, shape: Mapping[str, Any]) -> None:
         setattr(attention, name, value)
     if shape["config"]:
         attention.config = LayerConfig(attention.config, **shape["config"])
-    if shape["own_heads"] is not None:
-        attach(attention, OwnHeads(**shape["own_heads"]))
+    if shape["bias_hook"] is not None:
+        attach(attention, SharedBiasHook(**shape["bias_hook"]))
 
 
 def shape_blocks(base: nn.Module, shapes: Sequence[Mapping[str, Any]]) -> None:

@@ -23,7 +23,7 @@ from prunelora.models.block import Block, find
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
 from prunelora.models.families import family_of_model_type
 from prunelora.models.layer_config import LayerConfig
-from prunelora.models.shared_bias import OWN_HEADS, HandsOn, OwnHeads, attach
+from prunelora.models.shared_bias import BIAS_HOOK, NoHeadsWithBias, SharedBiasHook, attach
 from prunelora.models.source import SHAPES_KEY
 from prunelora.storage import write_json, write_text
 
@@ -90,7 +90,7 @@ _CLASS = '''class Pruned{name}(transformers.{name}):
 _REGISTER = "transformers.AutoModel.register(Pruned{config}, Pruned{base}, exist_ok=True)"
 
 
-_MODULES = (BiasOnly, NoNeurons, NoHeads, LayerConfig, OwnHeads, HandsOn, attach)
+_MODULES = (BiasOnly, NoNeurons, NoHeads, LayerConfig, SharedBiasHook, NoHeadsWithBias, attach)
 
 
 def write_standalone(folder: Path, anatomy: Anatomy, *, plan_id: str) -> None:
@@ -114,7 +114,7 @@ def write_standalone(folder: Path, anatomy: Anatomy, *, plan_id: str) -> None:
             version=__version__,
             auto=own_auto_class(anatomy.model),
         ).strip(),
-        f'{OWN_HEADS.upper()} = "{OWN_HEADS}"',
+        f'{BIAS_HOOK.upper()} = "{BIAS_HOOK}"',
         *(inspect.getsource(one).strip() for one in _MODULES),
         *(inspect.getsource(one).strip() for one in (shaping.make_layer, shaping.shape_block, shaping.shape_blocks)),
         _CONFIG.format(name=config, model_type=content["model_type"]).strip(),
@@ -178,7 +178,7 @@ def shapes_of(anatomy: Anatomy) -> list[dict[str, Any]]:
 
 def _shape(block: Block) -> dict[str, Any]:
     family, attention = block.family, block.part("attention")
-    headless, own = isinstance(attention, NoHeads), getattr(attention, OWN_HEADS, None)
+    headless, own = isinstance(attention, NoHeads), getattr(attention, BIAS_HOOK, None)
     gone = ("query", "key", "value") if headless else ()
     paths = [family.path(name) for name in family.projections if name not in gone]
     if isinstance(attention, NoHeads):
@@ -189,14 +189,14 @@ def _shape(block: Block) -> dict[str, Any]:
         "attention": family.attention,
         "layers": {path: _how(block.module.get_submodule(path)) for path in dict.fromkeys(paths)},
         "no_heads": _settings(attention) if isinstance(attention, NoHeads) else None,
-        "handing_on": family.handing_on if headless else None,
+        "shared_bias": family.shared_bias_settings if headless else None,
         "counts": {} if headless else {name: getattr(attention, name) for name in family.counts},
-        "own_heads": None if own is None else {name: getattr(own, name) for name in _OF_OWN_HEADS},
+        "bias_hook": None if own is None else {name: getattr(own, name) for name in _HOOK_SETTINGS},
         "config": {} if headless else {name: getattr(attention.config, name) for name in family.config_counts},
     }
 
 
-_OF_OWN_HEADS = ("argument", "place", "heads", "maker")
+_HOOK_SETTINGS = ("argument", "place", "heads", "maker")
 
 
 def _settings(empty: NoHeads) -> dict[str, Any]:

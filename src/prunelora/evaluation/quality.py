@@ -12,7 +12,7 @@ from prunelora.data.answers import answers_of, labels_of, stacked
 from prunelora.data.fit import fitting
 from prunelora.data.metrics import metrics
 from prunelora.data.tokens import Processor, batches, by_length
-from prunelora.models.padding import readable
+from prunelora.models.padding import prepare_batch
 from prunelora.models.problem_types import CAUSAL_LM, label_names_of
 from prunelora.models.state import left_as_found
 from prunelora.progress import over
@@ -85,7 +85,7 @@ def predict(model: nn.Module, batches: Iterable[Mapping[str, Any]], problem_type
     with left_as_found(model), torch.inference_mode():
         model.eval()
         for batch in over(batches, "judging"):
-            inputs = readable(batch, model)
+            inputs = prepare_batch(batch, model)
             labels = inputs.pop("labels", None)
             parts.append(answers_of(model(**inputs).logits, labels, problem_type).float().cpu().numpy())
     return stacked(parts)

@@ -44,7 +44,7 @@ from prunelora.finetuning.result import TrainingResult, log_entry, metrics_at
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.finetuning.start import Start
 from prunelora.finetuning.trainer import MEAN_LOSS, ExactTrainer
-from prunelora.models.padding import as_read
+from prunelora.models.padding import pad_for_model
 from prunelora.models.problem_types import BY_TOKEN, CAUSAL_LM, SINGLE_LABEL, label_names_of, problem_type_of
 from prunelora.models.state import random_state_kept
 from prunelora.settings import complaint
@@ -129,7 +129,7 @@ def finetune(
             train_dataset=train,
             eval_dataset={"validation": validation},
             processing_class=tokenizer,
-            data_collator=lambda rows: as_read(collate(rows), base),
+            data_collator=lambda rows: pad_for_model(collate(rows), base),
             callbacks=[clock, OrderOfRows(), *chosen_callbacks(settings, Path(logs))],
         )
         if progress:

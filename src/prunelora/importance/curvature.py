@@ -24,7 +24,7 @@ from prunelora.importance.losses import count_examples, count_tokens
 from prunelora.importance.moments import OuterSum, WeightedMoments
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.block import Block
-from prunelora.models.padding import readable
+from prunelora.models.padding import prepare_batch
 from prunelora.progress import over
 
 # H excludes the tokens of an example with the smallest |g|^2, up to this share of their sum.
@@ -44,7 +44,7 @@ class Curvature:
     def add(self, number: int, batch: Mapping[str, Any]) -> None:
         """Run one batch forward and backward and add its tokens."""
         model = self.anatomy.model
-        batch = readable(batch, model)
+        batch = prepare_batch(batch, model)
         examples = count_examples(batch, number)
         hooks = [
             GradientHook(moments.full_name, moments.module, moments.add)

@@ -13,7 +13,7 @@ from prunelora.errors import ScoreError
 from prunelora.importance.losses import count_losses
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.family import Family
-from prunelora.models.padding import readable
+from prunelora.models.padding import prepare_batch
 from prunelora.models.problem_types import TOKENS, problem_type_of
 from prunelora.models.state import left_as_found
 
@@ -40,7 +40,7 @@ class Features:
             for number, batch in enumerate(batches):
                 if batch.get("labels") is None:
                     raise ScoreError(f"Batch {number} has no labels: its keys are {sorted(batch)}.")
-                inputs = readable(batch, anatomy.model)
+                inputs = prepare_batch(batch, anatomy.model)
                 if not count_losses(anatomy.model, inputs, len(inputs["labels"])):
                     continue
                 if size >= max_size:

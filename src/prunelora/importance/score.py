@@ -15,7 +15,7 @@ from prunelora.importance.linear_probe import head_restored, train_linear_probe_
 from prunelora.importance.losses import Batch, check_that_all_ran, count_examples, count_tokens, summed_loss
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.gates import gated
-from prunelora.models.padding import readable
+from prunelora.models.padding import prepare_batch
 from prunelora.models.state import left_as_found
 from prunelora.progress import over
 from prunelora.storage import name_of
@@ -148,7 +148,7 @@ class _GateGradients:
     def add(self, number: int, batch: Batch) -> None:
         """Run one batch forward and backward and add its examples."""
         examples = count_examples(batch, number)
-        batch = readable(batch, self.anatomy.model)
+        batch = prepare_batch(batch, self.anatomy.model)
         gates: dict[tuple[int, bool], torch.Tensor] = {}
         lengths: set[int] = set()
 

@@ -172,8 +172,8 @@ class Family:
         }
 
     @property
-    def handing_on(self) -> dict[str, str] | None:
-        """Arguments of `HandsOn`, if the first layer computes the shared bias; None otherwise."""
+    def shared_bias_settings(self) -> dict[str, str] | None:
+        """Arguments of `NoHeadsWithBias`, if the first layer computes the shared bias; None otherwise."""
         if self.shared_bias is None or self.bias_maker is None or self.bias_table is None:
             return None
         return {"argument": self.shared_bias, "maker": self.bias_maker, "table": self.bias_table}

@@ -27,12 +27,12 @@ _OF_DECODER = ("decoder_input_ids", "decoder_inputs_embeds", "decoder_position_i
 _POSITIONS = ("start_positions", "end_positions")
 
 
-def readable(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """Copy of a batch on the model's device, with padding as in `as_read`."""
-    return as_read(on_device(batch, model), model)
+def prepare_batch(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Copy of a batch on the model's device, with padding as in `pad_for_model`."""
+    return pad_for_model(on_device(batch, model), model)
 
 
-def as_read(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+def pad_for_model(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
     """Copy of a batch with padding on the right, the model's padding id there, and no labels there.
 
     Padding is the part before the first and after the last token that `attention_mask` includes; without a mask there

@@ -15,10 +15,10 @@ from torch import nn
 
 from prunelora.models.empty import NoHeads
 
-OWN_HEADS = "own_heads"
+BIAS_HOOK = "bias_hook"
 
 
-class OwnHeads:
+class SharedBiasHook:
     """A forward pre-hook that reduces the shared bias to the module's remaining heads.
 
     Attributes:
@@ -54,13 +54,13 @@ class OwnHeads:
             self.whole = whole
         return whole[:, list(self.heads)]
 
-    def hand_on(self, _: nn.Module, __: Any, output: tuple[Any, ...]) -> tuple[Any, ...]:
+    def return_whole(self, _: nn.Module, __: Any, output: tuple[Any, ...]) -> tuple[Any, ...]:
         """Forward hook: return the bias of all heads as the module's second output."""
         whole, self.whole = self.whole, None
         return (output[0], whole, *output[2:])
 
 
-class HandsOn(NoHeads):
+class NoHeadsWithBias(NoHeads):
     """An attention module without heads that still returns, and in the first layer computes, the shared bias."""
 
     def __init__(self, former: nn.Module, *, argument: str, maker: str, table: str, **settings: Any) -> None:
@@ -102,7 +102,7 @@ class HandsOn(NoHeads):
         return context, whole, None
 
 
-def take_own_heads(attention: nn.Module, argument: str, kept: Sequence[int], *, maker: str | None = None) -> None:
+def restrict_shared_bias(attention: nn.Module, argument: str, kept: Sequence[int], *, maker: str | None = None) -> None:
     """Make an attention module use only the part of the shared bias for the heads that it keeps.
 
     Args:
@@ -111,18 +111,18 @@ def take_own_heads(attention: nn.Module, argument: str, kept: Sequence[int], *, 
         kept: Positions of the kept heads among its present heads.
         maker: Name of its method that computes the bias, if layers return it.
     """
-    hook = getattr(attention, OWN_HEADS, None)
+    hook = getattr(attention, BIAS_HOOK, None)
     if hook is not None:
         hook.heads = tuple(hook.heads[position] for position in kept)
         return
     place = list(inspect.signature(attention.forward).parameters).index(argument)
-    attach(attention, OwnHeads(argument, place, kept, maker))
+    attach(attention, SharedBiasHook(argument, place, kept, maker))
 
 
-def attach(attention: nn.Module, own: OwnHeads) -> None:
+def attach(attention: nn.Module, hook: SharedBiasHook) -> None:
     """Register the hooks on a module, which also stores them for later pruning."""
-    setattr(attention, OWN_HEADS, own)
-    attention.register_forward_pre_hook(own, with_kwargs=True)
-    if own.maker is not None:
-        setattr(attention, own.maker, functools.partial(own.make, attention))
-        attention.register_forward_hook(own.hand_on)
+    setattr(attention, BIAS_HOOK, hook)
+    attention.register_forward_pre_hook(hook, with_kwargs=True)
+    if hook.maker is not None:
+        setattr(attention, hook.maker, functools.partial(hook.make, attention))
+        attention.register_forward_hook(hook.return_whole)

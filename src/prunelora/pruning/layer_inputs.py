@@ -10,7 +10,7 @@ from torch import nn
 
 from prunelora.errors import UnsupportedModelError, advice
 from prunelora.models.anatomy import Anatomy
-from prunelora.models.padding import readable
+from prunelora.models.padding import prepare_batch
 from prunelora.pruning.layers import Layer, hooks, layers_of
 
 HIDDEN = "hidden_states"
@@ -67,7 +67,7 @@ class InputRecorder:
         """
         if batch in self._kept:
             return self._kept[batch]
-        model_inputs = dict(readable(self.batches[batch], self.anatomy.model))
+        model_inputs = dict(prepare_batch(self.batches[batch], self.anatomy.model))
         if self._skips_layers:
             with _skipping(self.layers, self._tuple_lengths):
                 return _record(self.anatomy, self.layers, model_inputs)

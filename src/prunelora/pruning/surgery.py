@@ -11,7 +11,7 @@ from prunelora.models.block import Block
 from prunelora.models.empty import BiasOnly, NoHeads, NoNeurons
 from prunelora.models.layer_config import LayerConfig
 from prunelora.models.matrices import keep_columns, keep_rows, widths
-from prunelora.models.shared_bias import HandsOn, take_own_heads
+from prunelora.models.shared_bias import NoHeadsWithBias, restrict_shared_bias
 from prunelora.planning.plan import Plan, check_within
 from prunelora.pruning.repair import Weights, check_repairable, check_weights, repair_
 
@@ -87,7 +87,7 @@ def _cut_heads(block: Block, kept: Sequence[int]) -> None:
     for module in block.with_heads():
         keep_rows(module, query_channels)
     if family.shared_bias is not None:
-        take_own_heads(attention, family.shared_bias, kept, maker=family.bias_maker)
+        restrict_shared_bias(attention, family.shared_bias, kept, maker=family.bias_maker)
     counts = {"heads": len(kept), "queries": len(kept) * block.queries_per_head, "width": len(query_channels)}
     for attribute, quantity in family.counts.items():
         setattr(attention, attribute, counts[quantity])
@@ -112,8 +112,9 @@ def _cut_all_heads(block: Block) -> None:
         "norm_name": family.norm_in_attention,
         "norm": attention.get_submodule(family.norm_in_attention) if family.norm_in_attention else None,
     }
-    handing_on = family.handing_on
-    block.replace("attention", HandsOn(attention, **handing_on, **settings) if handing_on else NoHeads(**settings))
+    bias_settings = family.shared_bias_settings
+    no_heads = NoHeadsWithBias(attention, **bias_settings, **settings) if bias_settings else NoHeads(**settings)
+    block.replace("attention", no_heads)
 
 
 def _cut_neurons(block: Block, kept: Sequence[int]) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from prunelora.importance.hooks import GradientHook, run_with_hooks
 from prunelora.models.anatomy import Anatomy
-from prunelora.models.padding import readable
+from prunelora.models.padding import prepare_batch
 from prunelora.pruning.layers import layers_of
 
 # Least weight of a token: the labels of one batch do not show every use of a hidden state.
@@ -47,7 +47,7 @@ def squared_gradients(anatomy: Anatomy, batch: Mapping[str, Any], number: int) -
         GradientHook(projection.full_name, projection.module, partial(add, projection.full_name))
         for projection in projections
     ]
-    run_with_hooks(anatomy.model, readable(batch, anatomy.model), number, hooks)
+    run_with_hooks(anatomy.model, prepare_batch(batch, anatomy.model), number, hooks)
     return squares
 
 
