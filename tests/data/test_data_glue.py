@@ -16,6 +16,7 @@ from prunelora.data.task import TaskData
 from prunelora.errors import DataError, RecipeError
 from prunelora.evaluation.feasibility import check
 from prunelora.models import problem_types as judging
+from prunelora.report.check_tables import check_tables
 from prunelora.run.recipe import Recipe, read_recipe
 
 SHARED = Path(__file__).parents[3] / "shared" / "glue"
@@ -611,8 +612,10 @@ def test_compress_takes_a_task_in_place_of_data(monkeypatch):
 def test_check_looks_at_every_reported_split(tmp_path, minilm_path):
     found = check("minilm", data=DataSettings(task="mnli", data_dir=str(write_official(tmp_path, "mnli"))))
     assert found.data["rows"] == {"train": 23, "validation": 2, "matched": 7, "mismatched": 5}
-    assert "23 training rows, 7 matched rows, 5 mismatched rows" in found.lines()[-1]
-    assert "majority-class rate 42.9% (matched), majority-class rate 40.0% (mismatched)" in found.lines()[-1]
+    *_, last = check_tables(found)
+    assert "23 training rows, 7 matched rows, 5 mismatched rows" in last
+    assert "42.9 % (matched)" in last
+    assert "40.0 % (mismatched)" in last
 
 
 # The real files -------------------------------------------------------------------------------------------------------

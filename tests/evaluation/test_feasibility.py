@@ -28,6 +28,7 @@ from prunelora.planning.costs import block_parameters
 from prunelora.planning.make_plan import make_plan
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
+from prunelora.report.check_tables import check_tables
 
 TOKENS = 16
 
@@ -52,6 +53,11 @@ def folder(tmp_path):
     """A model of which only the configuration exists."""
     tiny_config("bert").save_pretrained(tmp_path / "config")
     return str(tmp_path / "config")
+
+
+def shown(found) -> str:
+    parts = check_tables(found)
+    return "\n".join(part if isinstance(part, str) else f"{part.title}\n{part.to_csv()}" for part in parts)
 
 
 # Arithmetic -----------------------------------------------------------------------------------------------------------
@@ -86,7 +92,7 @@ def test_speeds_are_what_costs_come_to_and_no_cost_has_no_bound():
 def test_what_goes_as_one_is_named_heads_or_groups(tmp_path):
     for family, unit in (("bert", "head"), ("llama", "group")):
         tiny_config(family).save_pretrained(tmp_path / family)
-        text = "\n".join(check(str(tmp_path / family), keep_macs=0.5, tokens=TOKENS).lines())
+        text = shown(check(str(tmp_path / family), keep_macs=0.5, tokens=TOKENS))
         assert f"all {unit}s cut" in text
         with pytest.raises(PlanError, match=rf"\(a (key/value )?{unit}, or 8 neurons"):
             check(str(tmp_path / family), keep_macs=1e-6, tokens=TOKENS)
@@ -119,13 +125,13 @@ def test_every_budget_is_held_and_used(folder, latency_asked, budget, cost):
     found = check(folder, tokens=TOKENS, round_to=1, **budget)
     assert 0.95 * limit < cost(found) <= limit * (1 + 1e-9)
     assert found.budget == {name: value}
-    assert found.lines()[1].startswith(f"{name}={value} can be met: about {found.left.total_heads} of 12 heads")
+    assert f"{name}={value} can be met: about {found.left.total_heads} of 12 heads" in shown(found)
 
 
 def test_without_a_budget_everything_stays(folder):
     found = check(folder)
     assert found.left == found.architecture
-    assert found.lines()[1] == "no budget: 12 of 12 heads, 60 of 60 neurons stay"
+    assert "no budget: 12 of 12 heads, 60 of 60 neurons" in shown(found)
 
 
 # What is not measured, and what is told before ------------------------------------------------------------------------
@@ -160,7 +166,7 @@ def test_latency_is_measured_where_it_is_asked_for_or_the_budget_is_in_time(fold
     assert latency_asked[1:] == [asked]
     assert found.latency.no_heads == pytest.approx(2 + NEURONS / 10)
     assert found.latency.nothing == pytest.approx(2)
-    assert any("2 x 8" in line for line in found.lines())
+    assert "2 x 8" in shown(found)
 
 
 def test_a_time_for_inputs_longer_than_the_model_can_read_is_refused(folder, latency_asked):
@@ -267,16 +273,16 @@ def test_a_decoder_without_padding_is_checked_as_it_would_be_trained(tmp_path, l
 
 def test_where_all_weights_are_trained_no_column_is_called_lora(folder):
     everything = Training(FineTuneSettings(batch_size=4), lambda model, _: model.requires_grad_(True))
-    training = check(folder, tokens=TOKENS, keep_macs=0.5, training=everything).training
-    assert list(training.ways) == ["full", "prune-full"]
-    text = "\n".join(training.lines())
-    assert "all after cut" in text
-    assert "LoRA" not in text
+    found = check(folder, tokens=TOKENS, keep_macs=0.5, training=everything)
+    assert list(found.training.ways) == ["full", "prune-full"]
+    assert "all after cut" in shown(found)
+    assert "LoRA" not in shown(found)
     first = dataclasses.replace(way(), before=everything)
-    lines = check(folder, tokens=TOKENS, keep_macs=0.5, training=first).training.lines()
-    assert lines[2].startswith("memory before the cut, all weights, 4 rows")
-    assert lines[2].split()[-2:] == lines[1].split()[7:9], "not under full fine-tuning, whose memory it is"
-    assert lines[4].startswith("time before the cut, all weights, 4 rows")
+    table = list(check_tables(check(folder, tokens=TOKENS, keep_macs=0.5, training=first)))[3]
+    memory = next(row for row in table.rows if row[0].startswith("memory before the cut, all weights, 4 rows"))
+    assert memory[1] == table.rows[0][1], "not under full fine-tuning, whose memory it is"
+    assert memory[2:] == ("", "")
+    assert any(row[0].startswith("time before the cut, all weights, 4 rows") for row in table.rows)
 
 
 def test_dropout_of_the_settings_counts_in_training_memory(folder):
@@ -296,20 +302,17 @@ def test_an_epoch_takes_its_steps_at_the_median_length(tmp_path, minilm_path):
     assert training.steps_per_epoch == math.ceil(found.data["rows"]["train"] / 7)
     ms = training.ways["lora"].step.median_ms
     assert training.epoch_minutes("lora") == pytest.approx(training.steps_per_epoch * ms / 1000 / 60)
-    assert f"an epoch of {training.steps_per_epoch} such steps" in "\n".join(found.lines())
-    assert "median length" in found.lines()[-1]
+    assert f"an epoch of {training.steps_per_epoch} such steps" in shown(found)
+    assert "median length" in shown(found)
     json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_without_data_there_is_no_epoch(folder):
-    training = check(folder, tokens=TOKENS, keep_macs=0.5, training=way()).training
-    assert training.step_tokens == TOKENS
-    assert training.epoch_minutes("full") is None
-    text = "\n".join(training.lines())
-    assert "random weights" in text
-    assert "measured here" in text
-    assert "counted from tensors" in text
-    assert "epoch" not in text
+    found = check(folder, tokens=TOKENS, keep_macs=0.5, training=way())
+    assert found.training.step_tokens == TOKENS
+    assert found.training.epoch_minutes("full") is None
+    assert "random weights" in shown(found)
+    assert "epoch" not in shown(found)
 
 
 @pytest.mark.parametrize("recompute", [True, False])

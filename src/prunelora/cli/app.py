@@ -318,6 +318,7 @@ def check(
     chosen = chosen.with_baseline() if baseline else chosen
     chosen = _changed(chosen.without_export() if no_export else chosen, settings, sets)
     from prunelora.progress import bars
+    from prunelora.report.check_tables import check_tables
     from prunelora.run.check import check_run
 
     with bars(not quiet):
@@ -325,7 +326,7 @@ def check(
     if json:
         terminal.give_json(found.to_dict())
     else:
-        terminal.give_lines(found.lines())
+        terminal.give_lines(check_tables(found))
 
 
 def _plan_file(path: Path) -> Path:

@@ -1,6 +1,6 @@
-"""What a model, data and a budget can give, before any work: from a configuration and random weights of its shapes.
+"""Costs of a model, data and a budget before any work, from a configuration and random weights of its shapes.
 
-Sizes, bounds and whether the budget can be met are arithmetic (`outlook`); latency and training are measured here.
+Sizes, bounds and whether the budget can be met are arithmetic (`outlook`); latency and training are measured.
 """
 
 import contextlib
@@ -21,10 +21,8 @@ from prunelora.delivery.processors import load_image_processor, load_tokenizer, 
 from prunelora.errors import CheckpointError, UnsupportedModelError, option
 from prunelora.evaluation.latency_cache import latency_model_for
 from prunelora.evaluation.latency_model import LatencySettings
-from prunelora.evaluation.outlook import Outlook, early_plan, outlook, outlook_row
-from prunelora.evaluation.run_outlook import RunOutlook
-from prunelora.evaluation.training_cost import Training
-from prunelora.evaluation.training_outlook import TrainingOutlook, training_outlook
+from prunelora.evaluation.outlook import Outlook, RunOutlook, early_plan, outlook
+from prunelora.evaluation.training_cost import Training, TrainingOutlook, training_outlook
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.device import best_device
@@ -36,28 +34,28 @@ from prunelora.planning.costs import block_parameters
 from prunelora.planning.plan import Plan
 
 # Options of make_plan that are a budget: numbers of heads and neurons, those that share one out, those in time.
-_COUNTS, _SHARES, _TIMES = ("keep_heads", "keep_ffn"), ("keep_macs", "keep_params"), ("max_latency_ms", "speedup")
+COUNTS, _SHARES, _TIMES = ("keep_heads", "keep_ffn"), ("keep_macs", "keep_params"), ("max_latency_ms", "speedup")
 
 
 @dataclasses.dataclass(frozen=True)
 class Feasibility:
-    """What a budget gives, and bounds on what cutting can give at all.
+    """Costs of a model after the cut of a budget, and bounds for any cut.
 
     Attributes:
         architecture: Sizes of the dense encoder.
-        budget: As it was given, such as {"keep_macs": 0.5}.
-        left: Sizes after the cut by made-up scores; the real ones share another number of heads and neurons out.
-        tokens: Length of the inputs that MACs are counted, and latency measured, for.
+        budget: The options of the budget, such as {"keep_macs": 0.5}.
+        left: Sizes after the cut by made-up scores; real scores distribute heads and neurons differently.
+        tokens: Length of the inputs of MACs and latency.
         parameters: Of the whole model with its task head.
-        block_parameters: Of these, what goes with heads and neurons.
+        block_parameters: Parameters in heads and neurons.
         macs: Of all blocks, for one example.
-        latency: Of a forward pass, predicted by measurements on this device; None if it was not measured.
-        latency_settings: Of what input, in which engine.
-        latency_measured: When it was: "measured 3 hours ago (2026-11-30 20:05 UTC)".
-        training: What training takes; None if it was not measured.
-        data: What the task data is like; None if none was given.
-        plan: What the cut leaves, by made-up scores.
-        run: What a run takes, stage by stage; None if it was not measured.
+        latency: Of a forward pass, predicted from measurements on this device; None if not measured.
+        latency_settings: Input and engine of the latency.
+        latency_measured: Age of the measurements: "measured 3 hours ago (2026-11-30 20:05 UTC)".
+        training: Cost of training; None if not measured.
+        data: Rows, lengths and majority rates of the task data; None without data.
+        plan: The cut by made-up scores.
+        run: Cost of the run, stage by stage; None if not measured.
     """
 
     architecture: Architecture
@@ -95,61 +93,6 @@ class Feasibility:
             "data": self.data,
         }
 
-    def lines(self) -> list[str]:
-        """For people."""
-        lines = [
-            self.architecture.describe(),
-            self._met(),
-            "",
-            outlook_row("", "dense", "after the cut", f"all {self._unit} cut", "and all neurons"),
-            _costs("parameters", self.parameters, "{:,.0f}"),
-            _costs(f"parameters in {self._unit} and neurons", self.block_parameters, "{:,.0f}"),
-            _costs(f"MACs of the blocks, 1 x {self.tokens} tokens", self.macs, "{:,.0f} M", 1e6),
-            _speeds("speed ceiling, if time followed MACs", self.macs),
-        ]
-        if self.latency is not None and self.latency_settings is not None:
-            asked = self.latency_settings
-            title = f"latency, {asked.engine}, {asked.batch_size} x {asked.tokens}, threads: {asked.threads}"
-            lines += [
-                _costs(title, self.latency, "{:,.3g} ms"),
-                _speeds("speed, predicted for this device", self.latency),
-                f"latency was {self.latency_measured}; --remeasure measures it again",
-            ]
-        if self.training is not None:
-            lines += ["", *self.training.lines()]
-        if self.run is not None:
-            lines += ["", *self.run.lines()]
-        if self.data is not None:
-            lines += ["", self._data(self.data)]
-        return lines
-
-    @property
-    def _unit(self) -> str:
-        return self.architecture.unit_of_heads.split()[-1]
-
-    def _met(self) -> str:
-        a = self.architecture
-        counts = f"{self.left.heads_of(a)}, {self.left.total_neurons:,} of {a.total_neurons:,} neurons"
-        if not self.budget:
-            return f"no budget: {counts} stay"
-        asked = ", ".join(option(name, value) for name, value in self.budget.items())
-        if self.budget.keys() <= {*_COUNTS}:
-            return f"{asked} can be met: {counts} stay"
-        return f"{asked} can be met: about {counts} stay (scores will share them out)"
-
-    def _data(self, data: dict[str, Any]) -> str:
-        rates = data["majority_rates"]
-        return (
-            f"data: {data['rows']['train']} training rows, "
-            + "".join(f"{data['rows'][split]} {split} rows, " for split in rates)
-            + (f"median length {data['median_tokens']:.0f} tokens" if data["median_tokens"] else "images")
-            + "".join(
-                f", majority-class rate {rate:.1%}" + (f" ({split})" if len(rates) > 1 else "")
-                for split, rate in rates.items()
-                if rate is not None
-            )
-        )
-
 
 def check(
     model: str,
@@ -164,27 +107,27 @@ def check(
     tell: Callable[[str], None] | None = None,
     **planning: Any,
 ) -> Feasibility:
-    """Tell what a budget gives for a model; of the model only its configuration is read, no weights.
+    """Compute the costs of a budget for a model; only its configuration is read, no weights.
 
     Args:
         model: Folder, hub name, or "minilm".
-        data: Task data to look at as well, and how a run reads it; none if not given.
-        rows: What `load_task(data)` gave, where the caller has it already; read if not given.
-        cut: What is cut off of the training rows, where the caller has tokenised them already.
-        tokens: Length of the inputs that MACs, and the memory of a training step, are counted for.
-        latency: Which latency to predict, by measurements on this device that are then kept; none if not given, but for
-            a budget in milliseconds or as a speedup.
-        remeasure: Measure latency again, whatever was kept.
-        training: How the model is trained, to count the memory of a step and to time it: by full fine-tuning, by LoRA
-            on the dense model, and by LoRA after the cut; by full fine-tuning of both, if all weights are trained.
-            Nothing of it if not given. Needs a training's own memory.
-        tell: Called with a line on what is done.
-        planning: Options of `make_plan`: the budget, in one of five ways, and what else a plan is made by.
+        data: Task data, and how a run reads it; none if not given.
+        rows: Result of `load_task(data)`, if the caller has it already.
+        cut: Truncation of the training rows, if the caller has tokenised them already.
+        tokens: Length of the inputs of MACs and of the memory of a training step.
+        latency: Input and engine whose latency is predicted by measurements on this device, which are kept; needed
+            only for a budget in milliseconds or as a speedup.
+        remeasure: Measure latency again even if it was kept.
+        training: How the model is trained, to count and time a step: by full fine-tuning, by LoRA on the dense model
+            and by LoRA after the cut; by full fine-tuning of both, if all weights are trained. Needs a training's own
+            memory.
+        tell: Called with lines on progress.
+        planning: Options of `make_plan`.
 
     Raises:
-        PlanError: If the budget has no meaning for the model or cannot be met; the message says which can.
+        PlanError: If the budget has no meaning for the model or cannot be met; the message names a feasible one.
         UnsupportedModelError: If the family is not supported, or a budget in time is for inputs longer than the model
-            has positions for; what no budget needs is measured for the longest inputs that it can read.
+            has positions for. Latency that no budget needs is measured for the longest inputs instead.
         CheckpointError, DataError: As the loading functions raise them.
     """
     tell = tell or (lambda _: None)
@@ -194,13 +137,13 @@ def check(
         rows = rows or load_task(data)
         if cut is None and not rows.of_images:
             cut = _cut_off(rows, data.max_length, model_source(model))
-        facts = _look_at_data(rows, cut, config)
+        facts = _data_facts(rows, cut, config)
     kind = task_class(config, facts["problem_type"] if facts else SINGLE_LABEL, model)
     give_padding_(config)
     with torch.device("meta"):
         shell = kind.from_config(config, dtype=torch.float32)  # As a run loads it.
     if reads_images(shell):
-        _look_at_processor(shell, model_source(model))
+        _set_image_size(shell, model_source(model))
         tokens = image_tokens(shell)
     whole = dissect(shell).architecture
     num_parameters = sum(parameter.numel() for parameter in shell.parameters())
@@ -208,14 +151,14 @@ def check(
     asked = latency or (LatencySettings(tokens=tokens) if in_time else None)
     longest = longest_input(shell)
     readable = tokens if longest is None else min(tokens, longest)
-    if asked is not None and not in_time and longest is not None:  # No plan needs it: what can be read will do.
+    if asked is not None and not in_time and longest is not None:  # No plan needs it.
         asked = asked.model_copy(update={"tokens": min(asked.tokens, longest)})
     _check_length(longest, asked)
 
     def plan(table: CostTable | None) -> Plan:
         return early_plan(whole, num_parameters=num_parameters, tokens=tokens, latency=table, **planning)
 
-    # A budget that no measuring can save is an error before it.
+    # An infeasible budget is an error before any measurement.
     chosen = None if in_time else plan(None)
     dense = _random_model(kind, config) if asked or training else shell
     measured = latency_model_for(dense, asked, remeasure=remeasure, tell=tell) if asked else None
@@ -235,7 +178,7 @@ def check(
         )
     return Feasibility(
         architecture=whole,
-        budget={name: planning[name] for name in (*_COUNTS, *_SHARES, *_TIMES) if planning.get(name) is not None},
+        budget={name: planning[name] for name in (*COUNTS, *_SHARES, *_TIMES) if planning.get(name) is not None},
         left=left,
         tokens=tokens,
         parameters=outlook(parameters_table(whole, fixed=num_parameters - block_parameters(whole)), left),
@@ -256,8 +199,8 @@ def _cut_off(rows: TaskData, max_length: int, tokenizer_source: str) -> Truncati
     return Truncation.of(rows.train, tokenised, tokenizer, max_length=max_length)
 
 
-def _look_at_data(rows: TaskData, cut: Truncation | None, config: Any) -> dict[str, Any]:
-    """Numbers of rows and their lengths; the configuration gets the labels."""
+def _data_facts(rows: TaskData, cut: Truncation | None, config: Any) -> dict[str, Any]:
+    """Numbers of rows and their lengths; writes the labels into the configuration."""
     describe_task_(config, label_names=rows.label_names, problem_type=rows.problem_type)
     splits = {"train": rows.train, "validation": rows.validation} | rows.reported
     return {
@@ -270,8 +213,8 @@ def _look_at_data(rows: TaskData, cut: Truncation | None, config: Any) -> dict[s
     }
 
 
-def _look_at_processor(model: nn.Module, source: str) -> None:
-    """The images that the model will be given; those that its configuration names where no processor is there."""
+def _set_image_size(model: nn.Module, source: str) -> None:
+    """Set the size of images as the processor makes them, or leave it as configured if there is no processor."""
     with contextlib.suppress(CheckpointError):
         give_images_of_(model, size_made_by(load_image_processor(source)))
 
@@ -285,7 +228,7 @@ def _check_length(longest: int | None, latency: LatencySettings | None) -> None:
 
 
 def _random_model(kind: Any, config: Any) -> nn.Module:
-    """Weights of the right shapes, the same every time: neither time nor memory depends on what they are."""
+    """A model with random weights, the same every time: neither time nor memory depends on their values."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model: nn.Module = kind.from_config(config, dtype=torch.float32)
@@ -293,17 +236,7 @@ def _random_model(kind: Any, config: Any) -> nn.Module:
 
 
 def _step_tokens(facts: dict[str, Any] | None, source: DataSettings | None, model: nn.Module) -> int | None:
-    """Median length of the data's rows, as long as they are read; None without data, and of images."""
+    """Median length of the data's rows after truncation; None without data and for images."""
     if facts is None or source is None or not facts["median_tokens"]:
         return None
     return min(round(facts["median_tokens"]), source.max_length, longest_input(model) or source.max_length)
-
-
-def _costs(title: str, costs: Outlook, form: str, unit: float = 1) -> str:
-    cut = (f"{form.format(one / unit)} ({costs.share(one):.0%})" for one in (costs.left, costs.no_heads, costs.nothing))
-    return outlook_row(title, form.format(costs.dense / unit), *cut)
-
-
-def _speeds(title: str, costs: Outlook) -> str:
-    times = map(costs.times_as_fast, (costs.left, costs.no_heads, costs.nothing))
-    return outlook_row(title, "", *("no bound" if one is None else f"{one:.2f} times" for one in times))

@@ -1,6 +1,6 @@
-"""What cutting gives, by arithmetic: a cost of the dense model, after a cut, and where cutting ends; and an early plan.
+"""Costs of a model after a cut, by arithmetic, before it is scored; and the record of a whole run's costs.
 
-Before a model was scored nobody knows which heads and neurons a task needs, but what a budget costs is known already.
+Before scoring nobody knows which heads and neurons a task needs, but the cost of a budget is already known.
 """
 
 from dataclasses import asdict, dataclass
@@ -18,14 +18,14 @@ from prunelora.planning.plan import Plan
 
 @dataclass(frozen=True)
 class Outlook:
-    """One cost of a model, in one unit.
+    """One cost of a model.
 
     Attributes:
         unit: "parameters", "MACs" or "ms".
-        dense: With nothing cut.
-        left: After the cut that was asked for.
-        no_heads: With every head cut and no neuron: no plan for heads alone costs less.
-        nothing: With every head and every neuron cut: no plan costs less.
+        dense: Cost with nothing cut.
+        left: Cost after the cut.
+        no_heads: Cost with every head cut and no neuron, the least of any plan for heads alone.
+        nothing: Cost with every head and neuron cut, the least of any plan.
     """
 
     unit: str
@@ -34,45 +34,80 @@ class Outlook:
     no_heads: float
     nothing: float
 
+    @property
+    def cuts(self) -> tuple[float, float, float]:
+        """Costs after the cut, and at the two bounds."""
+        return self.left, self.no_heads, self.nothing
+
     def share(self, cost: float) -> float:
-        """Part of the dense model's cost, 0..1."""
+        """Share of the dense model's cost, 0..1."""
         return cost / self.dense
 
     def times_as_fast(self, cost: float) -> float | None:
-        """How many times a cost goes into the dense model's; None, without bound, for no cost."""
+        """Dense cost over `cost`; None, without bound, for no cost."""
         return self.dense / cost if cost > 0 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: costs, and the speed they come to."""
-        costs = {"left": self.left, "no_heads": self.no_heads, "nothing": self.nothing}
-        return asdict(self) | {
-            "share_left": self.share(self.left),
-            "times_as_fast": {name: self.times_as_fast(cost) for name, cost in costs.items()},
-        }
+        """For JSON: costs, and the speeds that follow from them."""
+        speeds = zip(("left", "no_heads", "nothing"), map(self.times_as_fast, self.cuts), strict=True)
+        return asdict(self) | {"share_left": self.share(self.left), "times_as_fast": dict(speeds)}
+
+
+@dataclass(frozen=True)
+class StageOutlook:
+    """Expected cost of a stage.
+
+    Attributes:
+        stage: Name in the recipe.
+        seconds: Wall time.
+        memory_bytes: Most memory at once, counted from tensors; None if not counted.
+    """
+
+    stage: str
+    seconds: float
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class RunOutlook:
+    """Expected cost of a run.
+
+    Attributes:
+        stages: Stages in order.
+        noise: Mean distance of the timed rounds from their medians: 0.1 is 10 %.
+        seconds_of_check: Seconds that the prediction took.
+    """
+
+    stages: tuple[StageOutlook, ...]
+    noise: float
+    seconds_of_check: float
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all stages."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Most memory of any stage; None if none was counted."""
+        return max((stage.memory_bytes for stage in self.stages if stage.memory_bytes is not None), default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"seconds": self.seconds, "memory_bytes": self.memory_bytes}
 
 
 def outlook(table: CostTable, left: Architecture) -> Outlook:
-    """A cost by the table of the dense model, for what a plan leaves of it."""
+    """A cost by the table of the dense model, for the architecture that a plan leaves."""
     neurons = [len(costs) - 1 for costs in table.neurons]
     none = [0] * len(neurons)
-    return Outlook(
-        unit=table.unit,
-        dense=table.whole,
-        left=table.of(left),
-        no_heads=table.cost(none, neurons),
-        nothing=table.cost(none, none),
-    )
-
-
-def outlook_row(title: str, *cells: str) -> str:
-    """A row of the table that costs are shown in, for a terminal."""
-    return (f"{title:<47}" + "".join(f" {cell:>17}" for cell in cells)).rstrip()
+    return Outlook(table.unit, table.whole, table.of(left), table.cost(none, neurons), table.cost(none, none))
 
 
 def made_up_scores(architecture: Architecture, *, num_parameters: int) -> Importance:
-    """Scores for a plan before there are any: the same in every layer, falling evenly from its first unit to its last.
+    """Scores for a plan before scoring: equal in every layer, falling evenly from its first unit to its last.
 
-    No layer is preferred, so that all keep about the same share. Real scores share a budget out in another way.
+    All layers keep about the same share, which real scores distribute differently.
 
     Args:
         architecture: Of the dense model.
@@ -88,15 +123,15 @@ def made_up_scores(architecture: Architecture, *, num_parameters: int) -> Import
 
 
 def early_plan(architecture: Architecture, *, num_parameters: int, **options: Any) -> Plan:
-    """The plan for a budget by made-up scores: what stays of which layer will differ, what it costs will hardly.
+    """The plan for a budget by made-up scores; real scores cut other units at nearly the same cost.
 
     Args:
         architecture: Of the dense model.
         num_parameters: Of the whole model.
-        options: Of `make_plan`; how scores are made comparable is not among them, as these are.
+        options: Of `make_plan`, without `normalise` and `balance`.
 
     Raises:
-        PlanError: If the budget has no meaning for this model or cannot be met; the message says which can.
+        PlanError: If the budget has no meaning for this model or cannot be met; the message names a feasible one.
     """
     scores = made_up_scores(architecture, num_parameters=num_parameters)
     return make_plan(scores, **options | {"normalise": "none", "balance": "cost"})

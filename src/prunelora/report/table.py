@@ -54,13 +54,13 @@ class Table:
         table = RichTable(
             title=escape_rich(self.title) or None, title_justify="left", header_style="bold",
             caption=escape_rich("\n".join(self.notes)) or None, caption_justify="left", show_header=any(self.columns),
-            box=SIMPLE_HEAD, pad_edge=False,
+            box=SIMPLE_HEAD, pad_edge=False, show_edge=False,
         )  # fmt: skip
         for place, (heading, *cells) in enumerate(zip(self.columns, *self.rows, strict=True)):
             width = max(len(part) for part in (*heading.split(), *cells, "1"))
             # Names stay whole; on a narrow terminal the other columns are broken, and nothing is left out.
             table.add_column(
-                escape_rich(textwrap.fill(heading, width)), no_wrap=not place, overflow="fold",
+                escape_rich(textwrap.fill(heading, width, break_on_hyphens=False)), no_wrap=not place, overflow="fold",
                 justify="left" if not place or not any(self.columns) else "right",
             )  # fmt: skip
         for row in self.rows:

@@ -18,7 +18,7 @@ from prunelora.stages.plan import PlanStage
 if TYPE_CHECKING:
     from prunelora.data.task import TaskData
     from prunelora.evaluation.feasibility import Feasibility
-    from prunelora.evaluation.run_outlook import RunOutlook
+    from prunelora.evaluation.outlook import RunOutlook
     from prunelora.evaluation.training_cost import Training
     from prunelora.planning.plan import Plan
     from prunelora.stages.context import Run
@@ -174,7 +174,7 @@ def forecast(run: "Run", plan: "Plan | None", names: Collection[str]) -> "RunOut
     import torch
 
     from prunelora.evaluation.measurement import synchronise
-    from prunelora.evaluation.run_outlook import RunOutlook, StageOutlook
+    from prunelora.evaluation.outlook import RunOutlook, StageOutlook
     from prunelora.evaluation.work import Work
     from prunelora.models.device import device_of
     from prunelora.stages.forecasting import Forecast
