@@ -1,13 +1,13 @@
 """Parts of the method, alone and together: variants of the packaged recipes on four GLUE tasks."""
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.ablation.cuts import TUNED, cut, missing_cuts, path_of, read_cuts
 from benchmarks.ablation.page import write_ablation
-from benchmarks.ablation.results import RESULTS, Ablation, finalists, members
-from benchmarks.ablation.variants import ALL_GROUPS, EVERYTHING, GROUPS, SCREENING_SEED, SEEDS, VARIANTS, Variant
+from benchmarks.ablation.results import RESULTS, Ablation
+from benchmarks.ablation.variants import EVERYTHING, GROUPS, SCREENING_SEED, SEEDS, VARIANTS, Variant, members
 from benchmarks.harness import RUNS, Benchmark, Option, Piece
 from benchmarks.tasks import FOUR, data_of
 from benchmarks.trials import train, trial_for
@@ -19,7 +19,7 @@ CUTS = "cuts"
 def work(settings: argparse.Namespace) -> Iterator[Piece]:
     """Trainings without a record, in the order of `schedule`; then cuts with no training after them."""
     ablation = Ablation()
-    for seed, group, task, variants in schedule(settings, lambda: finalists(ablation)):
+    for seed, group, task, variants in schedule(settings):
         for variant in variants:
             if variant.name in settings.variants or settings.variants == ("",):
                 yield from trainings(ablation, variant, f"{task}, {group}, {variant.name}", task, seed)
@@ -29,22 +29,18 @@ def work(settings: argparse.Namespace) -> Iterator[Piece]:
             yield Piece(f"{task}, {CUTS}", lambda task=task, found=found: cut_task(ablation, task, found))
 
 
-def schedule(
-    settings: argparse.Namespace, best: Callable[[], list[Variant]]
-) -> Iterator[tuple[int, str, str, list[Variant]]]:
+def schedule(settings: argparse.Namespace) -> Iterator[tuple[int, str, str, list[Variant]]]:
     """Seed, group, task and variants, in order: one seed of everything before the next seed.
 
-    The bases, which other groups are compared with, are always trained first. `best` is called late: the variants that
-    go on are known only then.
+    The bases, which other groups are compared with, are always trained first.
     """
-    groups = [group for group in ALL_GROUPS if group in settings.groups]
+    groups = [group for group in GROUPS if group in settings.groups]
     if set(groups) - {"references", "bases"}:
-        groups = sorted({*groups, "bases"}, key=ALL_GROUPS.index)
+        groups = sorted({*groups, "bases"}, key=list(GROUPS).index)
     for seed in settings.seeds:
         for group in groups:
             for task in settings.tasks:
-                every = settings.every_seed and group in GROUPS
-                variants = list(GROUPS[group]) if every else members(group, best(), task=task, seed=seed)
+                variants = members(group, task=task, seed=seed)
                 if variants:
                     yield seed, group, task, variants
 
@@ -98,10 +94,9 @@ BENCHMARK = Benchmark(
     pages=lambda: [write_ablation()],
     options={
         "tasks": Option(FOUR, "tasks, joined by commas", FOUR),
-        "groups": Option((*ALL_GROUPS, CUTS), "groups of variants, joined by commas", (*ALL_GROUPS, CUTS)),
+        "groups": Option((*GROUPS, CUTS), "groups of variants, joined by commas", (*GROUPS, CUTS)),
         "variants": Option(("",), "variants, joined by commas; all of the groups if empty", ("", *EVERYTHING)),
         "seeds": Option(SEEDS, "seeds, joined by commas", SEEDS),
-        "every_seed": Option(0, "1: train all variants with all seeds on all tasks", (0, 1)),
     },
     needs_glue=True,
 )

@@ -6,22 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ablation.cuts import CHOICES, cuts_by, missing_cuts, read_cuts
-from benchmarks.ablation.results import Ablation, Difference, clear, finalists, loss, members
+from benchmarks.ablation.results import Ablation, Difference, clear, loss
 from benchmarks.ablation.variants import (
-    ALL_GROUPS,
     BASES,
     BUDGETS,
     EVERYTHING,
+    FINALISTS,
     GROUPS,
     PACKAGED,
-    SCREENING_SEED,
-    SCREENING_TASKS,
     SEEDS,
-    TIGHT,
-    TIGHT_VARIANTS,
     TITLES,
     VARIANTS,
     Variant,
+    members,
 )
 from benchmarks.harness import FOLDER, ROOT, estimate_text, markdown, write_page
 from benchmarks.tasks import FOUR, TASKS
@@ -42,27 +39,26 @@ def write_ablation() -> Path:
 
 def texts(ablation: Ablation, cuts: Sequence[dict[str, Any]]) -> dict[str, str]:
     """The placeholders of page.md."""
-    best = finalists(ablation)
     records = ablation.records
-    groups = ((TITLES[group], differences(ablation, shown(ablation, group, best))) for group in ALL_GROUPS)
+    groups = ((TITLES[group], differences(ablation, GROUPS[group])) for group in GROUPS)
     return {
         "trainings": str(len(records)),
         "versions": ", ".join(sorted({one["prunelora"] for one in records})),
         "machines": machines(records),
         "names": markdown(("packaged recipe", "variant"), list(PACKAGED.items())),
         "verdicts": verdicts(ablation),
-        "missing": missing(ablation, best),
+        "missing": missing(ablation),
         "tasks": ", ".join(f"{name} ({length(name)})" for name in FOUR),
-        "best": " and ".join(one.name for one in best) or "no variant so far",
-        "by_task": by_task(ablation, best),
+        "best": " and ".join(FINALISTS),
+        "by_task": by_task(ablation),
         "how_far": markdown(*how_far(ablation)),
         "groups": "\n\n".join(f"## {title}\n\n{table}" for title, table in groups if table),
-        "around_the_cut": around_the_cut(ablation, best),
+        "around_the_cut": around_the_cut(ablation),
         "choices": choices(cuts),
         "cut_models": counted([(one["task"], one["seed"]) for one in cuts]),
         "cut_rows": ", ".join(map(count, sorted({one["rows"] for one in cuts}))) or NONE,
         "seconds": seconds(cuts),
-        "costs": costs(ablation, best),
+        "costs": costs(ablation),
         "rates": rates(ablation),
     }
 
@@ -72,22 +68,13 @@ def length(task: str) -> str:
     return f"{f'at most {rows:,} training rows, ' if rows else ''}{epochs:g} epoch{'s' if epochs != 1 else ''}"
 
 
-def shown(ablation: Ablation, group: str, best: Sequence[Variant]) -> list[Variant]:
-    """Variants of a group that are trained on some seed, and those that were, though others are the best now."""
-    planned = members(group, best, task=SCREENING_TASKS[0], seed=SCREENING_SEED)
-    if group != "tight":
-        return planned
-    trained = {record["method"] for record in ablation.records}
-    return planned + [one for one in TIGHT_VARIANTS.values() if one.name in trained and one not in planned]
-
-
-def missing(ablation: Ablation, best: Sequence[Variant]) -> str:
+def missing(ablation: Ablation) -> str:
     wanted = [
         (variant, task, seed)
-        for group in ALL_GROUPS
+        for group in GROUPS
         for seed in SEEDS
         for task in FOUR
-        for variant in members(group, best, task=task, seed=seed)
+        for variant in members(group, task=task, seed=seed)
     ]
     lacking = [one for one in wanted if ablation.record(*one) is None]
     return f"{len(lacking)} of {len(wanted)} trainings are missing." if lacking else "No training is missing."
@@ -107,10 +94,8 @@ def verdicts(ablation: Ablation) -> str:
     )
 
 
-def by_task(ablation: Ablation, best: Sequence[Variant]) -> str:
-    names = [one.name for one in (*GROUPS["references"], *GROUPS["bases"])]
-    names = [*dict.fromkeys([*names, *PACKAGED.values(), *(one.name for one in best)])]
-    variants = [*(VARIANTS[name] for name in names), *shown(ablation, "tight", best)]
+def by_task(ablation: Ablation) -> str:
+    variants = [*GROUPS["references"], *GROUPS["bases"], *(VARIANTS[name] for name in FINALISTS), *GROUPS["tight"]]
 
     def both(records: Sequence[Record]) -> str:
         return f"{mean(records, accuracy)} ({mean(records, reported)})" if records else NONE
@@ -135,7 +120,7 @@ def how_far(ablation: Ablation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
         ("all, full fine-tuning", VARIANTS["full"]),
         ("all, LoRA", VARIANTS[DENSE]),
         (f"{early.keep_macs:g}, cut-early", early),
-        (f"{TIGHT:g}, cut-early", EVERYTHING[f"{early.name}@{TIGHT:g}"]),
+        ("0.35, cut-early", EVERYTHING[f"{early.name}@0.35"]),
         (f"{packaged.keep_macs:g}", packaged),
         *((f"{budget:g}", EVERYTHING[f"{packaged.name}@{budget:g}"]) for budget in BUDGETS),
     ]
@@ -162,9 +147,9 @@ def majority_rate(task: str) -> float:
     return 100 * json.loads(path.read_text(encoding="utf-8"))["task"]["majority_rate"]["test"]
 
 
-def trained(ablation: Ablation, best: Sequence[Variant]) -> Iterator[tuple[Variant, list[Record]]]:
+def trained(ablation: Ablation) -> Iterator[tuple[Variant, list[Record]]]:
     """The shown variants that have records at their chosen learning rates, with these."""
-    for variant in (one for group in ALL_GROUPS for one in shown(ablation, group, best)):
+    for variant in EVERYTHING.values():
         records = list(ablation.all_of(variant))
         if records:
             yield variant, records
@@ -182,9 +167,9 @@ def differences(ablation: Ablation, variants: Sequence[Variant]) -> str:
     return markdown(columns, rows) if rows else ""
 
 
-def around_the_cut(ablation: Ablation, best: Sequence[Variant]) -> str:
+def around_the_cut(ablation: Ablation) -> str:
     rows = []
-    for variant, records in trained(ablation, best):
+    for variant, records in trained(ablation):
         if not records[0]["cut"] or not cuts_otherwise(variant):
             continue
         moments = ([(one["task"], one["cut"][moment]) for one in records] for moment in ("before", "cut", "repaired"))
@@ -236,10 +221,10 @@ def seconds(cuts: Sequence[dict[str, Any]]) -> str:
     return markdown(("work", "seconds"), rows)
 
 
-def costs(ablation: Ablation, best: Sequence[Variant]) -> str:
+def costs(ablation: Ablation) -> str:
     dense = VARIANTS[DENSE]
     rows = []
-    for variant, records in trained(ablation, best):
+    for variant, records in trained(ablation):
         pairs = ((one, ablation.record(dense, one["task"], one["seed"])) for one in records)
         ratios = means_by_task(
             (one["task"], training_memory(one) / training_memory(other)) for one, other in pairs if other

@@ -1,31 +1,17 @@
-"""What the records of the ablation say: chosen learning rates, paired differences, the variants that go on."""
+"""What the records of the ablation say: chosen learning rates and paired differences."""
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.ablation.variants import (
-    BASES,
-    BUDGETS,
-    EVERYTHING,
-    GROUPS,
-    PACKAGED,
-    SCREENING_SEED,
-    SCREENING_TASKS,
-    TIGHT_VARIANTS,
-    VARIANTS,
-    Variant,
-)
+from benchmarks.ablation.variants import EVERYTHING, SCREENING_SEED, Variant
 from benchmarks.tasks import FOUR
-from benchmarks.trials import METRIC, Record, Trials, accuracy, means_by_task
+from benchmarks.trials import METRIC, Record, Trials, means_by_task
 from prunelora.evaluation import significance
 
 RESULTS = Path(__file__).resolve().parent / "results"
-# Groups that are screened on all tasks: their answers depend on the task.
-EVERY_TASK = ("splits", "weights", "start")
-FINALISTS = 1  # Of each base, in addition to the base.
 
 
 class Ablation(Trials):
@@ -118,42 +104,3 @@ def clear(differences: Mapping[str, Difference]) -> set[str]:
 def loss(record: Record) -> float:
     """Loss on the validation rows."""
     return record["validation"]["loss"]
-
-
-def finalists(ablation: Ablation) -> list[Variant]:
-    """The variants that go on: of each base the one furthest above it on the validation rows, if any is above.
-
-    The lead is the mean over the screening tasks, over all seeds that both were trained with, so that a lead by luck
-    shrinks with further seeds. Of equal leads the smaller loss counts. Variants that were not trained on all screening
-    tasks do not take part.
-    """
-
-    def lead(variant: Variant, value: Callable[[Record], float]) -> float:
-        pairs = tuple(pair for pair in ablation.against(variant, value).pairs if pair[0] in SCREENING_TASKS)
-        screened = {task for task, seed, _ in pairs if seed == SCREENING_SEED}
-        return Difference(pairs).mean if screened == set(SCREENING_TASKS) else -math.inf
-
-    chosen = []
-    for base in BASES:
-        leads = {one.name: lead(one, accuracy) for one in VARIANTS.values() if one.may_win and one.against == base}
-        ahead = [name for name, value in leads.items() if value > 0]
-        ahead.sort(key=lambda name: (-leads[name], lead(VARIANTS[name], loss)))
-        chosen += ahead[:FINALISTS]
-    return [VARIANTS[name] for name in chosen]
-
-
-def members(group: str, best: Sequence[Variant], *, task: str, seed: int) -> list[Variant]:
-    """Variants of a group that are trained on a task with a seed.
-
-    The screening seed trains all variants on the screening tasks; then the bases and the best go on. At smaller budgets
-    the bases are trained with the screening seed alone, and the packaged recipes with the best.
-    """
-    if group == "tight":
-        bases = GROUPS["bases"] if seed == SCREENING_SEED else ()
-        packaged = [VARIANTS[name] for name in PACKAGED.values() if name not in BASES and VARIANTS[name] not in best]
-        names = [f"{variant.name}@{budget:g}" for budget in BUDGETS for variant in (*bases, *best, *packaged)]
-        return [TIGHT_VARIANTS[name] for name in names if name in TIGHT_VARIANTS]
-    screened = seed == SCREENING_SEED and (task in SCREENING_TASKS or group in EVERY_TASK)
-    if group in ("references", "bases") or screened:
-        return list(GROUPS[group])
-    return [variant for variant in GROUPS[group] if variant in best]

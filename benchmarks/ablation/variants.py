@@ -15,17 +15,17 @@ FOLDER = Path(__file__).resolve().parent
 SEEDS = (0, 1, 2)
 SCREENING_SEED = 0  # Of the learning rates and of the variants that are trained on few tasks.
 SCREENING_TASKS = ("sst2", "mrpc")  # One of single texts, one of pairs.
-# Smaller fractions of the MACs, with the variants that are trained at them; TIGHT takes the best at a half.
-TIGHT, LOWEST, LEAST = BUDGETS = (0.35, 0.2, 0.1)
-LOWEST_OF = ("tune-first", "tune-first-split-quarter", "tune-first-split-late-gentle")
-LEAST_OF = ("tune-first-split-late-gentle",)
+EVERY_TASK = ("splits", "weights", "start")  # Groups that are screened on all tasks: their answers depend on the task.
 BASES = ("cut-first", "tune-first")
-# The variants that became the packaged recipes.
+# The variants that became the packaged recipes. Those that are no bases were the best of their base in the screening.
 PACKAGED = {
     "cut-first": "cut-first",
     "cut-early": "cut-first-early",
     "tune-first": "tune-first-split-late-gentle",
 }
+FINALISTS = (PACKAGED["cut-early"], PACKAGED["tune-first"])
+# Smaller fractions of the MACs, with the variants that are trained at them.
+BUDGETS = {0.35: (*BASES, *FINALISTS), 0.2: ("tune-first", FINALISTS[1]), 0.1: (FINALISTS[1],)}
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,11 @@ class Variant(Method):
         against: Variant that it is compared with; None for the references.
         factors: Multiples of its learning rate that are tried.
         rate_of: Without factors: the variant whose chosen multiple it takes.
-        may_win: Whether it can go on to the other seeds and tasks.
     """
 
     against: str | None = None
     factors: tuple[float, ...] = ()
     rate_of: str | None = None
-    may_win: bool = True
 
     options: ClassVar[Mapping[str, Any]] = STOCK_MEMORY
 
@@ -61,15 +59,14 @@ class Variant(Method):
     def rate_at(self, factor: float) -> float:
         return float(f"{self.learning_rate * factor:.6g}")
 
-    def at(self, budget: float, against: str | None = None) -> "Variant":
-        """The variant at another fraction of the MACs."""
-        settings = ("plan.keep_heads", "plan.keep_ffn") if "plan.keep_heads" in self.changes else ("plan.keep_macs",)
-        base = f"{self.against}@{budget:g}" if self.against in BASES else self.against
+    def at(self, budget: float) -> "Variant":
+        """The variant at another fraction of the MACs, compared with its base there, or with the dense model."""
+        base = f"{self.against}@{budget:g}" if self.against in BUDGETS[budget] else "lora-all"
         return replace(
             self,
             name=f"{self.name}@{budget:g}",
-            changes={**self.changes, **dict.fromkeys(settings, budget)},
-            against=against or base,
+            changes={**self.changes, "plan.keep_macs": budget},
+            against=base,
             factors=(),
             rate_of=self.rate_of or self.name,
         )
@@ -89,16 +86,18 @@ GROUPS: dict[str, tuple[Variant, ...]] = {
     for group, listed in _LISTED.items()
 }
 VARIANTS = {variant.name: variant for variants in GROUPS.values() for variant in variants}
-TIGHT_VARIANTS = {
-    variant.name: variant
-    for variant in (
-        *(one.at(TIGHT) for one in VARIANTS.values() if one.may_win),
-        *(VARIANTS[name].at(LOWEST) for name in LOWEST_OF),
-        *(VARIANTS[name].at(LEAST, against="lora-all") for name in LEAST_OF),
-    )
-}
-TITLES = {group: listed["title"] for group, listed in _LISTED.items()} | {
-    "tight": f"At {TIGHT:g}, {LOWEST:g} and {LEAST:g} of the MACs"
-}
-EVERYTHING = VARIANTS | TIGHT_VARIANTS
-ALL_GROUPS = (*GROUPS, "tight")
+GROUPS["tight"] = tuple(VARIANTS[name].at(budget) for budget, names in BUDGETS.items() for name in names)
+EVERYTHING = VARIANTS | {variant.name: variant for variant in GROUPS["tight"]}
+TITLES = {group: listed["title"] for group, listed in _LISTED.items()} | {"tight": "At 0.35, 0.2 and 0.1 of the MACs"}
+
+
+def members(group: str, *, task: str, seed: int) -> list[Variant]:
+    """Variants of a group that are trained on a task with a seed.
+
+    The screening seed trains all variants on the screening tasks, and the bases at the smaller budgets; the references,
+    the bases and the finalists are trained on all tasks with all seeds.
+    """
+    screened = seed == SCREENING_SEED and (task in SCREENING_TASKS or group in (*EVERY_TASK, "tight"))
+    if group in ("references", "bases") or screened:
+        return list(GROUPS[group])
+    return [variant for variant in GROUPS[group] if variant.name.partition("@")[0] in FINALISTS]
