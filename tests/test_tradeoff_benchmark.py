@@ -8,7 +8,7 @@ from benchmarks.harness import ROOT
 from benchmarks.tradeoff import benchmark as tradeoff
 from prunelora.comparison.results import load_comparison
 from prunelora.comparison.tables import latency_at, quality_text
-from prunelora.report.reading import in_units, percent
+from prunelora.report.numbers import percent, scaled
 
 BUDGETS = [float(one) for one in tradeoff.COMMAND.split("--keep-macs ")[1].split()[0].split(",")]
 
@@ -45,7 +45,7 @@ def test_the_results_page_shows_what_was_found(results):
         budget = "all, plain LoRA" if method.keep_macs is None else f"{method.keep_macs:g}"
         times = (percent(latency_at(method, size).to_dense.median) for size in ((32, 128), (1, 128)))
         quality = quality_text(method, "accuracy", "test")
-        row = "all" if budget == "1" else budget, quality, *times, in_units(method.parameters)
+        row = "all" if budget == "1" else budget, quality, *times, scaled(method.parameters)
         assert f"\n| {' | '.join(row)} |\n" in page
 
 

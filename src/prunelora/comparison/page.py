@@ -115,7 +115,7 @@ def _figures(results: ComparisonResults) -> tuple[Section, ...]:
 def _data_and_machine(results: ComparisonResults) -> Table:
     rows = [("model", results.model), *task_rows(results.data, results.task, results.task["majority_rate"])]
     rows.append(("seeds", ", ".join(map(str, results.seeds))))
-    if machine := machine_text({"machine": results.machine}):
+    if machine := machine_text(results.machine):
         rows.append(("machine", machine))
     rows += [(f"timing: {key.replace('_', ' ')}", _plain(value)) for key, value in (results.timing or {}).items()]
     rows.append(("prunelora", results.prunelora))

@@ -8,14 +8,7 @@ from prunelora.data.metrics import default_metrics
 from prunelora.data.truncation import Truncation
 from prunelora.evaluation.timing import Spread
 from prunelora.models.problem_types import SINGLE_LABEL
-from prunelora.report.numbers import (  # noqa: F401
-    METRIC_TITLES,
-    SHARES,
-    duration,
-    metric_title,
-    metric_value,
-    milliseconds,
-)
+from prunelora.report.numbers import METRIC_TITLES, duration, metric_value, milliseconds
 from prunelora.report.results import RunResults
 
 
@@ -146,41 +139,10 @@ def finetunings(results: RunResults) -> tuple[list[dict[str, float]], list[float
     return entries, starts
 
 
-def machine_text(measurement: Mapping[str, Any]) -> str:
-    """What it was measured on: "cpu, AMD EPYC, 2 threads, torch 2.13.0"; empty if that is not known."""
-    machine = measurement.get("machine", {})
+def machine_text(machine: Mapping[str, Any]) -> str:
+    """A machine as `describe_machine` gives it: "cpu, AMD EPYC, 2 threads, torch 2.13.0"; empty if unknown."""
     parts = [machine.get("device"), machine.get("cpu")]
     if machine.get("threads"):
         parts.append(f"{machine['threads']} thread{'' if machine['threads'] == 1 else 's'}")
     parts += [f"{name} {version}" for name, version in machine.get("versions", {}).items() if version]
     return ", ".join(str(part) for part in parts if part)
-
-
-# Until every page uses prunelora.report.numbers ----------------------------------------------------------------------
-
-
-def percent(share: float) -> str:
-    """A share for people: "76 %"."""
-    return f"{100 * share:.0f} %"
-
-
-def in_units(value: float, unit: str = "", *, like: float | None = None) -> str:
-    """A count with a prefix: 109_482_240 -> "109.5 M"; with "B": "109.5 MB". Below 10,000 to the last digit.
-
-    Args:
-        value: The count.
-        unit: What is counted.
-        like: A larger count that this one stands beside, and whose prefix and digits it gets.
-    """
-    largest = max(value, like or 0)
-    if largest < 10_000 and not unit:
-        return f"{value:,.0f}"
-    for prefix, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if largest >= scale:
-            return f"{value / scale:,.{1 if largest >= 10 * scale else 2}f} {prefix}{unit}"
-    return f"{value:,.0f} {unit}"
-
-
-def times(factor: float) -> str:
-    """A factor for people, two digits: "1.8", "0.93", "12"."""
-    return f"{factor:.0f}" if factor >= 9.95 else f"{factor:.1f}" if factor >= 1.05 else f"{factor:.2f}"

@@ -97,7 +97,7 @@ def _figures(results: RunResults) -> list[Section]:
     grouped = importance is not None and importance.lineage.base.queries_per_head > 1
     unit = "group of attention heads that share keys and values" if grouped else "attention head"
     raw = plan is not None and plan.provenance.get("options", {}).get("normalise") == "none"
-    machine = machine_text(measured(results))
+    machine = machine_text(measured(results).get("machine", {}))
     training = (
         "Above, the loss on training and validation rows: if only the first falls, the model overfits. Below, the "
         f"{metric_title(main_metric(results))} on the validation rows, which chooses the best checkpoint."
