@@ -189,7 +189,7 @@ def test_a_model_is_looked_at_with_images_of_the_size_that_it_will_be_given(fold
 
 
 def test_a_model_that_reads_one_size_of_images_is_refused_another(folder, model_folder):
-    with pytest.raises(UnsupportedModelError, match="reads images of 12 x 12, and its image processor makes 8 x 8"):
+    with pytest.raises(UnsupportedModelError, match=r"12 x 12.* 8 x 8"):
         pretrained(Recipe(model=str(model_folder)), load(folder), ViTImageProcessor(size={"height": 8, "width": 8}))
 
 
@@ -270,12 +270,13 @@ def test_texts_for_a_vision_model_and_images_for_a_language_model_are_errors(
 
 
 def test_check_counts_images_by_their_patches(folder, model_folder, prunelora):
-    code, out, err = prunelora("check", "--model", str(model_folder), "--data", str(folder), "--no-latency", "--json")
+    fast = ("--no-latency", "--no-training")
+    code, out, err = prunelora("check", "--model", str(model_folder), "--data", str(folder), *fast, "--json")
     assert code == 0, err
     found = json.loads(out)
     assert (found["tokens"], found["data"]["median_tokens"]) == (10, None)
     assert found["data"]["majority_rate"] == 0.5
-    code, out, err = prunelora("check", "--model", str(model_folder), "--data", str(folder), "--no-latency")
+    code, out, err = prunelora("check", "--model", str(model_folder), "--data", str(folder), *fast)
     assert "images" in out
 
 
