@@ -122,8 +122,9 @@ class Method:
 
     def for_task(self, task: str, learning_rate: float) -> "Recipe":
         """Its recipe as it is trained on a task."""
-        options = {"epochs": TASKS[task].epochs, "learning_rate": learning_rate, **self.options}
-        return self.resolved.with_options(options)
+        epochs = sum(tuning.epochs for tuning in self.resolved.tunings.values())
+        recipe = self.resolved.in_proportion("epochs", TASKS[task].epochs, of=epochs)
+        return recipe.in_proportion("learning_rate", learning_rate, of=self.learning_rate).with_options(self.options)
 
     def trained(self, record: Record) -> bool:
         """Whether a record was trained with all settings that the recipe file and the changes state.

@@ -137,7 +137,21 @@ def test_dry_run_prints_the_stages_and_writes_nothing(prunelora, inputs, tmp_pat
     ]  # fmt: skip
     assert work[3]["settings"]["keep_heads"] == 0.3
     assert not (tmp_path / "run").exists()
+    code, out, _ = prunelora(
+        "run", "--dry-run", "--epochs", "1", "--seed", "0", "--criterion", "random", "--speedup", "2", "--json"
+    )
+    changes = json.loads(out)
+    assert changes["options"] == {
+        "seed": {"seed": None},
+        "criterion": {"score.criterion": ["obs", "random"]},
+        "speedup": {"plan.speedup": [None, 2.0]},
+        "epochs": {"finetune-1.epochs": [2.7, 0.9], "finetune.epochs": [0.3, 0.1]},
+    }
+    assert changes["other_changes"] == {"plan.keep_macs": [0.5, None], "plan.balance": ["none", "cost"]}
+    _, out, _ = prunelora("run", "--dry-run", "--epochs", "1")
+    assert "--epochs 1: finetune-1.epochs 2.7 -> 0.9, finetune.epochs 0.3 -> 0.1" in out
     code, out, _ = prunelora("run", "--dry-run")
+    assert "Changes" not in out
     assert "model minilm, data rotten-tomatoes" in out
 
 

@@ -1,12 +1,15 @@
 """Recipes: one readable file, an order that makes sense, settings checked where they are typed."""
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from prunelora.errors import PlanError, RecipeError
+from prunelora.errors import PlanError, PruneLoraError, RecipeError
 from prunelora.finetuning.settings import FineTuneSettings
+from prunelora.run.options import differences
 from prunelora.run.recipe import Recipe, load_recipe, packaged_recipes, read_recipe
 from prunelora.stages.kinds import BY_KIND
 from prunelora.stages.plan import BUDGETS
@@ -225,9 +228,9 @@ def test_heads_and_neurons_are_compared_as_another_criterion_wants_it(recipe, op
 def test_ranks_of_its_own_are_for_a_fine_tuning_before_the_plan():
     recipe = Recipe().with_options({"lora_rank": 4})
     assert [one.lora_rank for one in recipe.tunings.values()] == [4, 8]
-    with pytest.raises(RecipeError, match=r"finetune.lora_rank: a plan was made before.* plan.rank_high and"):
+    with pytest.raises(RecipeError, match=r"finetune.lora_rank: .* plan.rank_high and"):
         Recipe().with_options({}, {"finetune.lora_rank": 4})
-    with pytest.raises(RecipeError, match=r"lora_targets: a plan was made before.* plan.targets"):
+    with pytest.raises(RecipeError, match=r"lora_targets: .* plan.targets"):
         load_recipe("cut-first").with_options({"lora_targets": "query"})
 
 
@@ -262,33 +265,37 @@ def test_two_budgets_are_an_error_where_one_is_an_option_and_one_a_setting():
     assert (stages_of(changed)["plan"].keep_macs, stages_of(changed)["plan"].rank_high) == (0.3, 16)
 
 
-def tune_twice() -> Recipe:
+def tune_twice(*, declared: bool = True) -> Recipe:
     kinds = [
         {"stage": "finetune", "epochs": 2, "learning_rate": 1e-3},
         {"stage": "merge"},
         {"stage": "finetune", "epochs": 1, "learning_rate": 5e-4},
         {"stage": "merge"},
     ]
-    return read_recipe({"stages": kinds}, source="test")
+    options = {
+        "epochs": {"finetune-1": 2 / 3, "finetune": 1 / 3},
+        "learning_rate": {"finetune-1": 1, "finetune": 0.5},
+        "batch_size": {"finetune-1": 0.5, "finetune": 1},
+    }
+    return read_recipe({"stages": kinds} | ({"options": options} if declared else {}), source="test")
 
 
 @pytest.mark.parametrize(("asked", "rows"), [(8, (4, 8)), ("64", (32, 64)), (3, (2, 3)), (1, (1, 1))])
-def test_rows_a_step_are_scaled_in_the_recipes_own_proportion(asked, rows):
+def test_rows_a_step_are_scaled_to_whole_rows(asked, rows):
     """The dense model in smaller steps, whose gradients are averaged: it takes more memory a row."""
-    recipe = tune_twice().with_settings({"finetune-1.batch_size": 16, "finetune.batch_size": 32})
+    recipe = tune_twice()
     first, _, last, _ = recipe.with_options({"batch_size": asked}).stages
     assert (first.batch_size, last.batch_size) == rows
     with pytest.raises(RecipeError, match="batch_size=0: "):
         recipe.with_options({"batch_size": 0})
 
 
-def test_options_of_fine_tuning_are_for_every_fine_tuning():
-    """Epochs are shared out in the recipe's proportion; the learning rate is the longest's, the others' is scaled."""
+def test_options_of_fine_tuning_are_divided_as_the_recipe_declares():
     recipe = tune_twice().with_options({"epochs": "6", "learning_rate": 1e-3, "batch_size": 8, "seed": 3})
     first, last = recipe.stages[0], recipe.stages[2]
     assert (first.epochs, last.epochs) == (4.0, 2.0)
     assert (first.learning_rate, last.learning_rate) == (1e-3, 5e-4)
-    assert first.batch_size == last.batch_size == 8
+    assert (first.batch_size, last.batch_size) == (4, 8)
     assert recipe.seed == 3
     with pytest.raises(RecipeError, match="epochs"):
         tune_twice().with_options({"epochs": "many"})
@@ -299,9 +306,47 @@ def test_the_main_fine_tuning_is_the_longest_and_the_last_of_equals():
     assert list(recipe.tunings) == ["finetune-1", "finetune"]
     assert recipe.main_tuning == "finetune-1"
     assert recipe.with_settings({"finetune.epochs": 2}).main_tuning == "finetune"
-    assert recipe.with_settings({"finetune.epochs": 3}).with_options({"learning_rate": 1}).tunings["finetune-1"] == (
-        recipe.tunings["finetune-1"].model_copy(update={"learning_rate": 2.0})
-    )
+
+
+def test_an_option_that_the_recipe_does_not_declare_is_every_fine_tunings():
+    recipe = tune_twice(declared=False).with_options({"epochs": "6", "learning_rate": 1e-4, "batch_size": 8})
+    assert [(one.epochs, one.learning_rate, one.batch_size) for one in recipe.tunings.values()] == [(6, 1e-4, 8)] * 2
+
+
+def test_a_setting_of_all_fine_tunings_is_scaled_in_proportion():
+    recipe = tune_twice(declared=False).in_proportion("learning_rate", 4e-3, of=1e-3)
+    assert [one.learning_rate for one in recipe.tunings.values()] == [4e-3, 2e-3]
+
+
+@pytest.mark.parametrize("row", json.loads((Path(__file__).parent / "options_of_recipes.json").read_text()))
+def test_options_change_what_they_changed_in_version_0_2(row):
+    """The expected changes were computed by version 0.2, from the proportions of each recipe's settings."""
+    recipe = load_recipe(row["recipe"])
+    if isinstance(row["result"], str):
+        with pytest.raises(PruneLoraError) as refused:
+            recipe.with_options(row["options"], row["settings"])
+        assert type(refused.value).__name__ == row["result"]
+    else:
+        changed = recipe.with_options(row["options"], row["settings"])
+        assert {key: new for key, _, new in differences(recipe, changed)} == row["result"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": {"finetune-2": 1}}, r"options.epochs: the recipe has no stage 'finetune-2'. Did you mean"),
+        ({"rows": {"finetune": 1}}, "options.rows: the stage 'finetune' has no such setting"),
+        ({"epochs": {"finetune": "half"}}, "half"),
+    ],
+)
+def test_options_that_name_no_setting_are_refused(options, message):
+    with pytest.raises(RecipeError, match=message):
+        read_recipe({"stages": [{"stage": "finetune"}, {"stage": "merge"}], "options": options}, source="test")
+
+
+def test_the_resolved_recipe_keeps_its_options(tmp_path):
+    Recipe().save(tmp_path / "recipe.yaml")
+    assert load_recipe(tmp_path / "recipe.yaml").options == load_recipe("tune-first").options != {}
 
 
 @pytest.mark.parametrize("name", sorted(packaged_recipes()))

@@ -12,6 +12,7 @@ from prunelora.cli.typed import Command, works_on
 from prunelora.data.settings import DataSettings
 from prunelora.errors import PlanError, RecipeError, option
 from prunelora.run.folder import RunFolder
+from prunelora.run.options import differences, factors_of
 from prunelora.run.recipe import Recipe, load_recipe
 from prunelora.stages.base import Stage
 from prunelora.stages.finetune import FineTuneStage
@@ -113,14 +114,15 @@ def run(
     anew = "model" in settings and bool(settings.keys() & {"data", "task"})
     chosen = _starting_recipe(recipe, folder, settings, example=example, anew=anew, tell=terminal.teller(quiet))
     chosen = chosen.with_baseline() if baseline else chosen
-    chosen = _changed(chosen.without_export() if no_export else chosen, settings, sets)
+    chosen = chosen.without_export() if no_export else chosen
+    changed = _changed(chosen, settings, sets)
     if dry_run:
-        _show_plan_of_work(chosen, folder, json)
+        _show_work(chosen, changed, settings, folder, json)
         return
     from prunelora.report.summary import files, shown
     from prunelora.run.execute import execute
 
-    outcome = execute(chosen, folder.path, tell=terminal.teller(quiet), progress=not quiet)
+    outcome = execute(changed, folder.path, tell=terminal.teller(quiet), progress=not quiet)
     if json:
         terminal.give_json(outcome.to_dict())
     else:
@@ -176,32 +178,44 @@ def _changed(recipe: Recipe, settings: dict[str, Any], sets: list[str] | None) -
     return changed
 
 
-def _show_plan_of_work(recipe: Recipe, folder: RunFolder, json: bool) -> None:
+def _show_work(recipe: Recipe, changed: Recipe, settings: dict[str, Any], folder: RunFolder, json: bool) -> None:
+    """Print the stages of a run, and what each typed option changes in the recipe."""
+    differ = {key: [before, after] for key, before, after in differences(recipe, changed)}
+    by_option: dict[str, dict[str, Any]] = {
+        name: {key: differ.pop(key, None) for key in factors_of(recipe, name)} for name in settings
+    }
     work: list[dict[str, Any]] = [
         {
             "stage": name,
             "settings": stage.model_dump(mode="json", exclude={"stage"}),
             "has_record": folder.record(name) is not None,
         }
-        for name, stage in recipe.by_name.items()
+        for name, stage in changed.by_name.items()
     ]
     if json:
-        terminal.give_json(
-            {
-                **recipe.model_dump(mode="json", include={"model", "task", "seed"}),
-                "folder": str(folder.path),
-                "stages": work,
-            }
-        )
+        content: dict[str, Any] = changed.model_dump(mode="json", include={"model", "task", "seed"})
+        changes: dict[str, Any] = {"options": by_option, "other_changes": differ}
+        terminal.give_json({**content, "folder": str(folder.path), "stages": work, **changes})
         return
-    data = f"task {recipe.task.task}" if recipe.task.task is not None else f"data {recipe.task.data}"
-    terminal.give_lines([f"model {recipe.model}, {data}, seed {recipe.seed}, into {folder.path}"])
-    of_data = recipe.task.model_dump(exclude={"data", "task"}, exclude_none=True)
-    terminal.give_lines([f"      {', '.join(f'{key}={value}' for key, value in of_data.items())}"])
-    for number, one in enumerate(work, start=1):
-        shown = ", ".join(f"{key}={value}" for key, value in one["settings"].items() if value is not None)
-        mark = "  (finished once; repeated if something before it changed)" if one["has_record"] else ""
-        terminal.give_lines([f"{number:>2}. {one['stage']}{mark}", *([f"      {shown}"] if shown else [])])
+    data = f"task {changed.task.task}" if changed.task.task is not None else f"data {changed.task.data}"
+    lines = [f"model {changed.model}, {data}, seed {changed.seed}, into {folder.path}"]
+    of_data = changed.task.model_dump(exclude={"data", "task"}, exclude_none=True)
+    lines.append(f"      {', '.join(f'{key}={value}' for key, value in of_data.items())}")
+    for number, stage in enumerate(work, start=1):
+        shown = ", ".join(f"{key}={value}" for key, value in stage["settings"].items() if value is not None)
+        mark = "  (finished before; repeated if something before it changed)" if stage["has_record"] else ""
+        lines += [f"{number:>2}. {stage['stage']}{mark}", *([f"      {shown}"] if shown else [])]
+    if by_option or differ:
+        lines.append("Changes of the recipe:")
+    for name, of_option in by_option.items():
+        said = (f"{key} {_said(change) if change else 'unchanged'}" for key, change in of_option.items())
+        lines.append(f"      {option(name, settings[name])}: {', '.join(said)}")
+    lines += [f"      {key} {_said(change)}" for key, change in differ.items()]
+    terminal.give_lines(lines)
+
+
+def _said(change: list[Any]) -> str:
+    return f"{change[0]} -> {change[1]}"
 
 
 def _add_stage_command(model: type[Stage]) -> None:

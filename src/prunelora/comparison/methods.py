@@ -59,7 +59,7 @@ class Method:
 
     def with_learning_rate(self, learning_rate: float) -> Recipe:
         """The recipe with this learning rate of the longest fine-tuning; the others change in proportion."""
-        return self.recipe.with_options({"learning_rate": learning_rate})
+        return self.recipe.in_proportion("learning_rate", learning_rate, of=self.learning_rate)
 
 
 def load_methods(names: Sequence[str], *, base: Recipe, changes: Mapping[str, Any] | None = None) -> list[Method]:
@@ -136,7 +136,9 @@ def _fitted(method: Method, base: Recipe) -> Method:
             f"{method.name}: the recipe must come to a plain model: its last stage before measuring must be 'merge', "
             f"found {stages[-1].stage!r}."
         )
-    return replace(method, recipe=base.model_copy(update={"stages": (*stages, EvaluateStage())}))
+    return replace(
+        method, recipe=base.model_copy(update={"stages": (*stages, EvaluateStage()), "options": method.recipe.options})
+    )
 
 
 def _changed(method: Method, changes: Mapping[str, Any]) -> Method:
