@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import yaml
-
 from benchmarks.tasks import TASKS, data_of
 
 if TYPE_CHECKING:
@@ -107,7 +105,6 @@ class Method:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     options: ClassVar[Mapping[str, Any]] = {}  # Options of all methods of a study, by bare name.
-    compared: ClassVar[tuple[str, ...]] = ()  # Kinds of stages that `trained` compares; all if empty.
 
     @functools.cached_property
     def resolved(self) -> "Recipe":
@@ -125,35 +122,6 @@ class Method:
         epochs = sum(tuning.epochs for tuning in self.resolved.tunings.values())
         recipe = self.resolved.in_proportion("epochs", TASKS[task].epochs, of=epochs)
         return recipe.in_proportion("learning_rate", learning_rate, of=self.learning_rate).with_options(self.options)
-
-    def trained(self, record: Record) -> bool:
-        """Whether a record was trained with all settings that the recipe file and the changes state.
-
-        Defaults of the library, which later versions may change, are not compared.
-        """
-        if record["recipe"]["task"]["max_train_rows"] != TASKS[record["task"]].max_train_rows:
-            return False
-        stated = self._stated(record["task"], record["learning_rate"])
-        recorded = [stage for stage in record["recipe"]["stages"] if stage["stage"] != "evaluate"]
-        if self.compared:
-            stated, recorded = ([one for one in some if one["stage"] in self.compared] for some in (stated, recorded))
-        return len(stated) == len(recorded) and all(
-            found.get(key) == value for own, found in zip(stated, recorded, strict=True) for key, value in own.items()
-        )
-
-    def _stated(self, task: str, learning_rate: float) -> list[dict[str, Any]]:
-        """The settings of every stage that the recipe file or the changes state, with their values on a task."""
-        known = vars(self).setdefault("_known", {})
-        if (task, learning_rate) not in known:
-            recipe = self.for_task(task, learning_rate)
-            written = yaml.safe_load(self.path.read_text(encoding="utf-8"))["stages"]
-            known[task, learning_rate] = [
-                {key: stage[key] for key in (*own, *(key for key in stage if f"{name}.{key}" in self.changes))}
-                for name, own, stage in zip(
-                    recipe.names, written, recipe.model_dump(mode="json")["stages"], strict=True
-                )
-            ]
-        return known[task, learning_rate]
 
 
 def trial_for(

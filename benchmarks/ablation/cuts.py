@@ -117,13 +117,11 @@ def cut(
     for budget, choice in missing_cuts(found, choices, budgets):
         criterion, normalise, balance, repaired = choice
         if criterion not in importance:
-            started = time.perf_counter()
-            importance[criterion] = score(model, batches, criterion=criterion, seed=seed)
-            result["score_seconds"] = result["score_seconds"] | {criterion: time.perf_counter() - started}
+            importance[criterion], seconds = timed(score, model, batches, criterion=criterion, seed=seed)
+            result["score_seconds"] = result["score_seconds"] | {criterion: seconds}
         equal = {"keep_heads": budget, "keep_ffn": budget}
         options = equal if balance == "equal" else {"keep_macs": budget, "balance": balance}
-        started = time.perf_counter()
-        plan = make_plan(importance[criterion], normalise=normalise, **options)
+        plan, seconds = timed(make_plan, importance[criterion], normalise=normalise, **options)
         one = {
             "criterion": criterion,
             "normalise": normalise,
@@ -131,15 +129,20 @@ def cut(
             "keep_macs": budget,
             "heads": plan.architecture.total_heads,
             "neurons": plan.architecture.total_neurons,
-            "plan_seconds": time.perf_counter() - started,
+            "plan_seconds": seconds,
         }
         small = prune_(copy.deepcopy(model), plan)
         one |= {"cut": judge(small), "repaired": None, "repair_seconds": None}
         if repaired:
-            started = time.perf_counter()
-            repair_(small, model, batches)
-            one["repair_seconds"] = time.perf_counter() - started
+            _, one["repair_seconds"] = timed(repair_, small, model, batches)
             one["repaired"] = judge(small)
         result["cuts"] = [*result["cuts"], one]
         keep(dict(result))
     return result
+
+
+def timed(function: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[Any, float]:
+    """The result of a call, and its seconds."""
+    started = time.perf_counter()
+    result = function(*arguments, **options)
+    return result, time.perf_counter() - started

@@ -18,7 +18,6 @@ from benchmarks.ablation.variants import (
     TITLES,
     VARIANTS,
     Variant,
-    members,
 )
 from benchmarks.harness import FOLDER, ROOT, estimate_text, markdown, write_page
 from benchmarks.tasks import FOUR, TASKS
@@ -47,7 +46,6 @@ def texts(ablation: Ablation, cuts: Sequence[dict[str, Any]]) -> dict[str, str]:
         "machines": machines(records),
         "names": markdown(("packaged recipe", "variant"), list(PACKAGED.items())),
         "verdicts": verdicts(ablation),
-        "missing": missing(ablation),
         "tasks": ", ".join(f"{name} ({length(name)})" for name in FOUR),
         "best": " and ".join(FINALISTS),
         "by_task": by_task(ablation),
@@ -66,18 +64,6 @@ def texts(ablation: Ablation, cuts: Sequence[dict[str, Any]]) -> dict[str, str]:
 def length(task: str) -> str:
     rows, epochs = TASKS[task].max_train_rows, TASKS[task].epochs
     return f"{f'at most {rows:,} training rows, ' if rows else ''}{epochs:g} epoch{'s' if epochs != 1 else ''}"
-
-
-def missing(ablation: Ablation) -> str:
-    wanted = [
-        (variant, task, seed)
-        for group in GROUPS
-        for seed in SEEDS
-        for task in FOUR
-        for variant in members(group, task=task, seed=seed)
-    ]
-    lacking = [one for one in wanted if ablation.record(*one) is None]
-    return f"{len(lacking)} of {len(wanted)} trainings are missing." if lacking else "No training is missing."
 
 
 def verdicts(ablation: Ablation) -> str:

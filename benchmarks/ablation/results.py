@@ -15,13 +15,10 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 class Ablation(Trials):
-    """The records of the ablation, without those of variants that are defined otherwise now."""
+    """The records of the ablation."""
 
     def __init__(self, folder: Path = RESULTS) -> None:
         super().__init__(folder, FOUR)
-        self.records = [
-            one for one in self.records if one["method"] in EVERYTHING and EVERYTHING[one["method"]].trained(one)
-        ]
 
     def tried(self, variant: Variant, task: str) -> dict[float, Record]:
         """The records that tried a variant's learning rates, by multiple of its own."""

@@ -17,7 +17,7 @@ TORCH_PRUNING = "torch-pruning"
 
 @dataclass(frozen=True)
 class Contender(Method):
-    """A method; of a cut by Torch-Pruning, records are compared in the stages of training alone."""
+    """A method of the study."""
 
     @property
     def cut_by(self) -> str | None:
@@ -25,10 +25,6 @@ class Contender(Method):
         if self.name.startswith(TORCH_PRUNING):
             return TORCH_PRUNING
         return "prunelora" if "plan" in self.resolved.names else None
-
-    @property
-    def compared(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("linear_probe", "finetune", "merge") if self.cut_by == TORCH_PRUNING else ()
 
 
 CONTENDERS = {
@@ -45,13 +41,10 @@ def learning_rate(contender: str, task: str) -> float:
 
 
 class Peers(Trials):
-    """The records of the study, without those of methods that are defined otherwise now."""
+    """The records of the study."""
 
     def __init__(self, folder: Path = RESULTS) -> None:
         super().__init__(folder, FOUR)
-        self.records = [
-            one for one in self.records if one["method"] in CONTENDERS and CONTENDERS[one["method"]].trained(one)
-        ]
 
     def everywhere(self, contender: str) -> list[Record]:
         """Records of a method on all tasks."""

@@ -11,14 +11,15 @@ from typing import Any
 from benchmarks import harness
 
 IMPORTS, HELP, STEP = "imports alone", "--help", "first training step"
-# Arguments of `prunelora` that end in an error, in a folder that `files` fills.
+# Arguments of `prunelora` that end in an error, in a folder that `files` fills. The error names
+# the last word.
 ERRORS = {
-    "missing file": "run --data missing.csv",
-    "wrong suffix": "run --data reviews.docx",
-    "unknown option": "run --keep-hedas 0.5",
-    "missing model folder": "run --model ./missing --data reviews.csv",
-    "bad recipe": "run --recipe bad.yaml",
-    "wrong column": "run --data reviews.csv --label missing",
+    "missing file": "run --out run --data missing.csv",
+    "wrong suffix": "run --out run --data reviews.docx",
+    "unknown option": "run --out run --keep-hedas",
+    "missing model folder": "run --out run --data reviews.csv --model ./nomodel",
+    "bad recipe": "run --out run --recipe bad.yaml",
+    "wrong column": "run --out run --data reviews.csv --label nocolumn",
 }
 # The process ends at the end of the first step; the run would import transformers a moment later anyway.
 FIRST_STEP = """
@@ -35,7 +36,7 @@ main()
 
 
 def commands() -> dict[str, list[str]]:
-    prunelora = [sys.executable, "-m", "prunelora"]
+    prunelora = [sys.executable, "-m", "prunelora.cli.main"]
     return {
         IMPORTS: [sys.executable, "-c", "import torch, transformers, peft, datasets"],
         HELP: [*prunelora, "--help"],
@@ -67,14 +68,15 @@ def measure(repeats: int) -> dict[str, Any]:
 
 
 def call(name: str, words: list[str]) -> Callable[[], None]:
-    """Runs a command once; raises if its exit code is not the expected one."""
+    """Runs a command once; raises if its exit code or its error is not the expected one."""
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for file, text in files().items():
                 (Path(folder) / file).write_text(text, encoding="utf-8")
             done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-        if bool(done.returncode) != (name in ERRORS) or "Traceback" in done.stderr:
+        wanted = ERRORS.get(name, "").split(" ")[-1]
+        if bool(done.returncode) != (name in ERRORS) or wanted not in done.stderr or "Traceback" in done.stderr:
             raise RuntimeError(f"{name}: exit code {done.returncode}\n{done.stderr[-2000:]}")
 
     return run

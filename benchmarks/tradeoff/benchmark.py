@@ -24,7 +24,7 @@ def work(settings: argparse.Namespace) -> Iterator[Piece]:
 
 def run(seeds: str) -> None:
     words = [*COMMAND.split()[1:], "--seeds", seeds, "--out", str(RUNS / "tradeoff")]
-    subprocess.run([sys.executable, "-m", "prunelora", *words], check=True)
+    subprocess.run([sys.executable, "-m", "prunelora.cli.main", *words], check=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(RUNS / "tradeoff" / "comparison.json", RESULTS / "comparison.json")
 
