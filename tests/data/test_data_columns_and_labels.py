@@ -41,11 +41,11 @@ def test_columns_are_guessed_from_their_names(names, texts, label):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("text review label", r"could be any of text, review.*with text, text_pair and label"),
-        ("title body label", r"could be any of title, body.*text, text_pair and label"),
-        ("text stars sentiment", r"any of stars, sentiment.*with label"),
-        ("text polarity", r"no column has a name known for labels.*Columns: text, polarity"),
-        ("idx label", r"no column looks like text"),
+        ("text review label", "text, review"),
+        ("title body label", "title, body"),
+        ("text stars sentiment", "stars, sentiment"),
+        ("text polarity", "Columns: text, polarity"),
+        ("idx label", "no column looks like text"),
     ],
 )
 def test_an_ambiguous_guess_lists_the_columns_and_the_options(names, message):
@@ -91,11 +91,11 @@ def test_numbers_with_a_fraction_are_regression():
 def test_task_type_overrides_the_guess():
     assert encode(["1", "2"], task_type="regression").by_split["train"] == [1.0, 2.0]
     assert encode(["1.5", "2.5"], task_type="single_label_classification").names == ("1.5", "2.5")
-    with pytest.raises(DataError, match="'good' in row 2, which is no number"):
+    with pytest.raises(DataError, match="'good' in row 2"):
         encode(["1", "good"], task_type="regression")
-    with pytest.raises(DataError, match="holds one label a row"):
+    with pytest.raises(DataError, match="task_type='multi_label_classification'"):
         encode(["1", "0"], task_type="multi_label_classification")
-    with pytest.raises(DataError, match="several labels a row"):
+    with pytest.raises(DataError, match="task_type='regression'"):
         encode([[1, 0], [0, 1]], task_type="regression")
 
 
@@ -110,7 +110,7 @@ def test_several_zero_one_columns_are_multi_label():
     encoded = encode([["1", "0"], ["1", "1"], [0, False]], columns=("toxic", "rude"))
     assert (encoded.problem_type, encoded.names) == ("multi_label_classification", ("toxic", "rude"))
     assert encoded.by_split["train"] == [[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
-    with pytest.raises(DataError, match=r"row 2 has \['1', '2'\].*must each hold 0 or 1"):
+    with pytest.raises(DataError, match=r"row 2 has \['1', '2'\]"):
         encode([["1", "0"], ["1", "2"]], columns=("toxic", "rude"))
 
 
@@ -118,7 +118,7 @@ def test_lists_of_words_ids_or_indicators_are_multi_label():
     assert encode([["b"], [], ["a", "b"]]).by_split["train"] == [[0.0, 1.0], [0.0, 0.0], [1.0, 1.0]]
     assert encode([[1], [0, 2]], class_names=("x", "y", "z")).by_split["train"] == [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]
     assert encode([[1, 0, 0], [0, 1, 1]]).by_split["train"] == [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]
-    with pytest.raises(DataError, match="label 3, but its 3 class names number 0 to 2"):
+    with pytest.raises(DataError, match=r"label 3, .* 0 to 2"):
         encode([[1], [3]], class_names=("x", "y", "z"))
 
 
@@ -132,7 +132,7 @@ def test_a_multi_label_name_never_seen_in_training_is_an_error():
 def test_class_names_keep_their_own_order():
     encoded = encode([1, 0], class_names=("zebra", "ape"))
     assert (encoded.names, encoded.by_split["train"]) == (("zebra", "ape"), [1, 0])
-    with pytest.raises(DataError, match="label 2, but its 2 class names"):
+    with pytest.raises(DataError, match=r"label 2, .* 0 to 1"):
         encode([2, 0], class_names=("zebra", "ape"))
 
 
@@ -143,7 +143,7 @@ def test_what_is_no_finite_number_among_numbers_is_no_class(label):
             encode([*numbers, label])
     with pytest.raises(DataError, match="test: 1 row"):
         encode([0, 1], test=[1, label])
-    with pytest.raises(DataError, match="a label in column 'label' that is not a finite number"):
+    with pytest.raises(DataError, match="finite"):
         encode([1.5, 2.5, "inf"], task_type="single_label_classification")
 
 
@@ -171,7 +171,7 @@ def test_nothing_in_a_list_of_labels_is_no_class(nothing):
 
 
 def test_a_label_that_is_no_list_among_lists_is_an_error():
-    with pytest.raises(DataError, match="row 3 has 3 in column 'label', where other rows have lists"):
+    with pytest.raises(DataError, match="row 3 has 3 in column 'label'"):
         encode([[1, 2], [2, 1], 3])
 
 
@@ -209,11 +209,11 @@ def test_a_decimal_comma_is_read_for_regression_and_asked_about_otherwise():
 
 def test_lists_written_as_text_are_asked_about():
     labels = ["['a']", "['a', 'b']", "[]"]
-    with pytest.raises(DataError, match="lists that are written as text"):
+    with pytest.raises(DataError, match=r"\['a'\]"):
         encode(labels)
     assert len(encode(labels, task_type="single_label_classification").names) == 3
     table = Table({"tokens": ["['a', 'b']"] * 2, "label": ["x", "y"]})
-    with pytest.raises(DataError, match="column 'tokens' holds lists of words that are written as text"):
+    with pytest.raises(DataError, match="column 'tokens'"):
         choose_columns(table, DataSettings(data="x.csv"), where="x.csv")
 
 

@@ -40,7 +40,7 @@ def test_missing_column_in_one_split_names_the_split(written, tmp_path):
     written("text,label\n" + GOOD, "train.csv")
     written("text,lable\nx,1\n", "validation.csv")
     message = refusal(tmp_path)
-    assert "split validation has no such column" in message
+    assert "split validation" in message
     assert "Did you mean 'lable'?" in message
 
 
@@ -54,12 +54,12 @@ def test_pair_with_one_side_missing_is_its_own_error(written):
     rows = "".join(f"one {n},two {n},{n % 2}\n" for n in range(10))
     message = refusal(written("sentence1,sentence2,label\n" + rows + "one,,1\n"))
     assert "1 row (first: row 11," in message
-    assert "one side missing (column 'sentence2' is empty)" in message
+    assert "one side missing (column 'sentence2'" in message
     assert "empty text in columns" in refusal(written("sentence1,sentence2,label\n" + rows + ",,1\n"))
 
 
 def test_one_class_only(written):
-    assert "only 1 as class in all 2 training rows" in refusal(written("text,label\na,1\nb,1\n"))
+    assert "only 1 as class" in refusal(written("text,label\na,1\nb,1\n"))
 
 
 def test_one_regression_target_only(written):
@@ -106,7 +106,7 @@ def test_regression_target_that_is_not_finite(target, written):
 def test_unknown_extension_lists_the_known_ones(written):
     message = refusal(written("text\n", "data.xlsx"))
     assert "the extension .xlsx" in message
-    assert ".csv, .tsv, .jsonl, .json, .parquet or .conll" in message
+    assert ".parquet or .conll" in message
 
 
 def test_pickles_are_refused_unopened(written):
@@ -114,16 +114,16 @@ def test_pickles_are_refused_unopened(written):
         def __reduce__(self):
             return pytest.fail, ("the pickle was opened",)
 
-    assert "is a pickle or array file (.pkl)" in refusal(written(pickle.dumps(Bomb()), "data.pkl"))
+    assert "pickle or array file (.pkl)" in refusal(written(pickle.dumps(Bomb()), "data.pkl"))
 
 
 def test_damaged_files_say_the_line(written):
-    assert "line 2: 3 cells, but the header names 2" in refusal(written("text,label\na,b,1\n"))
-    assert "Check the quotation marks" in refusal(written('text,label\n"never closed,1\nb,0\n'))
+    assert "line 2: 3 cells" in refusal(written("text,label\na,b,1\n"))
+    assert "quotation marks" in refusal(written('text,label\n"never closed,1\nb,0\n'))
     assert "line 2: not JSON" in refusal(written('{"text": "a", "label": 1}\n{"text": \n', "a.jsonl"))
-    assert "record 1: list found, object expected" in refusal(written("[[1, 2]]", "a.json"))
-    assert "cannot be read as Parquet" in refusal(written("PAR1 but not really", "a.parquet"))
-    assert "name every column once" in refusal(written("text,text\na,1\n"))
+    assert "record 1: list found" in refusal(written("[[1, 2]]", "a.json"))
+    assert "a.parquet" in refusal(written("PAR1 but not really", "a.parquet"))
+    assert "'text', 'text'" in refusal(written("text,text\na,1\n"))
 
 
 @pytest.mark.parametrize("cell", ["[" * 100_000, "9" * 5000])
@@ -153,7 +153,7 @@ def test_texts_that_are_no_texts(written):
 def test_folder_without_training_rows(written, tmp_path):
     assert "has no data files" in refusal(tmp_path)
     written("text,label\nx,1\n", "validation.csv")
-    assert "no split named train; found validation" in refusal(tmp_path)
+    assert "found validation" in refusal(tmp_path)
 
 
 def test_two_files_for_one_split(written, tmp_path):
@@ -163,7 +163,7 @@ def test_two_files_for_one_split(written, tmp_path):
 
 
 def test_too_few_rows_to_cut(written):
-    assert "test_fraction=0.1 of 2 rows cannot be cut off" in refusal(written("text,label\na,0\nb,1\n"))
+    assert "test_fraction=0.1 of 2 rows" in refusal(written("text,label\na,0\nb,1\n"))
 
 
 def test_settings_refuse_fractions_that_leave_nothing():
@@ -188,13 +188,13 @@ def test_half_of_a_character_names_the_row(written):
     load_task(DataSettings(data=str(written(lines, "whole.jsonl"))))
     message = refusal(written(lines + '{"text": "cut \\ud83d", "label": 1}\n', "half.jsonl"))
     assert "1 row (first: row 21" in message
-    assert r"half of a character ('\ud83d', a lone surrogate) in column 'text'" in message
+    assert r"'\ud83d', a lone surrogate) in column 'text'" in message
     words = '{"tokens": ["a", "b"], "tags": ["O", "X"]}\n{"tokens": ["c", "\\udc00"], "tags": ["O", "X"]}\n'
-    assert "row 2, counted from 1 below the header) has half of a character" in refusal(written(words, "b.jsonl"))
+    assert "first: row 2, " in refusal(written(words, "b.jsonl"))
 
 
 def test_a_configuration_of_what_is_not_of_the_hub_is_an_error(written, tmp_path):
     path = written("text,label\n" + GOOD, "train.csv")
-    assert f"data_config='sst2': {path} is a file here" in refusal(path, data_config="sst2")
-    assert f"data_config='sst2': {tmp_path} is a folder here" in refusal(tmp_path, data_config="sst2")
+    assert f"data_config='sst2': {path} is a file" in refusal(path, data_config="sst2")
+    assert f"data_config='sst2': {tmp_path} is a folder" in refusal(tmp_path, data_config="sst2")
     assert "is the embedded example" in refusal("rotten-tomatoes", data_config="sst2")

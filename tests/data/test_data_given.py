@@ -94,7 +94,7 @@ def test_a_recipe_file_describes_rows_and_says_what_to_give_in_their_place(tmp_p
     recipe.save(tmp_path / "recipe.yaml")
     read = load_recipe(tmp_path / "recipe.yaml")
     assert "DataFrame with the columns text, label; rows: train 40; content" in str(read.task.data)
-    with pytest.raises(DataError, match=r"are in no file. Call compress again with the same rows"):
+    with pytest.raises(DataError, match=r"given in Python: .* in no file"):
         load_task(read.task)
     wide = pandas.concat([FRAME, pandas.DataFrame(0, FRAME.index, [f"column number {n}" for n in range(300)])], axis=1)
     with pytest.raises(DataError, match="are in no file"):
@@ -105,12 +105,12 @@ def test_a_recipe_file_describes_rows_and_says_what_to_give_in_their_place(tmp_p
 
 @pytest.mark.parametrize("data", [3, [1], {}, {"train": 3}, {"train": "a.csv"}, FRAME["text"], np.zeros(3)])
 def test_what_is_no_data_says_what_is(data):
-    assert "given. Give the name of a file, folder or data set; a pandas DataFrame" in refusal(data)
+    assert "a pandas DataFrame" in refusal(data)
 
 
 def test_what_belongs_to_other_data_is_an_error():
-    assert "only data sets of the hub have" in refusal(FRAME, data_config="sst2")
-    assert "is a text file" in refusal(FRAME, encoding="cp1252")
+    assert "data_config='sst2'" in refusal(FRAME, data_config="sst2")
+    assert "encoding='cp1252'" in refusal(FRAME, encoding="cp1252")
     double = pandas.concat([FRAME, FRAME[["text"]]], axis=1)
     assert "two columns 'text'" in refusal(double)
 

@@ -230,7 +230,7 @@ def test_the_fingerprint_depends_on_every_reported_split(tmp_path):
 def test_mismatched_alone_is_an_error(tmp_path):
     write_official(tmp_path, "mnli")
     (tmp_path / "MNLI" / "dev_matched.tsv").unlink()
-    with pytest.raises(DataError, match="has dev_mismatched, but not validation_matched or dev_matched"):
+    with pytest.raises(DataError, match="dev_mismatched, but not validation_matched or dev_matched"):
         load("mnli", tmp_path)
 
 
@@ -262,7 +262,7 @@ def test_broken_rows_of_a_task_that_has_none_are_an_error(tmp_path):
     write_official(tmp_path, "rte")
     with (tmp_path / "RTE" / "train.tsv").open("a", encoding="utf-8") as file:
         file.write("90\tone cell too few\tentailment\n")
-    with pytest.raises(DataError, match=r"train.tsv, line 27: 3 cells, but the header names 4 columns"):
+    with pytest.raises(DataError, match=r"train.tsv, line 27: 3 cells"):
         load("rte", tmp_path)
 
 
@@ -340,22 +340,20 @@ def test_a_saved_data_set_and_the_hub_are_read_by_the_same_row(tmp_path, monkeyp
 
 def test_columns_that_are_not_the_tasks_are_an_error_that_names_both(tmp_path):
     write_lines(tmp_path / "train.tsv", [("headline", "body", "label"), ("a", "b", 0)])
-    message = (
-        "looks for texts in 'question1' \\+ 'question2' or 'sentence1' \\+ 'sentence2' and the label in 'label' or "
-    )
-    with pytest.raises(DataError, match=message + "'is_duplicate'; the columns are headline, body, label"):
+    message = "'question1' .* 'sentence2' and the label in 'label' or 'is_duplicate'; .* headline, body, label"
+    with pytest.raises(DataError, match=message):
         load("qqp", tmp_path)
-    with pytest.raises(DataError, match="looks for the text in 'sentence' and the label in 'label'; the columns are"):
+    with pytest.raises(DataError, match="'sentence' and the label in 'label'"):
         load("cola", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("task", "label", "message"),
     [
-        ("rte", "2", "row 2, column 'label': the label '2' is none of task='rte', which has 0 or 'entailment', 1 or"),
-        ("rte", "contradiction", "the label 'contradiction' is none of"),
-        ("rte", "", "the label '' is none of"),
-        ("stsb", "high", "'high' found, but task='stsb' has numbers as targets"),
+        ("rte", "2", "row 2, column 'label': the label '2' .* 0 or 'entailment', 1 or"),
+        ("rte", "contradiction", "the label 'contradiction'"),
+        ("rte", "", "the label ''"),
+        ("stsb", "high", "'high' found, but task='stsb'"),
     ],
 )
 def test_a_label_that_the_task_does_not_have_is_an_error(task, label, message, tmp_path):
@@ -366,8 +364,7 @@ def test_a_label_that_the_task_does_not_have_is_an_error(task, label, message, t
 
 def test_a_folder_without_the_files_is_an_error_that_says_what_was_looked_for(tmp_path):
     (tmp_path / "notes.md").write_text("nothing")
-    message = r"no training rows in .*Looked for train.tsv, msr_paraphrase_train.txt \(.*found notes.md.*mrpc or MRPC"
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=r"train.tsv, msr_paraphrase_train.txt .*found notes.md.*mrpc or MRPC"):
         load("mrpc", tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         load("mrpc", tmp_path / "nowhere")
@@ -380,7 +377,7 @@ def test_a_folder_without_the_files_is_an_error_that_says_what_was_looked_for(tm
 
 def test_the_folder_of_another_task_is_an_error(tmp_path):
     write_plain(tmp_path, "mrpc")
-    with pytest.raises(DataError, match=r"task='rte': .*mrpc is the folder of another task, mrpc"):
+    with pytest.raises(DataError, match=r"task='rte': .* another task, mrpc"):
         load("rte", tmp_path / "mrpc")
 
 
@@ -392,7 +389,7 @@ def test_two_files_for_one_split_and_a_missing_shard_are_errors(tmp_path):
         load("rte", folder)
     (tmp_path / "aside.parquet").rename(folder / "train-00001-of-00002.parquet")
     write_lines(folder / "dev.tsv", [("sentence1", "sentence2", "label"), ("a", "b", 0)])
-    with pytest.raises(DataError, match=r"has two validation splits for task='rte': validation and dev"):
+    with pytest.raises(DataError, match="task='rte': validation and dev"):
         load("rte", folder)
     (folder / "dev.tsv").rename(folder / "train.tsv")
     with pytest.raises(DataError, match="two files for the split 'train'"):
@@ -404,7 +401,7 @@ def test_no_hub_and_no_folder_is_an_error_that_names_the_option(monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(DataError, match="task='rte': no data_dir was given, and the Hugging Face hub could not"):
+    with pytest.raises(DataError, match="task='rte': no data_dir"):
         load_task(DataSettings(task="rte"))
     with pytest.raises(
         DataError,
@@ -505,7 +502,7 @@ def test_the_metric_named_chooses_the_checkpoint(tmp_path, monkeypatch):
 
     assert best_step() == 2
     assert best_step(main_metric="matthews") == 1
-    with pytest.raises(DataError, match=r"main_metric='mse' cannot choose checkpoints here. Use one of: accuracy"):
+    with pytest.raises(DataError, match=r"main_metric='mse'.* accuracy"):
         best_step(main_metric="mse")
 
 

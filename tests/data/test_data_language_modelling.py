@@ -46,7 +46,7 @@ def test_texts_alone_are_a_task(task):
 @pytest.mark.parametrize("option", ["label", "text_pair"])
 def test_a_label_is_an_error(option, tmp_path):
     (tmp_path / "texts.csv").write_text("text,label\na b,1\nc d,0\n")
-    with pytest.raises(DataError, match="one text a row and no label"):
+    with pytest.raises(DataError, match=f"{option}='label'"):
         load_task(DataSettings(data=str(tmp_path / "texts.csv"), task_type=CAUSAL_LM, **{option: "label"}))
 
 

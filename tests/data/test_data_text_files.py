@@ -78,7 +78,7 @@ def test_a_named_encoding_gives_the_same_task_as_utf8(name, write, tmp_path):
 def test_latin1_is_refused_where_it_would_leave_control_characters(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(as_csv(GERMAN), encoding="cp1252")
-    with pytest.raises(DataError, match=r"line 2, has the control character U\+0080.*") as refused:
+    with pytest.raises(DataError, match=r"line 2, .* U\+0080") as refused:
         load(path, encoding="latin-1")
     assert "encoding='cp1252'" in str(refused.value)
 
@@ -144,12 +144,12 @@ def test_encodings_have_the_names_that_python_knows(name):
 
 @pytest.mark.parametrize("name", ["cp125", "rot13", "hex", ""])
 def test_what_is_no_text_encoding_is_an_error(name):
-    with pytest.raises(ValueError, match="Python has no text encoding of this name"):
+    with pytest.raises(ValueError, match="no text encoding"):
         DataSettings(data="a.csv", encoding=name)
 
 
 def test_an_encoding_of_what_is_no_text_file_is_an_error(tmp_path, minilm_path):
-    with pytest.raises(DataError, match="encoding='cp1252': nothing of rotten-tomatoes is a text file"):
+    with pytest.raises(DataError, match=r"encoding='cp1252': .* rotten-tomatoes"):
         load("rotten-tomatoes", encoding="cp1252")
 
 
