@@ -45,7 +45,7 @@ def read_named(task: NamedTask, data_dir: str | None, encoding: str | None = Non
     Args:
         task: Row of the task.
         data_dir: Folder; the Hugging Face hub if None.
-        encoding: Encoding of text files that are not Unicode.
+        encoding: Encoding of text files that are not UTF-8.
 
     Returns:
         Source with `columns`; the labels are class ids, or numbers.

@@ -85,7 +85,7 @@ class DataSettings(Settings):
     split_seed: int = Field(default=0, ge=0, description="Seed of every cut of rows.")
     encoding: str | None = Field(
         default=None,
-        description="Encoding of text files that are not UTF-8, UTF-16 or UTF-32, such as cp1252, cp1251 or shift_jis. "
+        description="Encoding of text files that are not UTF-8, such as cp1252, cp1251, shift_jis or utf-16. "
         "The error about such a file shows its text in each likely encoding.",
     )
     max_length: int = Field(

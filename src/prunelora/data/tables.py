@@ -45,7 +45,7 @@ def read_table(path: Path, *, encoding: str | None = None, lines: bool = False) 
 
     Args:
         path: The file.
-        encoding: Encoding of a text file that is not Unicode.
+        encoding: Encoding of a text file that is not UTF-8.
         lines: Whether a .txt file is accepted, with a row a line.
     """
     checks.check_exists(path)
@@ -74,7 +74,7 @@ def read_tsv(
 
     Args:
         path: The file.
-        encoding: Encoding of a file that is not Unicode.
+        encoding: Encoding of a file that is not UTF-8.
         no_header: As `read_as_it_stands` takes it.
         pad_short: As `read_as_it_stands` takes it.
     """
@@ -102,7 +102,7 @@ def read_folder(folder: Path, *, encoding: str | None = None, lines: bool = Fals
 
     Args:
         folder: The folder.
-        encoding: Encoding of text files that are not Unicode.
+        encoding: Encoding of text files that are not UTF-8.
         lines: Whether .txt files are read too, with a row a line; otherwise they are ignored.
     """
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
