@@ -153,7 +153,7 @@ def train(trial: "Trial", task: str, rows: "TaskData", *, runs: Path) -> Record:
     from prunelora.planning.costs import block_macs
     from prunelora.run.folder import RunFolder
 
-    facts = run_trial(trial, rows, share_with=[runs / task], tell=print)
+    facts = run_trial(trial, rows, store=runs / "store", tell=print)
     model = load(trial.folder / "model")
     kept, whole = dissect(model).architecture, dissect(model).lineage.base
     folder = RunFolder(trial.folder)

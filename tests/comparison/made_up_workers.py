@@ -6,7 +6,7 @@ from pathlib import Path
 from prunelora.errors import DivergenceError, MissingExtraError
 
 
-def work(trial, _threads, _share_with):
+def work(trial, _threads, _store):
     """Fails at once, ends at once, or takes seconds, by the trial's name; leaves a file behind where it ends."""
     if trial.method.name == "fails":
         raise MissingExtraError("This training", "onnx")

@@ -1,4 +1,4 @@
-"""Stages that trials have in common are done once, and nobody can tell from the results."""
+"""Stages that trials have in common are run once, with the same results."""
 
 import json
 import shutil
@@ -7,14 +7,11 @@ import pytest
 import torch
 from small_run import make_data, make_model
 
-from prunelora.comparison import sharing
 from prunelora.comparison.compare import compare
 from prunelora.comparison.methods import load_methods
-from prunelora.comparison.sharing import bring_over, run_folders
 from prunelora.comparison.trials import run_trial, trial_of
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
-from prunelora.errors import CheckpointError, RecipeError
 from prunelora.models.loading import fingerprint
 from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.planning.plan import Plan
@@ -22,6 +19,7 @@ from prunelora.run.execute import execute
 from prunelora.run.folder import RunFolder
 from prunelora.run.keys import digest, keys_of
 from prunelora.run.recipe import Recipe, read_recipe
+from prunelora.run.store import Store
 
 STAGES = [
     {"stage": "linear_probe", "steps": 2, "rows": 16},
@@ -58,163 +56,119 @@ def recipe(base):
 
 
 @pytest.fixture(scope="module")
-def trained(base, tmp_path_factory):
-    """A whole run that others take from; no test changes it."""
-    return execute(recipe_of(base), tmp_path_factory.mktemp("trained") / "run", progress=False).folder
+def store(base, tmp_path_factory):
+    """A store with all stages of a whole run, whose folder is beside it; no test changes them."""
+    path = tmp_path_factory.mktemp("trained") / "store"
+    execute(recipe_of(base), path.parent / "run", store=path, progress=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(store):
+    return store.parent / "run"
 
 
 @pytest.fixture
-def donor(recipe, trained, task, tmp_path):
-    """A run of its own with the first stages done, to be damaged."""
-    bring_over(recipe, tmp_path / "donor", task, [trained])
-    return tmp_path / "donor"
+def copied(store, tmp_path):
+    """A store to be damaged."""
+    return shutil.copytree(store, tmp_path / "store")
 
 
-def test_what_two_runs_begin_with_is_not_done_again(recipe, trained, task, tmp_path):
+def run_in(recipe, out, store, **options):
+    return execute(recipe, out, store=store, progress=False, **options).ran
+
+
+def entry(store, stage):
+    (path,) = store.glob(f"*-{stage}")
+    return path
+
+
+def test_stages_that_two_runs_have_in_common_are_run_once(recipe, copied, tmp_path):
     other = recipe.with_settings({"finetune.learning_rate": 5e-3})
-    assert bring_over(other, tmp_path / "run", task, [trained]) == FIRST
-    assert execute(other, tmp_path / "run", progress=False).ran == LAST
+    assert run_in(other, tmp_path / "run", copied) == LAST
+    assert run_in(other, tmp_path / "again", copied) == ()
 
 
-def test_a_setting_that_differs_is_done_and_all_behind_it(recipe, trained, task, tmp_path):
+def test_a_stage_with_another_setting_is_run_with_all_after_it(recipe, copied, tmp_path):
     other = recipe.with_settings({"plan.normalise": "none"})
-    assert bring_over(other, tmp_path / "run", task, [trained]) == ("linear_probe", "score")
-    assert execute(other, tmp_path / "run", progress=False).ran == ("plan", "prune", *LAST)
+    assert run_in(other, tmp_path / "run", copied) == ("plan", "prune", *LAST)
     seeded = recipe.with_settings({"seed": 1})
-    assert bring_over(seeded, tmp_path / "seeded", task, [trained]) == ()
-
-
-def test_work_is_not_repeated_for_a_setting_that_changes_its_costs_alone(recipe, trained, task, tmp_path):
-    other = recipe.with_settings({"finetune.selective_recomputation": False})
-    assert bring_over(other, tmp_path / "run", task, [trained]) == (*FIRST, *LAST)
-    assert execute(other, tmp_path / "run", progress=False).ran == ()
-
-
-def test_a_run_on_other_data_has_nothing_in_common(recipe, trained, tmp_path):
+    assert run_in(seeded, tmp_path / "seeded", copied, until="score") == ("linear_probe", "score")
     shorter = recipe.with_settings({"task.max_length": 12})
-    assert bring_over(shorter, tmp_path / "shorter", load_task(shorter.task), [trained]) == ()
+    assert run_in(shorter, tmp_path / "shorter", copied, until="score") == ("linear_probe", "score")
     fewer = recipe.with_settings({"task.max_train_rows": 40})
-    assert bring_over(fewer, tmp_path / "fewer", load_task(fewer.task), [trained]) == ()
+    assert run_in(fewer, tmp_path / "fewer", copied, until="score") == ("linear_probe", "score")
 
 
-def test_the_whole_of_it_is_taken_where_all_is_the_same(recipe, trained, task, tmp_path):
-    assert bring_over(recipe, tmp_path / "run", task, [trained]) == (*FIRST, *LAST)
-    assert execute(recipe, tmp_path / "run", progress=False).ran == ()
-    # Copied, where weights are linked.
-    assert Plan.load(tmp_path / "run" / "plan.json") == Plan.load(trained / "plan.json")
+def test_a_setting_that_changes_costs_alone_repeats_nothing(recipe, store, tmp_path):
+    other = recipe.with_settings({"finetune.selective_recomputation": False})
+    assert run_in(other, tmp_path / "run", store) == ()
 
 
-def test_results_are_those_without_sharing(recipe, trained, task, tmp_path):
+def test_records_and_files_are_those_of_the_run_that_made_them(recipe, store, trained, tmp_path):
+    assert run_in(recipe, tmp_path / "run", store) == ()
+    for stage in recipe.names:
+        record = RunFolder(tmp_path / "run").record(stage)
+        assert record == RunFolder(trained).record(stage)
+        assert record.seconds > 0
+        for name in record.files:
+            paths = sorted(path for path in (trained / name).rglob("*") if path.is_file()) or [trained / name]
+            for path in paths:
+                assert (tmp_path / "run" / path.relative_to(trained)).read_bytes() == path.read_bytes()
+
+
+def test_results_are_those_without_a_store(recipe, copied, tmp_path):
     other = recipe.with_settings({"finetune.learning_rate": 5e-3})
-    bring_over(other, tmp_path / "shared", task, [trained])
-    shared = execute(other, tmp_path / "shared", progress=False)
+    shared = execute(other, tmp_path / "shared", store=copied, progress=False)
     alone = execute(other, tmp_path / "alone", progress=False)
-    assert len(alone.ran) == len(FIRST) + len(LAST)
+    assert (shared.ran, alone.ran) == (LAST, (*FIRST, *LAST))
     ours, theirs = shared.load().state_dict(), alone.load().state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert shared.results.facts("merge") == alone.results.facts("merge")
     assert shared.results.facts("prune")["validation"] == alone.results.facts("prune")["validation"]
 
 
-def test_seconds_are_those_that_the_stage_took(recipe, trained, task, tmp_path):
-    bring_over(recipe, tmp_path / "run", task, [trained])
-    for stage in FIRST:
-        record = RunFolder(tmp_path / "run").record(stage)
-        assert record == RunFolder(trained).record(stage)
-        assert record.seconds > 0
+def test_a_damaged_entry_is_run_again(recipe, copied, tmp_path):
+    (entry(copied, "score") / "importance.safetensors").unlink()  # Other links keep the content.
+    (entry(copied, "linear_probe") / "record.json").write_text('{"stage": "linear')
+    assert run_in(recipe, tmp_path / "run", copied, until="plan") == ("linear_probe", "score")
+    assert run_in(recipe, tmp_path / "again", copied, until="plan") == ()
 
 
-def test_a_donor_that_is_damaged_is_passed_over(recipe, donor, trained, task, tmp_path):
-    (donor / "importance.safetensors").unlink()  # A link: its other names keep the content.
-    assert bring_over(recipe, tmp_path / "missing", task, [donor]) == ("linear_probe",)
-    (donor / "importance.safetensors").write_bytes((trained / "importance.safetensors").read_bytes()[:-8])
-    assert bring_over(recipe, tmp_path / "short", task, [donor]) == ("linear_probe",)
-    record = json.loads((donor / "stages" / "linear_probe.json").read_text())
-    (donor / "stages" / "linear_probe.json").write_text(json.dumps(record | {"files": []}))
-    assert bring_over(recipe, tmp_path / "files", task, [donor]) == ()
-    (donor / "stages" / "linear_probe.json").write_text('{"stage": "warm')
-    assert bring_over(recipe, tmp_path / "record", task, [donor]) == ()
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter-1.txt").write_text("precious")
-    nothing = [tmp_path / "thesis", tmp_path / "nowhere", tmp_path / "thesis" / "chapter-1.txt"]
-    assert bring_over(recipe, tmp_path / "nothing", task, nothing) == ()
-    assert bring_over(recipe, tmp_path / "next", task, [*nothing, donor, trained]) == (*FIRST, *LAST)
-
-
-def test_a_model_without_its_weights_is_not_taken(recipe, trained, task, tmp_path):
-    bring_over(recipe, tmp_path / "donor", task, [trained])
-    (tmp_path / "donor" / "model" / "model.safetensors").unlink()
-    assert bring_over(recipe, tmp_path / "run", task, [tmp_path / "donor"]) == (*FIRST, "finetune")
-
-
-def test_a_plan_edited_by_hand_stays_where_it_was_edited(recipe, donor, trained, task, tmp_path):
-    plan = Plan.load(donor / "plan.json")
+def test_a_plan_edited_by_hand_stays_in_the_run_where_it_was_edited(recipe, copied, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    run_in(recipe, first, copied, until="plan")
+    plan = Plan.load(first / "plan.json")
     edited = plan.model_copy(update={"neurons": (plan.neurons[0][:8], *plan.neurons[1:])})
-    assert edited.id != plan.id
-    (donor / "plan.json").write_text(edited.to_json())  # In place, as an editor does it.
-    assert bring_over(recipe, tmp_path / "run", task, [donor]) == ("linear_probe", "score")
-    assert Plan.load(trained / "plan.json").id == plan.id
+    (first / "plan.json").write_text(edited.to_json())  # In place, as an editor does it.
+    assert run_in(recipe, first, copied, until="prune") == ("prune",)
+    assert Plan.load(first / "plan.json").id == edited.id != plan.id
+    assert run_in(recipe, second, copied, until="prune") == ()
+    assert Plan.load(second / "plan.json").id == plan.id
 
 
-def test_an_edit_in_the_run_itself_is_kept_and_nothing_behind_it_taken(recipe, donor, trained, task):
-    plan = Plan.load(donor / "plan.json")
-    edited = plan.model_copy(update={"neurons": (plan.neurons[0][:8], *plan.neurons[1:])})
-    (donor / "plan.json").write_text(edited.to_json())
-    assert bring_over(recipe, donor, task, [trained]) == ()
-    assert Plan.load(donor / "plan.json").id == edited.id
-
-
-def test_a_donor_that_begins_anew_is_passed_over(recipe, donor, task, tmp_path):
-    """Its old records are there still, while its files may be those of other settings already."""
-    RunFolder(donor).write_recipe(recipe.with_settings({"score.rows": 8}))
-    assert bring_over(recipe, tmp_path / "run", task, [donor]) == ("linear_probe",)
-
-
-def test_a_stage_of_another_name_is_not_taken(recipe, trained, task, tmp_path):
-    """Its files are called otherwise, though its key is the same."""
+def test_a_stage_of_another_name_is_not_taken(recipe, copied, tmp_path):
+    """Its files have other names, though its key is the same."""
     stages = [*STAGES[:4], *STAGES[1:]]
     twice = read_recipe(recipe.model_dump(mode="json") | {"stages": stages}, source="test")
     assert twice.names[:2] == ["linear_probe", "score-1"]
-    assert bring_over(twice, tmp_path / "run", task, [trained]) == ("linear_probe",)
+    assert run_in(twice, tmp_path / "run", copied, until="score-1") == ("score-1",)
 
 
-@pytest.mark.parametrize("within_a_file", [False, True])
-def test_what_was_stopped_leaves_no_half_of_a_stage(within_a_file, recipe, trained, task, tmp_path, monkeypatch):
-    def stopped(_, record):
+def test_an_interrupted_copy_leaves_an_unfinished_stage(recipe, store, trained, tmp_path, monkeypatch):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
-    def halfway(source, target):
-        target.write_bytes(source.read_bytes()[:10])
-        raise KeyboardInterrupt
-
-    if within_a_file:
-        monkeypatch.setattr(sharing, "_link_or_copy", halfway)
-    else:
-        monkeypatch.setattr(RunFolder, "finish", stopped)
+    monkeypatch.setattr(Store, "take", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        bring_over(recipe, tmp_path / "run", task, [trained])
+        run_in(recipe, tmp_path / "run", store)
     monkeypatch.undo()
     assert RunFolder(tmp_path / "run").record("linear_probe") is None
-    assert (tmp_path / "run" / "head.safetensors").exists() == (not within_a_file)
-    assert [path.name for path in (tmp_path / "run").glob(".*.safetensors")] == []
-    assert bring_over(recipe, tmp_path / "run", task, [trained]) == (*FIRST, *LAST)
+    assert run_in(recipe, tmp_path / "run", store) == ()
 
 
-def test_what_was_stopped_leaves_no_record_of_files_that_went(base, recipe, trained, task, tmp_path, monkeypatch):
-    out = tmp_path / "run"
-    execute(recipe_of(base, **{"linear_probe.steps": 1}), out, task=task, until="score", progress=False)
-
-    def stopped(_, record):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "finish", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        bring_over(recipe, out, task, [trained])
-    assert RunFolder(out).record("linear_probe") is None
-
-
-def test_weights_are_linked_and_text_is_copied(recipe, trained, task, tmp_path):
-    bring_over(recipe, tmp_path / "run", task, [trained])
+def test_weights_are_linked_and_text_is_copied(recipe, store, trained, tmp_path):
+    run_in(recipe, tmp_path / "run", store)
 
     def same(name):
         return (trained / name).stat().st_ino == (tmp_path / "run" / name).stat().st_ino
@@ -225,24 +179,19 @@ def test_weights_are_linked_and_text_is_copied(recipe, trained, task, tmp_path):
     assert not same("model/config.json")
 
 
-def test_without_hard_links_weights_are_copied(recipe, trained, task, tmp_path, monkeypatch):
+def test_without_hard_links_weights_are_copied(recipe, store, trained, tmp_path, monkeypatch):
     def refused(*_):
         raise OSError("no links here")
 
-    monkeypatch.setattr("prunelora.comparison.sharing.os.link", refused)
-    assert bring_over(recipe, tmp_path / "run", task, [trained]) == (*FIRST, *LAST)
-    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == (
-        trained / "model" / "model.safetensors"
-    ).read_bytes()
+    monkeypatch.setattr("prunelora.run.store.os.link", refused)
+    assert run_in(recipe, tmp_path / "run", store) == ()
+    file = "model/model.safetensors"
+    assert (tmp_path / "run" / file).read_bytes() == (trained / file).read_bytes()
 
 
-def test_a_folder_in_use_and_a_model_that_is_not_there_are_errors(recipe, trained, task, tmp_path):
-    with RunFolder(tmp_path / "run").locked(), pytest.raises(RecipeError, match="another prunelora process"):
-        bring_over(recipe, tmp_path / "run", task, [trained])
-    gone = recipe.with_settings({"model": str(tmp_path / "gone")})
-    with pytest.raises(CheckpointError, match="does not exist"):
-        bring_over(gone, tmp_path / "other", task, [trained])
-    assert not (tmp_path / "other").exists()
+def test_a_run_does_not_need_a_store_that_can_be_written(recipe, tmp_path):
+    (tmp_path / "store").write_text("a file")
+    assert run_in(recipe, tmp_path / "run", tmp_path / "store", until="linear_probe") == ("linear_probe",)
 
 
 def test_keys_are_those_of_the_records(base, recipe, trained, task):
@@ -346,13 +295,10 @@ def test_a_comparison_does_once_what_its_methods_begin_with(base, methods, tmp_p
     assert len({trial.seconds["finetune"] for trial in results.trials}) == 4
 
 
-def test_other_comparisons_share_where_they_are_named(base, task, methods, tmp_path):
+def test_comparisons_share_a_store_that_both_name(base, task, methods, tmp_path):
     plain, fast = (load_methods([path], base=base)[0] for path in methods)
-    first = trial_of(plain, 1e-3, 0, out=tmp_path / "one")
-    run_trial(first, task)
-    second = trial_of(fast, 4e-3, 0, out=tmp_path / "two")
+    run_trial(trial_of(plain, 1e-3, 0, out=tmp_path / "one"), task, store=tmp_path / "store")
     told = []
-    run_trial(second, task, share_with=(tmp_path / "two", tmp_path / "one"), tell=told.append)
+    second = trial_of(fast, 4e-3, 0, out=tmp_path / "two")
+    run_trial(second, task, store=tmp_path / "store", tell=told.append)
     assert [line for line in told if "done before" in line] == [f"{name}: done before" for name in FIRST]
-    assert run_folders([tmp_path / "one", tmp_path / "two"], 0) == [first.folder, second.folder]
-    assert run_folders([tmp_path / "one"], 1) == []

@@ -32,7 +32,7 @@ from prunelora.models.device import best_device
 from prunelora.progress import bars
 from prunelora.run.recipe import Recipe
 
-RESULTS = "comparison.json"
+RESULTS, STORE = "comparison.json", "store"
 FACTORS = (1.0, 3.0)
 SEEDS = (0, 1, 2)
 
@@ -75,7 +75,7 @@ def compare(
     keep_macs: Sequence[float] = (),
     timing: bool = True,
     timing_settings: TimingSettings | None = None,
-    share_with: Sequence[Path | str] = (),
+    store: Path | str | None = None,
     jobs: int = 1,
     tell: Tell | None = None,
     progress: bool = True,
@@ -105,7 +105,7 @@ def compare(
         timing: Time training steps and forward passes after the trainings. Otherwise an earlier timing of the same
             models is kept.
         timing_settings: Rounds and batches.
-        share_with: Folders of other comparisons whose finished first stages may be used.
+        store: Folder of finished stages, which other comparisons may share; `out`/store if not given.
         jobs: Number of processes that train at the same time, each with its share of the cores.
         tell: Called with a line for every trial and stage.
         progress: Show progress bars.
@@ -123,7 +123,7 @@ def compare(
     tuned = tried_on(chosen)
     task = load_task(base.task)
     out = Path(out)
-    train = partial(_run, task=task, share_with=(out, *map(Path, share_with)), jobs=jobs, progress=progress)
+    train = partial(_run, task=task, store=Path(store) if store else out / STORE, jobs=jobs, progress=progress)
     with _locked(out):
         for note in task.notes:
             tell(note)
@@ -227,20 +227,20 @@ def _run(
     counter: _Progress,
     *,
     task: TaskData,
-    share_with: Sequence[Path],
+    store: Path,
     jobs: int,
     progress: bool,
     diverged: list[Trial] | None = None,
 ) -> Finished:
     """Train trials. Those that diverge are added to `diverged`; without it they are an error."""
     if jobs > 1:
-        return _run_at_once(trials, counter, share_with, jobs, diverged)
+        return _run_at_once(trials, counter, store, jobs, diverged)
     finished: Finished = {}
     for trial in trials:
         counter.starts(trial)
         started, done = time.perf_counter(), trial.facts() is not None
         with _may_diverge(trial, counter, diverged):
-            finished[trial.key] = run_trial(trial, task, share_with=share_with, progress=progress)
+            finished[trial.key] = run_trial(trial, task, store=store, progress=progress)
             counter.ended(None if done else time.perf_counter() - started)
     return finished
 
@@ -262,14 +262,14 @@ def _may_diverge(trial: Trial, counter: _Progress, diverged: list[Trial] | None)
 def _run_at_once(
     trials: Sequence[Trial],
     counter: _Progress,
-    share_with: Sequence[Path],
+    store: Path,
     jobs: int,
     diverged: list[Trial] | None = None,
 ) -> Finished:
     threads = max(1, torch.get_num_threads() // jobs)
     finished: Finished = {}
     with _workers(jobs) as pool:
-        running = {pool.submit(run_trial_in_worker, trial, threads, share_with): trial for trial in trials}
+        running = {pool.submit(run_trial_in_worker, trial, threads, store): trial for trial in trials}
         for future in as_completed(running):
             trial = running[future]
             with _may_diverge(trial, counter, diverged):

@@ -1,7 +1,7 @@
 """Trials of a comparison: one training each, in its own run folder."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from prunelora.comparison.methods import Method
 from prunelora.comparison.results import TrialFacts, trial_folder
-from prunelora.comparison.sharing import bring_over, run_folders
 from prunelora.data.task import TaskData
 from prunelora.evaluation.machine import describe_machine
 from prunelora.models.device import best_device
@@ -79,7 +78,7 @@ def run_trial(
     trial: Trial,
     task: TaskData,
     *,
-    share_with: Sequence[Path] = (),
+    store: Path | None = None,
     progress: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> TrialFacts:
@@ -88,16 +87,14 @@ def run_trial(
     Args:
         trial: The trial.
         task: Its data.
-        share_with: Folders of comparisons whose finished first stages may be used.
+        store: Folder of finished stages that trials share.
         progress: Show progress bars.
         tell: Called with a line for every stage.
 
     Raises:
         PruneLoraError: If a stage fails. Results of earlier stages stay.
     """
-    if share_with and trial.facts() is None:
-        bring_over(trial.recipe, trial.folder, task, run_folders(share_with, trial.seed))
-    outcome = execute(trial.recipe, trial.folder, task=task, progress=progress, tell=tell)
+    outcome = execute(trial.recipe, trial.folder, task=task, store=store, progress=progress, tell=tell)
     facts, stored = _facts(trial, outcome.results), trial.facts()
     # Unchanged results keep the machine and version that they were made with.
     if stored and stored == facts.model_copy(update={"machine": stored.machine, "prunelora": stored.prunelora}):
@@ -106,12 +103,12 @@ def run_trial(
     return facts
 
 
-def run_trial_in_worker(trial: Trial, threads: int, share_with: Sequence[Path] = ()) -> TrialFacts:
+def run_trial_in_worker(trial: Trial, threads: int, store: Path | None = None) -> TrialFacts:
     """`run_trial` in its own process, with a share of the cores."""
     from prunelora.data.load import load_task
 
     torch.set_num_threads(threads)
-    return run_trial(trial, load_task(trial.recipe.task), share_with=share_with)
+    return run_trial(trial, load_task(trial.recipe.task), store=store)
 
 
 def portable(recipe: Recipe) -> dict[str, Any]:

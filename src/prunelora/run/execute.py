@@ -133,6 +133,7 @@ def execute(
     *,
     until: str | None = None,
     task: "TaskData | None" = None,
+    store: Path | None = None,
     tell: Tell | None = None,
     progress: bool = True,
 ) -> Outcome:
@@ -143,6 +144,7 @@ def execute(
         out: Run folder.
         until: Name of the last stage to run; all if not given.
         task: The result of `load_task(recipe.task)`, if the caller has it; read if not given.
+        store: Folder of finished stages that several run folders share; see `prunelora.run.store`.
         tell: Called with a line for every stage.
         progress: Show progress bars.
 
@@ -151,7 +153,7 @@ def execute(
     """
     try:
         with bars(progress):
-            return _execute(recipe, RunFolder(out), until, task, tell or (lambda _: None), progress)
+            return _execute(recipe, RunFolder(out, store), until, task, tell or (lambda _: None), progress)
     finally:
         # A Trainer, its model and its optimiser refer to each other in cycles, which Python collects late: many runs in
         # one process, as in a comparison, would fill the memory.
@@ -187,6 +189,7 @@ def _execute(
         # What brings the model to its present state; it waits until a stage runs.
         pending = [_Restoration(partial(_start, run, names, note), model_only=True)]
         for name, stage, key in keys_of(recipe, identity, task, partial(_plan_id, run, note), until=names[-1]):
+            folder.take_shared(name, key)
             record = folder.record(name)
             if record is not None and folder.is_done(name, key):
                 if stage.restores_whole_model:

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from prunelora.errors import RecipeError
 from prunelora.run.recipe import Recipe, load_recipe
+from prunelora.run.store import Store, read_record
 from prunelora.stages.base import Record
 from prunelora.storage import is_temporary, sweep, write_json
 
@@ -26,13 +27,18 @@ _LOCK = ".lock"
 class RunFolder:
     """The folder of one run."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, store: Path | None = None) -> None:
         """Open a folder that is new, empty, or was begun by an earlier run.
+
+        Args:
+            path: The folder.
+            store: Folder of a store of finished stages that is shared with other run folders.
 
         Raises:
             RecipeError: If it holds other files.
         """
         self.path = Path(path)
+        self._store = Store(store) if store is not None else None
         if self.path.is_file():
             raise RecipeError(f"{path} is a file. Give a folder for the run.")
         if self.path.is_dir() and not self.begun and any(map(_is_foreign, self.path.iterdir())):
@@ -61,11 +67,15 @@ class RunFolder:
 
     def record(self, stage: str) -> Record | None:
         """The record of a stage, whether or not it is up to date; None if the stage was never finished."""
-        try:
-            content = json.loads(self._record_file(stage).read_text(encoding="utf-8"))
-            return Record(**(content | {"files": tuple(content["files"])}))
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
+        return read_record(self._record_file(stage))
+
+    def take_shared(self, stage: str, key: str) -> None:
+        """Copy a stage from the store, if it is not finished here under this key."""
+        record = self._store.find(stage, key) if self._store is not None and not self.is_done(stage, key) else None
+        if self._store is not None and record is not None:
+            self.forget(stage)
+            self._store.take(record, self.path)
+            write_json(self._record_file(stage), vars(record))
 
     def is_done(self, stage: str, key: str) -> bool:
         """Whether a stage is finished under a key, with all its files."""
@@ -73,8 +83,10 @@ class RunFolder:
         return record is not None and record.key == key and all((self.path / name).exists() for name in record.files)
 
     def finish(self, record: Record) -> None:
-        """Write a stage's record; the stage is then finished."""
+        """Write a stage's record; the stage is then finished, and in the store."""
         write_json(self._record_file(record.stage), vars(record))
+        if self._store is not None:
+            self._store.put(record, self.path)
         self._spent_file(record.stage).unlink(missing_ok=True)
 
     def forget(self, stage: str) -> None:
