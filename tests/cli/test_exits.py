@@ -83,10 +83,9 @@ def test_a_reader_that_leaves_is_no_error(arguments):
 def test_a_table_in_a_pipe_has_every_value_whole(monkeypatch):
     environment = os.environ | {"COLUMNS": "40"}
     out = subprocess.run([*COMMAND, "families"], capture_output=True, text=True, check=True, env=environment).stdout
-    rows = [line for line in out.splitlines() if line.startswith("│")]
-    assert len(rows) == len(FAMILIES)
     for family in FAMILIES.values():
-        assert any(family.title in row and ", ".join(family.model_types) in row for row in rows)
+        rows = [line for line in out.splitlines() if line.strip().startswith(family.title)]
+        assert any(", ".join(family.model_types) in row for row in rows)
 
 
 TWICE = "[{stage: finetune}, {stage: merge}, {stage: score}, {stage: plan}, {stage: prune}, {stage: finetune}]"
