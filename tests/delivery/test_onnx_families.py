@@ -1,4 +1,4 @@
-"""Every family that says so can be exported after a cut, with layers of different sizes and some with nothing left."""
+"""Every family with ONNX support can be exported after pruning, with uneven and empty layers."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-# Quick to export, and between them of every layout; the export itself holds its logits to torch's.
+# Quick to export; together they have every layout. The export itself compares logits with torch.
 QUICK = {"nomic_bert", "gpt2", "llama"}
 
 

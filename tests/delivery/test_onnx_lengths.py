@@ -1,4 +1,4 @@
-"""An exported model is the model on rows of the task, and at lengths that nobody traced."""
+"""An exported model equals the model on rows of the task and at lengths that were not traced."""
 
 import contextlib
 
@@ -8,14 +8,15 @@ from tiny import random_plan, tiny_batch, tiny_model
 
 import prunelora as pl
 from prunelora.delivery import onnx as delivery
-from prunelora.delivery.examples import MOST_TOKENS, random_examples
+from prunelora.delivery.export_inputs import MOST_TOKENS, random_examples
 from prunelora.errors import ExportError, UnsupportedModelError
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+onnx_graph = pytest.importorskip("prunelora.delivery.onnx_graph")
 
-SWITCH = 30  # Tokens, more than in the short examples; the rotations of longer inputs are other ones.
+SWITCH = 30  # Tokens, more than in the short examples; longer inputs have other rotary frequencies.
 DYNAMIC = {
     "max_position_embeddings": SWITCH,
     "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 100.0},
@@ -40,7 +41,7 @@ def compared_shapes(model) -> set[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(("family", "changed"), [("llama", DYNAMIC), ("phi3", LONG)])
-def test_rotations_that_change_with_the_length_change_in_the_exported_model_too(family, changed, tmp_path):
+def test_rotary_embeddings_that_change_with_the_length_do_so_in_the_exported_model(family, changed, tmp_path):
     model = tiny_model(family, dtype=torch.float32, **changed)
     before = {name: value.clone() for name, value in model.named_buffers()}
     path = pl.export(pl.prune_(model, random_plan(model)), tmp_path / "model.onnx")
@@ -49,7 +50,7 @@ def test_rotations_that_change_with_the_length_change_in_the_exported_model_too(
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert {SWITCH, SWITCH + 1} <= set(delivery.compared(path)["compared_tokens"])
     opened = delivery.session(path, threads=1)
-    # A long input, then a short one: what is kept between calls in torch must not be in the graph.
+    # Long and short inputs in turn: the graph must not have state that torch keeps between calls.
     for shape in ((2, SWITCH), (1, 3 * SWITCH), (2, SWITCH + 3), (1, 5)):
         inputs = {"input_ids": torch.randint(3, 50, shape), "attention_mask": torch.ones(shape, dtype=torch.long)}
         fresh = tiny_model(family, dtype=torch.float32, **changed)
@@ -60,8 +61,8 @@ def test_rotations_that_change_with_the_length_change_in_the_exported_model_too(
 
 
 def test_what_differs_at_a_length_that_was_not_traced_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(delivery, "rotations_by_length", lambda _: contextlib.nullcontext())
-    with pytest.raises(ExportError, match=r"differ .* of shape \(2, 31\)"):
+    monkeypatch.setattr(onnx_graph, "rotary_by_length", lambda _: contextlib.nullcontext())
+    with pytest.raises(ExportError, match=r"\(2, 31\)"):
         pl.export(tiny_model("phi3", dtype=torch.float32, **LONG), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -70,10 +71,10 @@ def test_inputs_that_the_model_reads_and_the_exported_one_does_not_are_refused(t
     model = tiny_model("gpt2", dtype=torch.float32)
     batch = tiny_batch()
     backwards = torch.arange(batch["input_ids"].shape[1]).flip(0).expand_as(batch["input_ids"])
-    with pytest.raises(ExportError, match=r"differ .* on rows of the task .*The rows hold position_ids too"):
+    with pytest.raises(ExportError, match=r"rows of the task.*position_ids"):
         pl.export(model, tmp_path / "model.onnx", batch=batch | {"position_ids": backwards})
     # A GPT-2 looks token types up among its words, and its own tokenizer makes none.
-    with pytest.raises(UnsupportedModelError, match="has token_type_ids"):
+    with pytest.raises(UnsupportedModelError, match="token_type_ids"):
         pl.export(model, tmp_path / "model.onnx", batch=batch | {"token_type_ids": torch.ones_like(backwards)})
     assert not list(tmp_path.iterdir())
 

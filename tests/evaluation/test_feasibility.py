@@ -259,7 +259,7 @@ def test_a_step_computes_layers_again_where_asked_and_leaves_the_model_as_it_was
 
 def test_layers_that_cannot_be_computed_again_are_an_error_that_says_so():
     step = training_step(tiny_model("albert"), [tiny_batch()], FineTuneSettings(gradient_checkpointing=True))
-    with pytest.raises(UnsupportedModelError, match="AlbertForSequenceClassification cannot be computed again"):
+    with pytest.raises(UnsupportedModelError, match="AlbertForSequenceClassification"):
         step()
 
 

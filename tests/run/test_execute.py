@@ -331,7 +331,7 @@ def test_the_adapter_of_a_run_is_on_the_model_that_it_was_trained_on(inputs, tmp
     for name in ("repaired.safetensors", "model-1"):
         if (tmp_path / "run" / name).exists():
             (tmp_path / "run" / name).rename(tmp_path / name)
-            with pytest.raises(CheckpointError, match=rf"is made from \.\./{name}, which is not there"):
+            with pytest.raises(CheckpointError, match=rf"\.\./{name}"):
                 pl.load(adapter)
             (tmp_path / name).rename(tmp_path / "run" / name)
 

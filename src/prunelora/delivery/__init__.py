@@ -1,1 +1,1 @@
-"""Delivery: checkpoints, adapters and ONNX files that load elsewhere."""
+"""Delivery: model folders, adapter folders and ONNX files that other tools can load."""

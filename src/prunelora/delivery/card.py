@@ -1,4 +1,4 @@
-"""The model card: what a saved folder is, from what, what was cut, and how to load it."""
+"""The model card of a saved folder: its base model, what was pruned, and how to load it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,23 +10,20 @@ from prunelora.delivery.adapter_base import BASE
 from prunelora.planning.plan import Plan
 from prunelora.storage import name_of, write_text
 
-GONE = "What was cut is gone from the weights, not masked."
-
-
 _NUMBERS = ["| what | value |", "|---|---|"]
 
 
 def add_numbers(folder: Path, numbers: Mapping[str, Any]) -> None:
-    """Put rows into the table of numbers of a saved model's card; a row of the same name is replaced.
+    """Add rows to the table of numbers in a saved model's card; rows of the same names are replaced.
 
-    A card that a person has written anew, without that table, is left as it is.
+    A card without this table, such as an edited one, is not changed.
     """
     path = folder / "README.md"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    heads = [place for place in range(len(lines)) if lines[place : place + 2] == _NUMBERS]
-    if not heads:
+    headers = [number for number in range(len(lines)) if lines[number : number + 2] == _NUMBERS]
+    if not headers:
         return
-    start = end = heads[0] + 2
+    start = end = headers[0] + 2
     while end < len(lines) and lines[end].startswith("| "):
         end += 1
     kept = [line for line in lines[start:end] if not any(line.startswith(f"| {name} |") for name in numbers)]
@@ -47,29 +44,29 @@ def write_card(
     """Write README.md into a folder that is being saved.
 
     Args:
-        folder: Of the model.
-        model: What is saved; of an adapter, the model that carries it.
-        plan: What was kept.
+        folder: Folder of the model.
+        model: The saved model; the base model of an adapter.
+        plan: The plan of the model.
         kind: "model", "dense" or "adapter".
-        auto: The Auto class of transformers that loads a model of this class.
-        facts: Names to values, for a table.
-        recipe: What it was made by, as YAML.
+        auto: The Auto class of transformers for this class of model.
+        facts: Rows of the table of numbers: names to values.
+        recipe: The run's recipe, as YAML.
     """
     adapter, dense = kind == "adapter", kind == "dense"
     base = name_of(str(model.config.name_or_path or type(model).__name__))  # type: ignore[union-attr]
-    what = "LoRA adapter for a pruned model" if adapter else "Pruned, fine-tuned model"
-    cut, whole = plan.architecture, plan.base
+    title = "LoRA adapter for a pruned model" if adapter else "Pruned, fine-tuned model"
+    kept, whole = plan.architecture, plan.base
     lines = [
         "---",
         "library_name: " + ("peft" if adapter else "transformers"),
         "tags: [prunelora, pruning, lora]",
         "---",
         "",
-        f"# {what}",
+        f"# {title}",
         "",
         f"Made with prunelora from `{base}` ({type(model).__name__}): "
-        f"{cut.heads_of(whole, heads='attention heads')} and {cut.total_neurons} of {whole.total_neurons} "
-        f"feed-forward neurons stay. {'What was cut is 0.' if dense else GONE}",
+        f"{kept.heads_of(whole, heads='attention heads')} and {kept.total_neurons} of {whole.total_neurons} "
+        f"feed-forward neurons are kept. The weights of the others are {'0' if dense else 'removed, not masked'}.",
         "",
         "## Load",
         "",
@@ -82,7 +79,7 @@ def write_card(
     ]
     if kind == "model":
         lines += [
-            "Where prunelora is not installed, transformers builds it by the modelling file in this folder:",
+            "Without prunelora, transformers loads it with the modelling file in this folder:",
             "",
             "```python",
             f"from transformers import {auto}",
@@ -93,7 +90,7 @@ def write_card(
         ]
     if dense:
         lines += [
-            "That is the small model. At full size, with zeros, all that loads the base model loads this folder:",
+            "This is the small model. Tools that load the base model load this folder at full size, with zeros:",
             "",
             "```python",
             f"from transformers import {auto}",
@@ -104,7 +101,7 @@ def write_card(
         ]
     if adapter and (folder / BASE).is_dir():
         lines += [
-            "The base is saved in `base/`, so PEFT loads it too where prunelora is not installed:",
+            "Without prunelora, PEFT loads it on the base in `base/`:",
             "",
             "```python",
             "from peft import PeftModel",
@@ -124,8 +121,8 @@ def write_card(
         lines += [
             "## Recipe",
             "",
-            "`prunelora run --recipe FILE --out FOLDER` makes it again from this, with your own paths where a model or "
-            "data were local:",
+            "`prunelora run --recipe FILE --out FOLDER` repeats the run with this file; replace paths of local models "
+            "and data by your own:",
             "",
         ]
         lines += ["```yaml", *recipe.splitlines(), "```", ""]

@@ -1,4 +1,4 @@
-"""Folders that load: a pruned model, or an adapter with its plan."""
+"""Saving and loading of pruned models, and of adapters with their plans."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,12 +18,12 @@ from prunelora.delivery.adapter_base import (
 )
 from prunelora.delivery.card import write_card
 from prunelora.delivery.dense import dense_copy
-from prunelora.delivery.near_misses import instead_of
 from prunelora.delivery.processors import save_processor
 from prunelora.delivery.saved_adapter import load_adapter, save_frozen_head
 from prunelora.delivery.saved_files import ABOUT, ADAPTER_CONFIG, ADAPTER_WEIGHTS, DENSE, PLAN, WEIGHTS
 from prunelora.delivery.saved_model import load_model
 from prunelora.delivery.standalone import own_auto_class, stock_class, write_standalone
+from prunelora.delivery.wrong_paths import describe
 from prunelora.errors import CheckpointError, one_of, option
 from prunelora.models.anatomy import dissect
 from prunelora.models.loading import progress_bars_off
@@ -50,36 +50,35 @@ def save(
     recipe: str | None = None,
     with_base: bool = False,
 ) -> Path:
-    """Save a model, or an adapter alone, atomically: the old folder stays whole until the new one is.
+    """Save a model, or an adapter alone, atomically: an earlier folder is replaced only by a complete one.
 
-    A plain model gives config.json, model.safetensors, plan.json, prunelora.json, the tokenizer's files and a model
-    card (README.md). A PeftModel gives PEFT's files (adapter_config.json, adapter_model.safetensors) with plan.json and
-    prunelora.json, which name the base model and what was cut from it. No other tool can make that base; where PEFT
-    alone is to load the adapter, save it `with_base`.
+    A plain model is saved as config.json, model.safetensors, plan.json, prunelora.json, the tokenizer's files and a
+    model card (README.md). A PeftModel is saved as PEFT's files (adapter_config.json, adapter_model.safetensors) with
+    plan.json and prunelora.json, from which `load` rebuilds the pruned base. If PEFT alone is to load the adapter, save
+    it `with_base`.
 
-    With format="dense" the weights are an ordinary checkpoint of the base's shapes, with zeros where it was cut: every
-    tool loads it, and it is as large and as slow as the base. `load` cuts it again by the plan beside it.
+    With format="dense" the weights are an ordinary checkpoint of the base's shapes, with zeros for pruned units: every
+    tool loads it, and it is as large and as slow as the base. `load` prunes it again by the plan beside it.
 
     Args:
-        model: What `merge`, `prune_` or `add_adapter` returned.
-        folder: Where to; what an earlier call saved there is replaced.
-        tokenizer: Or an image processor: saved beside it, so that the folder works in `transformers.pipeline`. Saved
-            to pad on the right, except for a causal language model.
+        model: The result of `merge`, `prune_` or `add_adapter`.
+        folder: Folder to write; an earlier save in it is replaced.
+        tokenizer: Tokenizer or image processor to save with the model, so that the folder works in
+            `transformers.pipeline`. It is saved with padding on the right, except for a causal language model.
         facts: Numbers for the model card, such as accuracy; names to values.
         format: "pruned", the weights as they are; or "dense".
-        made_from: For an adapter whose base is more than the pretrained model and the plan: files that it is made from,
-            relative to `folder`. "model" is a saved model in place of the pretrained one, "repaired" the projections
-            that were solved anew after the cut.
-        recipe: What the model was made by, as YAML, for the model card.
-        with_base: For an adapter: also save the pruned model that it is on, as a model of its own in `base/`. It is as
-            large as the pruned model.
+        made_from: Files relative to `folder` from which an adapter's base is built, beside the pretrained model and
+            the plan: "model", a saved model in place of the pretrained one; "repaired", projections that repair
+            re-solved.
+        recipe: The run's recipe as YAML, for the model card.
+        with_base: Also save an adapter's pruned base model, in `base/`.
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: If `folder` holds something that is not a saved model, there is no such format, an adapter is
-            to be saved as dense weights, or a model with a base.
+        CheckpointError: If `folder` holds something else than a saved model, the format is unknown, the dense format is
+            asked for an adapter, or `with_base` for a model without an adapter.
         DivergenceError: If a weight is not finite.
     """
     target = Path(folder)
@@ -90,7 +89,7 @@ def save(
     if adapter and format == DENSE:
         raise CheckpointError(f"{folder}: an adapter has no dense weights. Merge it first: prunelora.merge(model).")
     if with_base and not adapter:
-        raise CheckpointError(f"{folder}: with_base=True is for an adapter, and {type(model).__name__} carries none.")
+        raise CheckpointError(f"{folder}: with_base=True needs an adapter, and {type(model).__name__} has none.")
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     check_finite(model, f"save to {folder}")
     source = str(base.config.name_or_path or "")
@@ -107,10 +106,10 @@ def save(
     }
     with replacing_folder(target) as temporary:
         if adapter:
-            kind = problem_type_of(base)
+            problem_type = problem_type_of(base)
             about["task"] = {
-                "problem_type": kind,
-                "label_names": [] if kind in (REGRESSION, CAUSAL_LM) else list(label_names_of(base)),
+                "problem_type": problem_type,
+                "label_names": [] if problem_type in (REGRESSION, CAUSAL_LM) else list(label_names_of(base)),
                 "pad_token_id": getattr(base.config, "pad_token_id", None),
             }
             made_from = {MODEL: BASE} if with_base else dict(made_from or {})
@@ -125,8 +124,8 @@ def save(
             if format == DENSE:
                 base = dense_copy(base)
             with progress_bars_off():
-                # One file: it is either whole or not. Under the names that the model has now: the layout of a family's
-                # first checkpoints (NomicBERT's fuse q, k and v) is made for layers of equal sizes.
+                # In one file, and under the model's own names: the names of a family's first checkpoints
+                # (NomicBERT's fuse q, k and v) require layers of equal sizes.
                 base.save_pretrained(str(temporary), max_shard_size="1000GB", save_original_format=False)
             if format != DENSE:
                 write_standalone(temporary, anatomy, plan_id=plan.id)
@@ -148,43 +147,43 @@ def save(
 
 @random_state_kept()
 def load(folder: Path | str, *, base: nn.Module | None = None) -> Any:
-    """Load what `save` wrote, with the same logits.
+    """Load a folder of `save`, with the same logits.
 
     Args:
-        folder: A model's folder, or an adapter's.
-        base: For an adapter: the pruned base model, if it is loaded already; it must have the plan and the weights
-            that the adapter was trained on.
+        folder: Folder of a model or of an adapter.
+        base: Pruned base model for an adapter, with the plan and the weights that the adapter was trained on. Without
+            it, the base is built from the adapter's folder.
 
     Returns:
-        The model in eval mode; for an adapter, a `peft.PeftModel` on the base model, pruned again by the plan.
+        The model in eval mode; for an adapter, a `peft.PeftModel` on its pruned base model.
 
     Raises:
-        CheckpointError: If something is missing, damaged, a pickle, or does not belong together.
-        AdapterError: If an adapter has other ranks than its plan. A base that was given is left as it was found.
+        CheckpointError: If a file is missing, damaged or a pickle, or the files do not belong together.
+        AdapterError: If an adapter has other ranks than its plan. A given base is not changed.
     """
     path = Path(folder)
     if not path.exists():
         raise CheckpointError(f"{folder}: no such folder. Give the folder that prunelora.save wrote.")
     if path.is_file():
-        raise CheckpointError(f"{folder} is {instead_of(path)}")
+        raise CheckpointError(f"{folder} is {describe(path)}")
     names = {file.name for file in path.iterdir()}
     pickles = sorted(names.intersection(_PICKLES))
     if pickles and not names.intersection((WEIGHTS, ADAPTER_WEIGHTS)):
         raise CheckpointError(
-            f"{folder}: the weights are {pickles[0]}, a pickle, which can run code when it is read; expected "
-            f"{WEIGHTS}. Only safetensors are loaded."
+            f"{folder}: the weights are {pickles[0]}, a pickle, which can run code when it is loaded. Only safetensors "
+            f"are loaded, such as {WEIGHTS}."
         )
     if ABOUT not in names:
-        raise CheckpointError(f"{folder} is {instead_of(path)}")
+        raise CheckpointError(f"{folder} is {describe(path)}")
     return load_adapter(path, base) if ADAPTER_CONFIG in names else load_model(path)
 
 
 def _check_replaceable(target: Path) -> None:
-    """Never replace a folder that holds something else than a saved model."""
+    """Raises CheckpointError if a folder holds something else than a saved model."""
     if target.is_file():
         raise CheckpointError(f"{target} is a file. Give a folder.")
     if target.is_dir() and any(target.iterdir()) and not (target / ABOUT).exists():
         raise CheckpointError(
-            f"{target} is not empty and was not written by prunelora.save (no {ABOUT}); it is left as it is. "
-            "Give another folder."
+            f"{target} is not empty and was not written by prunelora.save (no {ABOUT}); nothing was changed. Give "
+            "another folder."
         )

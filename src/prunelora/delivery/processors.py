@@ -1,4 +1,4 @@
-"""What is saved beside a model to make its inputs: a tokenizer, or an image processor."""
+"""Tokenizers and image processors that are saved with a model."""
 
 import contextlib
 import copy
@@ -16,7 +16,7 @@ from prunelora.models.source import check_no_pointers
 
 
 def load_processor(folder: Path | str, task: TaskData) -> Any:
-    """Load what makes a model's inputs of a task's rows.
+    """Load the tokenizer or image processor for a task's rows.
 
     Raises:
         CheckpointError: If there is none.
@@ -25,11 +25,10 @@ def load_processor(folder: Path | str, task: TaskData) -> Any:
 
 
 def save_processor(processor: Any, folder: Path | str, model: Any) -> None:
-    """Save a tokenizer, or an image processor, beside a model.
+    """Save a tokenizer or an image processor with a model.
 
-    A tokenizer is saved to pad on the right, as in training and evaluation, whichever side it pads on now. One of a
-    language model keeps its side: text is generated from rows padded on the left, and `generate` counts positions from
-    the first token.
+    A tokenizer is saved with padding on the right, as in training and evaluation. For a causal language model it keeps
+    its side, because text is generated from rows that are padded on the left.
     """
     if isinstance(processor, PreTrainedTokenizerBase) and problem_type_of(model) != CAUSAL_LM:
         processor = copy.copy(processor)
@@ -38,7 +37,7 @@ def save_processor(processor: Any, folder: Path | str, model: Any) -> None:
 
 
 def load_image_processor(folder: Path | str) -> Any:
-    """Load the image processor saved beside a model.
+    """Load the image processor that is saved with a model.
 
     Raises:
         CheckpointError: If there is none.
@@ -47,13 +46,13 @@ def load_image_processor(folder: Path | str) -> Any:
         return AutoImageProcessor.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{folder}: no image processor can be loaded there ({first_line(error)}). Copy "
-            "preprocessor_config.json of the base model into the folder."
+            f"{folder}: no image processor can be loaded ({first_line(error)}). Copy preprocessor_config.json of the "
+            "base model into the folder."
         ) from error
 
 
 def size_made_by(processor: Any) -> tuple[int, int] | None:
-    """Height and width of the images that an image processor makes; None where they depend on the image."""
+    """Height and width of an image processor's output; None if they depend on the image."""
     if getattr(processor, "do_center_crop", False):
         size = processor.crop_size
     else:
@@ -63,11 +62,11 @@ def size_made_by(processor: Any) -> tuple[int, int] | None:
 
 
 def load_tokenizer(folder: Path | str, *, words: bool = False) -> PreTrainedTokenizerBase:
-    """Load the tokenizer saved beside a model; it makes no input that the model does not use.
+    """Load the tokenizer that is saved with a model; it makes only inputs that the model uses.
 
     Args:
-        folder: Of the model.
-        words: Whether it will be given lists of words. Some are to know then that a space stood before each.
+        folder: Folder of the model.
+        words: Whether its inputs are lists of words, before which some tokenizers then add a space.
 
     Raises:
         CheckpointError: If there is none.
@@ -75,7 +74,7 @@ def load_tokenizer(folder: Path | str, *, words: bool = False) -> PreTrainedToke
     path = Path(folder)
     if path.is_dir() and not (path / "tokenizer_config.json").exists() and not (path / "tokenizer.json").exists():
         raise CheckpointError(
-            f"{folder}: no tokenizer there (tokenizer.json, tokenizer_config.json). Pass tokenizer= to prunelora.save, "
+            f"{folder}: no tokenizer (tokenizer.json, tokenizer_config.json). Pass tokenizer= to prunelora.save, "
             "or copy the files of the base model's tokenizer into the folder."
         )
     if path.is_dir():
@@ -83,33 +82,33 @@ def load_tokenizer(folder: Path | str, *, words: bool = False) -> PreTrainedToke
     try:
         options: dict[str, Any] = {"add_prefix_space": True} if words else {}
         if is_pruned(path):
-            # transformers would ask whether to run the modelling file, which a tokenizer does not need.
+            # Otherwise transformers asks whether to run the modelling file, which a tokenizer does not need.
             options["config"] = stock_config(path)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
-    except Exception as error:  # its readers raise whatever they meet in a damaged file
+    except Exception as error:  # A damaged file raises errors of many types.
         raise CheckpointError(f"{folder}: the tokenizer cannot be loaded ({first_line(error)}).") from error
     _check_vocabulary(tokenizer, path)
     give_inputs_of_(tokenizer, _model_type(folder))
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
-        tokenizer.pad_token = tokenizer.eos_token  # As `load_pretrained` tells the model.
+        tokenizer.pad_token = tokenizer.eos_token  # As in `load_pretrained`.
     return tokenizer
 
 
 def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Without its vocabulary a tokenizer is loaded all the same, and knows no word."""
+    """Check for a vocabulary, without which transformers loads a tokenizer that knows no word."""
     files = sorted(set(type(tokenizer).vocab_files_names.values()))
-    if not folder.is_dir() or not files:  # Some split texts into bytes.
+    if not folder.is_dir() or not files:  # Tokenizers of bytes have no files.
         return
-    # transformers makes one kind of tokenizer of another kind's vocabulary.
+    # transformers also converts the vocabulary of another kind of tokenizer.
     if not any(file.name in files or file.suffix in (".model", ".tiktoken") for file in folder.iterdir()):
         raise CheckpointError(
-            f"{folder}: the tokenizer has no vocabulary there: none of {', '.join(files)}. Copy these files of the "
-            "base model's tokenizer into the folder."
+            f"{folder}: the tokenizer has no vocabulary (none of {', '.join(files)}). Copy these files of the base "
+            "model's tokenizer into the folder."
         )
 
 
 def _model_type(folder: Path | str) -> str:
-    """As the configuration beside a tokenizer says; empty for a folder with a tokenizer alone."""
+    """The model type in the folder's configuration; empty if the folder has only a tokenizer."""
     with contextlib.suppress(OSError):
         return str(PreTrainedConfig.get_config_dict(str(folder))[0].get("model_type", "")).removeprefix(TYPE_PREFIX)
     return ""

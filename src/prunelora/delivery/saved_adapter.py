@@ -1,4 +1,4 @@
-"""Loading of an adapter that `save` wrote, on the base model that it was trained on."""
+"""Loads an adapter that `save` wrote, on the base model that it was trained on."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,11 +26,11 @@ from prunelora.planning.plan import Plan
 
 
 def load_adapter(path: Path, base: Any) -> PeftModel:
-    """Put an adapter on its base model: on `base`, or, if that is None, on the base made again as it was made then.
+    """Load an adapter on `base`; if it is None, on the base model that is built from the adapter's folder.
 
     Raises:
-        CheckpointError: If something is missing, damaged, or does not belong together.
-        AdapterError: If the adapter has other ranks than its plan. A base that was given is left as it was found.
+        CheckpointError: If a file is missing or damaged, or the files do not belong together.
+        AdapterError: If the adapter has other ranks than its plan. A given base is not changed.
     """
     about = read_about(path, "adapter")
     plan = read_plan(path, about)
@@ -41,32 +41,32 @@ def load_adapter(path: Path, base: Any) -> PeftModel:
         present = getattr(base, "prunelora_plan", None) or Plan.whole(dissect(base).lineage)
         if present.lineage != plan.lineage:
             raise CheckpointError(
-                f"{path}: the adapter belongs to a base cut by plan {plan.id}, the base given was cut by plan "
-                f"{present.id}. Its logits would be wrong without a word. Prune the base by this folder's plan.json."
+                f"{path}: the adapter belongs to a base pruned by plan {plan.id}, the given base was pruned by plan "
+                f"{present.id}. Its logits would be wrong. Prune the base by this folder's plan.json."
             )
-    before = [(parent, name, child) for parent in base.modules() for name, child in parent.named_children()]
-    trained = [parameter for parameter in base.parameters() if parameter.requires_grad]
+    children = [(parent, name, child) for parent in base.modules() for name, child in parent.named_children()]
+    trainable = [parameter for parameter in base.parameters() if parameter.requires_grad]
     try:
         try:
             peft_model = PeftModel.from_pretrained(base, str(path))
         except (OSError, ValueError, RuntimeError) as error:
             detail = " ".join(str(error).split())[:300]
             raise CheckpointError(
-                f"{path / ADAPTER_WEIGHTS}: does not fit the base model ({detail}). The adapter was trained on another "
-                "one, with other labels or another number of words. Make the base as it was made then, and pass it: "
+                f"{path / ADAPTER_WEIGHTS} does not fit the base model ({detail}). The adapter was trained on another "
+                "base, with other labels or another vocabulary size. Build the base as for the training and pass it: "
                 "load(folder, base=model)."
             ) from error
         audit(peft_model, plan)
         check_digest(peft_model, about, path)
     except PruneLoraError:
-        # The base is left as it was found. PEFT's own way back would leave it the adapter's task head.
-        for parent, name, child in before:
+        # Restore the base. PEFT's `unload` would keep the adapter's task head.
+        for parent, name, child in children:
             setattr(parent, name, child)
-        for parameter in trained:
+        for parameter in trainable:
             parameter.requires_grad_(True)
         raise
     base.prunelora_plan = plan
-    # The file has a name in place of a path, which PEFT would look up on the hub when the adapter is saved again.
+    # The file has a name instead of a path, which PEFT would look up on the hub when the adapter is saved again.
     peft_model.peft_config[ADAPTER].base_model_name_or_path = str(base.config.name_or_path)
     if (path / FROZEN_HEAD).exists():
         peft_model.get_base_model().load_state_dict(read_tensors(path / FROZEN_HEAD), strict=False)
@@ -74,12 +74,12 @@ def load_adapter(path: Path, base: Any) -> PeftModel:
 
 
 def _base_of(path: Path, about: Mapping[str, Any], plan: Plan) -> Any:
-    """The model that an adapter was trained on, made again as it was made then."""
+    """The base model that an adapter was trained on, built from the adapter's folder."""
     task = about["task"]
     if task["problem_type"] is None:
         raise CheckpointError(
-            f"{path}: the adapter is of a {about.get('model_class')}, whose base model prunelora cannot make by "
-            "itself. Load the model that it was made from, and give it: load(folder, base=prune_(model, plan))."
+            f"{path}: prunelora cannot build the base of an adapter for {about.get('model_class')}. Load the model "
+            "that was adapted and pass it: load(folder, base=prune_(model, plan))."
         )
     merged = file_of_base(path, about, MODEL)
     base: Any
@@ -99,7 +99,7 @@ def _base_of(path: Path, about: Mapping[str, Any], plan: Plan) -> Any:
 
 
 def save_frozen_head(peft_model: PeftModel, anatomy: Anatomy, folder: Path) -> None:
-    """A task head that was not trained is not in the adapter, and often not in the base model's checkpoint either."""
+    """Save a frozen task head, which is not in the adapter and often not in the base model's checkpoint."""
     trained = set(getattr(peft_model.peft_config[ADAPTER], "modules_to_save", None) or ())
     heads = tuple(f"{name}." for name in anatomy.task_head_names() if name not in trained)
     tensors = {

@@ -1,4 +1,4 @@
-"""Files of a folder that `save` wrote: their names, and how they are read."""
+"""Names and readers of the files in a folder that `save` wrote."""
 
 import contextlib
 import json
@@ -19,20 +19,20 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 FROZEN_HEAD = "frozen_head.safetensors"
 
-# Kind of a model that was saved at its base's sizes.
+# Kind of a model that is saved at its base's size.
 DENSE = "dense"
 
 
 def read_plan(path: Path, about: Mapping[str, Any]) -> Plan:
-    """Read the plan of a folder; `about` is what `read_about` returned for it.
+    """Read the plan of a folder; `about` is the result of `read_about`.
 
     Raises:
         CheckpointError: If the plan is missing, damaged, or not the one that the weights were saved with.
     """
     if not (path / PLAN).exists():
         raise CheckpointError(
-            f"{path}: no {PLAN} there, so which heads and neurons the weights are is not known. Copy the folder again, "
-            "or save it again."
+            f"{path}: no {PLAN}, which lists the heads and neurons of the weights. Copy the folder again, or save it "
+            "again."
         )
     try:
         plan = Plan.load(path / PLAN)
@@ -40,19 +40,19 @@ def read_plan(path: Path, about: Mapping[str, Any]) -> Plan:
         raise CheckpointError(str(error)) from error
     if about.get("plan_id") != plan.id:
         raise CheckpointError(
-            f"{path}: the weights were saved with plan {about.get('plan_id')}, {PLAN} there is plan {plan.id}. It was "
+            f"{path}: the weights were saved with plan {about.get('plan_id')}, and {PLAN} is plan {plan.id}. It was "
             "edited, or belongs to another model. To apply an edited plan, prune the base model by it."
         )
     return plan
 
 
 def read_about(path: Path, *kinds: str) -> dict[str, Any]:
-    """Read what a folder's `prunelora.json` says of it.
+    """Read `prunelora.json`, which describes a folder.
 
     Raises:
         CheckpointError: If it is missing, damaged, or of another kind than `kinds`.
     """
-    with told_as_checkpoint_error(path, ABOUT):
+    with as_checkpoint_error(path, ABOUT):
         about: dict[str, Any] = json.loads((path / ABOUT).read_text(encoding="utf-8"))
     if about.get("format") != "prunelora-checkpoint-1" or about.get("kind") not in kinds:
         raise CheckpointError(
@@ -73,7 +73,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def check_safetensors(path: Path) -> None:
-    """Read the header, which tells a truncated file from a whole one.
+    """Read the header of a file, which fails if the file is truncated.
 
     Raises:
         CheckpointError: If the file is damaged.
@@ -83,14 +83,14 @@ def check_safetensors(path: Path) -> None:
             pass
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path}: damaged or cut off ({first_line(error)}; {path.stat().st_size if path.exists() else 0} bytes). "
+            f"{path}: damaged or truncated ({first_line(error)}; {path.stat().st_size if path.exists() else 0} bytes). "
             "Copy the folder again, or save it again."
         ) from error
 
 
 @contextlib.contextmanager
-def told_as_checkpoint_error(path: Path, name: str) -> Iterator[None]:
-    """Raise CheckpointError, which names the file, where reading `name` in the folder `path` fails."""
+def as_checkpoint_error(path: Path, name: str) -> Iterator[None]:
+    """Raises CheckpointError with the file's name if reading `name` in the folder `path` fails inside the block."""
     try:
         yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

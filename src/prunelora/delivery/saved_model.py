@@ -1,4 +1,4 @@
-"""Loading of a model that `save` wrote."""
+"""Loads a model that `save` wrote."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +14,10 @@ from prunelora.delivery.saved_files import (
     DENSE,
     PLAN,
     WEIGHTS,
+    as_checkpoint_error,
     read_about,
     read_plan,
     read_tensors,
-    told_as_checkpoint_error,
 )
 from prunelora.delivery.standalone import stock_config
 from prunelora.errors import CheckpointError, PruneLoraError
@@ -27,15 +27,15 @@ from prunelora.pruning.surgery import prune_
 
 
 def load_model(path: Path) -> PreTrainedModel:
-    """Build a model from its configuration, cut it by its plan, and fill in the saved weights.
+    """Build a model from its configuration, prune it by its plan, and load the saved weights.
 
     Raises:
-        CheckpointError: If something is missing, damaged, or does not belong together.
+        CheckpointError: If a file is missing or damaged, or the files do not belong together.
     """
     check_source(path, pruned=True)
     about = read_about(path, "model", DENSE)
     plan = read_plan(path, about)
-    with told_as_checkpoint_error(path, "config.json"):
+    with as_checkpoint_error(path, "config.json"):
         config = stock_config(path)
     model_class = getattr(transformers, str(about.get("model_class")), None)
     if not (isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)):
@@ -43,19 +43,19 @@ def load_model(path: Path) -> PreTrainedModel:
     tensors = read_tensors(path / WEIGHTS)
     model = model_class._from_config(config, dtype=_dtype_of(tensors))
     if model.can_generate() and (path / GENERATION_CONFIG_NAME).exists():
-        with told_as_checkpoint_error(path, GENERATION_CONFIG_NAME):
+        with as_checkpoint_error(path, GENERATION_CONFIG_NAME):
             model.generation_config = GenerationConfig.from_pretrained(str(path))
     if about["kind"] != DENSE:
         prune_as(model, plan, path)
     for name, parameter in model.named_parameters():
-        if name in tensors:  # Some models have weights of several types.
+        if name in tensors:  # Weights of one model may have several dtypes.
             parameter.data = parameter.data.to(tensors[name].dtype)
     try:
         model.load_state_dict(tensors | _tied(model, tensors), strict=True)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{path / WEIGHTS} does not fit {PLAN}: {' '.join(str(error).split())[:300]} The folder was put together "
-            "from two models, or one file was edited."
+            f"{path / WEIGHTS} does not fit {PLAN}: {' '.join(str(error).split())[:300]} The files are from two "
+            "models, or one was edited. Copy the folder again, or save it again."
         ) from error
     if about["kind"] == DENSE:
         prune_as(model, plan, path)
@@ -64,17 +64,17 @@ def load_model(path: Path) -> PreTrainedModel:
 
 
 def _tied(model: nn.Module, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Weights that the file leaves out because the model holds them under another name too, as word embeddings."""
+    """Weights that are saved under another name only, because the model shares them, such as word embeddings."""
     state = model.state_dict()
     names: dict[int, list[str]] = {}
     for name, value in state.items():
         names.setdefault(value.data_ptr(), []).append(name)
-    found = {}
+    tied = {}
     for name in state.keys() - tensors.keys():
-        others = [other for other in names[state[name].data_ptr()] if other in tensors]
-        if others and state[name].numel():
-            found[name] = tensors[others[0]]
-    return found
+        saved_names = [other for other in names[state[name].data_ptr()] if other in tensors]
+        if saved_names and state[name].numel():
+            tied[name] = tensors[saved_names[0]]
+    return tied
 
 
 def prune_as(model: nn.Module, plan: Plan, path: Path) -> None:

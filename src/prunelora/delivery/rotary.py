@@ -1,8 +1,8 @@
-"""Rotary position embeddings whose frequencies change with the length of the input, for export and for comparison.
+"""Rotary position embeddings whose frequencies depend on the length of the input, for export and comparison.
 
-transformers recomputes the frequencies of the types "dynamic" and "longrope" in the forward pass and keeps them in the
-module. A traced graph would keep the frequencies of the traced length, and torch's own logits depend on the inputs
-before. Here the frequencies are a function of the length alone.
+transformers recomputes the frequencies of the types "dynamic" and "longrope" in the forward pass and stores them in the
+module. A traced graph would have the frequencies of the traced length, and torch's logits depend on earlier inputs.
+Here the frequencies are a function of the length only.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ _LONG = "longrope"
 
 
 @contextlib.contextmanager
-def rotations_left_as_found(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Restore the rotary embeddings afterwards; yields a function that resets them to their state for short inputs."""
+def rotary_restored(model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Restore the rotary embeddings after the block; yields a function that sets their state for short inputs."""
     rotaries = _changing(model)
     states = [(rotary, dict(vars(rotary)), _buffers(rotary)) for rotary in rotaries]
 
@@ -37,8 +37,8 @@ def rotations_left_as_found(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
-def rotations_by_length(model: nn.Module) -> Iterator[None]:
-    """Let rotary embeddings compute their frequencies from the length, in operations that a traced graph keeps."""
+def rotary_by_length(model: nn.Module) -> Iterator[None]:
+    """Make rotary embeddings compute their frequencies from the length with traceable operations."""
     rotaries = _changing(model)
     for rotary in rotaries:
         rotary.forward = functools.partial(_forward, rotary)
@@ -50,7 +50,7 @@ def rotations_by_length(model: nn.Module) -> Iterator[None]:
 
 
 def lengths_of_change(model: nn.Module) -> set[int]:
-    """The longest inputs for which the rotary embeddings of a model have their frequencies for short inputs."""
+    """Largest lengths at which the rotary embeddings of a model use their frequencies for short inputs."""
     return {
         int(_parameters(rotary, kind)["original_max_position_embeddings"])
         if name == _LONG
@@ -62,8 +62,9 @@ def lengths_of_change(model: nn.Module) -> set[int]:
 
 
 def _changing(model: nn.Module) -> list[Any]:
-    found = [module for module in model.modules() if hasattr(module, "rope_type") and hasattr(module, "config")]
-    return [module for module in found if any(map(_changes, _types(module).values()))]
+    """Rotary embeddings of a model whose frequencies depend on the length."""
+    rotaries = [module for module in model.modules() if hasattr(module, "rope_type") and hasattr(module, "config")]
+    return [rotary for rotary in rotaries if any(map(_changes, _types(rotary).values()))]
 
 
 def _changes(rope_type: str) -> bool:
@@ -71,7 +72,7 @@ def _changes(rope_type: str) -> bool:
 
 
 def _types(rotary: Any) -> dict[str | None, str]:
-    """Types by kind of layer; by None where all layers have the same."""
+    """Types by kind of layer; the only key is None if all layers have the same type."""
     return rotary.rope_type if isinstance(rotary.rope_type, dict) else {None: rotary.rope_type}
 
 
@@ -85,7 +86,7 @@ def _prefix(kind: str | None) -> str:
 
 
 def _buffers(rotary: nn.Module) -> dict[str, Any]:
-    # "longrope" writes into its buffer in place.
+    # Cloned, because "longrope" writes into its buffer in place.
     return {name: None if buffer is None else buffer.clone() for name, buffer in rotary._buffers.items()}
 
 
@@ -98,13 +99,13 @@ def _reset(rotary: Any) -> None:
 
 
 def _forward(rotary: Any, x: torch.Tensor, position_ids: torch.Tensor, layer_type: str | None = None) -> Any:
-    """The module's own forward, without the update of its frequencies, on those of the present length."""
-    own: Any = type(rotary).forward
-    while hasattr(own, "__wrapped__"):
-        own = own.__wrapped__
+    """The module's forward without its update of frequencies, with the frequencies of the present length."""
+    forward: Any = type(rotary).forward
+    while hasattr(forward, "__wrapped__"):
+        forward = forward.__wrapped__
     length = position_ids.max() + 1
-    given = _With(rotary, **{f"{_prefix(layer_type)}inv_freq": _frequencies(rotary, length, layer_type)})
-    return own(given, x, position_ids, **({} if layer_type is None else {"layer_type": layer_type}))
+    view = _With(rotary, **{f"{_prefix(layer_type)}inv_freq": _frequencies(rotary, length, layer_type)})
+    return forward(view, x, position_ids, **({} if layer_type is None else {"layer_type": layer_type}))
 
 
 def _frequencies(rotary: Any, length: torch.Tensor, kind: str | None) -> torch.Tensor:
@@ -119,7 +120,7 @@ def _frequencies(rotary: Any, length: torch.Tensor, kind: str | None) -> torch.T
 
 
 class _With:
-    """A module, some of whose attributes have other values."""
+    """A view of a module with other values for some attributes."""
 
     def __init__(self, module: Any, **values: Any) -> None:
         self.__dict__.update(values)
