@@ -131,7 +131,7 @@ def test_what_cannot_be_timed_is_said(make_tiny, options):
 def test_images_are_measured_as_what_they_are():
     model = tiny_model("vit", dtype=torch.float32)
     tokens = image_tokens(model)
-    with pytest.raises(UnsupportedModelError, match=rf"128 tokens, and every image becomes {tokens} of them"):
+    with pytest.raises(UnsupportedModelError, match=rf"128 tokens.* {tokens}\."):
         pl.measure(model, sizes=[(1, 128)], **QUICK)
     found = pl.measure(model, sizes=[(1, tokens)], **QUICK)
     assert [one.tokens for one in found.latencies] == [tokens]

@@ -1,4 +1,4 @@
-"""Measuring a latency model: the dense model and copies of it with every layer cut alike, timed in turn."""
+"""Measurement of a latency model, by timing the dense model and copies cut alike in every layer; and of one budget."""
 
 import contextlib
 import datetime
@@ -22,21 +22,21 @@ from prunelora.errors import PlanError, UnsupportedModelError, option
 from prunelora.evaluation.latency_cuts import Cut, bytes_of, cut_copy, cuts, groups_of, plan_of
 from prunelora.evaluation.latency_model import LatencyModel, LatencyPoint, LatencySettings, whole_layer
 from prunelora.evaluation.machine import describe_machine
-from prunelora.evaluation.measurement import synchronise
-from prunelora.evaluation.timing import Spread, Timing, interleaved
+from prunelora.evaluation.measurement import Latency, synchronise
+from prunelora.evaluation.timing import Spread, Timing, interleaved, ratio
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.device import device_of, on_device
 from prunelora.models.inputs import image_tokens, longest_input, random_inputs, reads_images
 from prunelora.models.state import left_as_found
 
-# Copies that are held at once. What does not fit is timed in further runs, each against the dense model again.
+# Bytes of copies in memory at once; further copies are timed in further runs, each against the dense model.
 MOST_BYTES = 2 * 1024**3
 
-# Every ratio is to the dense model's time: its noise would be in all of them alike, so that it runs more often.
+# The dense model runs several times a round, since its noise enters every ratio.
 _DENSE_RUNS = 3
 
-# Settings that are shown, by the names that families have for them: people look for these where times differ.
+# Settings that are shown by name, because times depend on them.
 _SHOWN = (
     "hidden_act",
     "activation",
@@ -50,8 +50,8 @@ _SHOWN = (
     "sliding_window",
     "local_attention",
 )
-# Settings that no time depends on: what the model is called and was made by, its labels and its kind of task, which
-# tokens are special, and what only training, or the making of weights, reads. The dtype is said by itself.
+# Settings that no time depends on: names and versions, labels and kind of task, special tokens, training and
+# initialisation. The dtype is recorded separately.
 _NO_MATTER = re.compile(
     r"_?name_or_path|architectures|transformers_version|auto_map|dtype|torch_dtype|return_dict"
     r"|id2label|label2id|num_labels|problem_type|finetuning_task|task_specific_params|prunelora.*"
@@ -61,8 +61,8 @@ _NO_MATTER = re.compile(
 
 _DENSE = "dense"
 
-# Of the pass that shows whether the machine's speed has changed; never fewer than five rounds.
-_REFERENCE_WARMUP, _REFERENCE_REPEATS, _REFERENCE_SECONDS = 2, 15, 1.0
+# Rounds and seconds of the pass that shows whether the machine's speed has changed.
+_REFERENCE_UNTIMED, _REFERENCE_REPEATS, _REFERENCE_SECONDS = 2, 15, 1.0
 
 Call = Callable[[], object]
 
@@ -79,18 +79,18 @@ def measure_latency_model(
 ) -> LatencyModel:
     """Time the model and uniformly cut copies of it, all in turn, on the device it is on.
 
-    Which heads and neurons a copy keeps does not matter, and neither do the weights. Copies share what is outside the
-    blocks but have their own blocks, as models that take turns on a device have: a copy that found its weights in the
-    cache because another one had just used them would seem too fast. The model is left as it was found.
+    Which heads and neurons a copy keeps does not matter, and neither do the weights. Copies share the parameters
+    outside the blocks but have blocks of their own: weights that another copy has just brought into the cache would
+    make a copy seem too fast. The model is left as it was found.
 
     Args:
         model: A dense model of a supported family.
-        settings: Engine and size of the input; a model that reads images is given those of its own size.
-        repeats: Rounds that are timed.
-        warmup: Rounds that are not.
+        settings: Engine and size of the input; images have the model's own size.
+        repeats: Number of timed rounds.
+        warmup: Number of untimed rounds.
         max_seconds: Seconds after which there are no more rounds, though never fewer than five (or `repeats`).
-        tell: Called with a line on what is done.
-        clock: Seconds.
+        tell: Called with lines on progress.
+        clock: Returns seconds.
 
     Raises:
         PlanError: If the model was cut.
@@ -114,8 +114,7 @@ def measure_latency_model(
         f"timing {len(others) + 1} models of {architecture.num_layers} layers in {settings.engine}, "
         f"{settings.batch_size} x {settings.tokens} tokens, {settings.threads} threads ..."
     )
-    generator = torch.Generator().manual_seed(0)
-    inputs = random_inputs(model, batch_size=settings.batch_size, tokens=settings.tokens, generator=generator)
+    inputs = _inputs(model, settings)
     groups = groups_of({cut: bytes_of(model, architecture, cut, settings.engine) for cut in others}, MOST_BYTES)
     ratios: dict[Cut, list[float]] = {}
     dense_rounds: list[float] = []
@@ -123,7 +122,7 @@ def measure_latency_model(
         model.eval()
         of_dense = _call(model, architecture, dense, inputs, settings, tell)
         for group in groups:
-            # No name for the copies: they must be gone when those of the next group are built.
+            # The copies have no name, so that they are freed before the next group is built.
             timings = _timed(
                 {_name(cut): _call(model, architecture, cut, inputs, settings, tell) for cut in group},
                 of_dense,
@@ -137,19 +136,19 @@ def measure_latency_model(
             dense_rounds += whole
             for cut in group:
                 times = timings[_name(cut)].rounds_ms
-                ratios[cut] = [one / of_whole for one, of_whole in zip(times, whole, strict=True)]
+                ratios[cut] = [time / dense_time for time, dense_time in zip(times, whole, strict=True)]
         machine = describe_machine(measured_device(model, settings))
     dense_ms = Spread.of(dense_rounds)
-    found = {dense: dense_ms} | {
-        cut: Spread(**{name: dense_ms.median * one for name, one in vars(Spread.of(ratios[cut])).items()})
+    spreads = {dense: dense_ms} | {
+        cut: Spread(**{name: dense_ms.median * share for name, share in vars(Spread.of(ratios[cut])).items()})
         for cut in others
     }
     return LatencyModel(
         architecture=architecture,
         settings=settings,
         points=tuple(
-            LatencyPoint(heads=cut.heads, neurons=cut.neurons, ms=of.median, q25_ms=of.q25, q75_ms=of.q75)
-            for cut, of in found.items()
+            LatencyPoint(heads=cut.heads, neurons=cut.neurons, ms=ms.median, q25_ms=ms.q25, q75_ms=ms.q75)
+            for cut, ms in spreads.items()
         ),
         of_model=describe_model(model),
         machine=machine,
@@ -159,24 +158,20 @@ def measure_latency_model(
 
 
 def reference_ms(model: nn.Module, settings: LatencySettings) -> float | None:
-    """Median time of a forward pass of the dense model alone in torch, whatever the engine; takes about a second.
+    """Median milliseconds of a forward pass of the dense model alone in torch; takes about a second.
 
-    Alone it finds its weights in the cache, and is faster than in the measurement, where models take turns: it is
-    compared with another reference only.
-
-    Returns:
-        Milliseconds; None where the engine runs on another device than the model is on.
+    It is compared with another reference only: alone, the model finds its weights in the cache and is faster than in
+    turn with others. None if the engine runs on another device than the model.
     """
     device = measured_device(model, settings)
     if device_of(model).type != device.type:
         return None
-    generator = torch.Generator().manual_seed(0)
-    inputs = random_inputs(model, batch_size=settings.batch_size, tokens=settings.tokens, generator=generator)
+    inputs = _inputs(model, settings)
     with left_as_found(model), threads_set(settings.threads), torch.inference_mode():
         model.eval()
         timing = interleaved(
             {_DENSE: partial(model, **on_device(inputs, model))},
-            warmup=_REFERENCE_WARMUP,
+            warmup=_REFERENCE_UNTIMED,
             repeats=_REFERENCE_REPEATS,
             max_seconds=_REFERENCE_SECONDS,
             synchronise=synchronise(device),
@@ -185,35 +180,33 @@ def reference_ms(model: nn.Module, settings: LatencySettings) -> float | None:
 
 
 def resolved(settings: LatencySettings, model: nn.Module) -> LatencySettings:
-    """The same with the number of threads that is meant, and of tokens: an image makes as many as the model has it."""
-    meant = {"threads": settings.threads or torch.get_num_threads()}
-    if reads_images(model):
-        meant["tokens"] = image_tokens(model)
-    return settings.model_copy(update=meant)
+    """The settings with torch's number of threads if none is given, and with the tokens of an image."""
+    tokens = image_tokens(model) if reads_images(model) else settings.tokens
+    return settings.model_copy(update={"threads": settings.threads or torch.get_num_threads(), "tokens": tokens})
 
 
 def dense_architecture(model: nn.Module) -> Architecture:
-    """Sizes of a model that nothing was cut from.
+    """Sizes of a dense model.
 
     Raises:
-        PlanError: If something was.
+        PlanError: If the model was cut.
     """
     anatomy = dissect(model)
-    found, base = anatomy.architecture, anatomy.lineage.base
-    if found != base:
+    architecture, base = anatomy.architecture, anatomy.lineage.base
+    if architecture != base:
         raise PlanError(
-            f"Latency is modelled for cuts of a dense model; this one has {found.describe()} left of "
-            f"{base.describe()}. Load the base model, and predict the latency of this one from it."
+            f"Latency is modelled for cuts of a dense model; this model has {architecture.describe()} left of "
+            f"{base.describe()}. Load the base model, and predict the latency of this model from it."
         )
-    whole_layer(found)
-    return found
+    whole_layer(architecture)
+    return architecture
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
-    """What a model's time depends on, beside its architecture; for JSON.
+    """Properties of a model that its time depends on, beside its architecture; for JSON.
 
-    Of its configuration everything counts but what is known not to matter, as a hash of it: a setting that nobody
-    thought of makes a model another one, whose times are measured, and never gives it those of another.
+    The configuration enters as a hash of all settings except those known not to matter, so that an unknown setting
+    leads to a new measurement rather than to the times of another model.
     """
     config: Any = model.config
     counts = {name: value for name, value in config.to_dict().items() if not _NO_MATTER.fullmatch(name)}
@@ -227,6 +220,45 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     }
 
 
+def latency_at(
+    model: nn.Module,
+    base: nn.Module,
+    settings: LatencySettings,
+    *,
+    repeats: int = 15,
+    warmup: int = 3,
+    max_seconds: float = 8.0,
+) -> Latency:
+    """Time a cut model and its dense base in turn, at the size, engine and threads of a latency budget.
+
+    Args:
+        model: The cut model.
+        base: The dense model.
+        settings: Settings of the plan's budget.
+        repeats: Number of timed rounds.
+        warmup: Number of untimed rounds.
+        max_seconds: Seconds after which there are no more rounds, though never fewer than five (or `repeats`).
+
+    Raises:
+        ExportError: If a model cannot be exported, for onnxruntime.
+        MissingExtraError: If the packages of the extra "onnx" are not installed, for onnxruntime.
+    """
+    settings = resolved(settings, base)
+    inputs = _inputs(base, settings)
+    with left_as_found(model), left_as_found(base), threads_set(settings.threads):
+        calls = {"model": _forward(model.eval(), inputs, settings), "base": _forward(base.eval(), inputs, settings)}
+        with torch.inference_mode():
+            timings = interleaved(
+                calls,
+                warmup=warmup,
+                repeats=repeats,
+                max_seconds=max_seconds,
+                synchronise=synchronise(measured_device(base, settings)),
+            )
+    of_model, of_base = timings["model"], timings["base"]
+    return Latency(settings.engine, settings.batch_size, settings.tokens, of_model, of_base, ratio(of_model, of_base))
+
+
 def _call(
     model: nn.Module,
     architecture: Architecture,
@@ -235,25 +267,25 @@ def _call(
     settings: LatencySettings,
     tell: Callable[[str], None],
 ) -> Call:
-    """One forward pass of a cut copy; of the model itself where nothing is cut."""
+    """One forward pass of a cut copy, or of the model itself if nothing is cut."""
     copied = model if cut == whole_layer(architecture) else cut_copy(model, plan_of(architecture, cut))
     if settings.engine == "onnxruntime":
         tell(f"exporting it with {cut.heads} heads and {cut.neurons} neurons a layer ...")
-    return forward(copied, inputs, settings)
+    return _forward(copied, inputs, settings)
 
 
-def forward(model: nn.Module, inputs: dict[str, torch.Tensor], settings: LatencySettings) -> Call:
+def _forward(model: nn.Module, inputs: dict[str, torch.Tensor], settings: LatencySettings) -> Call:
     """One forward pass of a model in the engine of the settings; for onnxruntime the model is exported."""
     if settings.engine == "torch":
         return partial(model, **on_device(inputs, model))
     with tempfile.TemporaryDirectory() as folder:
-        # Here its time alone matters.
+        # Only its time matters.
         path = onnx_delivery.export(model, Path(folder) / "model.onnx", tolerance=math.inf)
         return partial(onnx_delivery.run, onnx_delivery.session(path, threads=settings.threads), inputs)
 
 
 def _timed(calls: dict[str, Call], of_dense: Call, **options: Any) -> dict[str, Timing]:
-    """Time calls in turn, and the dense model several times a round; of its times in a round the median counts."""
+    """Time calls in turn, and the dense model several times a round, of which the median counts."""
     names = list(calls)
     mixed: dict[str, Call] = {}
     dense_names: list[str] = []
@@ -268,21 +300,26 @@ def _timed(calls: dict[str, Call], of_dense: Call, **options: Any) -> dict[str, 
     return timings | {_DENSE: Timing(tuple(float(np.median(times)) for times in rounds))}
 
 
+def _inputs(model: nn.Module, settings: LatencySettings) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return random_inputs(model, batch_size=settings.batch_size, tokens=settings.tokens, generator=generator)
+
+
 def _name(cut: Cut) -> str:
     return f"{cut.heads} heads, {cut.neurons} neurons"
 
 
 def measured_device(model: nn.Module, settings: LatencySettings) -> torch.device:
-    """Where the engine runs: the model's device, or the CPU in onnxruntime."""
+    """Device of the engine: the model's device for torch, the CPU for onnxruntime."""
     return device_of(model) if settings.engine == "torch" else torch.device("cpu")
 
 
 @contextlib.contextmanager
 def threads_set(number: int | None) -> Iterator[None]:
-    """Torch with a number of threads, for the length of the block; as it is where none is given."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
+    """Set torch's number of threads within the block; None leaves it."""
+    previous = torch.get_num_threads()
+    torch.set_num_threads(number or previous)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)

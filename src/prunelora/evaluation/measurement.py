@@ -1,7 +1,7 @@
-"""What a model costs: parameters, MACs, memory and latency, side by side with the model it came from."""
+"""Costs of a model beside the model that it came from: parameters, MACs, memory and latency."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,13 +28,13 @@ ENGINES = ("torch", "onnxruntime")
 
 @dataclass(frozen=True)
 class Cost:
-    """What does not depend on the clock.
+    """Costs that do not depend on the clock.
 
     Attributes:
-        parameters: By place.
-        macs: Of the blocks, for one example of 128 tokens, or one image.
+        parameters: Parameters by place.
+        macs: MACs of the blocks, for one example of 128 tokens, or one image.
         weight_bytes: Memory of the parameters.
-        saved_for_backward_bytes: What autograd keeps in one training step of all weights; None if it was not counted.
+        saved_for_backward_bytes: Memory that autograd keeps in a training step of all weights; None if not counted.
     """
 
     parameters: ParameterCount
@@ -51,8 +51,8 @@ class Latency:
         engine: "torch" or "onnxruntime".
         batch_size: B.
         tokens: T, none of them padding.
-        model: Of the model.
-        base: Of the base, where there is one in this engine.
+        model: Time of the model.
+        base: Time of the base; None without a base in this engine.
         ratio: Model over base, round by round: 0.5 is twice as fast.
     """
 
@@ -77,14 +77,14 @@ class Latency:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Costs of a model, and of its base where one was given.
+    """Costs of a model, and of its base if one was given.
 
     Attributes:
-        model: The model.
-        base: What it is compared with.
+        model: Costs of the model.
+        base: Costs of the model that it is compared with.
         latencies: One for every engine and size.
-        settings: What was asked for.
-        machine: What it was measured on.
+        settings: Arguments of `measure`.
+        machine: Machine of the measurement.
     """
 
     model: Cost
@@ -98,7 +98,7 @@ class Measurement:
         return {
             "model": asdict(self.model),
             "base": asdict(self.base) if self.base else None,
-            "latencies": [one.to_dict() for one in self.latencies],
+            "latencies": [latency.to_dict() for latency in self.latencies],
             "settings": self.settings,
             "machine": self.machine,
         }
@@ -106,30 +106,33 @@ class Measurement:
     def __str__(self) -> str:
         """Two tables: sizes, and latencies with their ratios."""
         machine, versions = self.machine, self.machine["versions"]
-        lines = [
-            f"{machine['device']}, {machine['cpu']}, {machine['threads']} threads, "
-            f"torch {versions['torch']}, onnxruntime {versions['onnxruntime']}",
-            "",
-            _row("", "base", "model", "model/base"),
-        ]
-        for title, value, show in _COST_ROWS:
-            now, before = value(self.model), value(self.base) if self.base else None
-            if now is not None:
-                share = f"{now / before:.3f}" if before else ""
-                title = title.format(tokens=self.settings["macs_tokens"])
-                lines.append(_row(title, show(before) if before is not None else "", show(now), share))
-        lines += ["", _row("latency, median of rounds", "base", "model", "model/base (quartiles)")]
-        for one in self.latencies:
-            share = f"{one.ratio.median:.3f} ({one.ratio.q25:.3f} to {one.ratio.q75:.3f})" if one.ratio else ""
-            lines.append(
-                _row(
-                    f"{one.engine}, {one.batch_size} x {one.tokens} tokens",
-                    f"{one.base.median_ms:.1f} ms" if one.base else "",
-                    f"{one.model.median_ms:.1f} ms",
-                    share,
+        rows: list[tuple[str, ...]] = [("", "base", "model", "model/base")]
+        for title, cost_of, unit in (
+            ("parameters", lambda cost: cost.parameters.total, ""),
+            ("parameters in heads and neurons", lambda cost: cost.parameters.blocks, ""),
+            (f"MACs of the blocks, {self.settings['macs_tokens']} tokens", lambda cost: cost.macs, ""),
+            ("weights", lambda cost: cost.weight_bytes, "MB"),
+            ("saved for backward, all trained", lambda cost: cost.saved_for_backward_bytes, "MB"),
+        ):
+            model, base = cost_of(self.model), cost_of(self.base) if self.base else None
+            if model is not None:
+                texts = (
+                    "" if value is None else f"{value / 1e6:,.1f} MB" if unit else f"{value:,}"
+                    for value in (base, model)
                 )
-            )
-        return "\n".join(line.rstrip() for line in lines)
+                rows.append((title, *texts, f"{model / base:.3f}" if base else ""))
+        rows += [("",) * 4, ("latency, median of rounds", "base", "model", "model/base (quartiles)")]
+        for latency in self.latencies:
+            title = f"{latency.engine}, {latency.batch_size} x {latency.tokens} tokens"
+            times = ("" if timing is None else f"{timing.median_ms:.1f} ms" for timing in (latency.base, latency.model))
+            ratio = latency.ratio
+            rows.append((title, *times, f"{ratio.median:.3f} ({ratio.q25:.3f} to {ratio.q75:.3f})" if ratio else ""))
+        first = (
+            f"{machine['device']}, {machine['cpu']}, {machine['threads']} threads, "
+            f"torch {versions['torch']}, onnxruntime {versions['onnxruntime']}"
+        )
+        lines = (f"{title:<34}{base:>16}{model:>16}  {share}".rstrip() for title, base, model, share in rows)
+        return "\n".join([first, "", *lines])
 
 
 def measure(
@@ -146,58 +149,54 @@ def measure(
     training_tokens: int = 128,
     seed: int = 0,
 ) -> Measurement:
-    """Count and time a model, beside the one it came from.
+    """Count and time a model, beside the model that it came from.
 
-    All that is timed at one size, in torch and in onnxruntime, runs in turn within one run, with the same random tokens
-    and the same number of threads. Models are left as they were found.
+    All timings of one size, in torch and in onnxruntime, run in turn within one run, with the same random tokens and
+    the same number of threads. Models are left as they were found.
 
     Args:
         model: A model of a supported family, pruned or not.
-        base: What to compare it with: the dense model.
+        base: Model to compare with: the dense model.
         onnx: The exported model.
         base_onnx: The exported base.
-        sizes: Pairs of batch size and tokens; if not given, 1 and 32 by 32 and 128, as far as the model has positions.
-        warmup: Rounds that are not timed.
-        repeats: Rounds that are timed.
+        sizes: Pairs of batch size and tokens; if not given, 1 and 32 by 32 and 128, within the model's positions.
+        warmup: Number of untimed rounds.
+        repeats: Number of timed rounds.
         max_seconds: Seconds after which a size gets no more rounds, though never fewer than five (or `repeats`).
         training_batch_size: Rows of the training step whose memory is counted; 0 counts none.
-        training_tokens: Tokens a row of it; fewer where the model has fewer positions.
-        seed: Of the random tokens.
+        training_tokens: Tokens of its rows; fewer if the model has fewer positions.
+        seed: Seed of the random tokens.
 
     Raises:
         UnsupportedModelError: If the family is not supported, a size has more tokens than the model has positions, or
-            images become another number of them.
-        MeasureError: If a size, or a number of rounds, is no whole number that can be timed.
+            another number than its images have.
+        MeasureError: If a size or a number of rounds is not a positive whole number.
         ExportError: If an exported model cannot be opened.
     """
     check_count(MeasureError, "warmup", warmup, at_least=0)
     check_count(MeasureError, "repeats", repeats)
     check_count(MeasureError, "training_batch_size", training_batch_size, at_least=0)
-    longest = min((n for n in map(longest_input, _present(model, base)) if n is not None), default=None)
-    chosen = _chosen_sizes(model, sizes, longest) if sizes is not None else sizes_for(model, longest=longest)
+    models = {"model": model} | ({"base": base} if base is not None else {})
+    longest = min((most for most in map(longest_input, models.values()) if most is not None), default=None)
+    chosen = _checked(model, sizes, longest) if sizes is not None else sizes_for(model, longest=longest)
     if reads_images(model):
         training_tokens = image_tokens(model)
     training = (training_batch_size, training_tokens if longest is None else min(training_tokens, longest))
-    threads = torch.get_num_threads()
     sessions = {
-        name: onnx_delivery.session(path, threads=threads)
+        name: onnx_delivery.session(path, threads=torch.get_num_threads())
         for name, path in (("model", onnx), ("base", base_onnx))
         if path is not None
     }
-    models = {name: one for name, one in (("model", model), ("base", base)) if one is not None}
-    costs = {name: _cost(one, training, seed) for name, one in models.items()}
-    latencies: list[Latency] = []
-    for size in chosen:
-        latencies += _latencies(models, sessions, size, warmup, repeats, max_seconds, seed)
+    costs = {name: _cost(measured, training, seed) for name, measured in models.items()}
+    rounds = {"warmup": warmup, "repeats": repeats, "max_seconds": max_seconds}
+    latencies = [latency for size in chosen for latency in _latencies(models, sessions, size, seed, rounds)]
     return Measurement(
         model=costs["model"],
         base=costs.get("base"),
-        latencies=tuple(sorted(latencies, key=lambda one: ENGINES.index(one.engine))),
+        latencies=tuple(sorted(latencies, key=lambda latency: ENGINES.index(latency.engine))),
         settings={
             "sizes": [list(size) for size in chosen],
-            "warmup": warmup,
-            "repeats": repeats,
-            "max_seconds": max_seconds,
+            **rounds,
             "macs_tokens": macs_tokens(model),
             "training_batch_size": training[0],
             "training_tokens": training[1],
@@ -207,21 +206,17 @@ def measure(
     )
 
 
-def _present(*models: nn.Module | None) -> list[nn.Module]:
-    return [one for one in models if one is not None]
-
-
 def sizes_for(
     model: nn.Module, sizes: Sequence[tuple[int, int]] = DEFAULT_SIZES, *, longest: int | None = None
 ) -> list[tuple[int, int]]:
-    """Sizes (B, T) that a model can be timed at: those for which it has positions; images have one length.
+    """Sizes (B, T) that a model can read: those for which it has positions; images have one length.
 
     Args:
         model: Of a supported family.
-        sizes: What is wanted.
-        longest: Most tokens, where others than the model's own positions bound them.
+        sizes: Wanted sizes.
+        longest: Most tokens; the model's positions if not given.
     """
-    batch_sizes = sorted({one for one, _ in sizes})
+    batch_sizes = sorted({rows for rows, _ in sizes})
     if reads_images(model):
         return [(batch_size, image_tokens(model)) for batch_size in batch_sizes]
     most = longest if longest is not None else longest_input(model)
@@ -230,49 +225,42 @@ def sizes_for(
 
 
 def macs_tokens(model: nn.Module) -> int:
-    """Tokens that MACs are counted for: 128, and of images as many as they become."""
+    """Tokens that MACs are counted for: 128, or those of an image."""
     return image_tokens(model) if reads_images(model) else MACS_TOKENS
 
 
-def _chosen_sizes(model: nn.Module, sizes: Sequence[tuple[int, int]], longest: int | None) -> list[tuple[int, int]]:
+def _checked(model: nn.Module, sizes: Sequence[tuple[int, int]], longest: int | None) -> list[tuple[int, int]]:
+    """The sizes; raises MeasureError or UnsupportedModelError if the model cannot read one."""
     for batch_size, tokens in sizes:
         check_count(MeasureError, f"sizes has {(batch_size, tokens)}: batch size", batch_size)
         check_count(MeasureError, f"sizes has {(batch_size, tokens)}: tokens", tokens)
         if reads_images(model) and tokens != image_tokens(model):
             raise UnsupportedModelError(
-                f"sizes asks for {tokens} tokens, and every image becomes {image_tokens(model)} of them in this model. "
+                f"sizes asks for {tokens} tokens, and every image of this model has {image_tokens(model)}. "
                 f"Ask for {(batch_size, image_tokens(model))}."
             )
-    too_long = [size for size in sizes if longest is not None and size[1] > longest]
-    if too_long:
-        raise UnsupportedModelError(
-            f"sizes asks for {too_long[0][1]} tokens, and the model has positions for {longest}. "
-            f"Ask for {longest} tokens or fewer."
-        )
+        if longest is not None and tokens > longest:
+            raise UnsupportedModelError(
+                f"sizes asks for {tokens} tokens, and the model has positions for {longest}. "
+                f"Ask for {longest} tokens or fewer."
+            )
     return list(sizes)
 
 
 def _cost(model: nn.Module, training: tuple[int, int], seed: int) -> Cost:
-    return Cost(
-        parameters=parameters(model),
-        macs=macs(model, tokens=macs_tokens(model)).total,
-        weight_bytes=weight_bytes(model),
-        saved_for_backward_bytes=_saved_bytes(model, training, seed) if training[0] else None,
-    )
-
-
-def _saved_bytes(model: nn.Module, training: tuple[int, int], seed: int) -> int:
-    """Of a step that trains every weight, so that two models compare whatever is frozen in them now."""
-    batch_size, tokens = training
-    generator = torch.Generator().manual_seed(seed)
-    batch = random_inputs(model, batch_size=batch_size, tokens=tokens, generator=generator)
-    with left_as_found(model):
-        model.requires_grad_(True)
-        return saved_for_backward_bytes(model, batch | labels_for(model, batch))
+    """Costs; the training step trains every weight, whatever is frozen now, so that two models compare."""
+    saved = None
+    if training[0]:
+        generator = torch.Generator().manual_seed(seed)
+        batch = random_inputs(model, batch_size=training[0], tokens=training[1], generator=generator)
+        with left_as_found(model):
+            model.requires_grad_(True)
+            saved = saved_for_backward_bytes(model, batch | labels_for(model, batch))
+    return Cost(parameters(model), macs(model, tokens=macs_tokens(model)).total, weight_bytes(model), saved)
 
 
 def labels_for(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Labels of the kind the task head takes; their values do not matter. None for a model without a task head."""
+    """Labels of the task head's kind, whose values do not matter; none for a model without a task head."""
     first = next(iter(inputs.values()))
     kind = problem_type_of(model)
     if kind is None or not hasattr(model, "loss_function"):
@@ -285,70 +273,34 @@ def labels_for(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> dict[str
 
 
 def _latencies(
-    models: dict[str, nn.Module],
-    sessions: dict[str, Any],
+    models: Mapping[str, nn.Module],
+    sessions: Mapping[str, Any],
     size: tuple[int, int],
-    warmup: int,
-    repeats: int,
-    max_seconds: float,
     seed: int,
+    rounds: Mapping[str, Any],
 ) -> list[Latency]:
-    batch_size, tokens = size
+    """Times of models and sessions at one size, all in turn."""
     generator = torch.Generator().manual_seed(seed)
-    inputs = random_inputs(models["model"], batch_size=batch_size, tokens=tokens, generator=generator)
+    inputs = random_inputs(models["model"], batch_size=size[0], tokens=size[1], generator=generator)
     calls: dict[str, Callable[[], object]] = {}
-    for name, model in models.items():
-        calls[f"torch {name}"] = partial(model, **on_device(inputs, model))
-    for name, opened in sessions.items():
-        calls[f"onnxruntime {name}"] = partial(onnx_delivery.run, opened, inputs)
-    with _ready(models), torch.inference_mode():
-        timings = interleaved(
-            calls,
-            warmup=warmup,
-            repeats=repeats,
-            max_seconds=max_seconds,
-            synchronise=synchronise(device_of(models["model"])),
-        )
-    found = []
+    with contextlib.ExitStack() as stack:
+        for name, model in models.items():
+            stack.enter_context(left_as_found(model))
+            calls[f"torch {name}"] = partial(model.eval(), **on_device(inputs, model))
+        for name, session in sessions.items():
+            calls[f"onnxruntime {name}"] = partial(onnx_delivery.run, session, inputs)
+        stack.enter_context(torch.inference_mode())
+        timings = interleaved(calls, **rounds, synchronise=synchronise(device_of(models["model"])))
+    latencies = []
     for engine in ENGINES:
         timing, base = timings.get(f"{engine} model"), timings.get(f"{engine} base")
         if timing is not None:
-            found.append(Latency(engine, batch_size, tokens, timing, base, ratio(timing, base) if base else None))
-    return found
-
-
-@contextlib.contextmanager
-def _ready(models: dict[str, nn.Module]) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for model in models.values():
-            stack.enter_context(left_as_found(model))
-            model.eval()
-        yield
+            latencies.append(Latency(engine, *size, timing, base, ratio(timing, base) if base else None))
+    return latencies
 
 
 def synchronise(device: torch.device) -> Callable[[], None] | None:
-    """What waits until the device has done its work; None for a CPU, which has when it returns."""
+    """A function that waits until the device has finished; None for a CPU, which works synchronously."""
     if device.type == "cuda":
         return partial(torch.cuda.synchronize, device)
     return torch.mps.synchronize if device.type == "mps" else None
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 1e6:,.1f} MB"
-
-
-def _count(count: float) -> str:
-    return f"{int(count):,}"
-
-
-_COST_ROWS: tuple[tuple[str, Callable[[Cost], int | None], Callable[[float], str]], ...] = (
-    ("parameters", lambda cost: cost.parameters.total, _count),
-    ("parameters in heads and neurons", lambda cost: cost.parameters.blocks, _count),
-    ("MACs of the blocks, {tokens} tokens", lambda cost: cost.macs, _count),
-    ("weights", lambda cost: cost.weight_bytes, _bytes),
-    ("saved for backward, all trained", lambda cost: cost.saved_for_backward_bytes, _bytes),
-)
-
-
-def _row(title: str, base: str, model: str, share: str) -> str:
-    return f"{title:<34}{base:>16}{model:>16}  {share}"

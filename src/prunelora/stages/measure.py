@@ -65,8 +65,7 @@ class MeasureStage(Stage):
 
     def _asked_latency(self, run: "Run", dense: Any) -> Facts:
         """The last plan's budget in time, and the latency that was reached; {} without such a budget."""
-        from prunelora.evaluation.latency_check import latency_at
-        from prunelora.evaluation.latency_sweep import resolved
+        from prunelora.evaluation.latency_sweep import latency_at, resolved
 
         plan = last_in_time([run.recipe.by_name[name] for name in run.done])
         if plan is None:
