@@ -9,8 +9,8 @@ from tiny import tiny_batch, tiny_model
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
 from prunelora.evaluation.extrapolation import Line, Pieces, by_power, in_order
-from prunelora.evaluation.layers_alone import first_layers, num_layers, shallow
 from prunelora.evaluation.timing import Timing
+from prunelora.evaluation.work import first_layers, num_layers, shallow
 from prunelora.finetuning.arguments import training_arguments
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.models.anatomy import dissect

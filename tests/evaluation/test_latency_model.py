@@ -506,7 +506,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(tmp_path, measu
     told = []
     found = latency_model_for(tiny_model(), SETTINGS, cache=tmp_path / "file", tell=told.append)
     assert found.points
-    assert "cannot be kept there" in told[-1]
+    assert "cannot be saved" in told[-1]
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):

@@ -13,11 +13,11 @@ class ParameterCount:
     """Parameters of a model, by place.
 
     Attributes:
-        total: All of them; shared ones once.
+        total: All parameters; shared ones once.
         trainable: Those with `requires_grad`.
         embeddings: Tables of `nn.Embedding`.
-        blocks: Those that go with the heads and neurons that are left; pruning can take no others.
-        other: The rest: LayerNorms, biases back into the residual stream, pooler, task head.
+        blocks: Those of heads and neurons, the only ones that pruning removes.
+        other: LayerNorms, output biases of the blocks, pooler, task head.
     """
 
     total: int
@@ -43,7 +43,7 @@ def parameters(model: nn.Module) -> ParameterCount:
 
 
 def macs(model: nn.Module, *, tokens: int) -> Macs:
-    """MACs of the blocks of a model as it is now, for one example of so many tokens."""
+    """MACs of the blocks of a model, for one example of so many tokens."""
     return block_macs(dissect(model).architecture, tokens=tokens)
 
 

@@ -1,4 +1,4 @@
-"""Latency models, kept for the device that they were measured on while its speed stays what it was."""
+"""Cache of latency models, each valid for its device while the speed of the device does not change."""
 
 import hashlib
 import json
@@ -22,10 +22,10 @@ from prunelora.evaluation.latency_sweep import (
 from prunelora.evaluation.machine import describe_machine
 from prunelora.version import __version__
 
-# Times are measured again where the dense model's has changed by more than this share; less is noise.
+# Latency is measured again if the dense model's time has changed by more than this share; less is noise.
 CHANGED = 0.3
 
-# What of the machine a time depends on; a new kernel or Python does not make the old times wrong.
+# Properties of the machine that a time depends on; platform and Python are none.
 _OF_MACHINE = ("cpu", "cores", "device", "versions")
 
 
@@ -38,19 +38,19 @@ def latency_model_for(
     tell: Callable[[str], None] | None = None,
     **options: Any,
 ) -> LatencyModel:
-    """The latency model of this device for this model: from the cache, or measured and put there.
+    """Read the latency model of a model on its device from the cache, or measure it and store it there.
 
-    The entry is found by what times depend on: the model's architecture, class, dtype, attention and configuration;
-    engine, size of the input and threads; processor, cores and device; versions of torch, transformers, onnxruntime
-    and prunelora. The model is measured again where the entry's file is broken or does not say when it was measured,
-    and where a forward pass of the dense model takes another time than it took then: the machine was busy, or is now.
+    The key covers the model's architecture, class, dtype, attention and configuration; engine, input size and threads;
+    processor, cores and device; versions of torch, transformers, onnxruntime and prunelora. The model is measured again
+    if the file is broken or has no time of measurement, and if a forward pass of the dense model now takes another
+    time, because the machine was busy or is now.
 
     Args:
-        model: A dense model of a supported family, on the device that is meant.
+        model: A dense model of a supported family, on the device to measure.
         settings: Engine and size of the input.
         cache: Folder of the cache; `cache_folder()` if not given.
-        remeasure: Measure the model whatever is in the cache.
-        tell: Called with a line on what is done, and on how old the times are.
+        remeasure: Measure even if the cache has an entry.
+        tell: Called with lines on progress and on the age of the times.
         options: Of `measure_latency_model`: repeats, warmup, max_seconds.
 
     Raises:
@@ -61,43 +61,43 @@ def latency_model_for(
     settings = resolved(settings or LatencySettings(), model)
     path = (Path(cache) if cache is not None else cache_folder()) / "latency" / f"{cache_key(model, settings)}.json"
     try:
-        found = LatencyModel.load(path) if path.exists() else None
+        cached = LatencyModel.load(path) if path.exists() else None
     except (PlanError, OSError) as error:
         tell(f"{error} Measuring again.")
-        found = None
-    if found is not None and not remeasure:
-        stale = _stale(found, model, settings)
+        cached = None
+    if cached is not None and not remeasure:
+        stale = _stale(cached, model, settings)
         if stale is None:
-            tell(f"latency of {settings.engine}: {found.when()}; --remeasure measures it again")
-            return found
+            tell(f"latency of {settings.engine}: {cached.when()}; --remeasure measures it again")
+            return cached
         tell(f"{stale} Measuring again.")
     measured = measure_latency_model(model, settings, tell=tell, **options)
-    # Right after it, so that whatever else the machine does is in both.
+    # Right after it, under the same load.
     measured = measured.model_copy(update={"reference_ms": reference_ms(model, settings)})
     try:
         measured.save(path)
     except OSError as error:
-        tell(f"{path}: the latency model cannot be kept there ({error}); next time it is measured again.")
+        tell(f"{path}: the latency model cannot be saved ({error}); it is measured again next time.")
     return measured
 
 
-def _stale(found: LatencyModel, model: nn.Module, settings: LatencySettings) -> str | None:
-    """Why times are not to be used again; None if they are."""
-    if found.measured_at is None:
-        return "The kept latency does not say when it was measured."
-    if found.reference_ms is None:
+def _stale(cached: LatencyModel, model: nn.Module, settings: LatencySettings) -> str | None:
+    """Reason against the cached times; None if they are valid."""
+    if cached.measured_at is None:
+        return "The cached latency has no time of measurement."
+    if cached.reference_ms is None:
         return None
     now = reference_ms(model, settings)
-    if now is None or 1 / (1 + CHANGED) <= now / found.reference_ms <= 1 + CHANGED:
+    if now is None or 1 / (1 + CHANGED) <= now / cached.reference_ms <= 1 + CHANGED:
         return None
     return (
-        f"A forward pass of the dense model takes {now:.3g} ms and took {found.reference_ms:.3g} ms when latency was "
-        f"{found.when()}: this machine's speed has changed."
+        f"A forward pass of the dense model takes {now:.3g} ms and took {cached.reference_ms:.3g} ms when latency was "
+        f"{cached.when()}: the speed of this machine has changed."
     )
 
 
 def cache_folder() -> Path:
-    """Folder that the environment variable PRUNELORA_CACHE names, else prunelora's in the user's cache folder."""
+    """Folder in the environment variable PRUNELORA_CACHE, otherwise "prunelora" in the user's cache folder."""
     named = os.environ.get("PRUNELORA_CACHE")
     if named:
         return Path(named).expanduser()
@@ -105,7 +105,7 @@ def cache_folder() -> Path:
 
 
 def cache_key(model: nn.Module, settings: LatencySettings) -> str:
-    """Hash of everything that a time depends on: 16 hexadecimal digits."""
+    """Hash of all properties that a time depends on: 16 hexadecimal digits."""
     settings = resolved(settings, model)
     machine = describe_machine(measured_device(model, settings))
     content = {

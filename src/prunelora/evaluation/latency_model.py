@@ -1,7 +1,7 @@
-"""What a device takes for a model, as measured points and as a table: milliseconds by heads and neurons of each layer.
+"""Latency of a model on a device, as measured points and as a table: milliseconds by heads and neurons of each layer.
 
-T(h, w) = fixed + sum over layers l of (A(h_l) + N(w_l)) / L, where A and N are piecewise linear between the counts that
-were measured, and never fall. Zero is a count of its own: there a module vanishes, and its overhead with it.
+T(h, w) = fixed + sum over layers l of (A(h_l) + N(w_l)) / L, where A and N are piecewise linear between the measured
+counts and never fall. Zero is a count of its own, since a module without units vanishes with its overhead.
 """
 
 import datetime
@@ -21,17 +21,17 @@ from prunelora.storage import write_text
 
 FORMAT: Final = "prunelora-latency-1"
 
-# The other points are ratios to the dense model's time, so that it is given, and they are what a fit may miss.
+# All other points are ratios to the dense model's time, so the fit must meet that point.
 _WEIGHT_OF_DENSE = 1e3
 
 
 class LatencySettings(BaseModel):
-    """Which latency is meant: of what input, in which engine."""
+    """Input and engine of a latency."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: Literal["torch", "onnxruntime"] = Field(
-        "torch", description="What runs the model: torch where the model is, or onnxruntime on the CPU."
+        "torch", description="Engine: torch on the model's device, or onnxruntime on the CPU."
     )
     batch_size: int = Field(1, ge=1, description="Rows a forward pass.")
     tokens: int = Field(128, ge=1, description="Tokens a row, none of them padding.")
@@ -39,7 +39,7 @@ class LatencySettings(BaseModel):
 
 
 class LatencyPoint(BaseModel):
-    """Time of one forward pass of the model with every layer cut alike: median and quartiles."""
+    """Median and quartiles of the time of a forward pass, with every layer cut alike."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,15 +56,15 @@ class LatencyModel(BaseModel):
     Attributes:
         format: Version of the layout.
         architecture: Sizes of the dense model; its layers are alike.
-        settings: What was measured; `threads` is filled in.
-        points: What was found, the dense model among it, and models without heads and without neurons.
-        of_model: What else of the model its time depends on: class, dtype, attention implementation, and its
-            configuration: some settings, and a hash of all that count.
-        machine: What it was measured on, with versions.
-        rounds: How many rounds were timed.
-        measured_at: When, in UTC: "2026-11-30T20:05:00+00:00".
-        reference_ms: Time of the dense model's forward pass in torch, alone, right after the measurement; by it a later
-            run finds out whether the machine has become faster or slower. None where the engine runs elsewhere.
+        settings: Input and engine, with `threads` filled in.
+        points: Measured points, among them the dense model and models without heads and without neurons.
+        of_model: Further properties that the time depends on: class, dtype, attention implementation, some settings of
+            the configuration and a hash of all that count.
+        machine: Machine and versions of the measurement.
+        rounds: Number of timed rounds.
+        measured_at: Time in UTC: "2026-11-30T20:05:00+00:00".
+        reference_ms: Time of the dense model's forward pass in torch, alone, right after the measurement, by which a
+            later run detects a change of the machine's speed. None if the engine runs on another device.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,7 +81,7 @@ class LatencyModel(BaseModel):
 
     @model_validator(mode="after")
     def _check_points(self) -> "LatencyModel":
-        """Every count from nothing to all must lie between two that were measured."""
+        """Raises PlanError if a count from nothing to all lies outside the measured ones."""
         heads, neurons = whole_layer(self.architecture)
         for name, most, found in (
             ("heads", heads, {point.heads for point in self.points}),
@@ -109,7 +109,7 @@ class LatencyModel(BaseModel):
         return next(point.ms for point in self.points if (point.heads, point.neurons) == whole)
 
     def when(self) -> str:
-        """How long ago it was measured: "measured 3 hours ago (2026-11-30 20:05 UTC)"."""
+        """Age of the measurement: "measured 3 hours ago (2026-11-30 20:05 UTC)"."""
         if self.measured_at is None:
             return "measured at an unknown time"
         now = datetime.datetime.now(datetime.UTC)
@@ -118,14 +118,14 @@ class LatencyModel(BaseModel):
         )
 
     def table(self) -> CostTable:
-        """The same as a table to plan with, in milliseconds.
+        """Fit a table of milliseconds to plan with.
 
-        The costs are those whose sums miss the measured points least, in the sum of squared relative errors, among all
-        in which more never costs less and nothing costs less than nothing. Dense, the model costs what was measured.
+        The costs minimise the sum of squared relative errors at the measured points, under the constraints that costs
+        are not negative and never fall. The dense model costs its measured time.
         """
         head_counts = sorted({point.heads for point in self.points})
         neuron_counts = sorted({point.neurons for point in self.points})
-        # Unknown are the fixed part and the steps from each count to the next one: a point is the sum of those below.
+        # Unknowns: the fixed part and the step from each count to the next; a point is the sum of the steps below it.
         rows = np.array(
             [
                 [
@@ -156,14 +156,14 @@ class LatencyModel(BaseModel):
         """Milliseconds of a forward pass of a model of this architecture.
 
         Raises:
-            PlanError: If no cut of the measured model has it.
+            PlanError: If the measured model cannot be cut to it.
         """
-        ours = self.architecture
-        differing = ours.differences(architecture)
-        heads, neurons = whole_layer(ours)
+        dense = self.architecture
+        differing = dense.differences(architecture)
+        heads, neurons = whole_layer(dense)
         if differing or max(architecture.num_heads) > heads or max(architecture.num_neurons) > neurons:
             raise PlanError(
-                f"The latency model is of {ours.describe()}; {architecture.describe()} cannot be cut from it"
+                f"The latency model is of {dense.describe()}; {architecture.describe()} cannot be cut from it"
                 f"{': ' + ', '.join(differing) if differing else ''}. Measure the latency of that model's base."
             )
         return self.table().of(architecture)
@@ -175,8 +175,8 @@ class LatencyModel(BaseModel):
         """Read a latency model from JSON.
 
         Raises:
-            PlanError: Naming `source` and the place, if it is no JSON, has unknown keys or another version, or points
-                are missing.
+            PlanError: If it is no JSON, has unknown keys or another version, or points are missing; names `source` and
+                the place.
         """
         try:
             return cls.model_validate_json(text)
@@ -200,10 +200,10 @@ class LatencyModel(BaseModel):
 
 
 def whole_layer(architecture: Architecture) -> tuple[int, int]:
-    """Heads and neurons of every layer; an encoder-decoder has layers of attention alone too.
+    """Heads and neurons of every layer; an encoder-decoder also has layers of attention alone.
 
     Raises:
-        PlanError: If layers differ otherwise, as in a model that was cut.
+        PlanError: If layers differ otherwise, as in a cut model.
     """
     family = FAMILIES.get(architecture.family)
     neurons = {count for count in architecture.num_neurons if count or not (family and family.encoder_decoder)}

@@ -1,4 +1,4 @@
-"""The machine that numbers were measured on."""
+"""Description of the machine of a measurement."""
 
 import importlib.metadata
 import os
@@ -13,7 +13,7 @@ def describe_machine(device: torch.device | None = None) -> dict[str, Any]:
     """Platform, processor, cores, threads, device and versions, for JSON.
 
     Args:
-        device: Where the model is; the CPU if not given.
+        device: Device of the model; the CPU if not given.
     """
     on_gpu = device is not None and device.type == "cuda"
     return {
@@ -28,7 +28,7 @@ def describe_machine(device: torch.device | None = None) -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    """Linux says it in a file; elsewhere `platform` knows, or at least names the architecture."""
+    """Name of the processor; of its architecture if the system does not tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

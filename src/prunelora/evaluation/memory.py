@@ -1,4 +1,4 @@
-"""Memory of one training step, counted from the tensors themselves, so that it is the same on every device."""
+"""Memory of a training step and of inference, counted from tensors, so that it is the same on every device."""
 
 import contextlib
 import weakref
@@ -20,13 +20,13 @@ from prunelora.models.state import left_as_found
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes that one training step needs at least.
+    """Bytes that one training step needs.
 
     Attributes:
         weights_bytes: All parameters.
         gradients_bytes: Gradients of the trainable ones.
         optimizer_bytes: State of the optimiser for the trainable ones.
-        saved_bytes: Tensors that autograd keeps from the forward for the backward pass.
+        saved_bytes: Tensors that autograd keeps from the forward to the backward pass.
     """
 
     weights_bytes: int
@@ -36,23 +36,20 @@ class TrainingMemory:
 
     @property
     def total(self) -> int:
-        """All together."""
+        """Sum of the parts."""
         return self.weights_bytes + self.gradients_bytes + self.optimizer_bytes + self.saved_bytes
 
 
 def saved_for_backward_bytes(model: nn.Module, batch: Mapping[str, Any], *, recompute: bool = False) -> int:
     """Bytes that autograd keeps between the forward and the backward pass of one training step.
 
-    The model runs forward in training mode, with gradients for whatever requires them now, and is left as it was found.
-    Tensors that share memory count once; the model's own parameters and buffers do not count.
+    The model runs forward in training mode, with gradients for the parameters that require them, and is left as it was
+    found. Tensors that share memory count once; the model's own parameters and buffers do not count.
 
     Args:
         model: Pruned or not, with or without an adapter.
         batch: As `model(**batch)` takes it, with `labels`.
-        recompute: Leave out what selective recomputation does not keep.
-
-    Returns:
-        Bytes.
+        recompute: Whether selective recomputation is used, which keeps fewer tensors.
     """
     own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     saved: list[weakref.ref[torch.Tensor]] = []
@@ -61,7 +58,7 @@ def saved_for_backward_bytes(model: nn.Module, batch: Mapping[str, Any], *, reco
         saved.append(weakref.ref(tensor))
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        # An output that is kept with its own history would keep itself, and the whole graph, for good.
+        # An output saved with its own history would keep itself and the graph alive.
         tensor = tensor.detach()
         keeps(tensor)
         return tensor
@@ -70,8 +67,8 @@ def saved_for_backward_bytes(model: nn.Module, batch: Mapping[str, Any], *, reco
         model.train()
         with recomputing(keeps) if recompute else saved_tensors_hooks(pack, lambda tensor: tensor):
             output = model(**on_device(batch, model))
-        # Of what the output does not depend on, the graph is gone already, and its addresses may have come up again.
-        kept = [tensor.untyped_storage() for one in saved if (tensor := one()) is not None]
+        # Tensors outside the output's graph have already been freed, and their addresses may be in use again.
+        kept = [tensor.untyped_storage() for reference in saved if (tensor := reference()) is not None]
         sizes = {storage.data_ptr(): storage.nbytes() for storage in kept if storage.data_ptr() not in own}
         del output
     return sum(sizes.values())
@@ -83,10 +80,10 @@ def training_memory(
     """Count the memory of one training step.
 
     Args:
-        model: As it is trained: with its adapter, and `requires_grad` set.
+        model: With its adapter and `requires_grad` set.
         batch: As `model(**batch)` takes it, with `labels`.
-        optimizer_states: Numbers that the optimiser keeps for every trainable one: 2 for Adam, 0 for plain SGD.
-        recompute: Whether it is trained with selective recomputation, which keeps less for the backward pass.
+        optimizer_states: Numbers that the optimiser keeps for a trainable parameter: 2 for Adam, 0 for plain SGD.
+        recompute: Whether selective recomputation is used.
     """
     trainable = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return TrainingMemory(
@@ -99,21 +96,21 @@ def training_memory(
 
 @contextlib.contextmanager
 def _problem_type_kept(model: nn.Module) -> Iterator[None]:
-    """Transformers writes the kind of task that it guesses from the labels into the configuration."""
+    """Restore the configuration's problem type, which transformers guesses from labels and writes."""
     config: Any = getattr(model, "config", None)
-    found = getattr(config, "problem_type", None)
+    previous = getattr(config, "problem_type", None)
     try:
         yield
     finally:
         if hasattr(config, "problem_type"):
-            config.problem_type = found
+            config.problem_type = previous
 
 
 def inference_memory(model: nn.Module, batch: Mapping[str, Any]) -> int:
-    """Bytes of one forward pass in eval mode: all parameters, and the most activations that are alive at once.
+    """Bytes of a forward pass in eval mode: all parameters, and the largest sum of live activations.
 
-    Every tensor that an operation makes counts from when it is made until nothing refers to it; tensors that share
-    memory count once. Scratch memory inside an operation does not count.
+    A tensor counts from its creation until nothing refers to it; tensors that share memory count once. Scratch memory
+    inside an operation does not count.
 
     Args:
         model: Left as it was found.
@@ -128,14 +125,14 @@ def inference_memory(model: nn.Module, batch: Mapping[str, Any]) -> int:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Follows the memory of the tensors that operations make while it is active."""
+    """Tracks the memory of the tensors that operations create while it is active."""
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
         super().__init__()
         self.peak = 0
         self._now = 0
-        # Storages, not tensors: a view is no memory of its own. Their Python objects do not live long enough to ask
-        # them, so each is followed by the tensors that use it.
+        # Storages, not tensors, since a view has no memory of its own. Python objects of storages do not live long
+        # enough, so each storage is tracked by the tensors that use it.
         self._users: dict[int, int] = {tensor.untyped_storage().data_ptr(): 1 for tensor in known}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

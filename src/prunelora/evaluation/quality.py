@@ -1,4 +1,4 @@
-"""How well a model does its task on rows it has not seen."""
+"""Quality of a model on rows."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from prunelora.models.problem_types import CAUSAL_LM, label_names_of
 from prunelora.models.state import left_as_found
 from prunelora.progress import over
 
-# Logits of a batch of a language model that has a vocabulary of 50,000 are 100 MB for a row of 512 tokens.
+# Most logits of a batch: with a vocabulary of 50,000, one row of 512 tokens has 100 MB.
 MOST_LOGITS = 2**28
 
 
@@ -29,20 +29,20 @@ def evaluate(
     problem_type: str,
     batch_size: int = 64,
 ) -> dict[str, float]:
-    """Judge a model on tokenised rows.
+    """Evaluate a model on tokenised rows.
 
     Args:
         model: Any model with a task head, with an adapter or without; left as it was found.
         tokenised: Columns as `tokenise` makes them, `labels` among them.
         tokenizer: The model's, for padding.
         problem_type: As in `prunelora.models.problem_types`.
-        batch_size: Rows a batch, fewer of a language model with many words; the result does not depend on it.
+        batch_size: Rows a batch, fewer for a language model with a large vocabulary; does not change the result.
 
     Returns:
         The metrics of `prunelora.data.metrics` for this problem type.
 
     Raises:
-        UnsupportedModelError: If the model cannot read a row: see `prunelora.data.fit.fitting`.
+        UnsupportedModelError: If the model cannot read a row (`prunelora.data.fit.fitting`).
     """
     answers = predict_rows(model, tokenised, tokenizer, problem_type=problem_type, batch_size=batch_size)
     return metrics(answers, labels_of(tokenised), problem_type, label_names_of(model))
@@ -56,14 +56,14 @@ def predict_rows(
     problem_type: str | None = None,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """What `metrics` takes for tokenised rows, in the order of the rows. The model is left as it was found.
+    """Answers to tokenised rows as `metrics` takes them, in their order. The model is left as it was found.
 
     Returns:
-        Logits (N, C), or (N, T, C) with anything at all behind a row's end; the log-likelihood of tokens (N, T) of a
-        language model. Float32.
+        Logits (N, C), or (N, T, C) with arbitrary values after a row's end; for a language model the log-likelihood of
+        tokens (N, T). Float32.
     """
     tokenised = fitting(model, tokenised)
-    # Rows of one length together: less padding.
+    # Rows of similar length share a batch: less padding.
     order = by_length(tokenised)
     if problem_type == CAUSAL_LM and len(order):
         longest = len(tokenised[order[-1]]["input_ids"])
@@ -80,7 +80,7 @@ def _vocabulary(model: nn.Module) -> int:
 
 
 def predict(model: nn.Module, batches: Iterable[Mapping[str, Any]], problem_type: str | None = None) -> np.ndarray:
-    """The same for all rows of the batches, in their order; logits where no kind of task is given."""
+    """Answers to all rows of batches, in their order; logits if no problem type is given."""
     parts = []
     with left_as_found(model), torch.inference_mode():
         model.eval()

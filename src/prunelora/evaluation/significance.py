@@ -1,4 +1,4 @@
-"""How far a metric can be trusted: differences of two methods over seeds and rows, and intervals of proportions."""
+"""Uncertainty of metrics: differences of two methods over seeds and rows, and intervals of proportions."""
 
 import math
 import statistics
@@ -15,22 +15,22 @@ Judge = Callable[[np.ndarray, np.ndarray], float]
 RowScores = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 LEVEL = 0.05
-# Differences that cancel leave the last digits of their sum: below it they are 0.
+# Smaller differences are rounding errors of a sum that cancels.
 ROUNDING = 1e-12
-# Below it a p value is a statement about the tails of distributions that hold only approximately.
+# Smaller p values depend on tails of distributions that hold only approximately.
 _SMALLEST = 1e-12
 
 
 def right_answers(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """1.0 for every row (N,) whose largest logit is its label's, else 0.0: what accuracy is the mean of."""
+    """1.0 for every row (N,) whose largest logit is its label's, otherwise 0.0; accuracy is their mean."""
     return (np.argmax(logits, axis=-1) == labels).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two methods that were trained with the same seeds and judged on the same rows.
+    """A difference of two methods that were trained with the same seeds and evaluated on the same rows.
 
-    Seeds and rows are both drawn: other seeds and other rows give another difference. The reach of the interval is
+    Seeds and rows are both samples. Half the width of the interval is
 
         reach^2 = (t[k-1] s_seed / sqrt(k))^2 + (t[N-1] s_row)^2
 
@@ -44,11 +44,11 @@ class Difference:
     u = 1 - (level/2)^(1/N) of them (Clopper and Pearson 1934, for 0 of N). As a row's difference lies between -1 and 1,
     the rows' part is then (1 + |mean|) u.
 
-    With one seed nothing is known of other seeds: interval and p value are then of these two trainings on other rows.
+    With one seed, interval and p value are of these two trainings on other rows; other seeds are unknown.
 
     Attributes:
-        by_seed: First's metric minus second's, seed by seed.
-        row_error: Standard error over rows of the mean over seeds; None if `by_seed` has their noise in it.
+        by_seed: Metric of the first method minus that of the second, seed by seed.
+        row_error: Standard error over rows of the mean over seeds; None if `by_seed` contains the noise of rows.
         rows: Number of rows, N.
     """
 
@@ -58,27 +58,27 @@ class Difference:
 
     @property
     def mean(self) -> float:
-        """Over seeds."""
+        """Mean over seeds."""
         return statistics.fmean(self.by_seed)
 
     @property
     def seed_error(self) -> float | None:
-        """Standard error over seeds of the mean; None for one seed."""
+        """Standard error of the mean over seeds; None for one seed."""
         seeds = len(self.by_seed)
         return statistics.stdev(self.by_seed) / math.sqrt(seeds) if seeds > 1 else None
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """Both ends of the interval that misses the difference with a probability of `level`: 0.05 for 95 %."""
+        """Both ends of the interval that misses the difference with probability `level`: 0.05 for 95 %."""
         reach = self._reach(level)
         return self.mean - reach, self.mean + reach
 
     @cached_property
     def p_value(self) -> float:
-        """Two-sided: how often a difference as large comes about between two methods that are alike."""
+        """Two-sided probability of a difference as large between two equal methods."""
         size = abs(self.mean)
         if size <= ROUNDING:
             return 1.0
-        if self._reach(LEVEL) == 0:  # Nothing that varies is known.
+        if self._reach(LEVEL) == 0:  # No variation is known.
             return 1.0
         if self._reach(_SMALLEST) <= size:
             return _SMALLEST
@@ -112,14 +112,14 @@ def compare_answers(
     """Compare two methods by their answers to the same rows.
 
     Args:
-        first: Logits (N, C), or what `judge` takes, of the first method, one array a seed.
-        second: Of the second, for the same seeds.
+        first: Answers of the first method as `judge` takes them, such as logits (N, C), one array a seed.
+        second: Answers of the second method, for the same seeds.
         labels: (N, ...).
         judge: Metric of answers and labels; higher is better.
-        row_scores: Where the metric is a mean over rows (accuracy): what each row adds to it, (N,). Its standard error
-            is then computed; otherwise it is the standard deviation over bootstrap samples of rows.
-        draws: Of the bootstrap; samples of rows on which the metric is not defined are left out.
-        seed: Of the bootstrap.
+        row_scores: For a metric that is a mean over rows (accuracy), the values of the rows (N,), from which its
+            standard error is computed; otherwise it is the standard deviation over bootstrap samples of rows.
+        draws: Number of bootstrap samples; samples on which the metric is undefined are left out.
+        seed: Seed of the bootstrap.
     """
     by_seed = tuple(judge(a, labels) - judge(b, labels) for a, b in zip(first, second, strict=True))
     if row_scores is not None:
@@ -147,10 +147,10 @@ def bootstrap(
     draws: int = 200,
     seed: int = 0,
 ) -> list[Mapping[str, float]]:
-    """Metrics on samples of the rows, drawn with replacement; the samples depend on nothing but the number of rows.
+    """Metrics on samples of the rows, drawn with replacement.
 
-    So two models' values on the i-th sample are of the same rows, and the standard deviation of their differences is
-    the standard error of the difference.
+    The samples depend only on the number of rows: two models' values on the i-th sample are of the same rows, and the
+    standard deviation of their differences is the standard error of the difference.
     """
     generator = np.random.default_rng(seed)
     found = []
@@ -161,15 +161,15 @@ def bootstrap(
 
 
 def error_of_mean(values: np.ndarray) -> float:
-    """Standard error of the mean of values (N,); 0 of a single one."""
+    """Standard error of the mean of values (N,); 0 for a single value."""
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P values of several tests, adjusted for their number: the smallest times m, the next times m - 1, ...
 
-    The probability that any test of methods that are alike falls below a level is then at most that level (Holm 1979,
-    Scandinavian Journal of Statistics 6:65-70). Depends on no assumption about how the tests hang together.
+    The probability that any test of equal methods falls below a level is then at most that level (Holm 1979,
+    Scandinavian Journal of Statistics 6:65-70), whatever the dependence between the tests.
     """
     adjusted = [0.0] * len(p_values)
     largest = 0.0

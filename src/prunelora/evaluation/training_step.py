@@ -1,4 +1,4 @@
-"""One step of training, to count its memory and time it: forward, backward, AdamW."""
+"""A training step (forward, backward, AdamW) whose memory is counted and whose time is measured."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,15 +17,15 @@ from prunelora.models.inputs import longest_input, random_inputs
 def training_step(
     model: nn.Module, batches: Sequence[Mapping[str, Any]], settings: FineTuneSettings
 ) -> Callable[[], None]:
-    """What takes one training step, in the settings' precision, on the next batch each time it is called.
+    """Returns a function that does one training step on the next batch, in the settings' precision.
 
     Args:
-        model: As it is trained: with its adapter, and `requires_grad` set. It is left in training mode.
-        batches: As `model(**batch)` takes them, with `labels`; after the last one the first comes again.
-        settings: Of the fine-tuning: weight decay, clipping, precision, recomputation, checkpointing of layers.
+        model: With its adapter and `requires_grad` set; left in training mode.
+        batches: As `model(**batch)` takes them, with `labels`; repeated in a circle.
+        settings: Weight decay, clipping, precision, recomputation, checkpointing of layers.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # Steps must cost what they cost in training, and change nothing that matters.
+    # The full cost of a step with hardly any change of the weights.
     optimiser = torch.optim.AdamW(trained, lr=1e-8, weight_decay=settings.weight_decay)
     queue = _endless(batches)
     model.train()
@@ -43,7 +43,7 @@ def training_step(
 
 
 def random_batch(model: nn.Module, *, rows: int, tokens: int) -> dict[str, torch.Tensor]:
-    """Random rows with labels, none of them padded: of `tokens` tokens, or of as many as the model has positions for.
+    """Random rows with labels and without padding, of `tokens` tokens or the model's number of positions.
 
     Args:
         model: With an adapter or without.

@@ -1,7 +1,7 @@
-"""The pieces that a run's work is made of, and what many of them take: rows, passes, steps, layers, files.
+"""Pieces of a run's work and the seconds of many of them: rows, passes, steps, layers, files.
 
-The functions that a run calls are timed on random weights of the model's shapes, on a few batches as long as the
-data's rows, and on a few layers where the same is done for every layer.
+The functions that a run calls are timed on random weights of the model's shapes, on a few batches with lengths of the
+data's rows, and on a few layers if every layer does the same work.
 """
 
 import copy
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from prunelora.data.tokens import Processor, batches, tokenise
 from prunelora.delivery import onnx
 from prunelora.evaluation.counting import weight_bytes
 from prunelora.evaluation.extrapolation import Line, Pieces, Size, by_power, in_order
-from prunelora.evaluation.layers_alone import num_layers, shallow
 from prunelora.evaluation.memory import inference_memory
 from prunelora.evaluation.training_step import random_batch, training_step
 from prunelora.finetuning.contexts import dropout_of
@@ -37,14 +36,14 @@ from prunelora.models.inputs import image_tokens
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
 
-# Rows of a split whose lengths stand for all of its rows.
+# Rows of a split whose lengths represent all of its rows.
 SAMPLED, SAMPLED_IMAGES = 1000, 64
-# Rows of a forward pass that is timed, and of one when answers are judged.
+# Rows of a timed forward pass, and of a forward pass of an evaluation.
 ROWS, JUDGED = 32, 64
-# Wider matrices are not eliminated whole: seconds follow from a quarter and a half of their width.
+# For wider matrices, seconds of elimination follow from a quarter and a half of their width.
 WIDE = 512
 
-# Seconds, to be asked for when all pieces are timed.
+# Returns seconds once all pieces are timed.
 Later = Callable[[], float]
 
 
@@ -52,18 +51,18 @@ class Work:
     """The pieces of a run.
 
     Attributes:
-        pieces: What is timed.
-        models: The dense model, and what the plan leaves of it ("cut"), in eval mode.
+        pieces: Timed pieces.
+        models: The dense model and the cut model ("cut"), in eval mode.
         lengths: Tokens of every row of a split, by its name.
-        row_seconds: To make a row into the model's inputs.
-        copy_seconds: To copy the dense model.
-        import_seconds: What the first export takes longer than another.
+        row_seconds: Seconds to tokenise a row and put it into a batch.
+        copy_seconds: Seconds to copy the dense model.
+        import_seconds: Additional seconds of the first export.
     """
 
     def __init__(
         self, model: nn.Module, plan: Plan | None, task: TaskData, processor: Processor, max_length: int, scratch: Path
     ) -> None:
-        """Take the dense model, whose weights may be random, and look at the lengths of the rows."""
+        """Copy the dense model, whose weights may be random, cut a copy, and tokenise a sample of the rows."""
         self.model, self.task, self.scratch = model, task, scratch
         self.processor, self.max_length = processor, max_length
         self.pieces = Pieces()
@@ -88,7 +87,7 @@ class Work:
         return rows
 
     def _lengths(self, split: str) -> np.ndarray:
-        """Tokens of every row, as a run reads it; of many rows those of a sample, over and over."""
+        """Tokens of every row after truncation; for many rows, those of a sample, repeated."""
         rows, images = self._rows(split), self.task.of_images
         drawn = np.random.default_rng(0).permutation(len(rows))[: SAMPLED_IMAGES if images else SAMPLED]
         started = time.perf_counter()
@@ -108,7 +107,7 @@ class Work:
     # Pieces -----------------------------------------------------------------------------------------------------------
 
     def line(self, key: str, rows: int, call_of: Callable[[Mapping[str, Any]], Callable[[], object]]) -> Line:
-        """Pieces for batches of two lengths."""
+        """Add pieces for batches of two lengths."""
         names = [f"{key}, {length} tokens" for length in self.ends]
         for name, length in zip(names, self.ends, strict=True):
             if name not in self.pieces.calls:
@@ -120,7 +119,7 @@ class Work:
         return random_batch(self.model, rows=rows, tokens=length)
 
     def passes(self, model: str, sizes: Sequence[Size]) -> Later:
-        """Forward passes."""
+        """Seconds of forward passes."""
         module = self.models[model]
 
         def call_of(batch: Mapping[str, Any]) -> Callable[[], object]:
@@ -136,24 +135,24 @@ class Work:
         return lambda: line.total(self.pieces, sizes)
 
     def judging(self, split: str, model: str) -> Later:
-        """Rows made into tokens, and a pass over them, sorted by length."""
+        """Seconds of tokenising a split and of a pass over it, sorted by length."""
         lengths = np.sort(self.lengths[split]).tolist()
         passes = self.passes(model, in_order(lengths, JUDGED))
         return lambda: passes() + len(lengths) * self.row_seconds
 
     def judging_bytes(self, *models: str) -> int:
-        """Most memory of the passes in which answers are judged."""
+        """Most memory of the forward passes of an evaluation."""
         batch = self.batch(JUDGED, self.longest)
         return max(inference_memory(self.models[model], batch) for model in models)
 
     def saving(self, count: float) -> Later:
-        """Bytes written to a file."""
+        """Seconds of writing bytes to a file."""
         sample = {"": torch.zeros(4_000_000)}
         piece = self.pieces.add("16 MB saved", partial(save_file, sample, self.scratch / "sample.safetensors"))
         return lambda: count / 16e6 * self.pieces.seconds(piece)
 
     def leaving_out(self, model: nn.Module) -> Later:
-        """Heads and neurons of every layer, one after the other."""
+        """Seconds of eliminating heads and neurons of every layer one after the other."""
         architecture = dissect(model).architecture
         kinds = [
             (architecture.num_heads, architecture.head_dim * architecture.queries_per_head),
@@ -186,7 +185,7 @@ class Work:
         return lambda: by_power((quarter, self.pieces.seconds(small)), (half, self.pieces.seconds(large)), groups)
 
     def exporting(self) -> Later:
-        """Every layer adds as much to the graph: its export by the first half of them, and by fewer."""
+        """Seconds of an export, linear in the layers: from exports of the first half of them, and of fewer."""
         layers = num_layers(self.models["dense"])
         few, more = max(1, layers // 6), math.ceil(layers / 2)
         if not self.exported:
@@ -200,20 +199,20 @@ class Work:
         return lambda: half + slope * (layers - more)
 
     def _timed_export(self, layers: int) -> None:
-        """Once, not in rounds: it takes long, and Python alone works."""
+        """Time an export once, not in rounds: it takes long, and only Python works."""
         first = shallow(self.models["dense"], layers)
         started = time.perf_counter()
         onnx.export(first, self.scratch / f"{layers}.onnx")
         self.exported[layers] = time.perf_counter() - started
 
     def training(self, key: str, trained: Any, settings: FineTuneSettings, model: str) -> Later:
-        """A fine-tuning, with its evaluations and checkpoints.
+        """Seconds of a fine-tuning, with its evaluations and checkpoints.
 
         Args:
-            key: Its name.
-            trained: The model as it is trained.
-            settings: Of the fine-tuning.
-            model: What it was made from.
+            key: Name of the stage.
+            trained: The model with its adapter.
+            settings: Settings of the fine-tuning.
+            model: Name of the model without the adapter.
         """
         numbers = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
         trained.train()
@@ -234,7 +233,7 @@ class Work:
         in_all = [epoch[number % len(epoch)] for number in range(updates * settings.accumulation_steps)]
         evaluations = updates // every + (1 if settings.keep_start else 0)
         validation = self.lengths["validation"].tolist()
-        # The Trainer judges rows as they stand, through the adapter.
+        # The Trainer evaluates rows in their order.
         evaluation = self.passes(model, in_order(validation, 2 * settings.batch_size))
         adapted = isinstance(trained, PeftModel)
         saved = 4 * numbers if adapted else weight_bytes(trained)
@@ -250,7 +249,7 @@ class Work:
         return seconds
 
     def engines(self, size: Size) -> tuple[str, str]:
-        """A pass in torch, and the same in ONNX Runtime, of the first layers."""
+        """Add passes of the first layers in torch and in ONNX Runtime."""
         layers = max(self.exported)
         first = shallow(self.models["dense"], layers)
         opened = onnx.session(self.scratch / f"{layers}.onnx", threads=torch.get_num_threads())
@@ -262,7 +261,7 @@ class Work:
 
 
 def run_once(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
-    """A forward pass."""
+    """Run a forward pass."""
     with torch.inference_mode():
         model(**on_device(inputs, model))
 
@@ -277,3 +276,36 @@ def _epoch(lengths: np.ndarray, settings: FineTuneSettings) -> list[Size]:
             generator=torch.Generator().manual_seed(0),
         )
     return in_order(lengths[order].tolist(), settings.batch_size)
+
+
+# Copies with a few layers, whose cost times the layers is the cost of all -------------------------------------------
+
+
+def first_layers(model: nn.Module, plan: Plan, count: int) -> nn.Module:
+    """A model cut by a plan, in which only the first layers have heads and neurons."""
+    empty = ((),) * (len(plan.heads) - count)
+    thin = Plan(base=plan.base, heads=(*plan.heads[:count], *empty), neurons=(*plan.neurons[:count], *empty))
+    return prune_(copy.deepcopy(model).eval(), thin)
+
+
+def _lists(model: nn.Module) -> list[str]:
+    """Names of the lists that hold the layers."""
+    parents = dict.fromkeys(block.prefix.rpartition(".")[0] for block in dissect(model).blocks)
+    return [name for name in parents if isinstance(model.get_submodule(name), nn.ModuleList)]
+
+
+def num_layers(model: nn.Module) -> int:
+    """Layers of a model, of the longer half of an encoder-decoder; 1 if one layer is applied repeatedly."""
+    return max((len(_list(model, name)) for name in _lists(model)), default=1)
+
+
+def shallow(model: nn.Module, layers: int) -> nn.Module:
+    """A copy with only the first layers."""
+    model = copy.deepcopy(model)
+    for name in _lists(model):
+        model.set_submodule(name, nn.ModuleList(list(_list(model, name))[:layers]))
+    return model
+
+
+def _list(model: nn.Module, name: str) -> nn.ModuleList:
+    return cast(nn.ModuleList, model.get_submodule(name))

@@ -89,7 +89,7 @@ class PruneStage(Stage):
 
         import numpy as np
 
-        from prunelora.evaluation.layers_alone import first_layers
+        from prunelora.evaluation.work import first_layers
         from prunelora.models.anatomy import dissect
         from prunelora.planning.plan import Plan
         from prunelora.pruning.repair import repair_
