@@ -1,7 +1,8 @@
-"""Fine-tuning: it learns, keeps its best, follows the seed, and goes on after a kill as if nothing had happened."""
+"""Fine-tuning learns, keeps its best checkpoint, follows the seed, and resumes to the same weights."""
 
 import copy
 import math
+import shutil
 
 import pytest
 import torch
@@ -94,7 +95,7 @@ def test_it_learns_and_leaves_frozen_weights_alone(tokenizer):
     assert not model.training
 
 
-def test_the_best_checkpoint_on_validation_is_what_is_left(tokenizer, monkeypatch):
+def test_the_model_has_the_weights_of_the_best_checkpoint(tokenizer, monkeypatch):
     model = peft_model()
     accuracies, snapshots = iter([0.2, 0.9, 0.5]), []
 
@@ -121,7 +122,7 @@ def test_the_same_seed_gives_the_same_weights(tokenizer):
 
 
 @pytest.mark.parametrize(("evaluations", "kill_at", "goes_on_at"), [(1, 14, 13), (2, 11, 10), (2, 13, 13)])
-def test_a_killed_training_goes_on_and_ends_where_it_would_have(
+def test_a_killed_training_resumes_to_the_same_weights(
     evaluations, kill_at, goes_on_at, tokenizer, tmp_path, monkeypatch
 ):
     """Between two epochs, and within one; with dropout, so that the state of the generator matters in every step."""
@@ -162,14 +163,10 @@ def test_a_killed_training_goes_on_and_ends_where_it_would_have(
     assert [e["step"] for e in result.history if "validation_loss" in e] == list(range(every, 19, every))
 
 
-@pytest.mark.parametrize("broken", ["", '{"epoch": 1.0, "glob', None])
-@pytest.mark.parametrize("checkpoints", [("checkpoint-12",), ("checkpoint-6", "checkpoint-12")])
-def test_a_checkpoint_that_a_kill_left_half_written_is_not_gone_on_from(
-    checkpoints, broken, tokenizer, tmp_path, monkeypatch
-):
-    whole = peft_model()
-    expected = tune(whole, tokenizer, epochs=3, checkpoints=tmp_path / "whole")
-    folder = tmp_path / "killed"
+@pytest.fixture(scope="module")
+def killed_and_whole(tokenizer, tmp_path_factory):
+    """The folder of a training that was killed in its third epoch; steps and weights of the same one left alone."""
+    folder = tmp_path_factory.mktemp("killed")
 
     class Killing(callbacks.StepClock):
         def on_step_end(self, args, state, control, **kwargs):
@@ -177,10 +174,19 @@ def test_a_checkpoint_that_a_kill_left_half_written_is_not_gone_on_from(
             if state.global_step == 13:
                 raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "StepClock", Killing)
         with pytest.raises(KeyboardInterrupt):
             tune(peft_model(), tokenizer, epochs=3, checkpoints=folder)
+    whole = peft_model()
+    return folder, tune(whole, tokenizer, epochs=3).steps, weights(whole)
+
+
+@pytest.mark.parametrize("broken", ["", '{"epoch": 1.0, "glob', None])
+@pytest.mark.parametrize("checkpoints", [("checkpoint-12",), ("checkpoint-6", "checkpoint-12")])
+def test_an_incomplete_checkpoint_is_not_resumed(checkpoints, broken, killed_and_whole, tokenizer, tmp_path):
+    killed, steps, reference = killed_and_whole
+    folder = shutil.copytree(killed, tmp_path / "killed")
     for name in checkpoints:
         state = folder / name / "trainer_state.json"
         if broken is None:
@@ -188,13 +194,11 @@ def test_a_checkpoint_that_a_kill_left_half_written_is_not_gone_on_from(
         else:
             state.write_text(broken)
     again = peft_model()
-    result = tune(again, tokenizer, epochs=3, checkpoints=folder)
-    assert result.steps == expected.steps
-    reference = weights(whole)
+    assert tune(again, tokenizer, epochs=3, checkpoints=folder).steps == steps
     assert all(torch.allclose(value, reference[name], atol=1e-6) for name, value in weights(again).items())
 
 
-def test_patience_that_was_spent_before_a_kill_is_not_given_again(tokenizer, tmp_path, monkeypatch):
+def test_patience_is_restored_after_a_kill(tokenizer, tmp_path, monkeypatch):
     found = [0.9, 0.5, 0.5, 0.95, 0.96, 0.97]
 
     def train(name, values, *, kill_at=None):
@@ -221,7 +225,7 @@ def test_patience_that_was_spent_before_a_kill_is_not_given_again(tokenizer, tmp
 
 
 @pytest.mark.parametrize("keep_start", [False, True])
-def test_a_training_in_bfloat16_leaves_the_model_its_own_forward_pass(keep_start, tokenizer):
+def test_the_models_forward_is_restored_after_a_training_in_bfloat16(keep_start, tokenizer):
     model = tiny_model("bert", dtype=torch.float32, num_labels=2)
     tune(model, tokenizer, precision="bfloat16", keep_start=keep_start)
     assert "forward" not in vars(model)
@@ -232,11 +236,11 @@ def test_a_training_in_bfloat16_leaves_the_model_its_own_forward_pass(keep_start
         assert torch.equal(model(input_ids=ids).logits, fresh.eval()(input_ids=ids).logits)
 
 
-def test_layers_are_computed_again_in_this_training_alone(tokenizer):
+def test_gradient_checkpointing_ends_with_the_training(tokenizer):
     model = peft_model()
     tune(model, tokenizer, gradient_checkpointing=True)
     assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
-    tune(model, tokenizer)  # Its selective recomputation has no room for whole layers that are computed again.
+    tune(model, tokenizer)  # Its selective recomputation fails if gradient checkpointing is still on.
 
 
 def test_early_stopping_stops(tokenizer):
@@ -244,7 +248,7 @@ def test_early_stopping_stops(tokenizer):
     assert result.steps < 30 * ROWS // 16
 
 
-def test_steps_that_do_not_fill_an_update_are_one_too_and_the_epoch_is_evaluated_once(tokenizer):
+def test_an_incomplete_update_is_a_step_and_the_epoch_is_evaluated_once(tokenizer):
     result = tune(peft_model(), tokenizer, batch_size=math.ceil(ROWS / 3), accumulation_steps=2, epochs=1)
     assert result.steps == 2
     assert [entry["step"] for entry in result.history if "validation_loss" in entry] == [2]
@@ -262,7 +266,7 @@ def test_gradient_accumulation_and_checkpointing_train_too(tokenizer):
     assert sum(passes) == 2 * (2 * ROWS // 16)  # Every batch forward, and again in the backward pass.
 
 
-def test_layers_that_cannot_be_computed_again_are_an_error_before_any_training(tokenizer):
+def test_gradient_checkpointing_without_support_is_an_error_before_training(tokenizer):
     with pytest.raises(UnsupportedModelError, match="AlbertForSequenceClassification"):
         tune(tiny_model("albert", dtype=torch.float32, num_labels=2), tokenizer, gradient_checkpointing=True)
 
@@ -285,7 +289,7 @@ def test_selective_recomputation_is_on_and_trains_the_same(tokenizer, monkeypatc
     assert all(largest_difference(value, other[name]) < 1e-5 for name, value in weights(models[True]).items())
 
 
-def test_the_start_is_kept_where_no_checkpoint_is_better(tokenizer):
+def test_the_start_is_kept_if_no_checkpoint_is_better(tokenizer):
     model = peft_model()
     tune(model, tokenizer, epochs=6, learning_rate=1e-2)
     learnt, judged = weights(model), tune(copy.deepcopy(model), tokenizer, epochs=1, learning_rate=1e-9).best
@@ -307,7 +311,7 @@ def test_the_start_gives_way_to_what_was_learnt(tokenizer):
     assert all(torch.equal(value, weights(models[1])[name]) for name, value in weights(models[0]).items())
 
 
-def test_halves_of_a_batch_give_what_it_gives_as_a_whole(tokenizer):
+def test_two_half_batches_give_the_update_of_the_whole_batch(tokenizer):
     """The same rows an update, in half of the memory. Clipping shows a sum that should have been a mean."""
     found = []
     for options in ({"batch_size": 32}, {"batch_size": 16, "accumulation_steps": 2}):
