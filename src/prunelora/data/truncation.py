@@ -1,14 +1,15 @@
 """Truncation: the share of the rows and tokens that the longest input cuts off, and the length that would keep most."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
-from prunelora.data.encoding import ROWS_AT_ONCE, encode_rows, lengths_of
 from prunelora.errors import advice, option
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
 
 # The advised length keeps this share of the rows whole.
 KEPT_WHOLE = 0.95
@@ -39,9 +40,9 @@ class Truncation:
     @classmethod
     def of(
         cls,
-        split: datasets.Dataset,
-        tokenised: datasets.Dataset,
-        tokenizer: PreTrainedTokenizerBase,
+        split: "datasets.Dataset",
+        tokenised: "datasets.Dataset",
+        tokenizer: "PreTrainedTokenizerBase",
         *,
         max_length: int,
     ) -> "Truncation":
@@ -53,6 +54,8 @@ class Truncation:
             tokenizer: Their tokenizer.
             max_length: Longest input in tokens.
         """
+        from prunelora.data.encoding import ROWS_AT_ONCE, encode_rows, lengths_of
+
         kept = lengths_of(tokenised)
         whole = kept.copy()
         full = np.flatnonzero(kept >= max_length)
