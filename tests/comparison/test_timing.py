@@ -14,6 +14,7 @@ from prunelora.stages.finetune import FineTuneStage
 
 # Milliseconds of the made-up models' steps, by the plan that they are cut by; in the second round all take twice that.
 TIMES = {None: 100.0, "half": 60.0, "quarter": 40.0}
+SETTINGS = timing.TimingSettings()
 
 
 @pytest.fixture
@@ -74,11 +75,13 @@ def test_steps_of_other_settings_are_timed_by_themselves(timed):
 def test_steps_are_held_against_full_fine_tuning_and_lora_round_by_round_and_say_their_rows(timed, monkeypatch):
     rounds = {"full": (100.0, 300.0, 200.0), "lora": (50.0, 300.0, 100.0), "mine": (40.0, 30.0, 90.0)}
     monkeypatch.setattr(timing, "_time_steps", lambda *_: {name: Timing(rounds[name]) for name in rounds})
-    found = timing.time_methods({name: trial((FineTuneStage(), None)) for name in rounds}, None)["mine"]
+    found = timing.time_methods(
+        {name: trial((FineTuneStage(), None)) for name in rounds}, None, settings=timing.TimingSettings()
+    )["mine"]
     assert found.step_to_full.median == pytest.approx(0.4)
     # Of the ratios 0.8, 0.1 and 0.9; of the medians it would be 0.4.
     assert found.step_to_lora.median == pytest.approx(0.8)
     assert found.step_rows == 24
     monkeypatch.setattr(timing, "_time_steps", lambda *_: {"mine": Timing(rounds["mine"])})
-    alone = timing.time_methods({"mine": trial((FineTuneStage(), None))}, None)["mine"]
+    alone = timing.time_methods({"mine": trial((FineTuneStage(), None))}, None, settings=SETTINGS)["mine"]
     assert (alone.step_to_full, alone.step_to_lora) == (None, None)

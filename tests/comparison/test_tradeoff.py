@@ -11,8 +11,8 @@ from prunelora.comparison.page import comparison_page, tables
 from prunelora.comparison.results import load_comparison
 from prunelora.comparison.summary import warnings
 from prunelora.comparison.table_file import to_csv
-from prunelora.comparison.tables import learning_rates_table, methods_table, points_table
-from prunelora.comparison.tradeoff import curves, holds_table, sizes_shown
+from prunelora.comparison.tables import learning_rates_table, main_table, methods_table, sizes_shown
+from prunelora.comparison.tradeoff import curves, holds_table
 from prunelora.report.numbers import NONE
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "glue" / "results"
@@ -82,26 +82,24 @@ def test_only_a_trade_off_has_curves_and_a_figure_of_a_single_row():
     assert set(draw_comparison(make_tradeoff(timed=False))) == {"quality", "training"}
 
 
-def test_every_point_has_a_row_with_what_it_is_and_costs():
+def test_every_point_has_a_row_with_its_quality_times_and_sizes():
     results = make_tradeoff()
-    table = points_table(results, sizes_shown(results))
-    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    assert [(row["method"], row["budget"]) for row in rows] == [
-        ("full", NONE), ("lora", NONE),
-        *((f"{base}@{budget:g}", f"{budget:g}") for base in BASES for budget in BUDGETS),
+    table = main_table(results, wide=True)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows[1:]]
+    assert [row["method"] for row in rows] == [
+        "full", "lora", *(f"{base}@{budget:g}" for base in BASES for budget in BUDGETS),
     ]  # fmt: skip
-    assert rows[4] == {
-        "method": "prune-lora@0.5", "budget": "0.5", "accuracy, %": "88.2 \N{PLUS-MINUS SIGN} 0.4",
-        "time, of dense, batch 32, 128 tokens": "54 %", "time, of dense, batch 1, 128 tokens": "62 %",
-        "heads": "36", "neurons": "4,608", "parameters": "17.0 M", "MACs": "0.72 G",
-        "training memory": "0.46 GB",
-    }  # fmt: skip
-
-
-def test_every_method_has_its_budget_and_its_recipe_file():
-    rows = {row[0]: row[3:] for row in methods_table(make_tradeoff()).rows}
-    assert rows["prune-lora@0.5"] == ("0.5", "0, 1, 2", "trials/prune-lora@0.5/lr-0.001/seed-0/recipe.yaml")
-    assert rows["full"][0] == NONE
+    half = rows[4]
+    assert half["accuracy, %"] == "88.2 \N{PLUS-MINUS SIGN} 0.4"
+    assert half["inference, of dense, batch 32, 128 tokens"] == "54 %"
+    assert half["inference, of dense, batch 1, 128 tokens"] == "62 %"
+    assert (half["parameters"], half["training memory"]) == ("17.0 M", "0.46 GB")
+    sizes = {row[0]: row[4:] for row in methods_table(results).rows}
+    assert sizes["prune-lora@0.5"] == (
+        "0.72 G", "36 of 72", "4,608 of 9,216", "0.5", "0, 1, 2",
+        "trials/prune-lora@0.5/lr-0.001/seed-0/recipe.yaml",
+    )  # fmt: skip
+    assert sizes["full"][3] == NONE
 
 
 def test_the_learning_rate_of_a_point_says_where_it_was_tried():
@@ -162,4 +160,4 @@ def test_tests_of_a_trade_off_are_folded_in_the_report_and_not_in_the_terminal()
 def test_a_trade_off_that_was_not_timed_shows_no_times():
     results = make_tradeoff(timed=False)
     assert any(line.startswith("nothing was timed") for line in warnings(results))
-    assert not any("time, of dense" in column for column in points_table(results, sizes_shown(results)).columns)
+    assert not any("inference" in column for column in main_table(results, wide=True).columns)

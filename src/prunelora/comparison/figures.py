@@ -19,8 +19,9 @@ from prunelora.comparison.tables import (
     latency_at,
     metric_column,
     size_text,
+    sizes_shown,
 )
-from prunelora.comparison.tradeoff import curves, sizes_shown
+from prunelora.comparison.tradeoff import curves
 from prunelora.evaluation.timing import Spread
 from prunelora.report.figures import STYLE, WIDTH
 from prunelora.report.numbers import SHARES, metric_number

@@ -17,13 +17,11 @@ from prunelora.comparison.tables import (
     memory_table,
     methods_table,
     pairs_table,
-    points_table,
     quality_table,
-    size_table,
     training_table,
     trials_table,
 )
-from prunelora.comparison.tradeoff import curves, holds_table, sizes_shown
+from prunelora.comparison.tradeoff import curves, holds_table
 from prunelora.report.numbers import metric_title
 from prunelora.report.page import Page, Section, write_page
 from prunelora.report.reading import machine_text
@@ -55,24 +53,22 @@ def comparison_page(results: ComparisonResults) -> Page:
     """The page, before it is Markdown or HTML."""
     at_budgets = bool(curves(results))
     seeds = f"seed{'' if len(results.seeds) == 1 else 's'} {', '.join(map(str, results.seeds))}"
-    points = (_section(points_table(results, sizes_shown(results))), _section(holds_table(results)))
-    first, drawn = _section(main_table(results)), _figures(results)
+    first, drawn = _section(main_table(results, wide=at_budgets)), _figures(results)
     return Page(
         title=f"Methods compared on {Path(results.data).stem}",
         intro=(f"{results.model} on {results.data}, {seeds}",),
         warnings=tuple(warnings(results)),
         sections=(
             Section("Quality", items=tuple(best(results))),
-            *((*drawn, *points, first) if at_budgets else (first, *drawn)),
+            *((*drawn, first, _section(holds_table(results))) if at_budgets else (first, *drawn)),
             _section(quality_table(results)),
             _section(pairs_table(results), folded=at_budgets),
             _section(beside_table(results), folded=at_budgets),
-            _section(size_table(results)),
+            _section(methods_table(results)),
             _section(training_table(results)),
             _section(memory_table(results)),
             _section(latency_table(results)),
             _section(learning_rates_table(results)),
-            _section(methods_table(results)),
             _section(trials_table(results), folded=True),
             _section(_data_and_machine(results)),
         ),

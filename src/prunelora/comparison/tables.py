@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from prunelora.comparison.results import ComparisonResults, LatencyFacts, MethodFacts, PairFacts, trial_folder
 from prunelora.report.numbers import (
     NONE,
-    count,
     duration,
     estimate,
     learning_rate,
@@ -40,27 +39,37 @@ PAIRS_NOTES = (
 )
 
 
-def main_table(results: ComparisonResults) -> Table:
-    """A row a method: the main metric on every reported split, and the most important costs."""
-    size = largest_size(results)
+def main_table(results: ComparisonResults, *, wide: bool = False) -> Table:
+    """A row a method: the main metric on every reported split, and the most important costs.
+
+    Args:
+        results: Of the comparison.
+        wide: Also show the time of a single row.
+    """
     parameters = scaled_alike(method.parameters for method in results.methods)
     memory = scaled_alike((method.memory.training for method in results.methods), "B")
+
+    def time_column(size: Size) -> _Column:
+        def show(latency: LatencyFacts) -> str:
+            return percent(latency.to_dense.median)
+
+        return f"inference, of dense, {size_text(size)}", lambda m: optional(latency_at(m, size), show)
+
     return _by_method(
         results,
         "All methods",
         (
             *_quality_columns(results, (results.main_metric,)),
-            # Two splits and the model's size together would be too wide; the table of sizes has it.
+            # Two splits and the model's size together would be too wide; the table of methods has it.
             *([("parameters", lambda m: parameters(m.parameters))] if len(results.splits) < 2 else []),
             ("trained", lambda m: percent(m.trained / m.parameters)),
             ("training step, of full", lambda m: optional(m.step_to_full, lambda share: percent(share.median))),
             ("training memory", lambda m: memory(m.memory.training)),
-            ("inference, of dense", lambda m: _time_to_dense(m, size)),
+            *map(time_column, sizes_shown(results)[: 2 if wide else 1]),
         ),
         "Quality: mean \N{PLUS-MINUS SIGN} standard deviation over the seeds; the first row is what always answering "
         "the most frequent class of the training rows reaches. Training step: time relative to full fine-tuning, of "
-        "several fine-tunings the mean weighted by epochs. Training memory: of the fine-tuning that needs most. "
-        "Inference: time relative to the dense model" + (f", {size_text(size)}." if size else "."),
+        "several fine-tunings the mean weighted by epochs. Training memory: of the fine-tuning that needs most.",
         constant=(results.main_metric,),
     )
 
@@ -121,25 +130,6 @@ def beside_table(results: ComparisonResults) -> Table:
     columns = ("methods", "training step", "all stages", "training memory", "trained", "on disk", "MACs")
     note = "Training step: median of the ratios taken round by round. All stages: as recorded in training."
     return Table(columns, tuple(rows), "Costs relative to full fine-tuning and LoRA", (note,))
-
-
-def size_table(results: ComparisonResults) -> Table:
-    """Size and work of every method's model: parameters, trained parameters, bytes on disk, MACs."""
-    parameters = scaled_alike(method.parameters for method in results.methods)
-    disk = scaled_alike((method.disk_bytes for method in results.methods), "B")
-    macs = scaled_alike(method.macs for method in results.methods)
-    tokens = max((method.macs_tokens for method in results.methods), default=128)
-    return _by_method(
-        results,
-        "Size and work",
-        (
-            ("parameters", lambda m: parameters(m.parameters)),
-            ("trained", lambda m: f"{scaled(m.trained)} ({percent(m.trained / m.parameters)})"),
-            ("on disk", lambda m: disk(m.disk_bytes)),
-            (f"MACs, {tokens} tokens", lambda m: macs(m.macs)),
-        ),
-        "Of the merged model. MACs: multiplications, with their additions, of all blocks.",
-    )
 
 
 def training_table(results: ComparisonResults) -> Table:
@@ -233,22 +223,30 @@ def learning_rates_table(results: ComparisonResults) -> Table:
 
 
 def methods_table(results: ComparisonResults) -> Table:
-    """Sizes that every method keeps, its seeds, and the recipe file of its first seed's trial."""
+    """Size and work of every method's model, its budget and seeds, and the recipe file of its first seed's trial."""
     unit = next((method.unit_of_heads for method in results.methods), "heads")
+    tokens = max((method.macs_tokens for method in results.methods), default=128)
+    parameters = scaled_alike(method.parameters for method in results.methods)
+    disk = scaled_alike((method.disk_bytes for method in results.methods), "B")
+    macs = scaled_alike(method.macs for method in results.methods)
     return _by_method(
         results,
         "The methods",
         (
+            ("parameters", lambda m: parameters(m.parameters)),
+            ("trained", lambda m: f"{scaled(m.trained)} ({percent(m.trained / m.parameters)})"),
+            ("on disk", lambda m: disk(m.disk_bytes)),
+            (f"MACs, {tokens} tokens", lambda m: macs(m.macs)),
             (unit, lambda m: _of(m.heads)),
             ("neurons", lambda m: _of(m.neurons)),
-            ("budget", _budget),
+            ("budget", lambda m: optional(m.keep_macs, lambda budget: f"{budget:g}")),
             ("seeds", lambda m: ", ".join(map(str, m.seeds))),
             ("recipe", lambda m: f"{trial_folder(m.name, m.learning_rate, m.seeds[0])}/recipe.yaml"),
         ),
         *(f"{method.name}: {method.title}" for method in results.methods if method.base is None),
-        "Kept heads and neurons, of all; budget: the fraction of the dense model's MACs that the plan may keep. "
-        "prunelora run --recipe RECIPE --out FOLDER trains the model again, with a recipe file of the comparison's "
-        "folder.",
+        "Sizes are of the merged model; heads and neurons: kept, of all. MACs: multiplications, with their additions, "
+        "of all blocks. Budget: the fraction of the dense model's MACs that the plan may keep. prunelora run --recipe "
+        "RECIPE --out FOLDER trains the model again, with a recipe file of the comparison's folder.",
     )
 
 
@@ -322,6 +320,12 @@ def largest_size(results: ComparisonResults) -> Size | None:
     return max(all_sizes(results), key=lambda size: (size[0] * size[1], size), default=None)
 
 
+def sizes_shown(results: ComparisonResults) -> list[Size]:
+    """The two timed sizes that methods are compared by: the largest, and the longest single row."""
+    single = max((size for size in all_sizes(results) if size[0] == 1), default=None)
+    return [size for size in dict.fromkeys((largest_size(results), single)) if size is not None]
+
+
 def latency_at(method: MethodFacts, size: Size | None) -> LatencyFacts | None:
     """A method's time at one size; None if it was not timed there."""
     return next((latency for latency in method.latencies if (latency.batch_size, latency.tokens) == size), None)
@@ -341,33 +345,6 @@ def quality_text(method: MethodFacts, metric: str, split: str) -> str:
     """Mean and standard deviation of a method's metric; a dash if it was not measured."""
     quality = method.quality.get(split, {}).get(metric)
     return NONE if quality is None else estimate(metric, quality.mean, quality.sd)
-
-
-def points_table(results: ComparisonResults, sizes: Sequence[Size]) -> Table:
-    """A row a method and budget: quality, times, sizes and memory."""
-    parameters = scaled_alike(method.parameters for method in results.methods)
-    macs = scaled_alike(method.macs for method in results.methods)
-    memory = scaled_alike((method.memory.training for method in results.methods), "B")
-
-    def time_column(size: Size) -> _Column:
-        return f"time, of dense, {size_text(size)}", lambda m: _time_to_dense(m, size)
-
-    return _by_method(
-        results,
-        "Points of the trade-off",
-        (
-            ("budget", _budget),
-            *_quality_columns(results, (results.main_metric,)),
-            *map(time_column, sizes),
-            ("heads", lambda m: count(m.heads[0])),
-            ("neurons", lambda m: count(m.neurons[0])),
-            ("parameters", lambda m: parameters(m.parameters)),
-            ("MACs", lambda m: macs(m.macs)),
-            ("training memory", lambda m: memory(m.memory.training)),
-        ),
-        "Budget: the fraction of the dense model's MACs that the plan may keep. Time: of a forward pass, relative to "
-        "the dense model. The table of methods has the recipe file of every point.",
-    )
 
 
 def _by_method(
@@ -397,14 +374,6 @@ def _constant_row(results: ComparisonResults, metrics: Iterable[str], width: int
         return []
     texts = [NONE if value is None else metric_number(metric, value) for metric, value in values]
     return [(CONSTANT, *texts, *[NONE] * (width - 1 - len(texts)))]
-
-
-def _time_to_dense(method: MethodFacts, size: Size | None) -> str:
-    return optional(latency_at(method, size), lambda latency: percent(latency.to_dense.median))
-
-
-def _budget(method: MethodFacts) -> str:
-    return optional(method.keep_macs, lambda budget: f"{budget:g}")
 
 
 def _of(counts: tuple[int, int]) -> str:

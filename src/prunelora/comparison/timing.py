@@ -124,17 +124,8 @@ def _step_memory(
         return counted, _device_peak(trained, batch, tuning)
 
 
-def time_methods(
-    trials: Mapping[str, Trial], task: TaskData, *, settings: TimingSettings | None = None
-) -> dict[str, MethodTiming]:
-    """Time training steps and forward passes of one trial of every method, in turn.
-
-    Args:
-        trials: A finished trial by the name of its method.
-        task: Gives the rows of the training steps.
-        settings: Rounds and batches.
-    """
-    settings = settings or TimingSettings()
+def time_methods(trials: Mapping[str, Trial], task: TaskData, *, settings: TimingSettings) -> dict[str, MethodTiming]:
+    """Time training steps and forward passes of one finished trial of every method, in turn."""
     first = next(iter(trials.values()))
     batches = step_batches(first, task, settings)
     steps = _time_steps(trials, task, batches, settings)
@@ -199,25 +190,11 @@ def step_batches(trial: Trial, task: TaskData, settings: TimingSettings) -> Sequ
 
 
 def forward_times(
-    models: Mapping[str, nn.Module],
-    dense: nn.Module,
-    settings: TimingSettings,
-    *,
-    sizes: Sequence[tuple[int, int]] = SIZES,
+    models: Mapping[str, nn.Module], dense: nn.Module, settings: TimingSettings
 ) -> dict[str, list[LatencyFacts]]:
-    """Time forward passes of models in turn with the dense model, on random tokens of every size.
-
-    Args:
-        models: By name, on the device of the dense model.
-        dense: The reference; its longest input bounds the sizes.
-        settings: Rounds.
-        sizes: Rows and tokens.
-
-    Returns:
-        Times at every size, by the models' names.
-    """
+    """Time forward passes of models in turn with the dense model, on random tokens of every size that it can read."""
     latencies: dict[str, list[LatencyFacts]] = {name: [] for name in models}
-    for batch_size, tokens in sizes_for(dense, sizes):
+    for batch_size, tokens in sizes_for(dense, SIZES):
         generator = torch.Generator().manual_seed(0)
         inputs = random_inputs(dense, batch_size=batch_size, tokens=tokens, generator=generator)
         calls = {name: _forward(model.eval(), inputs) for name, model in {**models, DENSE: dense}.items()}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from prunelora.comparison.results import ComparisonResults, MethodFacts, PairFacts
-from prunelora.comparison.tables import Size, all_sizes, largest_size, latency_at, pair_of, size_text
+from prunelora.comparison.tables import Size, largest_size, latency_at, pair_of, size_text
 from prunelora.report.numbers import NONE, metric_interval, metric_number, optional, p_value, percent
 from prunelora.report.table import Table
 
@@ -31,12 +31,6 @@ def curves(results: ComparisonResults) -> list[Curve]:
         by_name.setdefault(method.base or "", []).append(method)
     names = dict.fromkeys(method.base for method in results.methods if method.base is not None)
     return [Curve(name, tuple(by_name[name])) for name in names]
-
-
-def sizes_shown(results: ComparisonResults) -> list[Size]:
-    """The two timed sizes that points are compared by: the largest, and the longest single row."""
-    single = max((size for size in all_sizes(results) if size[0] == 1), default=None)
-    return [size for size in dict.fromkeys((largest_size(results), single)) if size is not None]
 
 
 def holds_table(results: ComparisonResults) -> Table:
