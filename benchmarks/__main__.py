@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.harness import Benchmark, Option, Piece
+from benchmarks.harness import Benchmark, Option, Piece, as_typed
 from benchmarks.tasks import GLUE, NO_GLUE
 
 FOLDER = Path(__file__).resolve().parent
@@ -88,11 +88,6 @@ def reader_of(option: Option):
         return values if isinstance(option.default, tuple) else kind(text)
 
     return read
-
-
-def as_typed(value: object) -> str:
-    """A setting as the command line takes it."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def missing_requirement(benchmark: Benchmark) -> str | None:

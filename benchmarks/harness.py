@@ -91,6 +91,11 @@ def measurement(
         yield Piece(f"{name}: {file}", run)
 
 
+def as_typed(value: object) -> str:
+    """A setting as the command line takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def own_settings(settings: argparse.Namespace) -> dict[str, Any]:
     """The settings without the runner's."""
     return {name: value for name, value in vars(settings).items() if name not in RUNNERS}
@@ -112,8 +117,7 @@ def in_fresh_process(
     """
     command = [sys.executable, "-m", "benchmarks", name, "--alone", what]
     for option, value in own_settings(settings).items():
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        command += [f"--{option.replace('_', '-')}", text]
+        command += [f"--{option.replace('_', '-')}", as_typed(value)]
     variables = os.environ | dict(environment or {})
     done = subprocess.run(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

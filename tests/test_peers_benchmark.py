@@ -164,7 +164,7 @@ def records(tmp_path_factory, minilm_path):
     found = {}
     for name in ("cut-first", "torch-pruning-cut-first"):
         trial = trial_for(CONTENDERS[name], "rte", learning_rate=1e-3, seed=0, runs=folder / "runs", base=base)
-        replaced = benchmark.replace_plan(trial, rows) if name.startswith(TORCH_PRUNING) else None
+        replaced = benchmark.replace_plan(trial, rows, folder / "runs") if name.startswith(TORCH_PRUNING) else None
         found[name] = train(trial, "rte", rows, runs=folder / "runs") | {"torch_pruning": replaced}
     return found
 

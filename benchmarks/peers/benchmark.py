@@ -50,13 +50,13 @@ def run(name: str, task: str, seed: int) -> Record:
 
     rows, contender = load_task(data_of(task)), CONTENDERS[name]
     trial = trial_for(contender, task, learning_rate=learning_rate(name, task), seed=seed, runs=OWN_RUNS)
-    cut = replace_plan(trial, rows) if contender.cut_by == TORCH_PRUNING else None
+    cut = replace_plan(trial, rows, OWN_RUNS) if contender.cut_by == TORCH_PRUNING else None
     record = train(trial, task, rows, runs=OWN_RUNS) | {"torch_pruning": cut, "saving": []}
     record["seconds"] |= cut["seconds"] if cut else {}
     return record
 
 
-def replace_plan(trial: "Trial", rows: "TaskData") -> dict[str, Any]:
+def replace_plan(trial: "Trial", rows: "TaskData", runs: Path) -> dict[str, Any]:
     """Run a trial up to its plan, and replace the plan by the units that Torch-Pruning keeps.
 
     The trial goes on with the same cut made by prunelora, which has the same logits, since a run saves its models.
@@ -65,7 +65,7 @@ def replace_plan(trial: "Trial", rows: "TaskData") -> dict[str, Any]:
     from prunelora.planning.plan import Plan
     from prunelora.run.execute import execute
 
-    execute(trial.recipe, trial.folder, until="plan", task=rows, progress=False)
+    execute(trial.recipe, trial.folder, until="plan", task=rows, store=runs / "store", progress=False)
     path = trial.folder / "plan.json"
     stage, model = trial.recipe.by_name["plan"], model_before_cut(trial, rows)
     batches = calibration(trial, rows)
