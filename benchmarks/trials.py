@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from benchmarks.tasks import TASKS, data_of
+from benchmarks.tasks import FOUR, TASKS, data_of
 
 if TYPE_CHECKING:
     from prunelora.comparison.trials import Trial
@@ -27,13 +27,13 @@ class Trials:
     last cut, after it and after repair.
     """
 
-    def __init__(self, folder: Path, tasks: Iterable[str]) -> None:
-        self.folder = folder
-        self.records: list[Record] = []
-        for task in tasks:
-            path = folder / f"{task}.json"
-            if path.exists():
-                self.records += json.loads(path.read_text(encoding="utf-8"))["trials"]
+    results: ClassVar[Path]  # The folder of a study.
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or self.results
+        paths = [path for task in FOUR if (path := self.folder / f"{task}.json").exists()]
+        contents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        self.records: list[Record] = [record for content in contents for record in content["trials"]]
 
     def add(self, record: Record) -> None:
         """Write a record; it replaces that of the same trial."""

@@ -222,6 +222,11 @@ def test_a_method_without_records_is_missing(tmp_path):
         peers.add(record)
     assert page.quality_text(peers.of("rte", "full")) == "missing"
     assert "2 of 3 seeds" in page.quality_text(peers.of("rte", "lora")[:2])
+    texts = page.texts(peers, {}, {"ways": [], "rows": 0, "task": "rte"})
+    assert texts["trainings"].startswith("3 of 132")
+    assert texts["quality"].count("missing") == 4 * len(CONTENDERS) - 1
+    assert texts["costs"].count("missing") == len(CONTENDERS) - 1
+    assert texts["tasks"].count("Not timed") == len(FOUR)
 
 
 def test_a_mean_over_tasks_needs_all_seeds_of_all_tasks():

@@ -17,8 +17,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 class Ablation(Trials):
     """The records of the ablation."""
 
-    def __init__(self, folder: Path = RESULTS) -> None:
-        super().__init__(folder, FOUR)
+    results = RESULTS
 
     def tried(self, variant: Variant, task: str) -> dict[float, Record]:
         """The records that tried a variant's learning rates, by multiple of its own."""

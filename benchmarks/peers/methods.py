@@ -43,8 +43,7 @@ def learning_rate(contender: str, task: str) -> float:
 class Peers(Trials):
     """The records of the study."""
 
-    def __init__(self, folder: Path = RESULTS) -> None:
-        super().__init__(folder, FOUR)
+    results = RESULTS
 
     def everywhere(self, contender: str) -> list[Record]:
         """Records of a method on all tasks."""

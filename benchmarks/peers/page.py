@@ -14,9 +14,12 @@ from benchmarks.trials import METRIC, Record, machines, reported, training_memor
 from prunelora.evaluation.timing import Spread
 from prunelora.report.numbers import NONE, count, duration, milliseconds, percent, scaled, with_quartiles
 
+MISSING = "missing"
+
 
 def write_peers() -> Path:
-    timings = {task: json.loads((RESULTS / f"timing-{task}.json").read_text(encoding="utf-8")) for task in FOUR}
+    paths = {task: path for task in FOUR if (path := RESULTS / f"timing-{task}.json").exists()}
+    timings = {task: json.loads(path.read_text(encoding="utf-8")) for task, path in paths.items()}
     heads = json.loads((RESULTS / "head-counts.json").read_text(encoding="utf-8"))
     return write_page("peers", texts(Peers(), timings, heads))
 
@@ -41,13 +44,13 @@ def texts(peers: Peers, timings: Mapping[str, Any], heads: Mapping[str, Any]) ->
         "heads": head_counts(heads),
         "head_rows": count(heads["rows"]),
         "head_task": heads["task"],
-        "tasks": "\n\n".join(task_section(peers, task, timings[task]) for task in FOUR),
+        "tasks": "\n\n".join(task_section(peers, task, timings.get(task)) for task in FOUR),
     }
 
 
 def quality(peers: Peers) -> str:
-    majority = [peers.of(task, LORA)[0]["data"]["majority_rate"]["test"] for task in FOUR]
-    rows = [("most frequent class", *(f"{100 * rate:.1f}" for rate in majority), NONE)]
+    rates = {one["task"]: f"{100 * one['data']['majority_rate']['test']:.1f}" for one in peers.records}
+    rows = [("most frequent class", *(rates.get(task, NONE) for task in FOUR), NONE)]
     for name in CONTENDERS:
         of_task = [peers.of(task, name) for task in FOUR]
         complete = all(len(records) == len(SEEDS) for records in of_task)
@@ -59,7 +62,7 @@ def quality(peers: Peers) -> str:
 
 def quality_text(records: Sequence[Record]) -> str:
     some = f" ({len(records)} of {len(SEEDS)} seeds)" if 1 < len(records) < len(SEEDS) else ""
-    return f"{estimate_text([reported(one) / 100 for one in records])}{some}" if records else "missing"
+    return f"{estimate_text([reported(one) / 100 for one in records])}{some}" if records else MISSING
 
 
 def costs(peers: Peers, timings: Mapping[str, Any]) -> str:
@@ -67,6 +70,9 @@ def costs(peers: Peers, timings: Mapping[str, Any]) -> str:
     rows = []
     for name in CONTENDERS:
         records = peers.everywhere(name)
+        if not records:
+            rows.append((name, MISSING, *[NONE] * 7))
+            continue
         lora = {(one["task"], one["seed"]): training_memory(one) for one in peers.everywhere(LORA)}
         memory = [training_memory(one) / lora[key] for one in records if (key := (one["task"], one["seed"])) in lora]
         times = [one["contenders"][name] for one in timings.values() if name in one["contenders"]]
@@ -136,11 +142,14 @@ def head_counts(found: Mapping[str, Any]) -> str:
     return markdown(("cut", "MACs left", "heads", "heads by the pruner's books", "neurons", "outcome"), rows)
 
 
-def task_section(peers: Peers, task: str, timing: Mapping[str, Any]) -> str:
+def task_section(peers: Peers, task: str, timing: Mapping[str, Any] | None) -> str:
     rows = []
     for name in CONTENDERS:
         records = peers.of(task, name)
-        times = timing["contenders"].get(name)
+        if not records:
+            rows.append((name, MISSING, *[NONE] * 9))
+            continue
+        times = timing["contenders"].get(name) if timing else None
         cuts = [one["cut"]["repaired"] or one["cut"]["cut"] for one in records if one["cut"]]
 
         def mean(value: Callable[[Record], float], records: Sequence[Record] = records) -> float:
@@ -166,13 +175,14 @@ def task_section(peers: Peers, task: str, timing: Mapping[str, Any]) -> str:
                 else NONE,
             )
         )
-    sizes = ", ".join(f"{count(rows)} {split} rows" for split, rows in peers.of(task, LORA)[0]["data"]["rows"].items())
+    sizes = {one["task"]: one["data"]["rows"] for one in peers.records}.get(task, {})
     columns = (
         "method", f"{task}, accuracy, %", "after the cut (and repair), validation rows", "MACs left", "heads",
         "neurons", "parameters", "to the cut model", "training memory", "step", "forward pass, of dense",
     )  # fmt: skip
-    note = f"; {TASKS[task].note}" if TASKS[task].note else ""
-    return f"## {task}: every method\n\n{sizes}{note}. Timed on {where([timing])}.\n\n{markdown(columns, rows)}"
+    about = [", ".join(f"{count(number)} {split} rows" for split, number in sizes.items()), TASKS[task].note]
+    timed = f"Timed on {where([timing])}." if timing else "Not timed."
+    return f"## {task}: every method\n\n{'; '.join(filter(None, about))}. {timed}\n\n{markdown(columns, rows)}"
 
 
 def fractions(records: Sequence[Record]) -> str:
