@@ -58,8 +58,8 @@ class LatencyModel(BaseModel):
         architecture: Sizes of the dense model; its layers are alike.
         settings: Input and engine, with `threads` filled in.
         points: Measured points, among them the dense model and models without heads and without neurons.
-        of_model: Further properties that the time depends on: class, dtype, attention implementation, some settings of
-            the configuration and a hash of all that count.
+        of_model: Further properties that the time depends on: class, dtype, attention implementation and a hash of
+            the configuration.
         machine: Machine and versions of the measurement.
         rounds: Number of timed rounds.
         measured_at: Time in UTC: "2026-11-30T20:05:00+00:00".
@@ -83,13 +83,13 @@ class LatencyModel(BaseModel):
     def _check_points(self) -> "LatencyModel":
         """Raises PlanError if a count from nothing to all lies outside the measured ones."""
         heads, neurons = whole_layer(self.architecture)
-        for name, most, found in (
+        for name, most, counts in (
             ("heads", heads, {point.heads for point in self.points}),
             ("neurons", neurons, {point.neurons for point in self.points}),
         ):
-            if not {0, most} <= found or max(found) > most:
+            if not {0, most} <= counts or max(counts) > most:
                 raise PlanError(
-                    f"points: {name} are measured at {sorted(found)}; 0 and {most} must be among them, and none above. "
+                    f"points: {name} are measured at {sorted(counts)}; 0 and {most} must be among them, none above. "
                     "Measure the model again."
                 )
         shapes = [(point.heads, point.neurons) for point in self.points]

@@ -36,20 +36,6 @@ MOST_BYTES = 2 * 1024**3
 # The dense model runs several times a round, since its noise enters every ratio.
 _DENSE_RUNS = 3
 
-# Settings that are shown by name, because times depend on them.
-_SHOWN = (
-    "hidden_act",
-    "activation",
-    "activation_function",
-    "hidden_activation",
-    "dense_act_fn",
-    "embedding_size",
-    "vocab_size",
-    "image_size",
-    "patch_size",
-    "sliding_window",
-    "local_attention",
-)
 # Settings that no time depends on: names and versions, labels and kind of task, special tokens, training and
 # initialisation. The dtype is recorded separately.
 _NO_MATTER = re.compile(
@@ -210,12 +196,10 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     """
     config: Any = model.config
     counts = {name: value for name, value in config.to_dict().items() if not _NO_MATTER.fullmatch(name)}
-    shown = {name: counts[name] for name in _SHOWN if name in counts}
     return {
         "class": type(model).__name__,
         "dtype": str(next(model.parameters()).dtype),
         "attention": str(config._attn_implementation),
-        **{name: value if isinstance(value, int) else str(value) for name, value in shown.items()},
         "settings": hashlib.sha256(json.dumps(counts, sort_keys=True, default=str).encode()).hexdigest()[:16],
     }
 

@@ -51,7 +51,7 @@ def saved_for_backward_bytes(model: nn.Module, batch: Mapping[str, Any], *, reco
         batch: As `model(**batch)` takes it, with `labels`.
         recompute: Whether selective recomputation is used, which keeps fewer tensors.
     """
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+    weights = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     saved: list[weakref.ref[torch.Tensor]] = []
 
     def keeps(tensor: torch.Tensor) -> None:
@@ -69,7 +69,7 @@ def saved_for_backward_bytes(model: nn.Module, batch: Mapping[str, Any], *, reco
             output = model(**on_device(batch, model))
         # Tensors outside the output's graph have already been freed, and their addresses may be in use again.
         kept = [tensor.untyped_storage() for reference in saved if (tensor := reference()) is not None]
-        sizes = {storage.data_ptr(): storage.nbytes() for storage in kept if storage.data_ptr() not in own}
+        sizes = {storage.data_ptr(): storage.nbytes() for storage in kept if storage.data_ptr() not in weights}
         del output
     return sum(sizes.values())
 

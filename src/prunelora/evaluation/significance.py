@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -125,16 +125,12 @@ def compare_answers(
     if row_scores is not None:
         scores = [row_scores(a, labels) - row_scores(b, labels) for a, b in zip(first, second, strict=True)]
         return Difference(by_seed, error_of_mean(np.mean(scores, axis=0)), len(labels))
-    generator = np.random.default_rng(seed)
-    means = []
-    for _ in range(draws):
-        chosen = generator.integers(0, len(labels), size=len(labels))
-        means.append(
-            statistics.fmean(
-                judge(a[chosen], labels[chosen]) - judge(b[chosen], labels[chosen])
-                for a, b in zip(first, second, strict=True)
-            )
+    means = [
+        statistics.fmean(
+            judge(a[rows], labels[rows]) - judge(b[rows], labels[rows]) for a, b in zip(first, second, strict=True)
         )
+        for rows in _samples(len(labels), draws, seed)
+    ]
     defined = [mean for mean in means if math.isfinite(mean)]
     return Difference(by_seed, statistics.stdev(defined) if len(defined) > 1 else 0.0, len(labels))
 
@@ -152,12 +148,14 @@ def bootstrap(
     The samples depend only on the number of rows: two models' values on the i-th sample are of the same rows, and the
     standard deviation of their differences is the standard error of the difference.
     """
+    return [judge(answers[rows], labels[rows]) for rows in _samples(len(labels), draws, seed)]
+
+
+def _samples(rows: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """Bootstrap samples: numbers of rows, drawn with replacement."""
     generator = np.random.default_rng(seed)
-    found = []
     for _ in range(draws):
-        chosen = generator.integers(0, len(labels), size=len(labels))
-        found.append(judge(answers[chosen], labels[chosen]))
-    return found
+        yield generator.integers(0, rows, size=rows)
 
 
 def error_of_mean(values: np.ndarray) -> float:

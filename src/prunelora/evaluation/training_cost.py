@@ -24,7 +24,7 @@ from prunelora.pruning.surgery import prune_
 # Timed and untimed rounds: a training's cost in the time of a dozen of its steps.
 ROUNDS, UNTIMED = 3, 1
 
-# Ways to train by the names that `prunelora compare` has for them where it has one, in the order of the columns.
+# Ways to train, named as the methods of `prunelora compare`, in the order of columns.
 WAYS = ("full", "lora", "prune-lora", "prune-full")
 _DENSE = ("full", "lora")
 _BEFORE = "before the cut"

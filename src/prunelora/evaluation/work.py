@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import nn
@@ -81,23 +80,18 @@ class Work:
 
     # Data -------------------------------------------------------------------------------------------------------------
 
-    def _rows(self, split: str) -> Dataset:
-        task = self.task
-        rows: Dataset = {"train": task.train, "validation": task.validation, **task.reported}[split]
-        return rows
-
     def _lengths(self, split: str) -> np.ndarray:
         """Tokens of every row after truncation; for many rows, those of a sample, repeated."""
-        rows, images = self._rows(split), self.task.of_images
+        task, images = self.task, self.task.of_images
+        rows = {"train": task.train, "validation": task.validation, **task.reported}[split]
         drawn = np.random.default_rng(0).permutation(len(rows))[: SAMPLED_IMAGES if images else SAMPLED]
         started = time.perf_counter()
         tokenised = tokenise(rows.select(drawn), self.processor, max_length=self.max_length)
-        made = list(batches(tokenised, self.processor, batch_size=ROWS))
+        list(batches(tokenised, self.processor, batch_size=ROWS))
         if split == "train":
             self.row_seconds = (time.perf_counter() - started) / len(drawn)
         if images:
             return np.full(len(rows), image_tokens(self.model))
-        del made
         return np.resize([len(ids) for ids in tokenised["input_ids"]], len(rows))
 
     def calibration(self, rows: int, batch_size: int) -> list[Size]:
@@ -120,18 +114,7 @@ class Work:
 
     def passes(self, model: str, sizes: Sequence[Size]) -> Later:
         """Seconds of forward passes."""
-        module = self.models[model]
-
-        def call_of(batch: Mapping[str, Any]) -> Callable[[], object]:
-            inputs = {name: value for name, value in batch.items() if name != "labels"}
-
-            def call() -> None:
-                with torch.inference_mode():
-                    module(**inputs)
-
-            return call
-
-        line = self.line(f"pass of {model}", ROWS, call_of)
+        line = self.line(f"pass of {model}", ROWS, partial(partial, run_once, self.models[model]))
         return lambda: line.total(self.pieces, sizes)
 
     def judging(self, split: str, model: str) -> Later:
@@ -253,7 +236,7 @@ class Work:
         layers = max(self.exported)
         first = shallow(self.models["dense"], layers)
         opened = onnx.session(self.scratch / f"{layers}.onnx", threads=torch.get_num_threads())
-        inputs = {key: value for key, value in self.batch(*size).items() if key != "labels"}
+        inputs = _unlabelled(self.batch(*size))
         return (
             self.pieces.add("first layers in torch", partial(run_once, first, inputs)),
             self.pieces.add("first layers in onnxruntime", partial(onnx.run, opened, inputs)),
@@ -261,9 +244,13 @@ class Work:
 
 
 def run_once(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
-    """Run a forward pass."""
+    """Run a forward pass; labels are left out."""
     with torch.inference_mode():
-        model(**on_device(inputs, model))
+        model(**on_device(_unlabelled(inputs), model))
+
+
+def _unlabelled(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in batch.items() if name != "labels"}
 
 
 def _epoch(lengths: np.ndarray, settings: FineTuneSettings) -> list[Size]:

@@ -18,32 +18,32 @@ _WAYS = {
 }
 
 
-def check_tables(found: Feasibility) -> Iterator[Table | str]:
+def check_tables(result: Feasibility) -> Iterator[Table | str]:
     """Lines and tables for a terminal."""
-    yield found.architecture.describe()
-    yield _budget(found)
-    yield _costs(found)
-    if found.training is not None:
-        yield _training(found.training)
-    if found.run is not None:
-        yield _run(found.run)
-    if found.data is not None:
-        yield _data(found.data)
+    yield result.architecture.describe()
+    yield _budget(result)
+    yield _costs(result)
+    if result.training is not None:
+        yield _training(result.training)
+    if result.run is not None:
+        yield _run(result.run)
+    if result.data is not None:
+        yield _data(result.data)
 
 
-def _budget(found: Feasibility) -> str:
-    base = found.architecture
-    counts = f"{found.left.heads_of(base)}, {count(found.left.total_neurons)} of {count(base.total_neurons)} neurons"
-    if not found.budget:
+def _budget(result: Feasibility) -> str:
+    base = result.architecture
+    counts = f"{result.left.heads_of(base)}, {count(result.left.total_neurons)} of {count(base.total_neurons)} neurons"
+    if not result.budget:
         return f"no budget: {counts} stay"
-    budget = ", ".join(option(name, value) for name, value in found.budget.items())
-    if found.budget.keys() <= {*COUNTS}:
+    budget = ", ".join(option(name, value) for name, value in result.budget.items())
+    if result.budget.keys() <= {*COUNTS}:
         return f"{budget} can be met: {counts} stay"
     return f"{budget} can be met: about {counts} stay (the scores decide)"
 
 
-def _costs(found: Feasibility) -> Table:
-    unit = found.architecture.unit_of_heads.split()[-1]
+def _costs(result: Feasibility) -> Table:
+    unit = result.architecture.unit_of_heads.split()[-1]
 
     def costs(title: str, cost: Outlook, show: Any) -> tuple[str, ...]:
         return title, show(cost.dense), *(f"{show(cut)} ({percent(cost.share(cut))})" for cut in cost.cuts)
@@ -53,27 +53,27 @@ def _costs(found: Feasibility) -> Table:
         return title, "", *("no bound" if factor is None else f"{factor:.2f} times" for factor in factors)
 
     rows = [
-        costs("parameters", found.parameters, count),
-        costs(f"parameters in {unit} and neurons", found.block_parameters, count),
-        costs(f"MACs of the blocks, 1 x {found.tokens} tokens", found.macs, lambda macs: f"{count(macs / 1e6)} M"),
-        speeds("speed limit, if time followed MACs", found.macs),
+        costs("parameters", result.parameters, count),
+        costs(f"parameters in {unit} and neurons", result.block_parameters, count),
+        costs(f"MACs of the blocks, 1 x {result.tokens} tokens", result.macs, lambda macs: f"{count(macs / 1e6)} M"),
+        speeds("speed limit, if time followed MACs", result.macs),
     ]
     notes = []
-    if found.latency is not None and found.latency_settings is not None:
-        settings = found.latency_settings
+    if result.latency is not None and result.latency_settings is not None:
+        settings = result.latency_settings
         size = f"{settings.engine}, {settings.batch_size} x {settings.tokens}, threads: {settings.threads}"
         rows += [
-            costs(f"latency, {size}", found.latency, milliseconds),
-            speeds("speed, predicted for this device", found.latency),
+            costs(f"latency, {size}", result.latency, milliseconds),
+            speeds("speed, predicted for this device", result.latency),
         ]
-        notes.append(f"Latency was {found.latency_measured}; --remeasure measures it again.")
+        notes.append(f"Latency was {result.latency_measured}; --remeasure measures it again.")
     columns = ("", "dense", "after the cut", f"all {unit} cut", "and all neurons")
     return Table(columns, tuple(rows), title="Costs of the model", notes=tuple(notes))
 
 
-def _training(found: TrainingOutlook) -> Table:
-    before, ways = found.before_the_cut, found.ways
-    memory, step = f"memory at {found.memory_tokens} tokens", f"time at {found.step_tokens} tokens"
+def _training(result: TrainingOutlook) -> Table:
+    before, ways = result.before_the_cut, result.ways
+    memory, step = f"memory at {result.memory_tokens} tokens", f"time at {result.step_tokens} tokens"
     rows = [
         (memory, *(scaled(cost.memory.total, "B") for cost in ways.values())),
         (step, *(milliseconds(cost.step.median_ms) for cost in ways.values())),
@@ -85,32 +85,32 @@ def _training(found: TrainingOutlook) -> Table:
             # In the column of the same way to train.
             place = list(ways).index(before.way) if before.way in ways else 0
             rows.append((f"{name} {kind}", *(text if column == place else "" for column in range(len(ways)))))
-    if found.steps_per_epoch is not None:
-        minutes = {f"an epoch of {count(found.steps_per_epoch)} such steps": found.epoch_minutes}
+    if result.steps_per_epoch is not None:
+        minutes = {f"an epoch of {count(result.steps_per_epoch)} such steps": result.epoch_minutes}
         if before is not None:
-            minutes[f"all {found.all_epochs:g} epochs, {before.epochs:g} before the cut"] = found.all_minutes
+            minutes[f"all {result.all_epochs:g} epochs, {before.epochs:g} before the cut"] = result.all_minutes
         rows += [(title, *(f"{of(name) or 0:,.1f} min" for name in ways)) for title, of in minutes.items()]
     return Table(
         ("", *(_WAYS[name] for name in ways)),
         tuple(rows),
-        title=f"Training step of {found.rows} rows, random weights",
+        title=f"Training step of {result.rows} rows, random weights",
         notes=("Memory is counted from tensors; times are measured here.",),
     )
 
 
-def _run(found: RunOutlook) -> Table:
+def _run(result: RunOutlook) -> Table:
     def row(name: str, seconds: float, share: str, memory: int | None) -> tuple[str, ...]:
         return name, f"{seconds:,.1f}", share, optional(memory, lambda size: scaled(size, "B"))
 
     rows = [
-        row(stage.stage, stage.seconds, percent(stage.seconds / found.seconds) if found.seconds else "", memory)
-        for stage in found.stages
+        row(stage.stage, stage.seconds, percent(stage.seconds / result.seconds) if result.seconds else "", memory)
+        for stage in result.stages
         for memory in (stage.memory_bytes,)
     ]
-    rows.append(row("all stages", found.seconds, f"{found.seconds / 60:,.1f} min", found.memory_bytes))
+    rows.append(row("all stages", result.seconds, f"{result.seconds / 60:,.1f} min", result.memory_bytes))
     note = (
-        f"Predicted in {found.seconds_of_check:,.0f} s from short pieces of the work, whose rounds differed by "
-        f"{percent(found.noise)}; valid while the load of the machine stays the same."
+        f"Predicted in {result.seconds_of_check:,.0f} s from short pieces of the work, whose rounds differed by "
+        f"{percent(result.noise)}; valid while the load of the machine stays the same."
     )
     return Table(("stage", "seconds", "share", "memory"), tuple(rows), title="The run", notes=(note,))
 

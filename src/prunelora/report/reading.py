@@ -94,8 +94,8 @@ def reported_rows(results: RunResults) -> str:
 
 def measured(results: RunResults) -> Mapping[str, Any]:
     """`Measurement.to_dict()` of the stage measure; empty if it did not run."""
-    found: Mapping[str, Any] = results.facts("measure").get("measurement", {})
-    return found
+    measurement: Mapping[str, Any] = results.facts("measure").get("measurement", {})
+    return measurement
 
 
 def timings(measurement: Mapping[str, Any]) -> list[Pair]:
