@@ -184,6 +184,15 @@ def test_reading_a_csv_reaches_nothing_heavy(modules):
     assert [chain for name in light for chain in heavy_chains(name, modules)] == []
 
 
+def test_errors_before_any_work_reach_nothing_heavy(modules):
+    light = ["prunelora.run.execute", "prunelora.run.check", "prunelora.comparison.budgets", "prunelora.models.source"]
+    assert set(light) <= modules.keys()
+    stages = [name for name in modules if name.startswith("prunelora.stages.")]
+    kinds = reached_at_load("prunelora.stages.kinds", modules).keys() & set(stages)
+    assert len(kinds) >= 12
+    assert [chain for name in [*light, *kinds] for chain in heavy_chains(name, modules)] == []
+
+
 def test_every_package_has_modules(modules):
     packages = {name.split(".")[1] for name in modules if name.count(".") >= 2}
     assert packages == {path.parent.name for path in (SOURCE / "prunelora").glob("*/__init__.py")}

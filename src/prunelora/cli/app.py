@@ -119,13 +119,14 @@ def run(
     if dry_run:
         _show_work(chosen, changed, settings, folder, json)
         return
-    from prunelora.report.summary import files, shown
     from prunelora.run.execute import execute
 
     outcome = execute(changed, folder.path, tell=terminal.teller(quiet), progress=not quiet)
     if json:
         terminal.give_json(outcome.to_dict())
     else:
+        from prunelora.report.summary import files, shown
+
         terminal.give_lines([*shown(outcome.results), *files(outcome.results)])
 
 
@@ -332,7 +333,6 @@ def check(
     chosen = chosen.with_baseline() if baseline else chosen
     chosen = _changed(chosen.without_export() if no_export else chosen, settings, sets)
     from prunelora.progress import bars
-    from prunelora.report.check_tables import check_tables
     from prunelora.run.check import check_run
 
     with bars(not quiet):
@@ -340,6 +340,8 @@ def check(
     if json:
         terminal.give_json(found.to_dict())
     else:
+        from prunelora.report.check_tables import check_tables
+
         terminal.give_lines(check_tables(found))
 
 

@@ -8,9 +8,11 @@ import typer
 
 from prunelora.cli import terminal
 from prunelora.cli.options import Json, Quiet, Sets, settings_typed, with_settings_of
+from prunelora.comparison.budgets import load_methods_at
 from prunelora.comparison.methods import METHODS
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
+from prunelora.run.check import check_inputs
 from prunelora.run.recipe import Recipe
 from prunelora.settings import number_in
 from prunelora.stages.finetune import FineTuneStage
@@ -95,11 +97,9 @@ def compare(
     own = {"model", *DataSettings.model_fields}
     base = Recipe().with_options({name: value for name, value in settings.items() if name in own})
     changes = {name: value for name, value in settings.items() if name not in own} | settings_typed(sets)
-    from prunelora.comparison.compare import compare as run_comparison
-    from prunelora.comparison.compare import planned_trials
-    from prunelora.comparison.page import tables
-    from prunelora.comparison.summary import summarise
-
+    check_inputs(base)
+    keep = numbers_in(keep_macs, float, "--keep-macs") if keep_macs is not None else ()
+    load_methods_at(keep, words(methods), base=base, changes=changes)  # For its errors, before torch is imported.
     chosen: dict[str, Any] = {
         "base": base,
         "out": out or COMPARE_OUT,
@@ -107,8 +107,14 @@ def compare(
         "seeds": numbers_in(seeds, int, "--seeds"),
         "factors": numbers_in(factors, float, "--factors"),
         "changes": changes,
-        "keep_macs": numbers_in(keep_macs, float, "--keep-macs") if keep_macs is not None else (),
+        "keep_macs": keep,
     }
+
+    from prunelora.comparison.compare import compare as run_comparison
+    from prunelora.comparison.compare import planned_trials
+    from prunelora.comparison.page import tables
+    from prunelora.comparison.summary import summarise
+
     if dry_run:
         trials = planned_trials(**chosen)
         if json:

@@ -104,6 +104,18 @@ def _read_source(settings: DataSettings) -> Source:
     return _by_split(f"{data}/{settings.data_config}" if settings.data_config else data, tables, where=asked)
 
 
+def check_named(settings: DataSettings) -> None:
+    """Raises DataError if `settings.data` is a path that does not exist or has an unknown suffix; reads no rows."""
+    data = str(settings.data)
+    if settings.data is None or settings.given is not None or data == EMBEDDED_DATA:
+        return
+    check_is_here(data)
+    path = Path(data).expanduser()
+    if not path.is_dir() and (_exists(path) or _looks_like_path(data)):
+        checks.check_exists(path)
+        checks.check_suffix(path, lines=settings.task_type == "causal_lm")
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunelora.data.embedded import model_source
+from prunelora.data.sources import check_named
 from prunelora.models.source import check_reads, check_source
 from prunelora.run.recipe import Recipe
 from prunelora.stages.finetune import FineTuneStage
@@ -33,18 +34,30 @@ PAIRS = (
 )
 
 
+def check_inputs(recipe: Recipe, *, data: bool = True) -> None:
+    """Check, without importing torch, the order of the stages, and that model and data exist.
+
+    Raises:
+        CheckpointError: If the model's folder does not exist, or has no weights in safetensors.
+        DataError: If the data is a path that does not exist or has an unknown suffix.
+        RecipeError: If a stage lacks another before it.
+    """
+    recipe.check()
+    check_source(model_source(recipe.model))
+    if data:
+        check_named(recipe.task)
+
+
 def check_packages(recipe: Recipe, names: Collection[str]) -> None:
-    """Check the order of the stages, and that the packages that they need are installed.
+    """Check that the packages that the stages need are installed.
 
     Args:
         recipe: The stages.
         names: Names of the stages that are to be run.
 
     Raises:
-        RecipeError: If a stage lacks another before it.
         MissingExtraError: If a package is missing; the message names the extra.
     """
-    recipe.check()
     for name, stage in recipe.by_name.items():
         if name in names:
             stage.check_packages()
@@ -58,20 +71,18 @@ def read_task(recipe: Recipe, task: "TaskData | None" = None) -> "TaskData":
         task: Its data, where the caller has read it already.
 
     Raises:
-        CheckpointError: If the model's folder has no weights in safetensors.
         DataError: As the loading functions raise it.
         MissingExtraError: If the task's metrics need a package that is missing.
         UnsupportedModelError: If the model reads images and the rows are texts, or the reverse.
     """
-    source = model_source(recipe.model)
-    check_source(source)
-
-    from prunelora.data import metrics
     from prunelora.data.load import load_task
 
     task = task or load_task(recipe.task)
+
+    from prunelora.data import metrics
+
     metrics.require_packages(task.problem_type, task.label_names)
-    check_reads(source, images=task.of_images)
+    check_reads(model_source(recipe.model), images=task.of_images)
     return task
 
 
@@ -122,6 +133,7 @@ def check_run(
     """
     tell = tell or (lambda _: None)
     names = recipe.names
+    check_inputs(recipe, data=data)
     check_packages(recipe, names)
     task = read_task(recipe) if data else None
 

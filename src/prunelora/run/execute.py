@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from prunelora.data.embedded import model_source
 from prunelora.errors import RecipeError, at_stage
 from prunelora.progress import bars
-from prunelora.run.check import check_model, check_packages, notes, read_task
+from prunelora.run.check import check_inputs, check_model, check_packages, notes, read_task
 from prunelora.run.folder import RECIPE, RunFolder
 from prunelora.run.keys import keys_of
 from prunelora.run.recipe import RENAMED, Recipe
@@ -164,6 +164,7 @@ def _execute(
     recipe: Recipe, folder: RunFolder, until: str | None, task: "TaskData | None", tell: Tell, progress: bool
 ) -> Outcome:
     names = _names_until(recipe, until)
+    check_inputs(recipe, data=task is None)
     check_packages(recipe, names)
     source = model_source(recipe.model)
     task = read_task(recipe, task)
