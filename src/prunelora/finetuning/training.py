@@ -181,10 +181,8 @@ class _Task:
     @classmethod
     def of(cls, model: nn.Module, main_metric: str | None) -> "_Task":
         problem_type, label_names = problem_type_of(model) or SINGLE_LABEL, label_names_of(model)
-        metric, known = (
-            main_metric or default_metrics(problem_type, label_names)[0],
-            choosing_metrics(problem_type, label_names),
-        )
+        metric = main_metric or default_metrics(problem_type, label_names)[0]
+        known = choosing_metrics(problem_type, label_names)
         if metric not in known:
             raise DataError(f"{option('main_metric', metric)} cannot choose checkpoints here.{one_of(metric, known)}")
         return cls(problem_type, label_names, metric)
