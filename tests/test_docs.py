@@ -148,6 +148,8 @@ def test_the_readmes_python_and_command_line_ask_for_the_same_run(empty_folder, 
         return SimpleNamespace(summary=[], load=lambda: None, folder=Path(out), ran=(), results=None)
 
     monkeypatch.setattr("prunelora.run.execute.execute", execute)
+    for lines in ("shown", "files"):
+        monkeypatch.setattr(f"prunelora.report.summary.{lines}", lambda results: [])
     assert run_page(ROOT / "README.md") >= 3
     assert len(asked) >= 2
     assert len({(recipe.to_yaml(), out) for recipe, out in asked}) == 1
