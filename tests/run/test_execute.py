@@ -355,6 +355,21 @@ def test_what_rows_are_padded_with_is_the_models_padding(tmp_path, inputs, monke
     assert context.pretrained(recipe, task, tokenizer).config.pad_token_id == tokenizer.pad_token_id
 
 
+@pytest.mark.parametrize("version", [None, 2])
+def test_a_stage_of_another_version_is_repeated_and_a_line_says_so(inputs, tmp_path, monkeypatch, version):
+    run(inputs, tmp_path / "run", ["score", "plan"])
+    path = tmp_path / "run" / "stages" / "plan.json"
+    if version is None:  # Version 0.2 wrote none, and its keys were of the whole library.
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({name: record[name] for name in record if name != "version"} | {"key": "0"}))
+    else:
+        monkeypatch.setattr(BY_KIND["plan"], "version", version)
+    told = []
+    again = execute(recipe_of(inputs, ["score", "plan"]), tmp_path / "run", tell=told.append, progress=False)
+    assert again.ran == ("plan",)
+    assert any(line.startswith("plan: was finished by another version") for line in told)
+
+
 def test_a_changed_recipe_repeats_what_depends_on_it(inputs, tmp_path):
     run(inputs, tmp_path / "run")
     assert run(inputs, tmp_path / "run", **{"plan.keep_heads": "0.25"}).ran == ("plan", "prune", "finetune", "merge")

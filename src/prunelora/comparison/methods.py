@@ -11,12 +11,13 @@ from prunelora.errors import RecipeError, advice, did_you_mean, option
 from prunelora.run.recipe import Recipe, load_recipe, packaged_recipes
 from prunelora.stages.evaluate import EvaluateStage
 from prunelora.stages.finetune import FineTuneStage
+from prunelora.stages.kinds import KINDS
 from prunelora.stages.plan import PlanStage
 
 # The default: tune-first is the recipe of a run, prune-lora the paper's, with two controls.
 METHODS = ("full", "lora", "tune-first", "prune-lora", "random-prune-lora", "magnitude-prune-lora")
 # Stages that say nothing about the method itself, cost time, and are done once for all methods in a comparison.
-LEFT_OUT = ("evaluate", "export", "baseline", "measure", "report")
+LEFT_OUT = tuple(stage.kind() for stage in KINDS if not stage.makes_model)
 # Settings of a recipe that are the comparison's, the same for all of its methods, by the options that give them.
 _OPTIONS = {name: name for name in ("model", *DataSettings.model_fields)} | {"seed": "seeds"}
 
