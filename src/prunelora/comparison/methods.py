@@ -114,7 +114,7 @@ def _check_change(key: str, methods: Sequence[Method]) -> None:
         )
     if any(_has(method.recipe, key) for method in methods):
         return
-    those = ", ".join(one.name for one in methods)
+    those = ", ".join(method.name for method in methods)
     kind = owner.rstrip("0123456789").removesuffix("-")
     if kind in LEFT_OUT:
         raise RecipeError(
@@ -143,7 +143,7 @@ def _fitted(method: Method, base: Recipe) -> Method:
 
 
 def _changed(method: Method, changes: Mapping[str, Any]) -> Method:
-    own = {key: value for key, value in changes.items() if _has(method.recipe, key)}
-    bare = {key: value for key, value in own.items() if "." not in key}
-    by_stage = {key: value for key, value in own.items() if "." in key}
+    fitting = {key: value for key, value in changes.items() if _has(method.recipe, key)}
+    bare = {key: value for key, value in fitting.items() if "." not in key}
+    by_stage = {key: value for key, value in fitting.items() if "." in key}
     return replace(method, recipe=method.recipe.with_options(bare, by_stage))
