@@ -1,6 +1,6 @@
-"""Progress with the time left, on stderr, for whatever takes long; only where a run asks for it.
+"""Progress with the time left, on stderr, only where a run asks for it.
 
-On a terminal it is a bar, in a log file a plain line every half a minute.
+A terminal shows a bar, a log file gets a plain line every half a minute.
 """
 
 import sys
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 _Item = TypeVar("_Item")
 
-# What is done sooner shows none.
+# Shorter work shows no progress.
 DELAY_SECONDS = 2.0
 # Between two lines in a log file.
 LOG_SECONDS = 30.0
@@ -32,11 +32,11 @@ def bars(shown: bool) -> Iterator[None]:
 
 
 def over(items: Iterable[_Item], what: str) -> Iterable[_Item]:
-    """The items one after the other, with progress while they are gone through: how many are done, and the time left.
+    """Iterate over the items with progress: the number of finished items, and the time left.
 
     Args:
-        items: Where their number is known, the time left is.
-        what: What is done with them.
+        items: If their number is known, the time left is shown.
+        what: Description of the work.
     """
     if not _shown.get():
         return items
@@ -45,32 +45,32 @@ def over(items: Iterable[_Item], what: str) -> Iterable[_Item]:
 
 
 def bar(what: str, total: int | None, **options: Any) -> Any:
-    """A tqdm that is advanced by its `update`, whoever asks for progress.
+    """A tqdm bar to be advanced by its `update`; shown whether or not a run asks for progress.
 
     Args:
-        what: What is done.
-        total: How many times; None where nobody knows.
-        **options: More of tqdm's, such as `initial`.
+        what: Description of the work.
+        total: Number of steps; None if unknown.
+        **options: Further options of tqdm, such as `initial`.
     """
     if sys.stderr.isatty():
         form: dict[str, Any] = {"dynamic_ncols": True}
     else:
         count = "{n_fmt}" if total is None else "{n_fmt} of {total_fmt}"
         left = "" if total is None else ", {remaining} left"
-        # A position of its own for every bar would write control characters.
+        # Different positions of bars would write control characters.
         form = {"file": _LogLines(sys.stderr), "mininterval": LOG_SECONDS, "miniters": 1, "position": 0}
         form["bar_format"] = f"{{desc}}: {count}, {{elapsed}} so far{left}{{postfix}}"
     return tqdm(desc=what, total=total, delay=DELAY_SECONDS, leave=False, **form, **options)
 
 
 class _LogLines:
-    """A stream in which what tqdm writes over one line, by carriage returns, becomes a line each."""
+    """A stream that turns tqdm's carriage returns into separate lines."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> None:
-        """Write a line, if there is something to say."""
+        """Write the text as a line, unless it is empty."""
         if line := text.strip():
             self.stream.write(f"{line}\n")
 

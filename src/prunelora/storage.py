@@ -1,4 +1,4 @@
-"""Files and folders. Writes are atomic: a reader sees the old file or folder, or the new one, never half of either."""
+"""Files and folders, written atomically: a reader sees the old or the new file or folder, never a part."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Temporary files are private to their owner; what they become should be as readable as any file.
+# Temporary files are private to their owner; the final files are readable by all.
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o755
 
@@ -39,18 +39,18 @@ def name_of(source: str) -> str:
 
 
 def is_lfs_pointer(file: Path) -> bool:
-    """Whether a file is the few lines that git leaves in place of a large file where git-lfs is not installed."""
+    """Whether a file is a git-lfs pointer, the few lines that git writes in place of a large file."""
     with file.open("rb") as stream:
         return stream.read(len(_POINTER)) == _POINTER
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a path has the name of something that is being written here, or was when a process was killed."""
+    """Whether a path has the name of a temporary file or folder of this module."""
     return re.fullmatch(r"\..+\.[a-z0-9_]{8}(\.\w+)?", path.name) is not None
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes have left half written in a folder, where none is writing now."""
+    """Remove the temporary files of killed processes in a folder into which no process is writing."""
     for path in filter(is_temporary, list(folder.iterdir())):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -60,7 +60,7 @@ def sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block succeeds, delete it when it fails."""
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, delete it if it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
@@ -75,10 +75,10 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Give an empty temporary folder beside `path`; put it in place of `path` when the block succeeds.
+    """Yield an empty temporary folder beside `path`; it replaces `path` if the block succeeds.
 
-    A folder cannot be renamed onto one that has files in it, so the old one is moved aside first. The moment between
-    the two renames is the only one in which `path` does not exist.
+    A folder cannot be renamed onto a folder with files, so the old folder is moved aside first. Only between the two
+    renames does `path` not exist.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))

@@ -353,7 +353,7 @@ def test_families_lists_the_table(prunelora):
     ("arguments", "message"),
     [
         (["run", "--model", "x", "--out", "y"], "--data missing: a run needs --data (or --task"),
-        (["run", "--model", "x", "--recipe", "cut-first", "--out", "y"], "as cut-first does not say"),
+        (["run", "--model", "x", "--recipe", "cut-first", "--out", "y"], "as cut-first does not set it"),
         (["plan", "nowhere", "--recipe", "cut-first"], "--data missing"),
         (["run", "--model", "x", "--data", "y"], "Add --out FOLDER"),
         (["run", "--dry-run", "--set", "plan.keep_heads"], "expected STAGE.SETTING=VALUE"),

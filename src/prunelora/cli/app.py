@@ -1,4 +1,4 @@
-"""The commands. Each reads what was typed, calls the library, and shows what came back."""
+"""The commands: each reads the typed options, calls the library, and prints the result."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,11 +25,11 @@ from prunelora.version import __version__
 
 EXAMPLE_OUT = Path("runs/example")
 DEFAULT_MODEL = Recipe.model_fields["model"].default
-# What a recipe file need not say where a run was begun before.
+# Taken from the folder's recipe where a recipe file does not set them.
 _OF_A_RUN = ("model", "task", "seed")
 
 app = typer.Typer(
-    help="Fine-tune a pretrained transformer so that what comes out is also smaller and faster.",
+    help="Fine-tune a pretrained transformer so that the tuned model is also smaller and faster.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,7 +53,7 @@ Baseline = Annotated[
 ]
 NoExport = Annotated[
     bool,
-    typer.Option("--no-export", help="Write no model.onnx: the extra onnx, which that needs, can be missing then."),
+    typer.Option("--no-export", help="Write no model.onnx; the extra onnx is then not needed."),
 ]
 RecipeOptions = (Recipe, ("model", "seed"))
 
@@ -73,7 +73,7 @@ def _root(
     pass
 
 
-# What a person can say of a run, beside its recipe.
+# Settings that have an option of their own.
 _OF_RUN: tuple[Any, ...] = (
     RecipeOptions,
     (DataSettings, None),
@@ -96,7 +96,7 @@ def run(
     sets: Sets = None,
     baseline: Baseline = False,
     no_export: NoExport = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the stages, and run nothing.")] = False,
     json: Json = False,
     quiet: Quiet = False,
     *,
@@ -104,13 +104,13 @@ def run(
 ) -> None:
     """Model + data -> everything, in one run folder. With no arguments: the embedded example.
 
-    A run that was stopped goes on; stages that are done under the same settings are not repeated.
+    A stopped run is resumed; stages that are finished under the same settings are not repeated.
     """
     example = not settings.keys() & {"model", "data", "task"}
     if out is None and not (example and recipe is None):
         raise RecipeError("No run folder was given. Add --out FOLDER.")
     folder = RunFolder(out or EXAMPLE_OUT)
-    # With model and data typed, what is not typed has its default: the same command is the same run.
+    # With model and data typed, all other settings have their defaults: the same command is the same run.
     anew = "model" in settings and bool(settings.keys() & {"data", "task"})
     chosen = _starting_recipe(recipe, folder, settings, example=example, anew=anew, tell=terminal.teller(quiet))
     chosen = chosen.with_baseline() if baseline else chosen
@@ -142,13 +142,13 @@ def _starting_recipe(
     """The recipe that the typed settings change: a file's, the folder's, or the default one.
 
     Args:
-        file: A recipe file, or the name of a packaged one. What it does not say of model, data and seed, the folder's
-            own recipe does, where a run was begun there.
+        file: A recipe file, or the name of a packaged recipe. If it does not set model, data or seed, those of the
+            run in the folder are used.
         folder: The run folder.
-        settings: What was typed.
-        example: Whether a run that nothing names model and data of is the embedded example.
-        anew: Whether all was typed that makes a run of its own in a folder where another was begun.
-        tell: Called with a line if nothing names the model, so that the default one is taken.
+        settings: The typed options.
+        example: Whether a run without model and data is the embedded example.
+        anew: Whether the typed options start a new run in a folder that holds another run.
+        tell: Called with a line if the default model is used because none is named.
 
     Raises:
         RecipeError: If nothing names the data.
@@ -162,7 +162,7 @@ def _starting_recipe(
         kept = {name: getattr(before, name) for name in _OF_A_RUN if name not in chosen.model_fields_set}
         return chosen.model_copy(update=kept)
     if not said & {"data", "task"} and not (example and "model" not in said):
-        other = f", as {named} does not say" if named is not None else ""
+        other = f", as {named} does not set it" if named is not None else ""
         raise RecipeError(
             f"--data missing: a run needs --data (or --task in its place){other}; --model is {DEFAULT_MODEL} if not "
             "given. `prunelora run` with none of them runs the embedded example."
@@ -267,7 +267,7 @@ app.command(cls=Command)(comparing.reproduce)
 
 @app.command(cls=Command)
 def show(
-    plan: Annotated[Path, typer.Argument(help="A plan.json, or a folder that has one (run, model or adapter).")],
+    plan: Annotated[Path, typer.Argument(help="A plan.json, or the folder of a run, a model or an adapter.")],
     diff: Annotated[Path | None, typer.Option("--diff", help="Another plan to compare with.")] = None,
     json: Json = False,
 ) -> None:
@@ -320,16 +320,16 @@ def check(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """What would this run give and take? Sizes, ceilings, latency, and seconds of all stages, before any work.
+    """Predict a run before any work: sizes, bounds on speed, latency, and seconds of all stages.
 
-    Takes the options of run, and refuses what run would refuse. Of the model only the configuration is read.
+    Takes the options of run and raises its errors. Only the configuration of the model is read.
     """
     chosen = Recipe() if recipe is None else load_recipe(recipe)
     of_data = [name for name in DataSettings.model_fields if name in settings]
     names_data = bool(settings.keys() & {"data", "task"}) or (recipe is not None and "task" in chosen.model_fields_set)
     if of_data and not names_data:
         options = ", ".join(option(name, settings[name]) for name in of_data)
-        raise RecipeError(f"{options}: belongs to data, and none was named. Add --data or --task.")
+        raise RecipeError(f"{options}: belongs to data, and no data was named. Add --data or --task.")
     chosen = chosen.with_baseline() if baseline else chosen
     chosen = _changed(chosen.without_export() if no_export else chosen, settings, sets)
     from prunelora.progress import bars
@@ -348,7 +348,7 @@ def check(
 def _plan_file(path: Path) -> Path:
     file = path / "plan.json" if path.is_dir() else path
     if not file.exists():
-        raise PlanError(f"{path}: no plan there. Give a plan.json, or a folder that has one.")
+        raise PlanError(f"{path}: no plan there. Give a plan.json, or a folder that holds one.")
     return file
 
 
@@ -362,7 +362,7 @@ _TASKS = {
 
 @app.command(cls=Command)
 def families(json: Json = False) -> None:
-    """Which models are supported, and for what."""
+    """List the supported model families and their tasks."""
     from prunelora.models.families import FAMILIES
 
     if json:

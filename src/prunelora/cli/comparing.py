@@ -24,7 +24,7 @@ REPRODUCE_OUT = Path("runs/reproduce")
 
 Number = TypeVar("Number", int, float)
 
-Seeds = Annotated[str, typer.Option(help="Seeds, joined by commas; learning rates are tried on the first.")]
+Seeds = Annotated[str, typer.Option(help="Seeds, joined by commas; learning rates are tried on the first seed.")]
 NoTiming = Annotated[
     bool, typer.Option("--no-timing", help="Leave out the timing of training steps and forward passes at the end.")
 ]
@@ -82,7 +82,7 @@ def compare(
     """Full fine-tuning, LoRA, run's recipe, the paper's and its controls on the same data and seeds -> one table.
 
     With no arguments: the embedded example. With several budgets (--keep-macs) also the trade-off of quality and speed,
-    and the recipe file of each point of it. A comparison that was stopped goes on; what is done is not repeated.
+    and the recipe file of each point of it. A stopped comparison is resumed; finished trials are not repeated.
     """
     example = not settings.keys() & {"model", "data", "task"}
     if not example and out is None:
@@ -171,30 +171,28 @@ def reproduce(
     ] = None,
     note: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="TASK=TEXT", help="What is special about a task's files, shown at its numbers; may be repeated."
-        ),
+        typer.Option(metavar="TASK=TEXT", help="A note on a task's files, shown beside its numbers; may be repeated."),
     ] = None,
     no_train_head: Annotated[
         bool, typer.Option("--no-train-head", help="Leave the task head as initialised, as the paper's list has it.")
     ] = False,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="Train nothing: show what an earlier call finished.")
+        bool, typer.Option("--read-only", help="Train nothing: show the results of an earlier call.")
     ] = False,
     no_timing: NoTiming = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """The paper's tables 1 to 4 and figure 1 beside ours, and what does not reproduce.
+    """The paper's tables 1 to 4 and figure 1 beside ours, and the results that do not reproduce.
 
     Counts of parameters are bert-base's, from its configuration alone. Everything else is of --model, and says so. A
-    reproduction that was stopped goes on; what is done is not repeated.
+    stopped reproduction is resumed; finished trials are not repeated.
     """
     from prunelora.reproduction.page import numbers, tables, write_reproduction
     from prunelora.reproduction.reproduce import reproduce as run_reproduction
     from prunelora.reproduction.results import read
 
-    notes = dict(assigned(one, "--note") for one in note or [])
+    notes = dict(assigned(text, "--note") for text in note or [])
     if read_only:
         found = read(out, notes=notes)
     else:
@@ -223,12 +221,12 @@ def reproduce(
 
 
 def words(text: str) -> list[str]:
-    """What is joined by commas: "rte, sst2" -> ["rte", "sst2"]."""
-    return [one.strip() for one in text.split(",") if one.strip()]
+    """Words joined by commas: "rte, sst2" -> ["rte", "sst2"]."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def assigned(text: str, option: str) -> tuple[str, str]:
-    """A task and what it is given: "qnli=a part" -> ("qnli", "a part")."""
+    """A task and its value: "qnli=a part" -> ("qnli", "a part")."""
     task, sign, value = text.partition("=")
     if not sign:
         raise RecipeError(f"{option} {text}: expected TASK=VALUE.")
@@ -236,20 +234,20 @@ def assigned(text: str, option: str) -> tuple[str, str]:
 
 
 def by_task(text: str | None, kind: Callable[[str], Number], option: str, *, every: bool = True) -> Any:
-    """A number for every task, or one each: "3" -> 3; "rte=3,sst2=1" -> {"rte": 3, "sst2": 1}; None -> None."""
+    """A number for all tasks, or for each: "3" -> 3; "rte=3,sst2=1" -> {"rte": 3, "sst2": 1}; None -> None."""
     if text is None:
         return None
     try:
         if "=" not in text and every:
             return kind(text)
-        return {task: kind(value) for task, value in (assigned(one, option) for one in words(text))}
+        return {task: kind(value) for task, value in (assigned(word, option) for word in words(text))}
     except ValueError as error:
         raise RecipeError(f"{option} {text}: expected {'a number, or ' if every else ''}TASK=NUMBER.") from error
 
 
 def numbers_in(text: str, kind: Callable[[Any], Number], option: str) -> tuple[Number, ...]:
     """Numbers joined by commas: "0,1,2" -> (0, 1, 2)."""
-    found = [number_in(one) for one in text.split(",") if one.strip()]
-    if None in found or (kind is int and any(isinstance(one, float) for one in found)):
+    numbers = [number_in(word) for word in text.split(",") if word.strip()]
+    if None in numbers or (kind is int and any(isinstance(number, float) for number in numbers)):
         raise RecipeError(f"{option} {text}: expected numbers joined by commas.")
-    return tuple(kind(one) for one in found)
+    return tuple(kind(number) for number in numbers)

@@ -1,6 +1,6 @@
 """The command `prunelora`: one command for everything, and one for each stage.
 
-Nothing heavy is imported here: `--help` answers at once. A command imports what it needs when it runs.
+No large package is imported here, so that `--help` is instant. A command imports its packages when it runs.
 """
 
 import shlex
@@ -17,7 +17,7 @@ from prunelora.errors import PruneLoraError, first_line
 # Exit codes; beside them terminal.BROKEN_PIPE. 70 is what sysexits.h calls an internal error.
 REFUSED, MISTYPED, FAULT, INTERRUPTED = 1, 2, 70, 130
 
-# What an unknown option or command raises; typer exports only this one of its children.
+# The error of an unknown option or command; typer exports only its subclass BadParameter.
 _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     """Run the command line and end with its exit code; only a fault of prunelora itself shows a traceback."""
     from prunelora.cli.terminal import asked_for_json, complain, give_json, no_bars_of_libraries
 
-    # transformers and peft warn each other of coming renames; nobody at a terminal can do anything about it.
+    # transformers and peft warn each other of coming renames; a person at a terminal cannot act on them.
     warnings.filterwarnings("ignore", category=FutureWarning)
     if not sys.stderr.isatty():
         no_bars_of_libraries()  # A log file would fill with carriage returns.

@@ -1,4 +1,4 @@
-"""Options of commands, made from the settings' own descriptions, so that nothing is described twice."""
+"""Options of commands, generated from the descriptions of the settings."""
 
 import inspect
 import types
@@ -17,7 +17,7 @@ Command = Callable[..., None]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", "-q", help="Print the result alone: no progress and no notes on the way. Errors are told."),
+    typer.Option("--quiet", "-q", help="Print the result alone: no progress and no notes. Errors are printed."),
 ]
 Sets = Annotated[
     list[str] | None,
@@ -26,7 +26,7 @@ Sets = Annotated[
 
 
 def settings_typed(sets: list[str] | None) -> dict[str, str]:
-    """What `--set` was given: ["finetune.epochs=2"] -> {"finetune.epochs": "2"}."""
+    """The values of `--set`: ["finetune.epochs=2"] -> {"finetune.epochs": "2"}."""
     changes = {}
     for item in sets or []:
         key, sign, value = item.partition("=")
@@ -41,16 +41,16 @@ def with_settings_of(
 ) -> Callable[[Command], Command]:
     """Give a command an option for every field of some settings (or for the named ones).
 
-    What the recipe says, which is a run folder's or a file's, comes before the defaults of its settings, and the texts
-    of these options say so; settings that the command takes from no recipe (`not_of_recipe`) have the default alone.
+    The recipe of a run folder or a file overrides the defaults, and the help of these options says so. Settings that
+    the command takes from no recipe (`not_of_recipe`) have the default alone.
 
-    The command gets what was typed as the keyword argument `settings`, a dict of field name to text or bool, with only
-    what was given. Values are checked by the settings themselves.
+    The command receives the typed options as the keyword argument `settings`, a dict of field name to text or bool. The
+    settings themselves check the values.
     """
 
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command)
-        own = [parameter for name, parameter in signature.parameters.items() if name != "settings"]
+        of_command = [parameter for name, parameter in signature.parameters.items() if name != "settings"]
         fields = {
             name: (field, model not in not_of_recipe)
             for model, names in sources
@@ -62,10 +62,10 @@ def with_settings_of(
             settings = {name: given.pop(name) for name in fields}
             command(**given, settings={name: value for name, value in settings.items() if value is not None})
 
-        options = [_option(name, *one) for name, one in fields.items() if name not in signature.parameters]
+        options = [_option(name, *field) for name, field in fields.items() if name not in signature.parameters]
         wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
-        wrapper.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *options]}
+        wrapper.__signature__ = signature.replace(parameters=[*of_command, *options])  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in [*of_command, *options]}
         return wrapper
 
     return decorate
@@ -90,10 +90,10 @@ def _option(name: str, field: FieldInfo, recipe_first: bool) -> inspect.Paramete
 
 
 def _metavar(annotation: Any) -> str:
-    """What to type: INT, NUMBER, TEXT, or the choices."""
+    """The kind of value: INT, NUMBER, TEXT, or the choices."""
     if typing.get_origin(annotation) is typing.Literal:
         return "[" + "|".join(map(str, typing.get_args(annotation))) + "]"
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        kinds = [_metavar(one) for one in typing.get_args(annotation) if one is not type(None)]
+        kinds = [_metavar(kind) for kind in typing.get_args(annotation) if kind is not type(None)]
         return "COUNT|FRACTION" if kinds == ["INT", "NUMBER"] else "|".join(dict.fromkeys(kinds))
     return {int: "INT", float: "NUMBER"}.get(annotation, "TEXT")

@@ -1,4 +1,4 @@
-"""What a person sees: progress on stderr, results on stdout, and one line of JSON where `--json` asks for it."""
+"""Output: progress on stderr; results on stdout, as JSON if `--json` is given."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from rich.markup import escape
 
 from prunelora.report.table import Table
 
-# What a shell reports of a program that ended by SIGPIPE: `prunelora families | head -1`.
+# The exit code that a shell reports for a program that SIGPIPE ended: `prunelora families | head -1`.
 BROKEN_PIPE = 128 + 13
-# Wider than any table: rich would cut what goes into a pipe or a file at 80 columns.
+# Wider than any table: rich cuts output into a pipe or a file at 80 columns.
 _UNBOUNDED = 10_000
 
 
 class _Console(Console):
-    """rich's console, whose reader may leave before the end; in a pipe or a file nothing is cut."""
+    """A rich console that accepts a closed pipe and cuts nothing in a pipe or a file."""
 
     @property
     def options(self) -> ConsoleOptions:
@@ -33,7 +33,7 @@ _err = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def end_quietly() -> NoReturn:
-    """End without a word, as the reader of stdout has left.
+    """End silently, since the reader of stdout has closed it.
 
     Raises:
         SystemExit: Always.
@@ -44,26 +44,26 @@ def end_quietly() -> NoReturn:
 
 
 def tell(line: str) -> None:
-    """A line about progress."""
+    """Print a line about progress."""
     _err.print(escape(line), style="dim")
 
 
 def teller(quiet: bool) -> Callable[[str], None]:
-    """What a command tells its progress to: stderr, or nobody."""
+    """The function that prints progress to stderr, or one that prints nothing."""
     return (lambda _: None) if quiet else tell
 
 
 def no_bars_of_libraries() -> None:
-    """Keep the bars of downloads and of reading data away, which their libraries draw by themselves.
+    """Disable the progress bars that the Hugging Face libraries draw for downloads and data.
 
-    They read these variables when they are imported, so this comes before.
+    Call this before the libraries are imported: they read the variables at import.
     """
     for library in ("HF_HUB", "HF_DATASETS"):
         os.environ[f"{library}_DISABLE_PROGRESS_BARS"] = "1"
 
 
 def complain(message: str, *, kind: str, exit_code: int) -> None:
-    """An error: red for people; also as JSON on stdout where the command was given `--json`.
+    """Print an error in red on stderr; with `--json` also as JSON on stdout.
 
     Args:
         message: What was asked, what was found, and what to do.
@@ -76,12 +76,12 @@ def complain(message: str, *, kind: str, exit_code: int) -> None:
 
 
 def asked_for_json() -> bool:
-    """Whether `--json` was typed; where an option is mistyped, nobody else knows."""
+    """Whether `--json` was typed; also known if another option is mistyped."""
     return "--json" in sys.argv
 
 
 def give_json(value: Any) -> None:
-    """The result for machines: JSON on stdout, nothing else there."""
+    """Print the result as JSON on stdout."""
     try:
         sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What was typed, and how messages spell it: `--keep-heads 73`, `--set plan.keep_heads=73`, or a recipe's own key."""
+"""Typed options, and how messages spell them: `--keep-heads 73`, `--set plan.keep_heads=73`, or a recipe's own key."""
 
 import shlex
 from typing import Any
@@ -12,25 +12,25 @@ from prunelora.run.recipe import Recipe
 
 
 class TypedOptions:
-    """Spells options as the running command has them.
+    """Spells options as flags of the running command.
 
     Attributes:
-        recipe: What the command works on, whose keys name the options that were not typed: "repeats" ->
-            "measure.repeats". None until it is known.
+        recipe: The command's recipe, whose keys name the options that were not typed: "repeats" -> "measure.repeats".
+            None until it is known.
     """
 
     def __init__(self, context: typer.Context) -> None:
-        """Take the options of a command, with what was typed of them."""
-        options = [one for one in context.command.params if one.param_type_name == "option"]
-        self.flags = {str(one.name): _longest(one.opts) for one in options}
-        self.negations = {str(one.name): _longest(one.secondary_opts) for one in options if one.secondary_opts}
-        self.switches = {str(one.name) for one in options if getattr(one, "is_flag", False)}
+        """Read the options of a command, and which of them were typed."""
+        options = [param for param in context.command.params if param.param_type_name == "option"]
+        self.flags = {str(param.name): _longest(param.opts) for param in options}
+        self.negations = {str(param.name): _longest(param.secondary_opts) for param in options if param.secondary_opts}
+        self.switches = {str(param.name) for param in options if getattr(param, "is_flag", False)}
         self.typed = {name for name in self.flags if _was_typed(context, name)}
-        self.set = [str(one).partition("=")[0].strip() for one in context.params.get("sets") or ()]
+        self.set = [str(item).partition("=")[0].strip() for item in context.params.get("sets") or ()]
         self.recipe: Recipe | None = None
 
     def given(self, name: str, value: Any) -> str:
-        """As it was typed; where it was not, as a recipe has it."""
+        """As it was typed; otherwise by its key in the recipe."""
         bare, key = name.rpartition(".")[2], self._key(name)
         if key in self.set:
             return "--set " + _assigned(key, value)
@@ -41,7 +41,7 @@ class TypedOptions:
         return _assigned(key, value)
 
     def advised(self, name: str, value: Any) -> str:
-        """As the command takes it, or `run`, whose switches are no settings of a recipe."""
+        """As the command takes it, or as `run` takes it: its switches are no settings of a recipe."""
         bare, key = name.rpartition(".")[2], self._key(name)
         if bare in self.flags:
             return self._flag(bare, value)
@@ -52,7 +52,7 @@ class TypedOptions:
     def _key(self, name: str) -> str:
         if "." in name or self.recipe is None:
             return name
-        # The error for a name that is no setting spells it too.
+        # The error for an unknown name spells it too: without a recipe it ends here.
         recipe, self.recipe = self.recipe, None
         try:
             return recipe.key_of(name, first=running_stage())
@@ -73,7 +73,7 @@ class Command(TyperCommand):
     """A command whose messages spell options as they were typed."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run it."""
+        """Run the command."""
         if ctx.params.get("quiet"):
             no_bars_of_libraries()
         with spelled(TypedOptions(ctx)):
@@ -81,7 +81,7 @@ class Command(TyperCommand):
 
 
 def works_on(recipe: Recipe) -> None:
-    """Tell the running command's messages of its recipe, whose keys name the options that were not typed."""
+    """Set the recipe of the running command, whose keys name the options that were not typed."""
     typed = current_spelling()
     if isinstance(typed, TypedOptions):
         typed.recipe = recipe

@@ -76,7 +76,7 @@ def key_of(recipe: "Recipe", bare: str, *, first: str | None = None) -> str:
         RecipeError: If no stage of the recipe has such a setting.
     """
     factors = factors_of(recipe, bare)
-    if first is not None and bare in type(recipe.by_name[first]).model_fields:
+    if first in recipe.by_name and bare in type(recipe.by_name[first]).model_fields:
         return f"{first}.{bare}"
     keys = list(reversed(factors))
     return next((key for key in keys if factors[key] == 1), keys[0])
