@@ -6,6 +6,7 @@ option is then `--keep-heads 73`, `--set plan.keep_heads=73`, or `plan.keep_head
 """
 
 import difflib
+import importlib.util
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -181,3 +182,13 @@ class MissingExtraError(PruneLoraError):
     def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str, str]]:
         """Pickle the three arguments; by default pickle passes the message alone."""
         return type(self), (self.what, self.extra, self.way_out)
+
+
+def check_installed(packages: Iterable[str], what: str, extra: str, way_out: str = "") -> None:
+    """Check that packages are installed, without importing them.
+
+    Raises:
+        MissingExtraError: Built from the other arguments, if a package is missing.
+    """
+    if any(importlib.util.find_spec(package) is None for package in packages):
+        raise MissingExtraError(what, extra, way_out)

@@ -26,6 +26,9 @@ CASES = {
     "belongs to data": ["check", "--text", "review"],
     "expected numbers": ["compare", "--data", "rows.csv", "--out", "out", "--seeds", "a"],
     "no method of this name": ["compare", "--data", "rows.csv", "--out", "out", "--methods", "lorra"],
+    "no such column. Columns: text": [*RUN, "--data", "rows.csv", "--text", "review"],
+    "no such column. Columns:": ["check", "--data", "rows.csv", "--label", "stars"],
+    "nofolder does not exist": ["reproduce", "--data-dir", "nofolder", "--out", "out"],
     "neither.csv does not exist": ["compare", "--data", "neither.csv", "--out", "out"],
 }  # fmt: skip
 ASK = """

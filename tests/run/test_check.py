@@ -5,7 +5,6 @@ from small_run import make_data, make_model
 
 from prunelora.data import tokens
 from prunelora.data.embedded import embedded_model_path
-from prunelora.delivery import onnx
 from prunelora.errors import MissingExtraError, PruneLoraError
 from prunelora.evaluation.extrapolation import Pieces
 from prunelora.evaluation.timing import Timing
@@ -59,7 +58,7 @@ def test_check_says_before_any_work_that_a_package_is_missing(inputs, monkeypatc
     def missing(*_):
         raise MissingExtraError("ONNX export", "onnx")
 
-    monkeypatch.setattr(onnx, "require_packages", missing)
+    monkeypatch.setattr("prunelora.delivery.onnx_packages.require_packages", missing)
     monkeypatch.setattr("prunelora.data.load.load_task", lambda _: pytest.fail("the data was read"))
     with pytest.raises(MissingExtraError, match="onnx"):
         check_run(load_recipe("tune-first").with_options(inputs))

@@ -10,8 +10,11 @@ from prunelora.cli import terminal
 from prunelora.cli.options import Json, Quiet, Sets, settings_typed, with_settings_of
 from prunelora.comparison.budgets import load_methods_at
 from prunelora.comparison.methods import METHODS
+from prunelora.data.checks import check_exists
+from prunelora.data.embedded import model_source
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
+from prunelora.models.source import check_source
 from prunelora.run.check import check_inputs
 from prunelora.run.recipe import Recipe
 from prunelora.settings import number_in
@@ -188,6 +191,11 @@ def reproduce(
     Counts of parameters are bert-base's, from its configuration alone. Everything else is of --model, and says so. A
     stopped reproduction is resumed; finished trials are not repeated.
     """
+    if not read_only:
+        check_source(model_source(model))
+        if data_dir is not None:
+            check_exists(Path(data_dir).expanduser())
+
     from prunelora.reproduction.page import numbers, tables, write_reproduction
     from prunelora.reproduction.reproduce import reproduce as run_reproduction
     from prunelora.reproduction.results import read

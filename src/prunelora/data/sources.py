@@ -105,7 +105,9 @@ def _read_source(settings: DataSettings) -> Source:
 
 
 def check_named(settings: DataSettings) -> None:
-    """Raises DataError if `settings.data` is a path that does not exist or has an unknown suffix; reads no rows."""
+    """Raises DataError if the data's path does not exist or has an unknown suffix; reads no rows."""
+    if settings.data_dir is not None:
+        checks.check_exists(Path(settings.data_dir).expanduser())
     data = str(settings.data)
     if settings.data is None or settings.given is not None or data == EMBEDDED_DATA:
         return

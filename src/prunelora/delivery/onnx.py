@@ -13,15 +13,13 @@ import torch
 from torch import nn
 
 from prunelora.delivery.export_inputs import Example, example_of, random_examples, traced_example
+from prunelora.delivery.onnx_packages import WITHOUT_EXPORT, require_packages
 from prunelora.delivery.rotary import rotary_restored
 from prunelora.errors import ExportError, MissingExtraError, first_line
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.device import on_device
 from prunelora.models.family import Family
 from prunelora.models.state import left_as_found
-
-# Advice for errors of a run that cannot export.
-WITHOUT_EXPORT = "Or run without the export: prunelora run --no-export; in Python compress(export=False)."
 
 # Keys of the file's metadata.
 COMPARED_TOKENS, COMPARED_ROWS = "prunelora.compared_tokens", "prunelora.compared_rows"
@@ -85,19 +83,6 @@ def export(
             for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
                 file.replace(path.with_name(file.name))  # The model itself last.
     return path
-
-
-def require_packages(way_out: str = "") -> None:
-    """Check that the packages of `export` are installed.
-
-    Args:
-        way_out: Part of the error's message: how to do without ONNX.
-
-    Raises:
-        MissingExtraError: If the packages of the extra "onnx" are not installed.
-    """
-    for name in ("onnx", "onnxruntime", "onnxscript"):
-        _required(name, way_out)
 
 
 def session(path: Path | str, *, threads: int | None = None) -> Any:
@@ -227,8 +212,8 @@ def _advice(example: Example) -> str:
     return "Pass a larger tolerance if the logits are large; otherwise report this model."
 
 
-def _required(name: str, way_out: str = "") -> Any:
+def _required(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingExtraError("ONNX export", "onnx", way_out) from error
+        raise MissingExtraError("ONNX export", "onnx") from error

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from prunelora.delivery import onnx as onnx_delivery
+from prunelora.delivery.onnx_packages import require_packages
 from prunelora.errors import PlanError, UnsupportedModelError, option
 from prunelora.evaluation.latency_cuts import Cut, bytes_of, cut_copy, cuts, groups_of, plan_of
 from prunelora.evaluation.latency_model import LatencyModel, LatencyPoint, LatencySettings, whole_layer
@@ -88,7 +89,7 @@ def measure_latency_model(
     settings = resolved(settings or LatencySettings(), model)
     architecture = dense_architecture(model)
     if settings.engine == "onnxruntime":
-        onnx_delivery.require_packages()
+        require_packages()
     longest = longest_input(model)
     if longest is not None and settings.tokens > longest:
         raise UnsupportedModelError(

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from prunelora.errors import check_installed
 from prunelora.settings import Settings
 
 
@@ -72,6 +73,11 @@ class FineTuneSettings(Settings):
         False,
         description="Write TensorBoard logs, in a run to its folder tensorboard (needs the extra `tensorboard`).",
     )
+
+    def check_installed(self) -> None:
+        """Raises MissingExtraError if TensorBoard is asked for and not installed."""
+        if self.tensorboard:
+            check_installed(("tensorboard",), "tensorboard=True", "tensorboard")
 
     @property
     def recomputes(self) -> bool:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.util
 import math
 import tempfile
 import time
@@ -27,7 +26,6 @@ from prunelora.data.tokens import Processor, collator
 from prunelora.errors import (
     DataError,
     DivergenceError,
-    MissingExtraError,
     RecipeError,
     advice,
     one_of,
@@ -164,12 +162,6 @@ def finetune(
     )
 
 
-def require_packages(settings: FineTuneSettings) -> None:
-    """Raises MissingExtraError if TensorBoard is asked for and not installed."""
-    if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise MissingExtraError("tensorboard=True", "tensorboard")
-
-
 @dataclasses.dataclass(frozen=True)
 class _Task:
     """The task of a model, and the metric by which the best checkpoint is chosen."""
@@ -217,7 +209,7 @@ def _check_call(
     for name, rows in (("train", train), ("validation", validation)):
         if not len(rows):
             raise DataError(f"{name}: no rows to fine-tune with.")
-    require_packages(settings)
+    settings.check_installed()
     if checkpoints is None and num_processes() > 1:
         raise DataError(
             f"Fine-tuning in {num_processes()} processes needs checkpoints=, a folder that all of them can read: each "

@@ -29,9 +29,9 @@ class ExportStage(Stage):
 
     def check_packages(self) -> None:
         """Check that the packages of ONNX are installed."""
-        from prunelora.delivery import onnx
+        from prunelora.delivery.onnx_packages import WITHOUT_EXPORT, require_packages
 
-        onnx.require_packages(onnx.WITHOUT_EXPORT)
+        require_packages(WITHOUT_EXPORT)
 
     def check(self, run: "Run", before: Sequence[Stage]) -> None:
         """Check that the model's family can be exported."""

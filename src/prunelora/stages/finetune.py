@@ -58,9 +58,7 @@ class FineTuneStage(FineTuneSettings, Stage):
 
     def check_packages(self) -> None:
         """Check that TensorBoard is installed, where it is asked for."""
-        from prunelora.finetuning.training import require_packages
-
-        require_packages(self)
+        self.check_installed()
 
     def run(self, run: "Run", name: str) -> Facts:
         """Train the present model in place and save the adapter or the model."""

@@ -136,7 +136,7 @@ class PlanStage(Stage):
     def check_packages(self) -> None:
         """Check that ONNX Runtime is installed, where latency is measured in it."""
         if self.needs_latency and self.latency_engine == "onnxruntime":
-            from prunelora.delivery.onnx import require_packages
+            from prunelora.delivery.onnx_packages import require_packages
             from prunelora.errors import advice
 
             require_packages(f"Or plan for torch: {advice('latency_engine', 'torch')}.")
