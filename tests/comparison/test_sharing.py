@@ -46,7 +46,7 @@ def task(base):
 
 
 def recipe_of(base, **changes) -> Recipe:
-    content = base.model_dump(mode="json") | {"stages": STAGES}
+    content = base.model_dump(mode="json") | {"stages": STAGES, "options": {}}
     return read_recipe(content, source="test").with_settings(changes)
 
 
