@@ -582,7 +582,7 @@ def test_a_run_begun_with_one_task_starts_anew_with_another(prunelora, tmp_path)
         ),
         (("run", "--task", "rte"), "No run folder was given"),
         (("check", "--task", "rte", "--data", "x.csv"), "--data x.csv and --task rte were both"),
-        (("check", "--data-dir", "d"), "--data-dir d: belongs to data, and none was named"),
+        (("check", "--data-dir", "d"), "--data-dir d: belongs to data, and no data was named"),
     ],
 )
 def test_a_command_that_names_data_twice_or_not_at_all_is_an_error(
