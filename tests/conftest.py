@@ -1,6 +1,7 @@
 """Shared pieces of the tests: tiny random models of every family, batches, and the embedded MiniLM."""
 
 import datetime
+import gc
 import os
 import sys
 
@@ -36,6 +37,13 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRUNELORA_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_modules():
+    """Python's collector skips objects from before the module's tests: each training would look at all of them."""
+    gc.collect()
+    gc.freeze()
 
 
 # One family of every layout is tried every time; those that share their layout with one of these are slow tests.

@@ -45,9 +45,13 @@ def test_a_comparison_judges_every_reported_split(base, tmp_path):
 
 
 def test_a_reproduction_judges_every_reported_split(base, tmp_path):
+    def small_comparison(**options):
+        small = {"methods": ("lora", "prune-lora"), "factors": (1,), "changes": SMALL | {"linear_probe.steps": 2}}
+        return compare(**options | small)
+
     found = reproduce(
-        out=tmp_path / "out", model=base.model, data_dir=base.task.data_dir, tasks=("mnli",), seeds=(0,), epochs=1,
-        timing=False, progress=False,
+        out=tmp_path / "out", model=base.model, data_dir=base.task.data_dir, tasks=("mnli",), seeds=(0,),
+        timing=False, progress=False, compare=small_comparison,
     )  # fmt: skip
     comparison = next(task for task in found.tasks if task.task == "mnli").comparison
     assert comparison.splits == SPLITS
@@ -55,7 +59,7 @@ def test_a_reproduction_judges_every_reported_split(base, tmp_path):
 
 
 def test_a_run_reports_every_split(base, tmp_path):
-    recipe = base.with_options({"epochs": 1, "keep_heads": 8, "rows": 16, "repeats": 3})
+    recipe = base.without_export().with_options({"epochs": 1, "keep_heads": 8, "rows": 16, "repeats": 3})
     results = execute(recipe, tmp_path / "out", progress=False).results
     facts = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert set(facts["stages"]["measure"]["facts"]["more_tests"]) == {"mismatched"}

@@ -11,8 +11,8 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-# Quick to export; together they have every layout. The export itself compares logits with torch.
-QUICK = {"nomic_bert", "gpt2", "llama"}
+# The default tests export BERT, RoBERTa, DistilBERT, Llama and Phi-3 elsewhere. The export compares logits with torch.
+QUICK = {"gpt2"}
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def _measure(tmp_path):
 
 def _export(tmp_path):
     pytest.importorskip("onnxruntime")
-    pl.export(tiny_model(dtype=torch.float32), tmp_path / "model.onnx")
+    pl.export(tiny_model(dtype=torch.float32, num_hidden_layers=1), tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize(

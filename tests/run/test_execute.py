@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -75,6 +76,12 @@ def finished(tmp_path_factory, inputs):
     """One run with every stage, looked at by several tests."""
     out = tmp_path_factory.mktemp("finished") / "run"
     return run(inputs, out, [*PAPER, "export", "baseline", "measure", "report"])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, inputs):
+    """A run with the paper's stages; its folder is not changed."""
+    return run(inputs, tmp_path_factory.mktemp("whole") / "run")
 
 
 def test_a_run_leaves_everything_it_promises(finished):
@@ -165,9 +172,8 @@ def test_a_finished_run_does_nothing_again(finished, inputs):
     assert again.summary == finished.summary
 
 
-def test_a_run_equals_the_api_called_stage_by_stage(inputs, tmp_path):
+def test_a_run_equals_the_api_called_stage_by_stage(inputs, whole):
     """command == API: the same scores, the same plan, the same weights."""
-    outcome = run(inputs, tmp_path / "run")
     recipe = recipe_of(inputs)
     task, tokenizer = load_task(recipe.task), load_tokenizer(inputs["model"])
     model = load_pretrained(inputs["model"], label_names=task.label_names, problem_type=task.problem_type)
@@ -175,18 +181,17 @@ def test_a_run_equals_the_api_called_stage_by_stage(inputs, tmp_path):
     train_linear_probe_(model, batches, steps=4)
     importance = pl.score(model, batches)
     plan = pl.make_plan(importance, keep_heads=0.5, keep_ffn=0.5)
-    assert plan.id == pl.Plan.load(tmp_path / "run" / "plan.json").id
+    assert plan.id == pl.Plan.load(whole.folder / "plan.json").id
     rows_for_repair = calibration_batches(task, tokenizer, rows=1024)
     peft_model = pl.add_adapter(pl.prune_(model, plan, repair_with=rows_for_repair), plan)
     train, validation = (tokenise(rows, tokenizer, max_length=128) for rows in (task.train, task.validation))
     settings = FineTuneSettings(epochs=2, learning_rate=5e-3, batch_size=16)
     pl.finetune(peft_model, train, validation, tokenizer=tokenizer, settings=settings, progress=False)
     merged = pl.merge(peft_model)
-    assert largest_difference(logits(merged, BATCH), logits(outcome.load(), BATCH)) < 1e-6
+    assert largest_difference(logits(merged, BATCH), logits(whole.load(), BATCH)) < 1e-6
 
 
-def test_compress_is_the_same_in_one_call(inputs, tmp_path):
-    plain = run(inputs, tmp_path / "one")
+def test_compress_is_the_same_in_one_call(inputs, whole, tmp_path):
     outcome = pl.compress(
         model=inputs["model"],
         data=inputs["data"],
@@ -195,7 +200,7 @@ def test_compress_is_the_same_in_one_call(inputs, tmp_path):
         progress=False,
         seed=0,
     )
-    assert torch.equal(logits(outcome.load(), BATCH), logits(plain.load(), BATCH))
+    assert torch.equal(logits(outcome.load(), BATCH), logits(whole.load(), BATCH))
 
 
 def stop_at_the_end_of(patch, kind: str) -> None:
@@ -210,22 +215,23 @@ def stop_at_the_end_of(patch, kind: str) -> None:
 
 
 @pytest.mark.parametrize("stage", PAPER)
-def test_a_run_stopped_in_any_stage_goes_on_where_it_stopped(inputs, tmp_path, monkeypatch, stage):
-    expected = run(inputs, tmp_path / "whole")
+def test_a_run_stopped_in_any_stage_goes_on_where_it_stopped(inputs, whole, tmp_path, monkeypatch, stage):
     with monkeypatch.context() as patch:
         stop_at_the_end_of(patch, stage)  # As after kill -9 at the last moment.
         with pytest.raises(KeyboardInterrupt):
             run(inputs, tmp_path / "stopped")
     outcome = run(inputs, tmp_path / "stopped")
     assert outcome.ran == tuple(PAPER[PAPER.index(stage) :])
-    assert torch.equal(logits(outcome.load(), BATCH), logits(expected.load(), BATCH))
+    assert torch.equal(logits(outcome.load(), BATCH), logits(whole.load(), BATCH))
 
 
 @pytest.mark.parametrize("epochs", [0.4, 1.6, 2])
-def test_a_training_killed_behind_its_last_step_takes_none_again(inputs, tmp_path, monkeypatch, epochs):
+def test_a_training_killed_behind_its_last_step_takes_none_again(inputs, whole, tmp_path, monkeypatch, epochs):
     """Its checkpoints stay until its record is written; a schedule that ends in no 0 would show a step too many."""
     changes = {"finetune.epochs": epochs, "finetune.schedule": "constant_with_warmup"}
-    expected = run(inputs, tmp_path / "whole", **changes)
+    shutil.copytree(whole.folder, tmp_path / "expected")  # Its stages before the fine-tuning are the same.
+    expected = run(inputs, tmp_path / "expected", **changes)
+    shutil.copytree(whole.folder, tmp_path / "stopped")
     with monkeypatch.context() as patch:
 
         def stopped(*_, **__):
@@ -293,8 +299,10 @@ def test_a_training_that_was_stopped_is_not_gone_on_with_under_other_settings(in
     assert torch.equal(logits(outcome.load(), BATCH), logits(expected.load(), BATCH))
 
 
-def test_checkpoints_of_an_earlier_version_are_removed_and_the_training_begins_anew(inputs, tmp_path, monkeypatch):
-    expected = run(inputs, tmp_path / "whole", until="finetune").results.facts("finetune")
+def test_checkpoints_of_an_earlier_version_are_removed_and_the_training_begins_anew(
+    inputs, whole, tmp_path, monkeypatch
+):
+    expected = whole.results.facts("finetune")
     with monkeypatch.context() as patch:
         stop_after(patch, expected["steps"] - 1)
         with pytest.raises(KeyboardInterrupt):
@@ -308,7 +316,7 @@ def test_checkpoints_of_an_earlier_version_are_removed_and_the_training_begins_a
     assert outcome.results.facts("finetune")["history"] == expected["history"]
 
 
-def test_files_of_a_stage_that_was_stopped_are_not_taken_for_those_of_before(inputs, tmp_path, monkeypatch):
+def test_files_of_a_stage_that_was_stopped_are_not_taken_for_those_of_before(inputs, whole, tmp_path, monkeypatch):
     """Back under the old settings, what a stopped stage has replaced is made again."""
     run(inputs, tmp_path / "run", until="prune")
     with monkeypatch.context() as patch:
@@ -317,8 +325,7 @@ def test_files_of_a_stage_that_was_stopped_are_not_taken_for_those_of_before(inp
             run(inputs, tmp_path / "run", until="prune", **{"prune.repair_weights": "loss"})
     outcome = run(inputs, tmp_path / "run")
     assert outcome.ran == ("prune", "finetune", "merge")
-    expected = run(inputs, tmp_path / "whole")
-    assert torch.equal(logits(outcome.load(), BATCH), logits(expected.load(), BATCH))
+    assert torch.equal(logits(outcome.load(), BATCH), logits(whole.load(), BATCH))
 
 
 @pytest.mark.parametrize("kinds", [PAPER, ["finetune", "merge", *PAPER[1:]]])
@@ -370,8 +377,8 @@ def test_a_stage_of_another_version_is_repeated_and_a_line_says_so(inputs, tmp_p
     assert any(line.startswith("plan: was finished by another version") for line in told)
 
 
-def test_a_changed_recipe_repeats_what_depends_on_it(inputs, tmp_path):
-    run(inputs, tmp_path / "run")
+def test_a_changed_recipe_repeats_what_depends_on_it(inputs, whole, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "run")
     assert run(inputs, tmp_path / "run", **{"plan.keep_heads": "0.25"}).ran == ("plan", "prune", "finetune", "merge")
     assert run(inputs, tmp_path / "run", **{"plan.keep_heads": "0.25", "finetune.epochs": 1}).ran == (
         "finetune",
@@ -386,8 +393,8 @@ def test_a_deleted_result_is_made_again(inputs, tmp_path):
     assert run(inputs, tmp_path / "run", until="plan").ran == ("score",)
 
 
-def test_a_plan_edited_by_hand_is_used_as_it_is(inputs, tmp_path):
-    first = run(inputs, tmp_path / "run")
+def test_a_plan_edited_by_hand_is_used_as_it_is(inputs, whole, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "run")
     path = tmp_path / "run" / "plan.json"
     plan = pl.Plan.load(path)
     fewer = plan.model_copy(update={"heads": (plan.heads[0][:1], (), plan.heads[2])})
@@ -396,7 +403,7 @@ def test_a_plan_edited_by_hand_is_used_as_it_is(inputs, tmp_path):
     outcome = execute(recipe_of(inputs), tmp_path / "run", tell=told.append, progress=False)
     assert outcome.ran == ("prune", "finetune", "merge")
     assert any("edited by hand" in line for line in told)
-    assert outcome.load().prunelora_plan.id == fewer.id != first.results.plan.id
+    assert outcome.load().prunelora_plan.id == fewer.id != whole.results.plan.id
 
 
 def test_stages_can_be_repeated_tune_first(inputs, tmp_path):
@@ -563,12 +570,15 @@ def test_what_the_model_cannot_do_is_told_before_any_training(inputs, tmp_path, 
     assert run(inputs, tmp_path / "run", kinds[:5], until="plan", **{"prune.repair": False}).ran[-1] == "plan"
 
 
-def test_the_dense_models_export_is_for_timing_and_refuses_no_difference(inputs, tmp_path, monkeypatch):
+def test_the_dense_models_export_is_for_timing_and_refuses_no_difference(inputs, finished, tmp_path, monkeypatch):
     asked = []
-    original = onnx.export
-    monkeypatch.setattr(
-        onnx, "export", lambda *args, **options: asked.append(options["tolerance"]) or original(*args, **options)
-    )
+
+    def export(_model, path, *, tolerance, **_):  # Another model's file is as good to time; an export takes seconds.
+        asked.append(tolerance)
+        shutil.copy(finished.folder / "model.onnx", path)
+        return path
+
+    monkeypatch.setattr(onnx, "export", export)
     run(inputs, tmp_path / "run", ["finetune", "merge", "export", "measure"], **{"export.tolerance": 0.5})
     assert asked == [0.5, math.inf]
 
