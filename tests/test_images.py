@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_run import make_data, make_model
+from small_run import copy_dense_exports, make_data, make_model
 from tiny import largest_difference, logits, stir, tiny_config, tiny_model
 from transformers import AutoModelForImageClassification, ViTImageProcessor
 
@@ -215,7 +215,8 @@ def test_pixels_are_the_processors_own_and_made_when_they_are_read(folder, proce
     np.testing.assert_allclose(predict_rows(model, rows, processor, batch_size=7)[10:20], alone, atol=1e-5)
 
 
-def test_a_vision_model_of_half_the_size_learns_colours(folder, model_folder, tmp_path):
+def test_a_vision_model_of_half_the_size_learns_colours(folder, model_folder, tmp_path, monkeypatch):
+    copy_dense_exports(monkeypatch)
     settings = {
         "model": str(model_folder),
         "task.data": str(folder),

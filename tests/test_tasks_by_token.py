@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 from safetensors.numpy import save_file
-from small_run import BAD, FILLER, GOOD, make_data, make_model
+from small_run import BAD, FILLER, GOOD, copy_dense_exports, make_data, make_model
 from tiny import largest_difference, logits, stir, tiny_config
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -80,7 +80,8 @@ def run(model, data, out, until=None, **settings):
     return execute(load_recipe("cut-first").with_settings(SMALL | inputs | settings), out, until=until, progress=False)
 
 
-def test_words_are_tagged_by_a_model_of_half_the_size(encoder, people, tmp_path):
+def test_words_are_tagged_by_a_model_of_half_the_size(encoder, people, tmp_path, monkeypatch):
+    copy_dense_exports(monkeypatch)
     outcome = run(encoder, people, tmp_path / "run")
     measured = outcome.results.facts("measure")
     assert measured["test"]["entity_f1"] > 0.8

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from small_run import make_data, make_model
+from small_run import copy_dense_exports, make_data, make_model
 from tiny import random_plan, tiny_model
 
 import prunelora as pl
@@ -378,7 +378,8 @@ def test_an_error_is_a_message_and_a_code_not_a_traceback(prunelora, tmp_path, m
     assert out == ""
 
 
-def test_a_whole_small_run_prints_what_was_gained_and_where_it_is(prunelora, inputs, tmp_path):
+def test_a_whole_small_run_prints_what_was_gained_and_where_it_is(prunelora, inputs, tmp_path, monkeypatch):
+    copy_dense_exports(monkeypatch)
     out_folder = tmp_path / "run"
     code, out, err = prunelora(
         "run", "--out", str(out_folder), *inputs, *SMALL, "--set", "measure.repeats=3", "--set", "measure.warmup=1"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas
 import pytest
 import torch
-from small_run import make_data, make_model
+from small_run import copy_dense_exports, make_data, make_model
 from tiny import largest_difference, logits, tiny_model
 from transformers import AlbertConfig, AlbertModel, Trainer
 
@@ -75,7 +75,9 @@ def run(inputs, out, kinds=PAPER, until=None, **changes):
 def finished(tmp_path_factory, inputs):
     """One run with every stage, looked at by several tests."""
     out = tmp_path_factory.mktemp("finished") / "run"
-    return run(inputs, out, [*PAPER, "export", "baseline", "measure", "report"])
+    with pytest.MonkeyPatch.context() as patch:
+        copy_dense_exports(patch)
+        return run(inputs, out, [*PAPER, "export", "baseline", "measure", "report"])
 
 
 @pytest.fixture(scope="module")
