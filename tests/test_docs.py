@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from small_run import copy_dense_exports
 
 from prunelora.cli import terminal
 from prunelora.cli.app import app
@@ -133,7 +134,8 @@ def test_every_page_is_in_the_contents_and_has_examples():
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("page", PAGES)
-def test_the_examples_of_a_page_run(page, empty_folder):
+def test_the_examples_of_a_page_run(page, empty_folder, monkeypatch):
+    copy_dense_exports(monkeypatch)
     assert run_page(DOCS / f"{page}.md") >= 2
 
 

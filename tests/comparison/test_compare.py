@@ -32,6 +32,12 @@ def base(tmp_path_factory, minilm_path):
     return Recipe(model=str(make_model(folder / "model", minilm_path)), task=data)
 
 
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch):
+    """Only the comparisons that tests share draw them, which takes as long as their trainings."""
+    monkeypatch.setattr("prunelora.comparison.page.draw_comparison", lambda _: {})
+
+
 def run(base, out, **options):
     defaults = {"methods": METHODS, "seeds": (0, 1), "factors": (1, 10), "changes": CHANGES, "timing": False}
     told: list[str] = []

@@ -17,6 +17,12 @@ SPLITS = ("matched", "mismatched")
 SMALL = {"epochs": 1, "finetune.batch_size": 32, "rows": 16}
 
 
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch):
+    """They take as long as the trainings."""
+    monkeypatch.setattr("prunelora.comparison.page.draw_comparison", lambda _: {})
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, minilm_path):
     folder = tmp_path_factory.mktemp("mnli")

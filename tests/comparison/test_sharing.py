@@ -33,6 +33,12 @@ FIRST = ("linear_probe", "score", "plan", "prune")
 LAST = ("finetune", "merge")
 
 
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch):
+    """They take as long as the trainings."""
+    monkeypatch.setattr("prunelora.comparison.page.draw_comparison", lambda _: {})
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, minilm_path):
     folder = tmp_path_factory.mktemp("inputs")
