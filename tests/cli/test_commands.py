@@ -19,6 +19,8 @@ from tiny import random_plan, tiny_model
 import prunelora as pl
 from prunelora.cli.app import app
 from prunelora.data.settings import DataSettings
+from prunelora.evaluation.extrapolation import Pieces
+from prunelora.evaluation.timing import Timing
 from prunelora.finetuning.adapter import trainable_parameters
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
@@ -268,7 +270,14 @@ def test_check_asks_of_the_recipe_that_is_named(prunelora, inputs, tmp_path):
     assert (found["budget"], found["heads_left"], found["training"]) == ({}, 12, None)
 
 
-def test_check_foresees_every_stage_of_the_run(prunelora, inputs, tmp_path):
+@pytest.fixture
+def second_each(monkeypatch):
+    """Every piece of a training takes a second; nothing is timed."""
+    second = Timing((1000.0,) * 3)
+    monkeypatch.setattr(Pieces, "measure", lambda self, *_: self.timings.update(dict.fromkeys(self.calls, second)))
+
+
+def test_check_foresees_every_stage_of_the_run(prunelora, inputs, second_each):
     quickly = "check", *inputs, "--no-latency", "--no-export", "--tokens", "32", "--recipe", "cut-early"
     code, out, err = prunelora(*quickly, "--json")
     assert code == 0, err
@@ -310,7 +319,7 @@ def test_check_takes_model_and_data_of_the_recipe_where_none_are_typed(prunelora
     assert sum(json.loads(out)["architecture"]["num_heads"]) == 72
 
 
-def test_check_tunes_before_the_cut_as_the_recipe_says(prunelora, inputs, tmp_path):
+def test_check_tunes_before_the_cut_as_the_recipe_says(prunelora, inputs, tmp_path, second_each):
     memory = {}
     for rank in (1, 16):
         settings = {"finetune-1.lora_rank": rank, "finetune-1.lora_targets": ["query"], "plan.rank_high": 8}
@@ -324,7 +333,7 @@ def test_check_tunes_before_the_cut_as_the_recipe_says(prunelora, inputs, tmp_pa
         assert memory[1]["ways"][way]["memory_bytes"] == memory[16]["ways"][way]["memory_bytes"]
 
 
-def test_check_says_what_is_trained_where_a_recipe_trains_all_weights(prunelora, inputs, tmp_path):
+def test_check_says_what_is_trained_where_a_recipe_trains_all_weights(prunelora, inputs, tmp_path, second_each):
     load_recipe("cut-first").with_settings({"finetune.trainable": "all"}).save(tmp_path / "mine.yaml")
     arguments = *inputs, "--recipe", str(tmp_path / "mine.yaml"), "--tokens", "8", "--no-latency", "--no-export"
     code, out, err = prunelora("check", *arguments)
