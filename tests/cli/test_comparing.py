@@ -111,6 +111,8 @@ def test_a_reproduction_asks_for_what_was_typed(prunelora, tmp_path, monkeypatch
     from prunelora.errors import RecipeError
     from prunelora.reproduction import reproduce
 
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "glue").mkdir()
     asked = {}
 
     def stop(**options):
