@@ -23,20 +23,15 @@ class TrialFacts(_Facts):
     """Results of one training: a method with a learning rate and a seed.
 
     Attributes:
-        method: Name of the method.
         learning_rate: Of the longest fine-tuning.
-        seed: Of the run.
         validation: Metrics on the rows that choose checkpoint and learning rate.
         test: Metrics on the reported rows, by split: "test"; for MNLI "matched" and "mismatched".
         best_step: Step of the kept checkpoint, counted over all fine-tunings of the recipe.
-        steps: Optimiser steps of all fine-tunings of the recipe.
         step_ms: Median wall time of a step of the last fine-tuning, as recorded in training.
         seconds: Wall time by stage.
         trained: Trained parameters by kind: "lora", "norms", "head", "other".
         plan_id: Id of the plan that the model was pruned by; None if nothing was cut.
         recipe: The resolved recipe, without the path of the data.
-        prunelora: Version of the library.
-        machine: Description of the machine.
     """
 
     method: str
@@ -64,7 +59,6 @@ class Estimate(_Facts):
     """A number over seeds.
 
     Attributes:
-        mean: Over seeds.
         sd: Sample standard deviation over seeds; None for one seed.
         values: In the order of the seeds.
     """
@@ -87,9 +81,6 @@ class LatencyFacts(_Facts):
     """Time of one forward pass of a method's model.
 
     Attributes:
-        batch_size: B.
-        tokens: T.
-        milliseconds: Median.
         to_dense: Ratio to the dense model's time in the same round: 0.5 is twice as fast.
     """
 
@@ -103,8 +94,6 @@ class MemoryFacts(_Facts):
     """Memory in bytes, of the fine-tuning that needs most, and of inference. Older results lack the last three fields.
 
     Attributes:
-        weights: All parameters.
-        gradients: Gradients of the trained parameters.
         optimizer: AdamW's two moments of each trained parameter.
         saved: Tensors that autograd saves for the backward pass of one step.
         device_peak: Peak of the device's own counter in such a step; None without one.
@@ -135,23 +124,16 @@ class MethodFacts(_Facts):
 
     Attributes:
         name: Of the table's row: "prune-lora", "prune-lora@0.5".
-        title: A sentence on the method.
-        learning_rate: The chosen learning rate.
         tried: Main metric on the validation rows by learning rate, first seed; None if the training diverged.
-        seeds: Seeds of the values below.
         quality: By split ("test"; MNLI: "matched", "mismatched"), by metric.
         parameters: Of the merged model.
-        trained: Number of trained parameters.
         disk_bytes: Of the saved model's weights.
         macs: Of the blocks, for one example of `macs_tokens` tokens.
-        heads: Kept heads and all heads; with grouped-query attention key/value groups.
-        neurons: Kept neurons and all neurons.
-        memory: Of a training step and of inference.
+        heads: Kept heads and all heads, in `unit_of_heads`; `neurons` likewise.
         step_ms: Median time of one training step, timed after the trainings on the same rows for all methods; of
             several fine-tunings the mean, weighted by epochs; None if not timed.
         step_to_full: Ratio to full fine-tuning's step in the same round; None if either was not timed.
         train_seconds: Wall time of all stages up to the merged model, mean over seeds, as recorded in training.
-        latencies: Inference times; empty if not timed.
         keep_macs: Budget of its plan, as a fraction of the dense model's MACs; None without one.
         base: The method of which this is one of several budgets: "prune-lora" of "prune-lora@0.5"; else None.
         tried_on: The budget of `base` at which the learning rate was chosen; None if at its own.
@@ -189,19 +171,10 @@ class PairFacts(_Facts):
     """Test of the difference between two methods on the same reported rows.
 
     Attributes:
-        first: Name of a method.
-        second: Name of another method.
-        split: Name of the reported rows.
-        metric: The task's main metric.
-        difference: The first's metric minus the second's, mean over the seeds that both have.
-        by_seed: The differences by seed.
+        difference: The first's metric minus the second's, mean over the seeds that both have; `by_seed` has each.
         row_error: Standard error over rows of the mean over seeds.
-        low: Lower end of the 95 % interval over seeds and rows (`prunelora.evaluation.significance.Difference`); with
-            one seed over rows alone.
-        high: Upper end of the interval.
-        p_value: Of the same test.
+        low: Lower end of the 95 % interval over seeds and rows; with one seed over rows alone.
         p_holm: p value adjusted for the number of pairs in the comparison (Holm 1979).
-        rows: Number of rows.
     """
 
     first: str
@@ -232,20 +205,16 @@ class ComparisonResults(_Facts):
     """All results of a comparison.
 
     Attributes:
-        format: Version of this layout.
-        model: Name or path of the pretrained model.
         data: Name of the task, or of the file or folder.
         task: "problem_type", "label_names", "rows" (split -> count), "majority_rate" (split -> rate or None), "metrics"
             (main metric first), "notes", "fingerprint".
         seeds: The requested seeds.
         missing: Requested trials that are not finished, as "method, learning rate, seed".
-        methods: In the requested order.
         pairs: Every later method with every earlier one; for methods at several budgets see
             `prunelora.comparison.budgets.to_be_paired`.
         trials: Every training, of the rejected learning rates too.
         timing: Warm-up rounds, rounds, and rows a step; None if not timed.
-        machine: The machine of the timing.
-        prunelora: Version of the library.
+        machine: Of the timing.
     """
 
     FORMAT: ClassVar[str] = "prunelora-comparison-1"

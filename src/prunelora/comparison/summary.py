@@ -50,17 +50,12 @@ def _best(results: ComparisonResults, split: str) -> Iterator[str]:
         yield f"every other method is significantly below {winner.name}{_on(results, split)}."
 
 
-def not_done(results: ComparisonResults) -> str | None:
-    """Which of the requested trainings are missing; None if all are done."""
-    if not results.missing:
-        return None
-    return f"requested trainings that are not done: {len(results.missing)} ({_some(results.missing)})"
-
-
 def _missing(results: ComparisonResults) -> Iterator[str]:
-    text = not_done(results)
-    if text is not None:
-        yield f"{text}. The same command continues with them."
+    if results.missing:
+        yield (
+            f"requested trainings that are not done: {len(results.missing)} ({_some(results.missing)}). The same "
+            "command continues with them."
+        )
     partly = [method for method in results.methods if set(method.seeds) != set(results.seeds)]
     if partly:
         those = "; ".join(f"{method.name} has {_numbers(method.seeds)}" for method in partly)

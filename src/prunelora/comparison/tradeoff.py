@@ -1,6 +1,6 @@
 """Quality against speed in a comparison at several budgets: its curves, and the smallest budgets that keep quality."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from prunelora.comparison.results import ComparisonResults, MethodFacts, PairFacts
 from prunelora.comparison.tables import Size, largest_size, latency_at, pair_of, size_text
@@ -11,26 +11,13 @@ from prunelora.report.table import Table
 YARDSTICK = "lora"
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One method at all its budgets.
-
-    Attributes:
-        name: Name of the method: "prune-lora".
-        points: One a budget, the largest first.
-    """
-
-    name: str
-    points: tuple[MethodFacts, ...]
-
-
-def curves(results: ComparisonResults) -> list[Curve]:
-    """Every method that was trained at several budgets."""
-    by_name: dict[str, list[MethodFacts]] = {}
+def curves(results: ComparisonResults) -> dict[str, list[MethodFacts]]:
+    """Every method that was trained at several budgets, by name, with a point a budget, the largest first."""
+    points: dict[str, list[MethodFacts]] = {method.base: [] for method in results.methods if method.base is not None}
     for method in sorted(results.methods, key=lambda method: -(method.keep_macs or 0)):
-        by_name.setdefault(method.base or "", []).append(method)
-    names = dict.fromkeys(method.base for method in results.methods if method.base is not None)
-    return [Curve(name, tuple(by_name[name])) for name in names]
+        if method.base is not None:
+            points[method.base].append(method)
+    return points
 
 
 def holds_table(results: ComparisonResults) -> Table:
@@ -41,13 +28,13 @@ def holds_table(results: ComparisonResults) -> Table:
     size, rows = largest_size(results), []
     several = len(results.splits) > 1
     for split in results.splits:
-        for curve in curves(results):
-            other = results.method(YARDSTICK) or curve.points[0]
-            kept, lost = _last_kept(results, curve, other.name, split)
+        for name, points in curves(results).items():
+            other = results.method(YARDSTICK) or points[0]
+            kept, lost = _last_kept(results, points, other.name, split)
             if kept is not None or lost is not None:
                 rows.append(
                     (
-                        f"{curve.name} against {other.name}{f', {split}' if several else ''}",
+                        f"{name} against {other.name}{f', {split}' if several else ''}",
                         *_kept_cells(kept, size),
                         *_lost_cells(lost),
                     )
@@ -68,11 +55,11 @@ _Tested = tuple[MethodFacts, PairFacts]
 
 
 def _last_kept(
-    results: ComparisonResults, curve: Curve, other: str, split: str
+    results: ComparisonResults, points: Sequence[MethodFacts], other: str, split: str
 ) -> tuple[_Tested | None, _Tested | None]:
     """The last budget from the top without a significant loss, and the next; a gap ends the search."""
     kept = None
-    for point in curve.points:
+    for point in points:
         pair = pair_of(results, point.name, other, split)
         if pair is None:
             continue

@@ -83,47 +83,70 @@ def importance_heatmap(importance: Importance, plan: Plan | None = None) -> Figu
     ten; otherwise they are those of equation 2. Heads that were gone before scoring are hatched.
     """
     base = importance.lineage.base
-    values = np.full((base.num_layers, max(base.num_heads, default=0)), np.nan)
     how = "paper" if plan is None else plan.provenance.get("options", {}).get("normalise", "paper")
-    for layer, (ids, scores) in enumerate(zip(importance.lineage.heads, normalise(importance.heads, how), strict=True)):
-        values[layer, list(ids)] = scores
+    values = scores_of_heads(importance, how)
     if how == "none":
         values = _by_powers(values)
-    scored = [(layer, head) for layer, ids in enumerate(importance.lineage.heads) for head in ids]
     every = [(layer, head) for layer, number in enumerate(base.num_heads) for head in range(number)]
     gone = [cell for cell in every if np.isnan(values[cell])]
-    cut = [(layer, head) for layer, head in scored if plan is not None and head not in plan.heads[layer]]
+    cut = [] if plan is None else cut_heads(importance, plan)
 
     figure, axes = _new(height=1.3 + _rows_height(base.num_layers))
-    cells = _cells(axes, values, HEAT, Normalize(0, 1))
+    cells = draw_cells(axes, values, HEAT, Normalize(0, 1))
     hatched: dict[str, Any] = {"facecolor": "white", "edgecolor": "#bbbbbb", "hatch": "////"}
     for layer, head in gone:
         axes.add_patch(Rectangle((head - 0.5, layer - 0.5), 1, 1, linewidth=0, **hatched))
     side = min(_rows_height(base.num_layers) / base.num_layers, 3.4 / max(1, values.shape[1]))
-    for colour in ("black", "white"):
-        places = [cell for cell in cut if (values[cell] < 0.55) == (colour == "black")]
-        axes.plot(
-            [head for _, head in places], [layer for layer, _ in places],
-            "x", color=colour, markersize=72 * side * 0.5, markeredgewidth=1.4,
-        )  # fmt: skip
+    draw_crosses(axes, values, cut, size=72 * side * 0.5, width=1.4)
     legend: list[Any] = []
     if plan is not None:
         cross = Line2D([], [], color="black", marker="x", linestyle="", markersize=7, markeredgewidth=1.4)
-        cross.set_label(f"cut: {len(cut)} of {len(scored)} {base.unit_of_heads}")
+        cross.set_label(f"cut: {len(cut)} of {sum(map(len, importance.lineage.heads))} {base.unit_of_heads}")
         legend.append(cross)
     if gone:
         legend.append(Patch(label=f"cut earlier: {len(gone)}", **hatched))
     if legend:
         _legend_above(axes, legend)
     axes.set_xlabel(base.unit_of_heads.removesuffix("s"))
-    bar = figure.colorbar(cells, ax=axes, fraction=0.05, pad=0.03, ticks=[0, 0.5, 1])
     # Two lines: with two layers the picture is less high than one line is long.
-    bar.set_label(f"importance{', log' if how == 'none' else ''}\n(least 0, most 1)")
+    label = f"importance{', log' if how == 'none' else ''}\n(least 0, most 1)"
+    draw_colour_bar(figure, cells, label, ax=axes, fraction=0.05, pad=0.03)
+    return figure
+
+
+def scores_of_heads(importance: Importance, how: str = "paper") -> np.ndarray:
+    """Normalised scores, layers x heads; nan for heads that were gone before scoring."""
+    base = importance.lineage.base
+    values = np.full((base.num_layers, max(base.num_heads, default=0)), np.nan)
+    for layer, (ids, scores) in enumerate(zip(importance.lineage.heads, normalise(importance.heads, how), strict=True)):
+        values[layer, list(ids)] = scores
+    return values
+
+
+def cut_heads(importance: Importance, plan: Plan) -> list[tuple[int, int]]:
+    """Layer and head of every scored head that the plan cuts."""
+    heads = enumerate(importance.lineage.heads)
+    return [(layer, head) for layer, ids in heads for head in ids if head not in plan.heads[layer]]
+
+
+def draw_crosses(axes: Axes, values: np.ndarray, cut: Sequence[tuple[int, int]], *, size: float, width: float) -> None:
+    """A cross on every head that was cut: black, or white on dark cells."""
+    for colour in ("black", "white"):
+        places = [cell for cell in cut if (values[cell] < 0.55) == (colour == "black")]
+        axes.plot(
+            [head for _, head in places], [layer for layer, _ in places],
+            "x", color=colour, markersize=size, markeredgewidth=width,
+        )  # fmt: skip
+
+
+def draw_colour_bar(figure: Figure, cells: Any, label: str, **place: Any) -> None:
+    """The scale of importance, 0 to 1."""
+    bar = figure.colorbar(cells, ticks=[0, 0.5, 1], **place)
+    bar.set_label(label)
     bar.outline.set_visible(False)
     # Vectors; matplotlib would put a picture there, and white lines between the steps.
     if bar.solids is not None:
         bar.solids.set(rasterized=False, edgecolor="face")
-    return figure
 
 
 def _by_powers(scores: np.ndarray) -> np.ndarray:
@@ -180,7 +203,7 @@ def ranks(plan: Plan) -> Figure:
     # One tint a level, none so dark that black numbers would not show.
     tints = matplotlib.colormaps[HEAT](np.linspace(0, 0.5, len(levels)))
     edges = [-1.0, *(level + 0.5 for level in levels)]
-    _cells(axes, values, ListedColormap(tints), BoundaryNorm(edges, len(levels)) if levels else None)
+    draw_cells(axes, values, ListedColormap(tints), BoundaryNorm(edges, len(levels)) if levels else None)
     for (layer, column), rank in np.ndenumerate(values):
         axes.text(column, layer, f"{rank:.0f}", ha="center", va="center_baseline", fontsize=9, color="black")
     axes.set_xticks(range(len(names)), names)
@@ -316,22 +339,24 @@ def _rows_height(layers: int) -> float:
     return max(0.3 * min(layers, 12), 0.2 * layers)
 
 
-def _rows_of(axes: Axes, labels: Sequence[str]) -> None:
-    """One row a label, the first on top."""
-    axes.set_yticks(range(len(labels)), labels)
+def _rows_of(axes: Axes, labels: Sequence[str], step: int = 1) -> None:
+    """One row a label, the first on top; every `step`-th label is shown."""
+    axes.set_yticks(range(0, len(labels), step), labels[::step])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
 
 
-def _cells(axes: Axes, values: np.ndarray, colours: str | Colormap, norm: Normalize | None) -> Any:
-    """Vector cells, one a value, layer 0 on top, with every row and column numbered."""
+def draw_cells(
+    axes: Axes, values: np.ndarray, colours: str | Colormap, norm: Normalize | None, *, gap: float = 1, step: int = 1
+) -> Any:
+    """Vector cells, one a value, layer 0 on top, with every `step`-th row and column numbered."""
     rows, columns = values.shape
     cells = axes.pcolormesh(
         np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5, np.ma.masked_invalid(values),
-        cmap=colours, norm=norm, edgecolors="white", linewidth=1,
+        cmap=colours, norm=norm, edgecolors="white", linewidth=gap,
     )  # fmt: skip
-    axes.set_xticks(range(columns))
-    _rows_of(axes, list(map(str, range(rows))))
+    axes.set_xticks(range(0, columns, step))
+    _rows_of(axes, list(map(str, range(rows))), step)
     axes.set_ylabel("layer")
     axes.tick_params(length=0)
     for spine in axes.spines.values():

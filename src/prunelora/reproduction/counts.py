@@ -40,8 +40,6 @@ class Count:
         way: Way of counting: "paper" or "ours".
         how: Description of the counted parameters.
         heads: Kept heads.
-        lora: Of LoRA's matrices.
-        norms: Of trained LayerNorms.
         task_head: Of the task head (pooler and classifier), if trained.
         other: Other trained parameters: the whole model in full fine-tuning.
         total: Of encoder, pooler and LoRA, without the classifier, whose size depends on the task.
@@ -65,13 +63,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Counts:
-    """All counts of one model.
-
-    Attributes:
-        model: Its name.
-        architecture: Its sizes.
-        rows: One a method and way of counting.
-    """
+    """All counts of one model: a row a method and way of counting."""
 
     model: str
     architecture: Architecture

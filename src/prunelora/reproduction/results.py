@@ -41,8 +41,6 @@ class TaskOutcome:
     """Results of one task.
 
     Attributes:
-        task: Its name.
-        settings: Preset and note.
         comparison: Results of the methods; None if the task was not run.
         importance: Scores of Prune-LoRA's first seed; None if they were not kept.
         plan: The plan made from them.
