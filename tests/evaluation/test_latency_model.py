@@ -392,7 +392,7 @@ def test_a_measurement_says_when_it_was(make_tiny):
     before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1)
     found = measure_latency_model(make_tiny(), SETTINGS, repeats=2, warmup=1)
     assert before <= found.measured_at <= datetime.datetime.now(datetime.UTC)
-    assert LatencyModel.from_json(found.model_dump_json()) == found
+    assert LatencyModel.model_validate_json(found.model_dump_json()) == found
     assert latency_sweep.reference_ms(make_tiny(), SETTINGS) > 0
 
 

@@ -15,12 +15,7 @@ Size = tuple[int, int]
 
 @dataclass
 class Pieces:
-    """Pieces of work by name, all timed in turn, so that other load affects them alike.
-
-    Attributes:
-        calls: Functions that do a piece of work.
-        timings: Timings of the pieces, after `measure`.
-    """
+    """Pieces of work by name, all timed in turn, so that other load affects them alike."""
 
     calls: dict[str, Callable[[], object]] = field(default_factory=dict)
     timings: dict[str, Timing] = field(default_factory=dict)

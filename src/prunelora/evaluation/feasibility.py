@@ -18,9 +18,10 @@ from prunelora.data.task import TaskData
 from prunelora.data.tokens import tokenise
 from prunelora.data.truncation import Truncation
 from prunelora.delivery.processors import load_image_processor, load_tokenizer, size_made_by
-from prunelora.errors import CheckpointError, UnsupportedModelError, option
+from prunelora.errors import CheckpointError
 from prunelora.evaluation.latency_cache import latency_model_for
 from prunelora.evaluation.latency_model import LatencySettings
+from prunelora.evaluation.latency_sweep import check_tokens
 from prunelora.evaluation.outlook import Outlook, RunOutlook, early_plan, outlook
 from prunelora.evaluation.training_cost import Training, TrainingOutlook, training_outlook
 from prunelora.models.anatomy import dissect
@@ -153,7 +154,8 @@ def check(
     readable = tokens if longest is None else min(tokens, longest)
     if asked is not None and not in_time and longest is not None:  # No plan needs it.
         asked = asked.model_copy(update={"tokens": min(asked.tokens, longest)})
-    _check_length(longest, asked)
+    if asked is not None:
+        check_tokens(longest, asked)
 
     def plan(table: CostTable | None) -> Plan:
         return early_plan(whole, num_parameters=num_parameters, tokens=tokens, latency=table, **planning)
@@ -217,14 +219,6 @@ def _set_image_size(model: nn.Module, source: str) -> None:
     """Set the size of images as the processor makes them, or leave it as configured if there is no processor."""
     with contextlib.suppress(CheckpointError):
         give_images_of_(model, size_made_by(load_image_processor(source)))
-
-
-def _check_length(longest: int | None, latency: LatencySettings | None) -> None:
-    if longest is not None and latency is not None and latency.tokens > longest:
-        raise UnsupportedModelError(
-            f"{option('tokens', latency.tokens)}, and the model has positions for {longest}. Ask for {longest} tokens "
-            "or fewer."
-        )
 
 
 def _random_model(kind: Any, config: Any) -> nn.Module:

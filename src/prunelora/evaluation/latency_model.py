@@ -171,28 +171,21 @@ class LatencyModel(BaseModel):
     # Reading and writing ----------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_json(cls, text: str, *, source: str = "latency model") -> "LatencyModel":
-        """Read a latency model from JSON.
+    def load(cls, path: Path | str) -> "LatencyModel":
+        """Read a latency model from a file.
 
         Raises:
-            PlanError: If it is no JSON, has unknown keys or another version, or points are missing; names `source` and
-                the place.
+            PlanError: If it cannot be read, is no JSON, has unknown keys or another version, or points are missing;
+                names the file and the place.
         """
         try:
-            return cls.model_validate_json(text)
+            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
         except PlanError as error:
-            raise PlanError(f"{source}: {error}") from error
+            raise PlanError(f"{path}: {error}") from error
         except ValidationError as error:
-            raise PlanError(f"{source}: {complaint(error)} Measure the model again.") from error
-
-    @classmethod
-    def load(cls, path: Path | str) -> "LatencyModel":
-        """Read a latency model from a file; errors as in `from_json`, and if there is no such file."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
+            raise PlanError(f"{path}: {complaint(error)} Measure the model again.") from error
         except (OSError, UnicodeDecodeError) as error:
             raise PlanError(f"{path}: cannot be read as a latency model ({error}). Measure the model again.") from error
-        return cls.from_json(text, source=str(path))
 
     def save(self, path: Path | str) -> None:
         """Write it to a file as JSON, atomically."""

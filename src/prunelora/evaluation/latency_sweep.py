@@ -51,6 +51,9 @@ _DENSE = "dense"
 # Rounds and seconds of the pass that shows whether the machine's speed has changed.
 _REFERENCE_UNTIMED, _REFERENCE_REPEATS, _REFERENCE_SECONDS = 2, 15, 1.0
 
+# Seconds after which a latency budget's check gets no more rounds.
+_BUDGET_SECONDS = 8.0
+
 Call = Callable[[], object]
 
 
@@ -90,12 +93,7 @@ def measure_latency_model(
     architecture = dense_architecture(model)
     if settings.engine == "onnxruntime":
         require_packages()
-    longest = longest_input(model)
-    if longest is not None and settings.tokens > longest:
-        raise UnsupportedModelError(
-            f"{option('tokens', settings.tokens)}, and the model has positions for {longest}. Ask for {longest} tokens "
-            "or fewer."
-        )
+    check_tokens(longest_input(model), settings)
     dense, *others = cuts(architecture, settings.engine)
     tell(
         f"timing {len(others) + 1} models of {architecture.num_layers} layers in {settings.engine}, "
@@ -172,6 +170,15 @@ def resolved(settings: LatencySettings, model: nn.Module) -> LatencySettings:
     return settings.model_copy(update={"threads": settings.threads or torch.get_num_threads(), "tokens": tokens})
 
 
+def check_tokens(longest: int | None, settings: LatencySettings) -> None:
+    """Raises UnsupportedModelError if an input is longer than the model's positions."""
+    if longest is not None and settings.tokens > longest:
+        raise UnsupportedModelError(
+            f"{option('tokens', settings.tokens)}, and the model has positions for {longest}. Ask for {longest} tokens "
+            "or fewer."
+        )
+
+
 def dense_architecture(model: nn.Module) -> Architecture:
     """Sizes of a dense model.
 
@@ -210,19 +217,10 @@ def latency_at(
     base: nn.Module,
     settings: LatencySettings,
     *,
-    repeats: int = 15,
-    warmup: int = 3,
-    max_seconds: float = 8.0,
+    repeats: int,
+    warmup: int,
 ) -> Latency:
     """Time a cut model and its dense base in turn, at the size, engine and threads of a latency budget.
-
-    Args:
-        model: The cut model.
-        base: The dense model.
-        settings: Settings of the plan's budget.
-        repeats: Number of timed rounds.
-        warmup: Number of untimed rounds.
-        max_seconds: Seconds after which there are no more rounds, though never fewer than five (or `repeats`).
 
     Raises:
         ExportError: If a model cannot be exported, for onnxruntime.
@@ -237,7 +235,7 @@ def latency_at(
                 calls,
                 warmup=warmup,
                 repeats=repeats,
-                max_seconds=max_seconds,
+                max_seconds=_BUDGET_SECONDS,
                 synchronise=synchronise(measured_device(base, settings)),
             )
     of_model, of_base = timings["model"], timings["base"]

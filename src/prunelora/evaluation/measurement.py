@@ -45,16 +45,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one forward pass.
-
-    Attributes:
-        engine: "torch" or "onnxruntime".
-        batch_size: B.
-        tokens: T, none of them padding.
-        model: Time of the model.
-        base: Time of the base; None without a base in this engine.
-        ratio: Model over base, round by round: 0.5 is twice as fast.
-    """
+    """Time of one forward pass without padding; `ratio` is model over base, round by round: 0.5 is twice as fast."""
 
     engine: str
     batch_size: int
@@ -77,15 +68,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Costs of a model, and of its base if one was given.
-
-    Attributes:
-        model: Costs of the model.
-        base: Costs of the model that it is compared with.
-        latencies: One for every engine and size.
-        settings: Arguments of `measure`.
-        machine: Machine of the measurement.
-    """
+    """Costs of a model, and of its base if one was given; a latency for every engine and size."""
 
     model: Cost
     base: Cost | None

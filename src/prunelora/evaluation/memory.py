@@ -74,22 +74,19 @@ def saved_for_backward_bytes(model: nn.Module, batch: Mapping[str, Any], *, reco
     return sum(sizes.values())
 
 
-def training_memory(
-    model: nn.Module, batch: Mapping[str, Any], *, optimizer_states: int = 2, recompute: bool = False
-) -> TrainingMemory:
-    """Count the memory of one training step.
+def training_memory(model: nn.Module, batch: Mapping[str, Any], *, recompute: bool = False) -> TrainingMemory:
+    """Count the memory of one training step with Adam, which keeps two numbers for a trainable parameter.
 
     Args:
         model: With its adapter and `requires_grad` set.
         batch: As `model(**batch)` takes it, with `labels`.
-        optimizer_states: Numbers that the optimiser keeps for a trainable parameter: 2 for Adam, 0 for plain SGD.
         recompute: Whether selective recomputation is used.
     """
     trainable = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return TrainingMemory(
         weights_bytes=weight_bytes(model),
         gradients_bytes=trainable,
-        optimizer_bytes=optimizer_states * trainable,
+        optimizer_bytes=2 * trainable,
         saved_bytes=saved_for_backward_bytes(model, batch, recompute=recompute),
     )
 

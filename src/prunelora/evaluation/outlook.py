@@ -55,13 +55,7 @@ class Outlook:
 
 @dataclass(frozen=True)
 class StageOutlook:
-    """Expected cost of a stage.
-
-    Attributes:
-        stage: Name in the recipe.
-        seconds: Wall time.
-        memory_bytes: Most memory at once, counted from tensors; None if not counted.
-    """
+    """Wall time of a stage, and its most memory at once, counted from tensors; None if not counted."""
 
     stage: str
     seconds: float
@@ -70,13 +64,7 @@ class StageOutlook:
 
 @dataclass(frozen=True)
 class RunOutlook:
-    """Expected cost of a run.
-
-    Attributes:
-        stages: Stages in order.
-        noise: Mean distance of the timed rounds from their medians: 0.1 is 10 %.
-        seconds_of_check: Seconds that the prediction took.
-    """
+    """Expected cost of a run; `noise` is the mean distance of timed rounds from their medians: 0.1 is 10 %."""
 
     stages: tuple[StageOutlook, ...]
     noise: float
@@ -107,11 +95,8 @@ def outlook(table: CostTable, left: Architecture) -> Outlook:
 def made_up_scores(architecture: Architecture, *, num_parameters: int) -> Importance:
     """Scores for a plan before scoring: equal in every layer, falling evenly from its first unit to its last.
 
-    All layers keep about the same share, which real scores distribute differently.
-
-    Args:
-        architecture: Of the dense model.
-        num_parameters: Of the whole model, embeddings and task head included.
+    All layers keep about the same share, which real scores distribute differently. `num_parameters` counts
+    embeddings and task head.
     """
     return Importance(
         heads=tuple(map(_falling, architecture.num_heads)),

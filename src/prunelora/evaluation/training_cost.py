@@ -10,6 +10,7 @@ from typing import Any
 from peft import PeftModel
 from torch import nn
 
+from prunelora.evaluation.extrapolation import ROUNDS, UNTIMED
 from prunelora.evaluation.measurement import synchronise
 from prunelora.evaluation.memory import TrainingMemory, training_memory
 from prunelora.evaluation.timing import Timing, interleaved
@@ -20,9 +21,6 @@ from prunelora.models.device import device_of
 from prunelora.models.state import left_as_found
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
-
-# Timed and untimed rounds: a training's cost in the time of a dozen of its steps.
-ROUNDS, UNTIMED = 3, 1
 
 # Ways to train, named as the methods of `prunelora compare`, in the order of columns.
 WAYS = ("full", "lora", "prune-lora", "prune-full")

@@ -43,13 +43,7 @@ def training_step(
 
 
 def random_batch(model: nn.Module, *, rows: int, tokens: int) -> dict[str, torch.Tensor]:
-    """Random rows with labels and without padding, of `tokens` tokens or the model's number of positions.
-
-    Args:
-        model: With an adapter or without.
-        rows: B.
-        tokens: T.
-    """
+    """Random rows with labels and without padding, of `tokens` tokens or the model's number of positions."""
     model = model.get_base_model() if isinstance(model, PeftModel) else model
     tokens = min(tokens, longest_input(model) or tokens)
     inputs = random_inputs(model, batch_size=rows, tokens=tokens, generator=torch.Generator().manual_seed(0))

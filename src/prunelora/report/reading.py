@@ -14,16 +14,7 @@ from prunelora.report.results import RunResults
 
 @dataclass(frozen=True)
 class Pair:
-    """Times of the dense and the pruned model in one engine at one size, in milliseconds.
-
-    Attributes:
-        engine: "torch" or "onnxruntime".
-        batch: Rows.
-        tokens: Tokens of a row.
-        dense: Time of the dense model.
-        pruned: Time of the pruned model.
-        speed: Dense over pruned, round by round: 2 is twice as fast.
-    """
+    """Milliseconds of the dense and the pruned model; `speed` is their ratio, round by round: 2 is twice as fast."""
 
     engine: str
     batch: int
