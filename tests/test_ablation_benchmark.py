@@ -1,16 +1,15 @@
 """The ablation: its variants, the order of its work, its choices on made-up records, and its page."""
 
 import argparse
+import json
 import statistics
 
 import numpy as np
 import pytest
 from benchmark_records import trained_as
-from small_run import make_data, make_model
 
 from benchmarks.ablation import benchmark, page
 from benchmarks.ablation import results as found_in
-from benchmarks.ablation.cuts import CHOICES, cut, cuts_by, missing_cuts
 from benchmarks.ablation.results import Ablation, Difference
 from benchmarks.ablation.variants import (
     BASES,
@@ -24,14 +23,11 @@ from benchmarks.ablation.variants import (
     SEEDS,
     VARIANTS,
 )
-from benchmarks.harness import ROOT
+from benchmarks.harness import FOLDER, ROOT
 from benchmarks.tasks import FOUR, TASKS
 from benchmarks.trials import cut_of, trial_for
-from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
-from prunelora.delivery.processors import load_tokenizer
 from prunelora.run.recipe import Recipe, load_recipe
-from prunelora.stages.context import pretrained
 
 PM, MINUS, NONE = "\N{PLUS-MINUS SIGN}", "\N{MINUS SIGN}", "\N{EN DASH}"
 
@@ -291,46 +287,7 @@ def test_few_of_many_variants_that_change_nothing_are_called_clear():
     assert pages / 50 < 0.1
 
 
-# Cuts -----------------------------------------------------------------------------------------------------------------
-
-
-SOME = [CHOICES[0], CHOICES[1], CHOICES[5], CHOICES[9]]
-ASKED = {"count": 32, "choices": SOME, "budgets": (0.5,)}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory, minilm_path):
-    """A tiny model, its tokenizer and its data."""
-    folder = tmp_path_factory.mktemp("cuts")
-    data = DataSettings(data=str(make_data(folder / "reviews.csv")), max_length=32)
-    task, recipe = load_task(data), Recipe(model=str(make_model(folder / "model", minilm_path)), task=data)
-    return pretrained(recipe, task), load_tokenizer(folder / "model"), task
-
-
-@pytest.fixture(scope="module")
-def cuts(tiny):
-    return cut(*tiny, "rte", 0, **ASKED)
-
-
-def test_cuts_meet_the_budget_and_are_repaired_if_asked_for(cuts):
-    found = [(one["criterion"], one["balance"], one["repaired"] is not None) for one in cuts["cuts"]]
-    assert found == [(one.criterion, one.balance, one.repaired) for one in SOME]
-    assert set(cuts["score_seconds"]) == {"obs", "gradient", "fisher"}
-    (equal,) = cuts_by(cuts, SOME[2], 0.5)
-    assert (equal["heads"], equal["neurons"]) == (6, 48)  # Half of 3 layers of 4 heads and of 32 neurons.
-
-
-def test_cuts_are_kept_one_by_one_and_earlier_ones_are_not_repeated(tiny, cuts):
-    kept = []
-    begun = cuts | {"cuts": cuts["cuts"][:2]}
-    assert missing_cuts(begun, SOME, (0.5,)) == [(0.5, SOME[2]), (0.5, SOME[3])]
-    again = cut(*tiny, "rte", 0, found=begun, keep=kept.append, **ASKED)
-    assert [len(one["cuts"]) for one in kept] == [3, 4]
-    assert again["cuts"][:2] == cuts["cuts"][:2]
-    assert [one["cut"] for one in again["cuts"]] == [one["cut"] for one in cuts["cuts"]]
-    other = begun | {"dense": cuts["dense"] | {"loss": cuts["dense"]["loss"] + 0.01}}
-    cut(*tiny, "rte", 0, found=other, keep=kept.append, **ASKED)
-    assert len(kept) == 2 + len(SOME)  # Of another model: all are repeated.
+# Around the cut -------------------------------------------------------------------------------------------------------
 
 
 def test_the_metrics_around_the_last_of_two_cuts_are_recorded():
@@ -427,17 +384,40 @@ def test_the_cut_the_costs_and_the_accuracies_are_shown(two_tasks):
     assert f"| lora-all | 0.001 | {NONE} | 84.0 | {NONE} | 84.0 |" in rates
 
 
-def test_cuts_are_shown_as_means(cuts, monkeypatch):
-    monkeypatch.setattr(page, "CHOICES", tuple(SOME))
-    first = cuts["cuts"][1]
-    assert table_of(page.choices([cuts]))[str(SOME[1])] == [
-        f"{first['heads']}",
-        f"{first['neurons']}",
-        f"{100 * first['cut']['accuracy']:.1f} ({first['cut']['loss']:.3f})",
-        f"{100 * first['repaired']['accuracy']:.1f} ({first['repaired']['loss']:.3f})",
-    ]
-    repairs = [one["repair_seconds"] for one in cuts["cuts"] if one["repair_seconds"]]
-    assert table_of(page.seconds([cuts]))["repair"] == [f"{statistics.fmean(repairs):.1f}"]
+def test_the_tables_of_cuts_without_training_equal_their_results():
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(found_in.RESULTS.glob("cuts-*.json"))]
+    text = (FOLDER / "ablation" / "page.md").read_text(encoding="utf-8")
+    assert [one["task"] for one in found] == ["mrpc", "rte", "sst2"]
+
+    def judged(moments):
+        accuracy, loss = (statistics.fmean(one[key] for one in moments) for key in ("accuracy", "loss"))
+        return f"{100 * accuracy:.1f} ({loss:.3f})"
+
+    layers = {"paper": "layers normalised", "none": "raw"}
+    kinds = {"cost": "balanced by cost", "none": "not scaled", "equal": "the same fraction of each"}
+    cells = table_of(text[text.index("| scores |") : text.index("## Time of scoring")])
+    dense = judged([one["dense"] for one in found])
+    assert cells.pop("nothing cut") == ["", "", dense, ""] * 2
+    shown = 0
+    for criterion, normalise, balance in {
+        (one["criterion"], one["normalise"], one["balance"]) for one in found[0]["cuts"]
+    }:
+        row = cells[f"{criterion}, {layers[normalise]}, heads and neurons {kinds[balance]}"]
+        for budget, part in ((0.5, row[:4]), (0.35, row[4:])):
+            asked = {"criterion": criterion, "normalise": normalise, "balance": balance, "keep_macs": budget}
+            cuts = [cut for one in found for cut in one["cuts"] if asked.items() <= cut.items()]
+            sizes = [f"{statistics.fmean(cut[key] for cut in cuts):,.0f}" for key in ("heads", "neurons")]
+            repaired = [cut["repaired"] for cut in cuts if cut["repaired"]]
+            assert part == [*sizes, judged([cut["cut"] for cut in cuts]), judged(repaired) if repaired else NONE]
+            shown += len(cuts)
+    assert shown == sum(len(one["cuts"]) for one in found) == 3 * 2 * len(cells)
+    seconds = table_of(text[text.index("| work |") : text.index("## Memory and sizes")])
+    half = [cut for one in found for cut in one["cuts"] if cut["keep_macs"] == 0.5]
+    repair, plan = ([cut[key] for cut in half if cut[key]] for key in ("repair_seconds", "plan_seconds"))
+    assert seconds.pop("repair") == [f"{statistics.fmean(repair):.1f}"]
+    assert seconds.pop("planning") == [f"{statistics.fmean(plan):.2f}"]
+    scores = {name: statistics.fmean(one["score_seconds"][name] for one in found) for name in found[0]["score_seconds"]}
+    assert seconds == {f"scoring, {name}": [f"{value:.1f}"] for name, value in scores.items()}
 
 
 def test_a_cut_that_is_that_of_the_base_is_shown_once():

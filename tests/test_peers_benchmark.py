@@ -3,6 +3,7 @@
 import argparse
 import copy
 import importlib.util
+import json
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from tiny import logits, split, tiny_batch, tiny_model
 
 from benchmarks.harness import FOLDER, ROOT
 from benchmarks.peers import benchmark, page
-from benchmarks.peers.methods import CONTENDERS, SEEDS, TORCH_PRUNING, Peers, learning_rate
+from benchmarks.peers.methods import CONTENDERS, RESULTS, SEEDS, TORCH_PRUNING, Peers, learning_rate
 from benchmarks.tasks import FOUR, TASKS
 from benchmarks.trials import train, trial_for
 from prunelora.data.load import load_task
@@ -211,9 +212,30 @@ def test_all_records_of_the_study_are_there_and_the_page_is_written_from_them(mo
     monkeypatch.setattr(page, "write_page", lambda name, texts: texts)
     texts = page.write_peers()
     text = (FOLDER / "peers" / "RESULTS.md").read_text(encoding="utf-8")
-    for name in ("quality", "costs", "saving", "heads", "tasks"):
+    for name in ("quality", "costs", "tasks"):
         assert texts[name] in text, name
     assert f"{texts['recomputed']} of its memory with recomputation" in text
+
+
+def test_the_tables_of_saving_and_of_head_counts_equal_their_results():
+    text = (FOLDER / "peers" / "page.md").read_text(encoding="utf-8").replace("\\", "")
+    kinds = {"prunelora": "cut by prunelora", TORCH_PRUNING: "cut by Torch-Pruning", None: "not cut"}
+    worked = {}
+    for record in Peers().records:
+        for trial in record["saving"]:
+            kind = kinds[CONTENDERS[record["method"]].cut_by]
+            worked.setdefault((kind, trial["what"]), []).append(trial["works"])
+    assert len(worked) == 19
+    for (kind, way), works in worked.items():
+        assert f"| {kind} | {way} | {sum(works)} of {len(works)} |" in text
+    heads = json.loads((RESULTS / "head-counts.json").read_text(encoding="utf-8"))
+    assert f"on {heads['rows']:,} training rows of {heads['task']}" in text
+    for way in heads["ways"]:
+        lists = (", ".join(map(str, way[key])) or "\N{EN DASH}" for key in ("heads", "by_its_books", "neurons"))
+        share = "\N{EN DASH}" if way["share"] is None else f"{way['share']:.3f}"
+        outcomes = "; ".join(f"{trial['what']}: {trial['outcome']}" for trial in way["trials"])
+        row = " | ".join((f"{way['way']}, keep_macs={way['keep_macs']:g}", share, *lists, outcomes))
+        assert f"| {row} |" in text
 
 
 def test_a_method_without_records_is_missing(tmp_path):
@@ -222,7 +244,7 @@ def test_a_method_without_records_is_missing(tmp_path):
         peers.add(record)
     assert page.quality_text(peers.of("rte", "full")) == "missing"
     assert "2 of 3 seeds" in page.quality_text(peers.of("rte", "lora")[:2])
-    texts = page.texts(peers, {}, {"ways": [], "rows": 0, "task": "rte"})
+    texts = page.texts(peers, {})
     assert texts["trainings"].startswith("3 of 132")
     assert texts["quality"].count("missing") == 4 * len(CONTENDERS) - 1
     assert texts["costs"].count("missing") == len(CONTENDERS) - 1

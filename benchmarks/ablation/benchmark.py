@@ -4,29 +4,23 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.ablation.cuts import TUNED, cut, missing_cuts, path_of, read_cuts
 from benchmarks.ablation.page import write_ablation
-from benchmarks.ablation.results import RESULTS, Ablation
-from benchmarks.ablation.variants import EVERYTHING, GROUPS, SCREENING_SEED, SEEDS, VARIANTS, Variant, members
+from benchmarks.ablation.results import Ablation
+from benchmarks.ablation.variants import EVERYTHING, GROUPS, SCREENING_SEED, SEEDS, Variant, members
 from benchmarks.harness import RUNS, Benchmark, Option, Piece
 from benchmarks.tasks import FOUR, data_of
 from benchmarks.trials import train, trial_for
 
 OWN_RUNS = RUNS / "ablation"
-CUTS = "cuts"
 
 
 def work(settings: argparse.Namespace) -> Iterator[Piece]:
-    """Trainings without a record, in the order of `schedule`; then cuts with no training after them."""
+    """Trainings without a record, in the order of `schedule`."""
     ablation = Ablation()
     for seed, group, task, variants in schedule(settings):
         for variant in variants:
             if variant.name in settings.variants or settings.variants == ("",):
                 yield from trainings(ablation, variant, f"{task}, {group}, {variant.name}", task, seed)
-    for task in settings.tasks if CUTS in settings.groups else ():
-        found = read_cuts(RESULTS, task, SCREENING_SEED)
-        if missing_cuts(found) and ablation.factor(VARIANTS[TUNED], task):
-            yield Piece(f"{task}, {CUTS}", lambda task=task, found=found: cut_task(ablation, task, found))
 
 
 def schedule(settings: argparse.Namespace) -> Iterator[tuple[int, str, str, list[Variant]]]:
@@ -72,29 +66,13 @@ def train_variant(variant: Variant, task: str, rate: float, seed: int) -> dict[s
     return record | {"keep_macs": variant.keep_macs}
 
 
-def cut_task(ablation: Ablation, task: str, found: dict[str, Any] | None) -> None:
-    """Cut the tuned model of a task; it is trained again if its run folder is gone."""
-    from prunelora.data.load import load_task
-    from prunelora.delivery.checkpoints import load
-    from prunelora.delivery.processors import load_tokenizer
-    from prunelora.storage import write_json
-
-    variant, seed = VARIANTS[TUNED], SCREENING_SEED
-    rate = variant.rate_at(ablation.factor(variant, task) or 1.0)
-    train_variant(variant, task, rate, seed)
-    folder = trial_for(variant, task, learning_rate=rate, seed=seed, runs=OWN_RUNS).folder / "model"
-    path = path_of(RESULTS, task, seed)
-    rows = load_task(data_of(task))
-    cut(load(folder), load_tokenizer(folder), rows, task, seed, found=found, keep=lambda new: write_json(path, new))
-
-
 BENCHMARK = Benchmark(
     measures=__doc__,
     work=work,
     pages=lambda: [write_ablation()],
     options={
         "tasks": Option(FOUR, "tasks, joined by commas", FOUR),
-        "groups": Option((*GROUPS, CUTS), "groups of variants, joined by commas", (*GROUPS, CUTS)),
+        "groups": Option(tuple(GROUPS), "groups of variants, joined by commas", tuple(GROUPS)),
         "variants": Option(("",), "variants, joined by commas; all of the groups if empty", ("", *EVERYTHING)),
         "seeds": Option(SEEDS, "seeds, joined by commas", SEEDS),
     },

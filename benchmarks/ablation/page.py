@@ -3,9 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks.ablation.cuts import CHOICES, cuts_by, missing_cuts, read_cuts
 from benchmarks.ablation.results import Ablation, Difference, clear, loss
 from benchmarks.ablation.variants import (
     BASES,
@@ -14,7 +12,6 @@ from benchmarks.ablation.variants import (
     FINALISTS,
     GROUPS,
     PACKAGED,
-    SEEDS,
     TITLES,
     VARIANTS,
     Variant,
@@ -31,12 +28,10 @@ _TUNING = ("finetune.", "plan.rank", "plan.targets")  # Settings that do not cha
 
 
 def write_ablation() -> Path:
-    ablation = Ablation()
-    cuts = [found for task in FOUR for seed in SEEDS if (found := read_cuts(ablation.folder, task, seed))]
-    return write_page("ablation", texts(ablation, [one for one in cuts if not missing_cuts(one)]), PAGE)
+    return write_page("ablation", texts(Ablation()), PAGE)
 
 
-def texts(ablation: Ablation, cuts: Sequence[dict[str, Any]]) -> dict[str, str]:
+def texts(ablation: Ablation) -> dict[str, str]:
     """The placeholders of page.md."""
     records = ablation.records
     groups = ((TITLES[group], differences(ablation, GROUPS[group])) for group in GROUPS)
@@ -52,10 +47,6 @@ def texts(ablation: Ablation, cuts: Sequence[dict[str, Any]]) -> dict[str, str]:
         "how_far": markdown(*how_far(ablation)),
         "groups": "\n\n".join(f"## {title}\n\n{table}" for title, table in groups if table),
         "around_the_cut": around_the_cut(ablation),
-        "choices": choices(cuts),
-        "cut_models": counted([(one["task"], one["seed"]) for one in cuts]),
-        "cut_rows": ", ".join(map(count, sorted({one["rows"] for one in cuts}))) or NONE,
-        "seconds": seconds(cuts),
         "costs": costs(ablation),
         "rates": rates(ablation),
     }
@@ -169,42 +160,6 @@ def cuts_otherwise(variant: Variant) -> bool:
     """Whether a variant cuts other units than its base, or another model."""
     same_cut = variant.changes and all(key.startswith(_TUNING) for key in variant.changes)
     return variant.recipe not in BASES or not same_cut
-
-
-def choices(cuts: Sequence[dict[str, Any]]) -> str:
-    budgets = sorted({one["keep_macs"] for found in cuts for one in found["cuts"]}, reverse=True)
-    columns = ["scores"]
-    for budget in budgets:
-        columns += [f"heads at {budget:g}", f"neurons at {budget:g}", f"cut to {budget:g}", f"repaired at {budget:g}"]
-
-    def judged(values: Iterable[tuple[str, dict[str, float] | None]]) -> str:
-        there = [(task, one) for task, one in values if one is not None]
-        shares, losses = ([(task, one[key]) for task, one in there] for key in ("accuracy", "loss"))
-        return f"{over_tasks((task, 100 * one) for task, one in shares)} ({over_tasks(losses, 3)})" if there else NONE
-
-    rows = [("nothing cut", *["", "", judged((found["task"], found["dense"]) for found in cuts), ""] * len(budgets))]
-    for choice in CHOICES:
-        row = [str(choice)]
-        for budget in budgets:
-            found = [(one["task"], cut) for one in cuts for cut in cuts_by(one, choice, budget)]
-            row += [over_tasks(((task, cut[key]) for task, cut in found), 0) for key in ("heads", "neurons")]
-            row += [judged((task, cut[key]) for task, cut in found) for key in ("cut", "repaired")]
-        rows.append(tuple(row))
-    return markdown(tuple(columns), rows if cuts else [])
-
-
-def seconds(cuts: Sequence[dict[str, Any]]) -> str:
-    half = [(found["task"], one) for found in cuts for one in found["cuts"] if one["keep_macs"] == 0.5]
-    rows = [
-        (f"scoring, {criterion}", over_tasks((found["task"], found["score_seconds"][criterion]) for found in cuts))
-        for criterion in (cuts[0]["score_seconds"] if cuts else ())
-    ]
-    if cuts:
-        rows.append(("planning", over_tasks(((task, one["plan_seconds"]) for task, one in half), 2)))
-        rows.append(
-            ("repair", over_tasks((task, one["repair_seconds"]) for task, one in half if one["repair_seconds"]))
-        )
-    return markdown(("work", "seconds"), rows)
 
 
 def costs(ablation: Ablation) -> str:

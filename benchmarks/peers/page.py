@@ -2,13 +2,12 @@
 
 import json
 import statistics
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import estimate_text, markdown, read_results, where, write_page
-from benchmarks.peers.methods import CONTENDERS, LORA, RESULTS, SEEDS, TORCH_PRUNING, Peers
+from benchmarks.peers.methods import CONTENDERS, LORA, RESULTS, SEEDS, Peers
 from benchmarks.tasks import FOUR, TASKS
 from benchmarks.trials import METRIC, Record, machines, reported, training_memory
 from prunelora.evaluation.timing import Spread
@@ -20,11 +19,10 @@ MISSING = "missing"
 def write_peers() -> Path:
     paths = {task: path for task in FOUR if (path := RESULTS / f"timing-{task}.json").exists()}
     timings = {task: json.loads(path.read_text(encoding="utf-8")) for task, path in paths.items()}
-    heads = json.loads((RESULTS / "head-counts.json").read_text(encoding="utf-8"))
-    return write_page("peers", texts(Peers(), timings, heads))
+    return write_page("peers", texts(Peers(), timings))
 
 
-def texts(peers: Peers, timings: Mapping[str, Any], heads: Mapping[str, Any]) -> dict[str, str]:
+def texts(peers: Peers, timings: Mapping[str, Any]) -> dict[str, str]:
     """The placeholders of page.md."""
     asked = len(FOUR) * len(CONTENDERS) * len(SEEDS)
     timed = [f"{len(one['contenders'])} of {len(CONTENDERS)} on {task}" for task, one in timings.items()]
@@ -40,10 +38,6 @@ def texts(peers: Peers, timings: Mapping[str, Any], heads: Mapping[str, Any]) ->
         "timed": ", ".join(timed),
         "recomputed": percent(steps["dense, selective recomputation"] / stock),
         "halves": percent(steps["dense, selective recomputation, half of the rows"] / stock),
-        "saving": saving(peers),
-        "heads": head_counts(heads),
-        "head_rows": count(heads["rows"]),
-        "head_task": heads["task"],
         "tasks": "\n\n".join(task_section(peers, task, timings.get(task)) for task in FOUR),
     }
 
@@ -105,41 +99,6 @@ def to_dense(times: Mapping[str, Any], size: tuple[int, int]) -> Spread:
 def seconds_to_cut(record: Record) -> float | None:
     """From scoring to the cut model; None if nothing was cut."""
     return sum(record["seconds"].get(stage, 0.0) for stage in ("score", "plan", "prune")) if record["cut"] else None
-
-
-def saving(peers: Peers) -> str:
-    """A row for every way to save and load, for the models of each kind of cut."""
-    kinds = {"cut by prunelora": "prunelora", "cut by Torch-Pruning": TORCH_PRUNING, "not cut": None}
-    rows = []
-    for kind, by in kinds.items():
-        records = [
-            one for name, contender in CONTENDERS.items() if contender.cut_by == by for one in peers.everywhere(name)
-        ]
-        trials = [trial for one in records for trial in one["saving"]]
-        for what in dict.fromkeys(trial["what"] for trial in trials):
-            same = [trial for trial in trials if trial["what"] == what]
-            # Errors that name shapes differ from model to model: the most frequent one is shown.
-            outcomes = Counter(trial["outcome"] for trial in same).most_common()
-            more = f" (and {len(outcomes) - 1} others)" if len(outcomes) > 1 else ""
-            works = f"{sum(trial['works'] for trial in same)} of {len(same)}"
-            rows.append((kind, what, works, f"{outcomes[0][0]}{more}"))
-    return markdown(("model", "way", "worked", "outcome"), rows)
-
-
-def head_counts(found: Mapping[str, Any]) -> str:
-    def listed(counts: Iterable[int]) -> str:
-        return ", ".join(map(str, counts)) or NONE
-
-    rows = [
-        (
-            f"{one['way']}, keep_macs={one['keep_macs']:g}",
-            NONE if one["share"] is None else f"{one['share']:.3f}",
-            *(listed(one[key]) for key in ("heads", "by_its_books", "neurons")),
-            "; ".join(f"{trial['what']}: {trial['outcome']}" for trial in one["trials"]),
-        )
-        for one in found["ways"]
-    ]
-    return markdown(("cut", "MACs left", "heads", "heads by the pruner's books", "neurons", "outcome"), rows)
 
 
 def task_section(peers: Peers, task: str, timing: Mapping[str, Any] | None) -> str:
