@@ -12,7 +12,7 @@ from prunelora.report.judged import bits_of
 from prunelora.report.reading import finetunings
 from prunelora.report.run_page import sections
 from prunelora.report.run_tables import facts, stage_times
-from prunelora.report.summary import shown, summarise, warnings
+from prunelora.report.summary import RANGES, shown, summarise, warnings
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -70,7 +70,7 @@ def test_a_metric_that_is_no_share_of_rows_has_the_interval_of_its_samples():
 
 def test_without_a_baseline_it_says_so_and_how_to_train_one():
     assert "baseline=True" in " ".join(shown(make_results(baseline=False))[0].notes)
-    assert shown(make_results())[0].notes == ()
+    assert shown(make_results())[0].notes == (RANGES,)
 
 
 def test_what_training_took_stands_beside_the_dense_models():
@@ -113,7 +113,7 @@ def test_the_model_before_the_cut_stands_beside_the_pruned_one_with_its_interval
     assert (row.dense_value, row.pruned_value) == (0.833, 0.803)
     assert row.dense.startswith("83.3 % (")
     assert row.change.startswith(f"{MINUS}3.0 points (")
-    assert "nothing cut" in row.what
+    assert "before the cut" in row.what
 
 
 def test_models_that_answer_alike_are_equal_and_other_rows_may_tell_them_apart():

@@ -59,7 +59,7 @@ def test_the_model_before_the_cut_is_judged_on_the_reported_rows(tuned_first, in
 
 
 def test_summary_report_and_card_show_the_model_before_the_cut(tuned_first):
-    said = [line for line in tuned_first.summary if "the same training up to the cut, nothing cut" in line]
+    said = [line for line in tuned_first.summary if "(dense: before the cut)" in line]
     assert said
     report = (tuned_first.folder / "report.md").read_text(encoding="utf-8")
     assert "No dense model was trained on this task" not in report

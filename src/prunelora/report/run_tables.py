@@ -31,7 +31,7 @@ from prunelora.report.results import RunResults
 from prunelora.report.table import Table
 
 NOT_TRAINED = "not trained"
-TUNED_TITLE = "dense: the same training up to the cut, nothing cut"
+TUNED_TITLE = "dense: before the cut"
 BASELINE_TITLE = "dense: plain LoRA"
 
 
@@ -73,6 +73,8 @@ def comparison_table(results: RunResults) -> Table:
     rows = tuple((fact.what, fact.dense, fact.pruned, fact.change) for fact in facts(results))
     trained, tuned = bool(results.facts("baseline")), judged(results, TUNED)
     notes = []
+    if tuned is not None:
+        notes.append("Before the cut: the same training up to the cut, nothing cut.")
     if not trained:
         scope = "on this task" if tuned is None else "for all of the epochs"
         notes.append(f"No dense model was trained {scope}. {advice('baseline', True)} trains one with plain LoRA.")

@@ -24,6 +24,7 @@ from prunelora.report.table import Table
 
 # Quartiles further apart than this share of the median: other programs were probably running.
 NOISY = 0.25
+RANGES = "Ranges of quality are 95 % intervals over rows, ranges of times are quartiles."
 
 
 def summarise(results: RunResults) -> list[str]:
@@ -35,7 +36,9 @@ def summarise(results: RunResults) -> list[str]:
 
 def shown(results: RunResults) -> list[Table | str]:
     """The summary for a terminal, without the files."""
-    table = replace(comparison_table(results), title=f"{results.model} on {results.data}, seed {results.seed}")
+    table = comparison_table(results)
+    title = f"{results.model} on {results.data}, seed {results.seed}"
+    table = replace(table, title=title, notes=(RANGES, *table.notes))
     return [table, *(f"Warning: {line}" for line in warnings(results))]
 
 
