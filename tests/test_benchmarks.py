@@ -211,6 +211,12 @@ def test_every_error_of_the_startup_benchmark_is_about_the_last_word():
         assert (last in files()) == (name in ("wrong suffix", "bad recipe")), name
 
 
+def test_the_committed_errors_took_at_most_twice_the_time_of_help():
+    result = read_results("startup")["startup"]["commands"]
+    assert set(result) == set(commands())
+    assert [name for name in ERRORS if result[name]["time_to_help"]["median"] > 2] == []
+
+
 # Documentation --------------------------------------------------------------------------------------------------------
 
 

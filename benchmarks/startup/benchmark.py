@@ -92,7 +92,7 @@ def pages() -> list[Path]:
     rows = [
         (
             name,
-            f"`prunelora {ERRORS.get(name, '--help')}`" if name not in (IMPORTS, STEP) else "",
+            f"prunelora {ERRORS.get(name, '--help')}" if name not in (IMPORTS, STEP) else "",
             harness.spread_text(one["time"], seconds=True),
             harness.spread_text(one["time_to_help"]),
             harness.spread_text(one["time_to_imports"]),
