@@ -8,10 +8,12 @@ option is then `--keep-heads 73`, `--set plan.keep_heads=73`, or `plan.keep_head
 import difflib
 import importlib.util
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from numbers import Integral
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+_T = TypeVar("_T")
 
 # Spelling of options ------------------------------------------------------------------------------------------------
 
@@ -42,26 +44,26 @@ _spelling: ContextVar[Spelling | None] = ContextVar("how messages spell options;
 
 
 @contextmanager
-def spelled(spelling: Spelling) -> Iterator[None]:
-    """Spell options in another way while the block runs."""
-    token = _spelling.set(spelling)
+def bound(variable: ContextVar[_T], value: _T) -> Iterator[None]:
+    """Give a context variable a value while the block runs."""
+    token = variable.set(value)
     try:
         yield
     finally:
-        _spelling.reset(token)
+        variable.reset(token)
+
+
+def spelled(spelling: Spelling) -> AbstractContextManager[None]:
+    """Spell options in another way while the block runs."""
+    return bound(_spelling, spelling)
 
 
 _stage: ContextVar[str | None] = ContextVar("name of the running stage of a recipe", default=None)
 
 
-@contextmanager
-def at_stage(name: str) -> Iterator[None]:
+def at_stage(name: str) -> AbstractContextManager[None]:
     """Relate the messages of the block to the settings of this stage of a recipe, where the stage has them."""
-    token = _stage.set(name)
-    try:
-        yield
-    finally:
-        _stage.reset(token)
+    return bound(_stage, name)
 
 
 def running_stage() -> str | None:

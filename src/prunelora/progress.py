@@ -4,12 +4,14 @@ A terminal shows a bar, a log file gets a plain line every half a minute.
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Iterable, Sized
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
+
+from prunelora.errors import bound
 
 _Item = TypeVar("_Item")
 
@@ -21,14 +23,9 @@ LOG_SECONDS = 30.0
 _shown: ContextVar[bool] = ContextVar("progress is shown", default=False)
 
 
-@contextmanager
-def bars(shown: bool) -> Iterator[None]:
+def bars(shown: bool) -> AbstractContextManager[None]:
     """Show progress, or none, while the block runs."""
-    token = _shown.set(shown)
-    try:
-        yield
-    finally:
-        _shown.reset(token)
+    return bound(_shown, shown)
 
 
 def over(items: Iterable[_Item], what: str) -> Iterable[_Item]:

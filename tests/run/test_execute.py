@@ -410,18 +410,8 @@ def test_a_plan_edited_by_hand_is_used_as_it_is(inputs, whole, tmp_path):
 
 def test_stages_can_be_repeated_tune_first(inputs, tmp_path):
     kinds = [
-        "linear_probe",
-        "score",
-        "plan",
-        "finetune",
-        "merge",
-        "score",
-        "plan",
-        "prune",
-        "finetune",
-        "merge",
-        "measure",
-    ]
+        "linear_probe", "score", "plan", "finetune", "merge", "score", "plan", "prune", "finetune", "merge", "measure",
+    ]  # fmt: skip
     recipe = recipe_of(inputs, kinds, **{"plan-1.keep_heads": 1.0, "plan-1.keep_ffn": 1.0})
     outcome = execute(recipe, tmp_path / "run", progress=False)
     assert {"model-1", "model", "plan-1.json", "plan.json", "adapter-1", "adapter"} <= {

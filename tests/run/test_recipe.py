@@ -15,18 +15,8 @@ from prunelora.stages.kinds import BY_KIND
 from prunelora.stages.plan import BUDGETS
 
 TUNE_FIRST = (
-    "linear_probe",
-    "score",
-    "plan",
-    "finetune",
-    "merge",
-    "score",
-    "plan",
-    "prune",
-    "finetune",
-    "merge",
-    "measure",
-)
+    "linear_probe", "score", "plan", "finetune", "merge", "score", "plan", "prune", "finetune", "merge", "measure",
+)  # fmt: skip
 
 
 def stages_of(recipe):
