@@ -151,7 +151,7 @@ def test_a_point_at_the_majority_rate_is_said_to_have_learnt_nothing():
 def test_tests_of_a_trade_off_are_folded_in_the_report_and_not_in_the_terminal():
     results = make_tradeoff()
     title = "Differences between methods"
-    section = next(section for section in comparison_page(results).sections if section.title == title)
+    section = next(section for section in comparison_page(results).sections if section.heading == title)
     assert section.folded
     assert title not in [table.title for table in tables(results)]
     assert title in [table.title for table in tables(make_comparison())]

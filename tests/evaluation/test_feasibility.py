@@ -57,7 +57,7 @@ def folder(tmp_path):
 
 def shown(found) -> str:
     parts = check_tables(found)
-    return "\n".join(part if isinstance(part, str) else f"{part.title}\n{part.to_csv()}" for part in parts)
+    return "\n".join(part if isinstance(part, str) else f"{part.title}\n{part.to_markdown()}" for part in parts)
 
 
 # Arithmetic -----------------------------------------------------------------------------------------------------------

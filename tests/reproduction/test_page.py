@@ -153,7 +153,7 @@ def test_every_row_is_as_wide_as_its_headings(whole, partial):
 def test_title_table_and_figure_name_the_model_that_was_trained(whole):
     content = page(whole)
     assert LABEL in content.title
-    assert LABEL in content.sections[0].title
+    assert LABEL in content.sections[0].heading
     assert any(LABEL in warning and paper.MODEL in warning for warning in content.warnings)
     assert LABEL in importance_maps(whole).get_suptitle()
     assert LABEL in next(section.title for section in content.sections if section.figure)

@@ -6,7 +6,7 @@ Every function returns a matplotlib Figure that the caller owns; pyplot and its 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -23,7 +23,7 @@ from prunelora.comparison.tables import (
 )
 from prunelora.comparison.tradeoff import curves
 from prunelora.evaluation.timing import Spread
-from prunelora.report.figures import STYLE, WIDTH
+from prunelora.report.figures import WIDTH, styled
 from prunelora.report.numbers import SHARES, metric_number
 
 # Okabe and Ito's colours without their yellow, which is too light for a point on white.
@@ -31,22 +31,16 @@ _COLOURS = ("#000000", "#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _LEGEND_COLUMNS = 2
 
+_UNTIMED = "MACs, % of the most (nothing was timed)"
+
 Range = tuple[float, float, float]  # Low end, middle, high end.
 
 
 @dataclass(frozen=True)
 class _Point:
-    """A method in a figure.
+    """A method in a figure, at the middle of two ranges, which are its bars."""
 
-    Attributes:
-        series: Its name in the legend; methods at several budgets share that of their curve.
-        label: Its budget; empty without one.
-        x: Place, with the ends of its bar.
-        y: Place, with the ends of its bar.
-    """
-
-    series: str
-    label: str
+    method: MethodFacts
     x: Range
     y: Range
 
@@ -70,11 +64,11 @@ def quality_figure(results: ComparisonResults, size: Size | None = None) -> Figu
             continue
         mean, sd = scale * quality.mean, scale * (quality.sd or 0.0)
         x = _per_cent(latency.to_dense) if latency is not None else _work(method, results)
-        points.append(_point(method, x, (mean - sd, mean, mean + sd)))
+        points.append(_Point(method, x, (mean - sd, mean, mean + sd)))
     constant = constant_value(results, split, metric)
     label = f"inference time, % of dense ({size_text(size)})" if size else f"inference: {_UNTIMED}"
     line = None if constant is None else (scale * constant, f"{CONSTANT}: {metric_number(metric, constant)}")
-    return _scatter(points, label, metric_column(results, metric, split), line)
+    return _scatter(points, label, metric_column(results, metric, split), line) if points else None
 
 
 def training_figure(results: ComparisonResults) -> Figure | None:
@@ -83,24 +77,25 @@ def training_figure(results: ComparisonResults) -> Figure | None:
     The device's own peak is drawn if every method has one. None if there is nothing to draw.
     """
     methods = results.methods
-    relative = any(method.step_to_full is not None for method in methods)
-    timed = relative or any(method.step_ms is not None for method in methods)
-    device = all(method.memory.device_peak is not None for method in methods)
-    points = []
-    for method in methods:
-        x: Range | None
-        if relative:
-            x = _per_cent(method.step_to_full) if method.step_to_full is not None else None
-        elif timed:
-            x = _exactly(method.step_ms) if method.step_ms is not None else None
-        else:
-            x = _work(method, results)
-        if x is not None:
-            memory = (method.memory.device_peak or 0) if device else method.memory.training
-            points.append(_point(method, x, _exactly(memory / 1e6)))
-    time = "time of a training step, % of full fine-tuning's" if relative else "time of a training step, ms"
-    memory_label = "peak of the device's memory, MB" if device else "memory of a training step, MB"
-    return _scatter(points, time if timed else f"training: {_UNTIMED}", memory_label)
+    label = "time of a training step, % of full fine-tuning's"
+    times = {method.name: _per_cent(method.step_to_full) for method in methods if method.step_to_full is not None}
+    if not times:
+        label = "time of a training step, ms"
+        times = {method.name: _exactly(method.step_ms) for method in methods if method.step_ms is not None}
+    if not times:
+        label = f"training: {_UNTIMED}"
+        times = {method.name: _work(method, results) for method in methods}
+    memory_label = "peak of the device's memory, MB"
+    memories = {method.name: method.memory.device_peak for method in methods}
+    if None in memories.values():
+        memory_label = "memory of a training step, MB"
+        memories = {method.name: method.memory.training for method in methods}
+    points = [
+        _Point(method, times[method.name], _exactly((memories[method.name] or 0) / 1e6))
+        for method in methods
+        if method.name in times
+    ]
+    return _scatter(points, label, memory_label) if points else None
 
 
 def draw_comparison(results: ComparisonResults) -> dict[str, Figure]:
@@ -112,69 +107,56 @@ def draw_comparison(results: ComparisonResults) -> dict[str, Figure]:
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-_UNTIMED = "MACs, % of the most (nothing was timed)"
-
-
-def _scatter(
-    points: Sequence[_Point], x_label: str, y_label: str, line: tuple[float, str] | None = None
-) -> Figure | None:
+@styled
+def _scatter(points: Sequence[_Point], x_label: str, y_label: str, line: tuple[float, str] | None = None) -> Figure:
     """One marker a point, one colour a series, a line through the points of a series; and a dashed horizontal line."""
-    if not points:
-        return None
-    series = list(dict.fromkeys(point.series for point in points))
+    series: dict[str, list[_Point]] = {}
+    for point in points:
+        series.setdefault(point.method.base or point.method.name, []).append(point)
+    rows = -(-len(series) // _LEGEND_COLUMNS)
+    figure = Figure(figsize=(WIDTH, 3.7 + 0.25 * rows), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, members) in enumerate(series.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        (x_low, x, x_high), (y_low, y, y_high) = np.array([(point.x, point.y) for point in members]).transpose(1, 2, 0)
+        axes.errorbar(
+            x, y, xerr=(x - x_low, x_high - x), yerr=(y - y_low, y_high - y),
+            fmt=_MARKERS[number % len(_MARKERS)], linestyle="-" if len(members) > 1 else "none",
+            color=colour, markersize=6, linewidth=1.2, label=name,
+        )  # fmt: skip
+        for point in members:
+            if point.method.base is None:
+                continue
+            # Above the points of one curve and below those of the next, since curves often run side by side.
+            axes.annotate(
+                f"{point.method.keep_macs:g}", (point.x[1], point.y[1]), xytext=(0, -6 if number % 2 else 6),
+                textcoords="offset points", ha="center", va="top" if number % 2 else "bottom",
+                fontsize=8, color=colour,
+            )  # fmt: skip
     low, high = min(point.y[0] for point in points), max(point.y[2] for point in points)
     span = max(high - low, 0.05 * abs(high), 1e-6)
-    with matplotlib.rc_context(STYLE):
-        rows = -(-len(series) // _LEGEND_COLUMNS)
-        figure = Figure(figsize=(WIDTH, 3.7 + 0.25 * rows), layout="constrained")
-        axes = figure.subplots()
-        for number, name in enumerate(series):
-            members = [point for point in points if point.series == name]
-            colour = _COLOURS[number % len(_COLOURS)]
-            axes.errorbar(
-                [point.x[1] for point in members], [point.y[1] for point in members],
-                xerr=_bars([point.x for point in members]), yerr=_bars([point.y for point in members]),
-                fmt=_MARKERS[number % len(_MARKERS)], linestyle="-" if len(members) > 1 else "none",
-                color=colour, markersize=6, linewidth=1.2, label=name,
+    bottom, top = low - 0.25 * span, high + 0.25 * span
+    if line is not None:
+        level, text = line
+        if low - level > span:  # To scale, it would press all points into one.
+            axes.text(0.01, 0.01, f"{text} (further down)", transform=axes.transAxes, fontsize=8, color="#444444")
+        else:
+            bottom, top = min(bottom, level - 0.1 * span), max(top, level + 0.1 * max(span, level - low))
+            axes.axhline(level, color="#666666", linewidth=1, linestyle="--")
+            axes.annotate(
+                text, (0.01, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
+                textcoords="offset points", fontsize=8, color="#444444",
             )  # fmt: skip
-            for point in members:
-                # Above the points of one curve and below those of the next, since curves often run side by side.
-                axes.annotate(
-                    point.label, (point.x[1], point.y[1]), xytext=(0, -6 if number % 2 else 6),
-                    textcoords="offset points", ha="center", va="top" if number % 2 else "bottom",
-                    fontsize=8, color=colour,
-                )  # fmt: skip
-        bottom, top = low - 0.25 * span, high + 0.25 * span
-        if line is not None:
-            level, text = line
-            if low - level > span:  # To scale, it would press all points into one.
-                axes.text(0.01, 0.01, f"{text} (further down)", transform=axes.transAxes, fontsize=8, color="#444444")
-            else:
-                bottom, top = min(bottom, level - 0.1 * span), max(top, level + 0.1 * max(span, level - low))
-                axes.axhline(level, color="#666666", linewidth=1, linestyle="--")
-                axes.annotate(
-                    text, (0.01, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                    textcoords="offset points", fontsize=8, color="#444444",
-                )  # fmt: skip
-        axes.set_ylim(bottom, top)
-        axes.margins(x=0.1)
-        axes.grid(color="#eeeeee")
-        axes.set_axisbelow(True)
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.5g}"))
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        figure.legend(loc="outside upper left", ncols=_LEGEND_COLUMNS)
+    axes.set_ylim(bottom, top)
+    axes.margins(x=0.1)
+    axes.grid(color="#eeeeee")
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.5g}"))
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    figure.legend(loc="outside upper left", ncols=_LEGEND_COLUMNS)
     return figure
-
-
-def _point(method: MethodFacts, x: Range, y: Range) -> _Point:
-    return _Point(method.base or method.name, "" if method.base is None else f"{method.keep_macs:g}", x, y)
-
-
-def _bars(ranges: Sequence[Range]) -> list[list[float]]:
-    """Lengths below and above the middle, as matplotlib takes them."""
-    return [[middle - low for low, middle, _ in ranges], [high - middle for _, middle, high in ranges]]
 
 
 def _per_cent(share: Spread) -> Range:

@@ -53,32 +53,27 @@ def comparison_page(results: ComparisonResults) -> Page:
     """The page, before it is Markdown or HTML."""
     at_budgets = bool(curves(results))
     seeds = f"seed{'' if len(results.seeds) == 1 else 's'} {', '.join(map(str, results.seeds))}"
-    first, drawn = _section(main_table(results, wide=at_budgets)), _figures(results)
+    first, drawn = Section(table=main_table(results, wide=at_budgets)), _figures(results)
     return Page(
         title=f"Methods compared on {Path(results.data).stem}",
         intro=(f"{results.model} on {results.data}, {seeds}",),
         warnings=tuple(warnings(results)),
         sections=(
             Section("Quality", items=tuple(best(results))),
-            *((*drawn, first, _section(holds_table(results))) if at_budgets else (first, *drawn)),
-            _section(quality_table(results)),
-            _section(pairs_table(results), folded=at_budgets),
-            _section(beside_table(results), folded=at_budgets),
-            _section(methods_table(results)),
-            _section(training_table(results)),
-            _section(memory_table(results)),
-            _section(latency_table(results)),
-            _section(learning_rates_table(results)),
-            _section(trials_table(results), folded=True),
-            _section(_data_and_machine(results)),
+            *((*drawn, first, Section(table=holds_table(results))) if at_budgets else (first, *drawn)),
+            Section(table=quality_table(results)),
+            Section(table=pairs_table(results), folded=at_budgets),
+            Section(table=beside_table(results), folded=at_budgets),
+            Section(table=methods_table(results)),
+            Section(table=training_table(results)),
+            Section(table=memory_table(results)),
+            Section(table=latency_table(results)),
+            Section(table=learning_rates_table(results)),
+            Section(table=trials_table(results), folded=True),
+            Section(table=_data_and_machine(results)),
         ),
         numbers="comparison.csv, and with every training comparison.json",
     )
-
-
-def _section(table: Table, *, folded: bool = False) -> Section:
-    """The table as a section, whose heading and paragraphs are the table's title and notes."""
-    return Section(table.title, table.notes, table=replace(table, title="", notes=()), folded=folded)
 
 
 def _figures(results: ComparisonResults) -> tuple[Section, ...]:

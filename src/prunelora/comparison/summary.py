@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from prunelora.comparison.results import ComparisonResults
-from prunelora.comparison.tables import constant_value, largest_size, one_seed, pair_of, quality_text, size_text
+from prunelora.comparison.tables import constant_value, largest_size, pair_of, quality_text, size_text
 from prunelora.evaluation.significance import Difference
 from prunelora.report.numbers import metric_title, metric_value
 from prunelora.report.summary import NOISY
@@ -63,7 +63,7 @@ def _missing(results: ComparisonResults) -> Iterator[str]:
             f"not every method has all seeds ({_numbers(results.seeds)}): {those}. Means over different seeds are not "
             "comparable; the tests use the seeds that both methods have."
         )
-    if one_seed(results):
+    if results.methods and all(len(method.seeds) == 1 for method in results.methods):
         yield "one seed only: the spread over seeds is not known. Add seeds."
 
 

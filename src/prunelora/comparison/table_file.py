@@ -1,9 +1,11 @@
 """comparison.csv: every number of the methods, unrounded, for scripts."""
 
+import csv
+import io
+
 from prunelora.comparison.results import ComparisonResults, MethodFacts
 from prunelora.comparison.tables import all_sizes, latency_at, reported_metrics
 from prunelora.evaluation.timing import Spread
-from prunelora.report.table import Table
 
 # Fields of the memory that are not bytes.
 _COUNTS = ("step_rows", "inference_rows", "tokens")
@@ -12,9 +14,11 @@ _COUNTS = ("step_rows", "inference_rows", "tokens")
 def to_csv(results: ComparisonResults) -> str:
     """A row a method, with units in the columns' names; empty if unknown."""
     rows = [_numbers(results, method) for method in results.methods]
-    columns = tuple(dict.fromkeys(name for row in rows for name in row))
-    cells = (tuple("" if row[name] is None else str(row[name]) for name in columns) for row in rows)
-    return Table(columns, tuple(cells)).to_csv()
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else (), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _numbers(results: ComparisonResults, method: MethodFacts) -> dict[str, object]:

@@ -1,8 +1,19 @@
 """The tables of a comparison: narrow ones, each fit for a terminal and for a phone."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from operator import attrgetter
 
-from prunelora.comparison.results import ComparisonResults, LatencyFacts, MethodFacts, PairFacts, trial_folder
+from prunelora.comparison.results import (
+    ComparisonResults,
+    LatencyFacts,
+    MethodFacts,
+    PairFacts,
+    TrialFacts,
+    trial_folder,
+)
+from prunelora.evaluation.timing import Spread
 from prunelora.report.numbers import (
     NONE,
     duration,
@@ -25,9 +36,16 @@ CONSTANT = "most frequent class"
 # Metrics of which a constant answer reaches 0, whatever the classes are.
 _UNCORRELATED = frozenset({"matthews", "pearson", "spearman"})
 _YARDSTICKS = ("full", "lora")
+_COSTS = {
+    "all stages": attrgetter("train_seconds"),
+    "training memory": attrgetter("memory.training"),
+    "trained": attrgetter("trained"),
+    "on disk": attrgetter("disk_bytes"),
+    "MACs": attrgetter("macs"),
+}
 
 Size = tuple[int, int]  # Rows and tokens of a batch.
-_Column = tuple[str, Callable[[MethodFacts], str]]
+_Column = Callable[[MethodFacts], str]
 
 PAIRS_NOTES = (
     "Both methods answer the same rows and are trained with the same seeds. The 95 % interval covers other seeds and "
@@ -46,32 +64,26 @@ def main_table(results: ComparisonResults, *, wide: bool = False) -> Table:
         results: Of the comparison.
         wide: Also show the time of a single row.
     """
-    parameters = scaled_alike(method.parameters for method in results.methods)
-    memory = scaled_alike((method.memory.training for method in results.methods), "B")
-
-    def time_column(size: Size) -> _Column:
-        def show(latency: LatencyFacts) -> str:
-            return percent(latency.to_dense.median)
-
-        return f"inference, of dense, {size_text(size)}", lambda m: optional(latency_at(m, size), show)
-
-    return _by_method(
+    columns = _quality_columns(results, (results.main_metric,))
+    # Two splits and the model's size together would be too wide; the table of methods has it.
+    if len(results.splits) < 2:
+        columns["parameters"] = _scaled(results, "parameters")
+    columns |= {
+        "trained": lambda m: percent(m.trained / m.parameters),
+        "training step, of full": lambda m: optional(m.step_to_full, _median),
+        "training memory": _scaled(results, "memory.training", "B"),
+    }
+    for size in sizes_shown(results)[: 2 if wide else 1]:
+        columns[f"inference, of dense, {size_text(size)}"] = time_to_dense(size)
+    table = _by_method(
         results,
+        columns,
         "All methods",
-        (
-            *_quality_columns(results, (results.main_metric,)),
-            # Two splits and the model's size together would be too wide; the table of methods has it.
-            *([("parameters", lambda m: parameters(m.parameters))] if len(results.splits) < 2 else []),
-            ("trained", lambda m: percent(m.trained / m.parameters)),
-            ("training step, of full", lambda m: optional(m.step_to_full, lambda share: percent(share.median))),
-            ("training memory", lambda m: memory(m.memory.training)),
-            *map(time_column, sizes_shown(results)[: 2 if wide else 1]),
-        ),
         "Quality: mean \N{PLUS-MINUS SIGN} standard deviation over the seeds; the first row is what always answering "
         "the most frequent class of the training rows reaches. Training step: time relative to full fine-tuning, of "
         "several fine-tunings the mean weighted by epochs. Training memory: of the fine-tuning that needs most.",
-        constant=(results.main_metric,),
     )
+    return _with_constant(results, table, (results.main_metric,))
 
 
 def quality_table(results: ComparisonResults) -> Table:
@@ -80,56 +92,39 @@ def quality_table(results: ComparisonResults) -> Table:
     if len(metrics) < 2:
         return Table((), ())
     note = "Mean and standard deviation over the seeds."
-    return _by_method(results, "Every metric", _quality_columns(results, metrics), note, constant=metrics)
+    table = _by_method(results, _quality_columns(results, metrics), "Every metric", note)
+    return _with_constant(results, table, metrics)
 
 
 def pairs_table(results: ComparisonResults) -> Table:
     """Every pair of methods: difference, its interval and p value, and whether it is significant."""
-    several = len(results.splits) > 1
-    rows = tuple(
-        (
-            # One column, which can be broken: two names beside each other are too wide for a terminal.
-            f"{pair.first} against {pair.second}{f', {pair.split}' if several else ''}",
-            metric_number(pair.metric, pair.difference, signed=True),
-            metric_interval(pair.metric, pair.low, pair.high, signed=True),
-            p_value(pair.p_holm),
-            "no" if not pair.told_apart else "of rows alone" if pair.rows_alone else "yes",
-            "  ".join(metric_number(pair.metric, value, signed=True) for value in pair.by_seed),
-        )
-        for pair in results.pairs
-    )
-    columns = ("methods", "difference", "95 % interval", "p, adjusted", "significant", "by seed")
-    return Table(columns, rows, "Differences between methods", PAIRS_NOTES)
+    columns: dict[str, Callable[[PairFacts], str]] = {
+        # One column, which can be broken: two names beside each other are too wide for a terminal.
+        "methods": lambda pair: pair_name(results, pair.first, pair.second, pair.split),
+        "difference": lambda pair: metric_number(pair.metric, pair.difference, signed=True),
+        "95 % interval": lambda pair: metric_interval(pair.metric, pair.low, pair.high, signed=True),
+        "p, adjusted": lambda pair: p_value(pair.p_holm),
+        "significant": lambda pair: "no" if not pair.told_apart else "of rows alone" if pair.rows_alone else "yes",
+        "by seed": lambda pair: "  ".join(metric_number(pair.metric, value, signed=True) for value in pair.by_seed),
+    }
+    return Table.of(results.pairs, columns, "Differences between methods", *PAIRS_NOTES)
 
 
 def beside_table(results: ComparisonResults) -> Table:
     """Costs of every other method relative to full fine-tuning and to LoRA; no rows without these."""
-    rows = []
-    for method in results.methods:
-        for name in _YARDSTICKS:
-            yardstick = results.method(name)
-            if yardstick is None or method.name in _YARDSTICKS:
-                continue
-            step = {"full": method.step_to_full, "lora": method.step_to_lora}[name]
-            rows.append(
-                (
-                    f"{method.name}, of {name}",
-                    optional(step, lambda share: percent(share.median)),
-                    *(
-                        percent(ours / theirs) if theirs else NONE
-                        for ours, theirs in (
-                            (method.train_seconds, yardstick.train_seconds),
-                            (method.memory.training, yardstick.memory.training),
-                            (method.trained, yardstick.trained),
-                            (method.disk_bytes, yardstick.disk_bytes),
-                            (method.macs, yardstick.macs),
-                        )
-                    ),
-                )
-            )
-    columns = ("methods", "training step", "all stages", "training memory", "trained", "on disk", "MACs")
+    rows = tuple(
+        (
+            f"{method.name}, of {yardstick.name}",
+            optional(method.step_to_full if yardstick.name == "full" else method.step_to_lora, _median),
+            *(percent(cost(method) / cost(yardstick)) if cost(yardstick) else NONE for cost in _COSTS.values()),
+        )
+        for method in results.methods
+        for yardstick in map(results.method, _YARDSTICKS)
+        if yardstick is not None and method.name not in _YARDSTICKS
+    )
+    columns = ("methods", "training step", *_COSTS)
     note = "Training step: median of the ratios taken round by round. All stages: as recorded in training."
-    return Table(columns, tuple(rows), "Costs relative to full fine-tuning and LoRA", (note,))
+    return Table(columns, rows, "Costs relative to full fine-tuning and LoRA", (note,))
 
 
 def training_table(results: ComparisonResults) -> Table:
@@ -137,13 +132,13 @@ def training_table(results: ComparisonResults) -> Table:
     rows = (results.timing or {}).get("step_rows")
     return _by_method(
         results,
+        {
+            "learning rate": lambda m: learning_rate(m.learning_rate),
+            "time of a step": lambda m: optional(m.step_ms, milliseconds),
+            "of full's": lambda m: optional(m.step_to_full, lambda share: with_quartiles(percent, share)),
+            "all stages": lambda m: duration(m.train_seconds),
+        },
         "Time of training",
-        (
-            ("learning rate", lambda m: learning_rate(m.learning_rate)),
-            ("time of a step", lambda m: optional(m.step_ms, milliseconds)),
-            ("of full's", lambda m: optional(m.step_to_full, lambda share: with_quartiles(percent, share))),
-            ("all stages", lambda m: duration(m.train_seconds)),
-        ),
         f"Steps{f' of {rows} rows' if rows else ''} are timed after the trainings, all methods in turn on the same "
         "batches, also if a fine-tuning accumulates gradients of smaller ones; of several fine-tunings it is the mean "
         "weighted by epochs. Quartiles in parentheses. All stages: wall time up to the merged model, mean over the "
@@ -154,23 +149,22 @@ def training_table(results: ComparisonResults) -> Table:
 def memory_table(results: ComparisonResults) -> Table:
     """Memory of a training step with its parts, and of inference."""
     memory = scaled_alike((method.memory.training for method in results.methods), "B")
-    device = any(method.memory.device_peak is not None for method in results.methods)
-    # Results of earlier versions do not record the numbers of rows and tokens.
-    recorded = any(method.memory.step_rows is not None for method in results.methods)
+    columns: dict[str, _Column] = {
+        "rows a step": lambda m: optional(m.memory.step_rows, str),
+        "tokens a row": lambda m: optional(m.memory.tokens, str),
+        "training step": lambda m: memory(m.memory.training),
+        "device's own peak": lambda m: optional(m.memory.device_peak, memory),
+        "weights": lambda m: memory(m.memory.weights),
+        # Of LoRA a thousandth of the rest: 0.00 with the prefix of the others.
+        "gradients and optimiser": lambda m: scaled(m.memory.gradients + m.memory.optimizer, "B"),
+        "saved for backward": lambda m: memory(m.memory.saved),
+        "inference": lambda m: memory(m.memory.inference),
+    }
     return _by_method(
         results,
+        # CPUs have no peak, and results of earlier versions no numbers of rows and tokens.
+        {heading: text for heading, text in columns.items() if any(text(m) != NONE for m in results.methods)},
         "Memory",
-        (
-            *([("rows a step", lambda m: optional(m.memory.step_rows, str))] if recorded else []),
-            *([("tokens a row", lambda m: optional(m.memory.tokens, str))] if recorded else []),
-            ("training step", lambda m: memory(m.memory.training)),
-            *([("device's own peak", lambda m: optional(m.memory.device_peak, memory))] if device else []),
-            ("weights", lambda m: memory(m.memory.weights)),
-            # Of LoRA a thousandth of the rest: 0.00 with the prefix of the others.
-            ("gradients and optimiser", lambda m: scaled(m.memory.gradients + m.memory.optimizer, "B")),
-            ("saved for backward", lambda m: memory(m.memory.saved)),
-            ("inference", lambda m: memory(m.memory.inference)),
-        ),
         "A training step of the fine-tuning that needs most: weights, gradients of the trained parameters, AdamW's two "
         "moments of each (12 bytes a trained parameter), and the tensors saved for the backward pass. Inference: "
         "weights and the most activations alive at once in a forward pass of 32 rows. Rows have 128 tokens, or as many "
@@ -185,7 +179,7 @@ def latency_table(results: ComparisonResults) -> Table:
         return f"{milliseconds(latency.milliseconds)}, {with_quartiles(percent, latency.to_dense)}"
 
     def column(size: Size) -> _Column:
-        return size_text(size), lambda m: optional(latency_at(m, size), show)
+        return lambda m: optional(latency_at(m, size), show)
 
     sizes = all_sizes(results)
     if not sizes:
@@ -194,55 +188,45 @@ def latency_table(results: ComparisonResults) -> Table:
         "Of one forward pass: median, and relative to the dense model on the same batch with quartiles; below 100 % is "
         "faster."
     )
-    return _by_method(results, "Time of inference", [column(size) for size in sizes], note)
+    return _by_method(results, {size_text(size): column(size) for size in sizes}, "Time of inference", note)
 
 
 def learning_rates_table(results: ComparisonResults) -> Table:
     """Every learning rate that was tried, its metric on the validation rows, and the chosen rate."""
     metric = results.main_metric
-
-    def verdict(method: MethodFacts, tried: str) -> str:
-        if method.tried_on is not None:
-            return f"as of {method.tried_on}"
-        return "chosen" if float(tried) == method.learning_rate else ""
-
     rows = tuple(
         (
             method.name,
-            learning_rate(float(tried)),
+            learning_rate(rate),
             "diverged" if value is None else metric_number(metric, value),
-            verdict(method, tried),
+            f"as of {method.tried_on}" if method.tried_on else "chosen" if rate == method.learning_rate else "",
         )
         for method in results.methods
-        for tried, value in sorted(method.tried.items(), key=lambda item: float(item[0]))
+        for rate, value in sorted((float(tried), value) for tried, value in method.tried.items())
     )
+    columns = ("method", "learning rate", f"{metric_heading(metric)}, validation rows", "")
     note = "Every method has the same number of tries. Validation rows, cut from training, choose; never reported rows."
-    return Table(
-        ("method", "learning rate", f"{metric_heading(metric)}, validation rows", ""), rows, "Learning rates", (note,)
-    )
+    return Table(columns, rows, "Learning rates", (note,))
 
 
 def methods_table(results: ComparisonResults) -> Table:
     """Size and work of every method's model, its budget and seeds, and the recipe file of its first seed's trial."""
     unit = next((method.unit_of_heads for method in results.methods), "heads")
     tokens = max((method.macs_tokens for method in results.methods), default=128)
-    parameters = scaled_alike(method.parameters for method in results.methods)
-    disk = scaled_alike((method.disk_bytes for method in results.methods), "B")
-    macs = scaled_alike(method.macs for method in results.methods)
     return _by_method(
         results,
+        {
+            "parameters": _scaled(results, "parameters"),
+            "trained": lambda m: f"{scaled(m.trained)} ({percent(m.trained / m.parameters)})",
+            "on disk": _scaled(results, "disk_bytes", "B"),
+            f"MACs, {tokens} tokens": _scaled(results, "macs"),
+            unit: lambda m: _of(m.heads),
+            "neurons": lambda m: _of(m.neurons),
+            "budget": lambda m: optional(m.keep_macs, lambda budget: f"{budget:g}"),
+            "seeds": lambda m: ", ".join(map(str, m.seeds)),
+            "recipe": lambda m: f"{trial_folder(m.name, m.learning_rate, m.seeds[0])}/recipe.yaml",
+        },
         "The methods",
-        (
-            ("parameters", lambda m: parameters(m.parameters)),
-            ("trained", lambda m: f"{scaled(m.trained)} ({percent(m.trained / m.parameters)})"),
-            ("on disk", lambda m: disk(m.disk_bytes)),
-            (f"MACs, {tokens} tokens", lambda m: macs(m.macs)),
-            (unit, lambda m: _of(m.heads)),
-            ("neurons", lambda m: _of(m.neurons)),
-            ("budget", lambda m: optional(m.keep_macs, lambda budget: f"{budget:g}")),
-            ("seeds", lambda m: ", ".join(map(str, m.seeds))),
-            ("recipe", lambda m: f"{trial_folder(m.name, m.learning_rate, m.seeds[0])}/recipe.yaml"),
-        ),
         *(f"{method.name}: {method.title}" for method in results.methods if method.base is None),
         "Sizes are of the merged model; heads and neurons: kept, of all. MACs: multiplications, with their additions, "
         "of all blocks. Budget: the fraction of the dense model's MACs that the plan may keep. prunelora run --recipe "
@@ -253,28 +237,22 @@ def methods_table(results: ComparisonResults) -> Table:
 def trials_table(results: ComparisonResults) -> Table:
     """Every finished training, with those of rejected learning rates."""
     metric = results.main_metric
-    columns = (
-        "method", "learning rate", "seed", f"{metric_heading(metric)}, validation rows",
-        *(metric_column(results, metric, split) for split in results.splits), "best step", "time of a step",
-        "all stages",
-    )  # fmt: skip
-    rows = [
-        (
-            trial.method,
-            learning_rate(trial.learning_rate),
-            str(trial.seed),
-            *(
-                optional(values.get(metric), lambda value: metric_number(metric, value))
-                for values in (trial.validation, *(trial.test.get(split, {}) for split in results.splits))
-            ),
-            f"{trial.best_step:,} of {trial.steps:,}",
-            optional(trial.step_ms, milliseconds),
-            duration(sum(trial.seconds.values())),
-        )
-        for trial in results.trials
-    ]
-    constant = [(name, NONE, NONE, NONE, *rest) for name, *rest in _constant_row(results, (metric,), len(columns) - 3)]
-    return Table(columns, (*constant, *rows) if rows else (), "Every training")
+    number = partial(metric_number, metric)
+
+    def reported(split: str) -> Callable[[TrialFacts], str]:
+        return lambda trial: optional(trial.test.get(split, {}).get(metric), number)
+
+    columns: dict[str, Callable[[TrialFacts], str]] = {
+        "method": lambda trial: trial.method,
+        "learning rate": lambda trial: learning_rate(trial.learning_rate),
+        "seed": lambda trial: str(trial.seed),
+        f"{metric_heading(metric)}, validation rows": lambda trial: optional(trial.validation.get(metric), number),
+        **{metric_column(results, metric, split): reported(split) for split in results.splits},
+        "best step": lambda trial: f"{trial.best_step:,} of {trial.steps:,}",
+        "time of a step": lambda trial: optional(trial.step_ms, milliseconds),
+        "all stages": lambda trial: duration(sum(trial.seconds.values())),
+    }
+    return _with_constant(results, Table.of(results.trials, columns, "Every training"), (metric,))
 
 
 def reported_metrics(results: ComparisonResults) -> tuple[str, ...]:
@@ -291,9 +269,9 @@ def constant_value(results: ComparisonResults, split: str, metric: str) -> float
     return 0.0 if metric in _UNCORRELATED else None
 
 
-def one_seed(results: ComparisonResults) -> bool:
-    """Whether no method has more than one seed."""
-    return bool(results.methods) and all(len(method.seeds) == 1 for method in results.methods)
+def pair_name(results: ComparisonResults, first: str, second: str, split: str) -> str:
+    """Two methods and, if there are several splits, the split: "prune-lora against lora, matched"."""
+    return f"{first} against {second}{f', {split}' if len(results.splits) > 1 else ''}"
 
 
 def pair_of(results: ComparisonResults, first: str, second: str, split: str) -> PairFacts | None:
@@ -331,6 +309,11 @@ def latency_at(method: MethodFacts, size: Size | None) -> LatencyFacts | None:
     return next((latency for latency in method.latencies if (latency.batch_size, latency.tokens) == size), None)
 
 
+def time_to_dense(size: Size | None) -> _Column:
+    """Text of a method's time at one size, relative to the dense model's."""
+    return lambda m: optional(latency_at(m, size), lambda latency: _median(latency.to_dense))
+
+
 def size_text(size: Size) -> str:
     """A size as text: "batch 32, 128 tokens"."""
     return f"batch {size[0]}, {size[1]} tokens"
@@ -347,33 +330,42 @@ def quality_text(method: MethodFacts, metric: str, split: str) -> str:
     return NONE if quality is None else estimate(metric, quality.mean, quality.sd)
 
 
-def _by_method(
-    results: ComparisonResults,
-    title: str,
-    columns: Sequence[_Column],
-    *notes: str,
-    constant: Sequence[str] = (),
-) -> Table:
-    """A row a method; above them the constant answer's for the first columns, which are of these metrics."""
-    rows = [(method.name, *(show(method) for _, show in columns)) for method in results.methods]
-    first = _constant_row(results, constant, len(columns) + 1)
-    return Table(("method", *(heading for heading, _ in columns)), (*first, *rows), title, notes)
+def _by_method(results: ComparisonResults, columns: Mapping[str, _Column], title: str, *notes: str) -> Table:
+    return Table.of(results.methods, {"method": lambda m: m.name, **columns}, title, *notes)
 
 
-def _quality_columns(results: ComparisonResults, metrics: Iterable[str]) -> list[_Column]:
+def _quality_columns(results: ComparisonResults, metrics: Iterable[str]) -> dict[str, _Column]:
     def column(metric: str, split: str) -> _Column:
-        return metric_column(results, metric, split), lambda m: quality_text(m, metric, split)
+        return lambda m: quality_text(m, metric, split)
 
-    return [column(metric, split) for metric in metrics for split in results.splits]
+    return {
+        metric_column(results, metric, split): column(metric, split) for metric in metrics for split in results.splits
+    }
 
 
-def _constant_row(results: ComparisonResults, metrics: Iterable[str], width: int) -> list[tuple[str, ...]]:
-    """One row of the constant answer's metrics, as wide as the table; none if they are not known."""
-    values = [(metric, constant_value(results, split, metric)) for metric in metrics for split in results.splits]
-    if all(value is None for _, value in values):
-        return []
-    texts = [NONE if value is None else metric_number(metric, value) for metric, value in values]
-    return [(CONSTANT, *texts, *[NONE] * (width - 1 - len(texts)))]
+def _with_constant(results: ComparisonResults, table: Table, metrics: Iterable[str]) -> Table:
+    """The table with a first row of the constant answer's metrics, if any of them is known."""
+    values = {
+        metric_column(results, metric, split): metric_number(metric, value)
+        for metric in metrics
+        for split in results.splits
+        if (value := constant_value(results, split, metric)) is not None
+    }
+    if not values or not table.rows:
+        return table
+    constant = (CONSTANT, *(values.get(heading, NONE) for heading in table.columns[1:]))
+    return replace(table, rows=(constant, *table.rows))
+
+
+def _scaled(results: ComparisonResults, number: str, unit: str = "") -> _Column:
+    """Text of a method's number, such as "memory.training", with the same prefix for all methods."""
+    value = attrgetter(number)
+    show = scaled_alike(map(value, results.methods), unit)
+    return lambda m: show(value(m))
+
+
+def _median(share: Spread) -> str:
+    return percent(share.median)
 
 
 def _of(counts: tuple[int, int]) -> str:

@@ -3,11 +3,9 @@
 Every function returns a matplotlib Figure that the caller owns; pyplot and its global state are not used.
 """
 
-import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -61,18 +59,8 @@ _NO_METADATA: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
 }
 
-_P = ParamSpec("_P")
-
-
-def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
-    """Draw with the style of all figures."""
-
-    @functools.wraps(draw)
-    def drawn(*args: _P.args, **options: _P.kwargs) -> Figure:
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **options)
-
-    return drawn
+# A decorator: functions draw with the style of all figures.
+styled = matplotlib.rc_context(STYLE)
 
 
 @styled
@@ -152,12 +140,11 @@ def draw_colour_bar(figure: Figure, cells: Any, label: str, **place: Any) -> Non
 def _by_powers(scores: np.ndarray) -> np.ndarray:
     """Logarithms of scores, stretched to 0..1; nan stays nan, and scores that are not positive become 0."""
     positive = scores[scores > 0]
-    if not positive.size or positive.min() == positive.max():
-        return np.where(np.isnan(scores), np.nan, (scores > 0).astype(float))
-    low, high = math.log(positive.min()), math.log(positive.max())
-    with np.errstate(divide="ignore", invalid="ignore"):
-        stretched = (np.log(scores) - low) / (high - low)
-    return np.where(np.isnan(scores), np.nan, np.nan_to_num(np.clip(stretched, 0, 1), nan=0.0))
+    if not positive.size:
+        return 0 * scores
+    logarithms = np.log(np.maximum(scores, positive.min()))
+    low, high = np.nanmin(logarithms), np.nanmax(logarithms)
+    return (logarithms - low) / (high - low if high > low else 1)
 
 
 @styled

@@ -24,8 +24,8 @@ class Section:
     """A section of a page; its parts are shown in the order of the attributes.
 
     Attributes:
-        title: Heading.
-        text: Paragraphs.
+        title: Heading; the table's title if not given.
+        text: Paragraphs, before the table's notes.
         items: Lines of a list.
         figure: Name of a figure, without ending.
         table: A table.
@@ -34,7 +34,7 @@ class Section:
         folded: Whether HTML shows table and code closed.
     """
 
-    title: str
+    title: str = ""
     text: tuple[str, ...] = ()
     items: tuple[str, ...] = ()
     figure: str | None = None
@@ -42,6 +42,16 @@ class Section:
     code: str | None = None
     language: str = ""
     folded: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The title of the section, or that of its table."""
+        return self.title or (self.table.title if self.table else "")
+
+    @property
+    def paragraphs(self) -> tuple[str, ...]:
+        """The text of the section and the notes of its table."""
+        return (*self.text, *(self.table.notes if self.table else ()))
 
     def shown(self, figures: Collection[str]) -> bool:
         """Whether the section has content; a figure that was not drawn, or a table without rows, is none."""
@@ -78,12 +88,13 @@ class Page:
         for section in (Section("Warnings", items=self.warnings), *self.sections):
             if not section.shown(figures):
                 continue
-            blocks += [f"## {markdown(section.title)}", *map(markdown, section.text)]
-            blocks += ["\n".join(f"- {markdown(sentence(line))}" for line in section.items)] if section.items else []
-            blocks += (
-                [f"![{markdown(section.title)}](figures/{section.figure}.png)"] if section.figure in figures else []
-            )
-            blocks += [section.table.to_markdown()] if section.table and section.table.rows else []
+            blocks += [f"## {markdown(section.heading)}", *map(markdown, section.paragraphs)]
+            if section.items:
+                blocks.append("\n".join(f"- {markdown(sentence(line))}" for line in section.items))
+            if section.figure in figures:
+                blocks.append(f"![{markdown(section.heading)}](figures/{section.figure}.png)")
+            if section.table and section.table.rows:
+                blocks.append(section.table.to_markdown())
             if section.code:
                 blocks.append(f"{fence(section.code)}{section.language}\n{section.code}\n{fence(section.code)}")
         return "\n\n".join(blocks) + "\n"

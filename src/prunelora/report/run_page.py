@@ -1,7 +1,6 @@
 """The report of a run: report.html, report.md, figures and metrics.json."""
 
-import math
-from collections.abc import Mapping
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +68,8 @@ def sections(results: RunResults) -> list[Section]:
         ),
         Section("Files", items=tuple(files(results))),
         *_figures(results),
-        Section(
-            "Quality along the way",
-            (
-                f"The {metric_title(main_metric(results))} on the validation rows, which choose the best checkpoint, "
-                "after each stage that changes the model.",
-            ),
-            table=journey(results),
-        ),
-        Section("Time of every stage", ("Wall time on the machine of this run.",), table=stage_times(results)),
+        Section(table=journey(results)),
+        Section(table=stage_times(results)),
         Section("Data", (*map(str, results.task.get("notes", ())), *cut_off(results)), table=data),
         _loading(results),
         Section(
@@ -165,25 +157,15 @@ def _pipeline(results: RunResults) -> str | None:
 
 
 def _numbers(results: RunResults) -> Any:
-    """All facts of the run, for machines."""
-    return _finite(
-        {
-            "format": "prunelora-metrics-1",
-            "model": results.model,
-            "data": results.data,
-            "seed": results.seed,
-            "task": results.task,
-            "plan_id": results.plan.id if results.plan is not None else None,
-            "summary": summarise(results),
-            "stages": results.stages,
-        }
-    )
-
-
-def _finite(value: Any) -> Any:
-    """Plain JSON: tuples as lists, and null for a number that is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """All facts of the run, for machines; None for a number that is not finite, which JSON does not have."""
+    content = {
+        "format": "prunelora-metrics-1",
+        "model": results.model,
+        "data": results.data,
+        "seed": results.seed,
+        "task": results.task,
+        "plan_id": results.plan.id if results.plan is not None else None,
+        "summary": summarise(results),
+        "stages": results.stages,
+    }
+    return json.loads(json.dumps(content), parse_constant=lambda _: None)

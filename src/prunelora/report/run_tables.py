@@ -1,13 +1,14 @@
 """The tables of a run: dense against pruned, quality along the way, times of the stages, data."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from prunelora.errors import advice, option
-from prunelora.report.judged import BASELINE, PRUNED, TUNED, Judged, judged, more_judged
+from prunelora.report.judged import BASELINE, PRUNED, TUNED, judged, more_judged
 from prunelora.report.numbers import (
     count,
+    decimal,
     duration,
     factor,
     metric_title,
@@ -31,29 +32,22 @@ from prunelora.report.results import RunResults
 from prunelora.report.table import Table
 
 NOT_TRAINED = "not trained"
-TUNED_TITLE = "dense: before the cut"
-BASELINE_TITLE = "dense: plain LoRA"
 
 
-@dataclass(frozen=True)
-class Fact:
-    """One fact of a run: a row of dense against pruned.
+class Fact(NamedTuple):
+    """One fact of a run, as text: a row of dense against pruned.
 
     Attributes:
         what: Name of the quantity.
-        dense: Of the dense model, as text.
-        pruned: Of the pruned model, as text.
-        change: Pruned beside dense, as text.
-        dense_value: The number; None if there is none.
-        pruned_value: The number; None if there is none.
+        dense: Of the dense model.
+        pruned: Of the pruned model.
+        change: Pruned beside dense.
     """
 
     what: str
     dense: str
     pruned: str
     change: str = ""
-    dense_value: float | None = None
-    pruned_value: float | None = None
 
     def __str__(self) -> str:
         beside = f"; dense {self.dense}" if self.dense and self.dense != self.pruned else ""
@@ -70,18 +64,17 @@ def facts(results: RunResults) -> list[Fact]:
 
 def comparison_table(results: RunResults) -> Table:
     """Dense against pruned, with what a reader must know of this run."""
-    rows = tuple((fact.what, fact.dense, fact.pruned, fact.change) for fact in facts(results))
-    trained, tuned = bool(results.facts("baseline")), judged(results, TUNED)
+    tuned = judged(results, TUNED)
     notes = []
     if tuned is not None:
         notes.append("Before the cut: the same training up to the cut, nothing cut.")
-    if not trained:
+    if not results.facts("baseline"):
         scope = "on this task" if tuned is None else "for all of the epochs"
         notes.append(f"No dense model was trained {scope}. {advice('baseline', True)} trains one with plain LoRA.")
     measured_at = results.facts("plan").get("latency_measured_at")
     if measured_at is not None:
         notes.append(f"The plan's latency budget uses times measured at {measured_at}.")
-    return Table(("", "dense", "pruned", "beside dense"), rows, notes=tuple(notes))
+    return Table(("", "dense", "pruned", "beside dense"), tuple(facts(results)), notes=tuple(notes))
 
 
 def journey(results: RunResults) -> Table:
@@ -93,7 +86,12 @@ def journey(results: RunResults) -> Table:
     ]
     if metric == "accuracy" and rate is not None:
         rows.insert(0, ("most frequent class", "", metric_value(metric, rate)))
-    return Table(("", "stage", f"{metric_title(metric)}, validation rows"), tuple(rows))
+    note = (
+        f"The {metric_title(metric)} on the validation rows, which choose the best checkpoint, after each stage that "
+        "changes the model."
+    )
+    columns = ("", "stage", f"{metric_title(metric)}, validation rows")
+    return Table(columns, tuple(rows), "Quality along the way", (note,))
 
 
 def stage_times(results: RunResults) -> Table:
@@ -101,7 +99,9 @@ def stage_times(results: RunResults) -> Table:
     seconds = {name: float(stage.get("seconds", 0.0)) for name, stage in results.stages.items()}
     total = sum(seconds.values())
     rows = [(name, duration(spent), percent(spent / total) if total else "") for name, spent in seconds.items()]
-    return Table(("stage", "time", "share"), (*rows, ("all", duration(total), "")))
+    rows.append(("all", duration(total), ""))
+    note = "Wall time on the machine of this run."
+    return Table(("stage", "time", "share"), tuple(rows), "Time of every stage", (note,))
 
 
 def task_rows(data: str, task: Mapping[str, Any], rates: Mapping[str, float | None]) -> tuple[tuple[str, str], ...]:
@@ -140,23 +140,13 @@ def _asked(results: RunResults) -> Iterator[Fact]:
     met = pair.speed.median >= value if name == "speedup" else pair.pruned.median <= value
     budget = option(name, int(value) if value.is_integer() else value)
     what = f"{budget} at {pair.place}, {threads} thread{'' if threads == 1 else 's'}"
-    yield _time(what, pair, verdict="met: " if met else "missed: ", digits=2)
+    yield _time(what, pair, verdict="met: " if met else "missed: ", show=partial(decimal, digits=2))
 
 
-def _time(what: str, pair: Pair, *, verdict: str = "", digits: int | None = None) -> Fact:
-    """Times, and the speed, which has two digits if `digits` is not given."""
-    speed, low, high = (
-        factor(value) if digits is None else f"{value:.{digits}f}"
-        for value in (pair.speed.median, pair.speed.q25, pair.speed.q75)
-    )
-    return Fact(
-        what,
-        with_quartiles(milliseconds, pair.dense),
-        with_quartiles(milliseconds, pair.pruned),
-        f"{verdict}{speed} times as fast ({low}\N{EN DASH}{high})",
-        pair.dense.median,
-        pair.pruned.median,
-    )
+def _time(what: str, pair: Pair, *, verdict: str = "", show: Callable[[float], str] = factor) -> Fact:
+    speed, low, high = map(show, (pair.speed.median, pair.speed.q25, pair.speed.q75))
+    dense, pruned = (with_quartiles(milliseconds, spread) for spread in (pair.dense, pair.pruned))
+    return Fact(what, dense, pruned, f"{verdict}{speed} times as fast ({low}\N{EN DASH}{high})")
 
 
 def _quality(results: RunResults) -> Iterator[Fact]:
@@ -165,31 +155,28 @@ def _quality(results: RunResults) -> Iterator[Fact]:
     if pruned is None:
         return
     tuned, baseline = judged(results, TUNED), judged(results, BASELINE)
-    beside: list[tuple[str, Judged | None]] = [(TUNED_TITLE, tuned)] if tuned is not None else []
-    # Two dense models need a title each.
-    beside += [(BASELINE_TITLE if tuned is not None else "", baseline)] if baseline is not None or not beside else []
+    # Beside the model before the cut, the baseline needs a title too.
+    titles = ((" (dense: before the cut)", tuned), (" (dense: plain LoRA)" if tuned else "", baseline))
     for metric in pruned.values:
+        what = f"{metric_title(metric)}, {reported_rows(results)}"
+        beside = [(title, dense) for title, dense in titles if dense is not None and metric in dense.values]
         for title, dense in beside:
-            what = f"{metric_title(metric)}, {reported_rows(results)}{f' ({title})' if title else ''}"
-            if dense is None or metric not in dense.values:
-                yield Fact(what, NOT_TRAINED, pruned.text(metric), "", None, pruned.values[metric])
-            else:
-                yield Fact(
-                    what, dense.text(metric), pruned.text(metric), pruned.difference_text(dense, metric),
-                    dense.values[metric], pruned.values[metric],
-                )  # fmt: skip
+            change = pruned.difference_text(dense, metric)
+            yield Fact(f"{what}{title}", dense.text(metric), pruned.text(metric), change)
+        if not beside:
+            yield Fact(what, NOT_TRAINED, pruned.text(metric))
         yield from _majority(metric, results.task.get("majority_rate"))
     for split in results.facts(PRUNED).get("more_tests", {}):
         metric, more = main_metric(results), more_judged(results, split)
         what = f"{metric_title(metric)}, {count(more.rows)} {split} rows"
-        yield Fact(what, "", more.text(metric), "", None, more.values[metric])
+        yield Fact(what, "", more.text(metric))
         yield from _majority(metric, results.task["majority_rates"].get(split))
 
 
 def _majority(metric: str, rate: float | None) -> Iterator[Fact]:
     if metric == "accuracy" and rate is not None:
         always = metric_value(metric, rate)
-        yield Fact("always the most frequent class", always, always, "", rate, rate)
+        yield Fact("always the most frequent class", always, always)
 
 
 def _left(results: RunResults) -> Iterator[Fact]:
@@ -249,4 +236,4 @@ def _numbers(
     what: str, dense: float | None, pruned: float, show: Callable[[float], str], *, missing: str = NOT_TRAINED
 ) -> Fact:
     share = percent(pruned / dense) if dense else ""
-    return Fact(what, missing if dense is None else show(dense), show(pruned), share, dense, pruned)
+    return Fact(what, missing if dense is None else show(dense), show(pruned), share)

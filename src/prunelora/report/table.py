@@ -1,4 +1,4 @@
-"""The one table type: texts under headings, for a terminal, Markdown, HTML and CSV.
+"""The one table type: texts under headings, for a terminal, Markdown and HTML.
 
 table = Table(("stage", "time"), (("score", "11 s"),), title="Wall time")
 print(table)             Wall time
@@ -9,13 +9,13 @@ table.to_markdown()      | stage | time |
                          | score | 11 s |
 """
 
-import csv
 import io
 import re
 import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
-from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape as escape_rich
@@ -23,8 +23,8 @@ from rich.table import Table as RichTable
 
 # A terminal table that is written into a pipe or a file is never cut.
 _UNBOUNDED = 10_000
-# Tables with more columns than this take the whole width of a page.
-_NARROW = 7
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,14 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     title: str = ""
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, items: Iterable[_Item], columns: Mapping[str, Callable[[_Item], str]], title: str = "", *notes: str
+    ) -> "Table":
+        """A row an item; `columns` has the function that formats an item below each heading."""
+        rows = (tuple(text(item) for text in columns.values()) for item in items)
+        return cls(tuple(columns), tuple(rows), title, notes)
 
     def __str__(self) -> str:
         """The table as a terminal shows it, at its full width."""
@@ -68,33 +76,10 @@ class Table:
         return table
 
     def to_markdown(self) -> str:
-        """Title and notes as paragraphs, and the rows as a Markdown table."""
+        """Headings and rows as a Markdown table."""
         rules = ["---" if not place or not column else "---:" for place, column in enumerate(self.columns)]
         lines = [tuple(map(markdown, self.columns)), tuple(rules), *(tuple(map(markdown, row)) for row in self.rows)]
-        grid = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        return "\n\n".join([*([f"### {markdown(self.title)}"] if self.title else []), *map(markdown, self.notes), grid])
-
-    def to_html(self) -> Markup:
-        """The same as HTML."""
-
-        def row(tag: str, texts: tuple[str, ...]) -> Markup:
-            cells = (Markup(f"<{tag}>{{}}</{tag}>").format(unbroken(text)) for text in texts)
-            return Markup("<tr>{}</tr>").format(Markup().join(cells))
-
-        headed = any(self.columns)
-        head = Markup("<thead>{}</thead>").format(row("th", self.columns)) if headed else Markup()
-        body = Markup("\n").join(row("td", texts) for texts in self.rows)
-        grid = Markup('<div class="scroll{}" tabindex="0">\n<table{}>{}\n<tbody>\n{}\n</tbody></table>\n</div>').format(
-            " wide" if len(self.columns) > _NARROW else "", Markup("" if headed else ' class="pairs"'), head, body
-        )
-        title = [Markup("<h3>{}</h3>").format(self.title)] if self.title else []
-        return Markup("\n").join([*title, *(Markup("<p>{}</p>").format(unbroken(note)) for note in self.notes), grid])
-
-    def to_csv(self) -> str:
-        """Headings and rows as CSV."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
-        return text.getvalue()
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def markdown(text: object) -> str:

@@ -37,10 +37,7 @@ def tables(reproduction: Reproduction) -> list[Table]:
 def page(reproduction: Reproduction) -> Page:
     """The page, before it is Markdown or HTML."""
     label = reproduction.label
-    first, *rest = (
-        Section(table.title, table.notes, table=dataclasses.replace(table, title="", notes=()))
-        for table in tables(reproduction)
-    )
+    first, *rest = (Section(table=table) for table in tables(reproduction))
     return Page(
         title=f"The paper beside ours, on {label}",
         intro=(
