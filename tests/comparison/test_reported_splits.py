@@ -50,16 +50,17 @@ def test_a_comparison_judges_every_reported_split(base, tmp_path):
     assert all(set(method.quality) == set(SPLITS) for method in results.methods)
 
 
-def test_a_reproduction_judges_every_reported_split(base, tmp_path):
+def test_a_reproduction_judges_every_reported_split(base, tmp_path, monkeypatch):
     def small_comparison(**options):
         small = {"methods": ("lora", "prune-lora"), "factors": (1,), "changes": SMALL | {"linear_probe.steps": 2}}
         return compare(**options | small)
 
-    found = reproduce(
+    monkeypatch.setattr("prunelora.reproduction.reproduce.compare", small_comparison)
+    reproduction = reproduce(
         out=tmp_path / "out", model=base.model, data_dir=base.task.data_dir, tasks=("mnli",), seeds=(0,),
-        timing=False, progress=False, compare=small_comparison,
+        timing=False, progress=False,
     )  # fmt: skip
-    comparison = next(task for task in found.tasks if task.task == "mnli").comparison
+    comparison = reproduction.comparisons["mnli"]
     assert comparison.splits == SPLITS
     assert all(set(method.quality) == set(SPLITS) for method in comparison.methods)
 

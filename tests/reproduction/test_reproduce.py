@@ -9,9 +9,9 @@ from prunelora.comparison.methods import load_methods
 from prunelora.errors import CheckpointError, RecipeError
 from prunelora.planning.selection import count_to_keep
 from prunelora.reproduction.paper import TASKS
-from prunelora.reproduction.presets import KEEP_HEADS, PRESETS, preset_of
+from prunelora.reproduction.presets import KEEP_HEADS, PRESETS
 from prunelora.reproduction.reproduce import reproduce
-from prunelora.reproduction.results import read
+from prunelora.reproduction.results import TaskSettings, read
 from prunelora.run.recipe import Recipe
 from prunelora.stages.finetune import FineTuneStage
 from prunelora.stages.plan import PlanStage
@@ -28,17 +28,20 @@ class FakeCompare:
         return write_task(out.parent, base.task.task, model=base.model, seeds=options["seeds"])
 
 
+COMPARE = "prunelora.reproduction.reproduce.compare"
+
+
 @pytest.fixture
-def compare():
-    return FakeCompare()
+def compare(monkeypatch):
+    compare = FakeCompare()
+    monkeypatch.setattr(COMPARE, compare)
+    return compare
 
 
-def fitted(preset, **options):
-    chosen = preset_of(preset)
-    return {
-        method.name: method.recipe
-        for method in load_methods(chosen.methods, base=Recipe(), changes=chosen.settings(**options))
-    }
+def fitted(preset, **changes):
+    chosen = PRESETS[preset]
+    methods = load_methods(chosen.methods, base=Recipe(), changes=chosen.changes | changes)
+    return {method.name: method.recipe for method in methods}
 
 
 def stage_of(recipe, kind):
@@ -47,7 +50,7 @@ def stage_of(recipe, kind):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_task_is_compared_under_the_presets_settings(tmp_path, compare, preset):
-    reproduce(out=tmp_path, preset=preset, seeds=(3, 4), max_train_rows={"sst2": 12_000}, compare=compare)
+    reproduce(out=tmp_path, preset=preset, seeds=(3, 4), max_train_rows={"sst2": 12_000})
     assert tuple(compare.asked) == TASKS
     for task, asked in compare.asked.items():
         assert asked["methods"] == PRESETS[preset].methods
@@ -86,60 +89,56 @@ def test_heads_are_cut_in_the_papers_proportion(preset):
 
 
 def test_epochs_and_task_head_can_be_changed(tmp_path, compare):
-    reproduce(
-        out=tmp_path, tasks=("rte", "wnli"), epochs={"rte": 5}, train_head=False, compare=compare
-    )  # fmt: skip
+    reproduce(out=tmp_path, tasks=("rte", "wnli"), epochs={"rte": 5}, train_head=False)
     assert compare.asked["rte"]["changes"] == {"train_head": False, "epochs": 5}
     assert compare.asked["wnli"]["changes"] == {"train_head": False}
-    reproduce(out=tmp_path / "second", tasks=("rte",), epochs=2, compare=compare)
+    reproduce(out=tmp_path / "second", tasks=("rte",), epochs=2)
     assert compare.asked["rte"]["changes"] == {"epochs": 2}
 
 
 def test_tasks_that_were_not_run_are_missing_and_earlier_ones_are_kept(tmp_path, compare):
-    first = reproduce(out=tmp_path, tasks=("rte",), compare=compare)
+    first = reproduce(out=tmp_path, tasks=("rte",))
     assert first.missing == ("mnli", "mrpc", "qnli", "sst2", "wnli")
-    second = reproduce(out=tmp_path, tasks=("wnli",), compare=compare)
-    assert [one.task for one in second.done] == ["rte", "wnli"]
-    assert [one.task for one in second.tasks] == list(TASKS)
+    second = reproduce(out=tmp_path, tasks=("wnli",))
+    assert list(second.comparisons) == ["rte", "wnli"]
+    assert list(second.settings) == list(TASKS)
 
 
 def test_the_page_is_read_again_without_running_anything(tmp_path, compare):
-    made = reproduce(out=tmp_path, preset="paper", train_head=False, notes={"qnli": "half"}, compare=compare)
+    reproduction = reproduce(out=tmp_path, preset="paper", train_head=False, notes={"qnli": "half"})
     again = read(tmp_path)
-    assert [task.settings for task in again.tasks] == [task.settings for task in made.tasks]
-    assert {(task.settings.preset, task.settings.train_head) for task in again.tasks} == {("paper", False)}
+    settings = dict.fromkeys(TASKS, TaskSettings("paper", False)) | {"qnli": TaskSettings("paper", False, "half")}
+    assert again.settings == reproduction.settings == settings
     assert again.seeds == (0, 1, 2)
-    assert [one.note for one in again.tasks] == ["", "", "half", "", "", ""]
-    assert again.tasks[0].importance is not None
-    assert sum(map(len, again.tasks[0].plan.heads)) == 50
+    _, plan = again.scores["mnli"]
+    assert sum(map(len, plan.heads)) == 50
 
 
 def test_what_is_said_of_a_task_is_that_of_the_call_that_ran_it(tmp_path, compare):
-    reproduce(
-        out=tmp_path, tasks=("rte", "qnli"), preset="paper", train_head=False, notes={"qnli": "half"}, compare=compare
-    )
-    second = reproduce(out=tmp_path, tasks=("wnli",), notes={"wnli": "all"}, compare=compare)
-    assert [(one.settings.preset, one.settings.train_head) for one in second.done] == [
-        ("paper", False), ("paper", False), ("best", True),
+    reproduce(out=tmp_path, tasks=("rte", "qnli"), preset="paper", train_head=False, notes={"qnli": "half"})
+    second = reproduce(out=tmp_path, tasks=("wnli",), notes={"wnli": "all"})
+    assert [second.settings[task] for task in second.comparisons] == [
+        TaskSettings("paper", False, "half"), TaskSettings("paper", False), TaskSettings("best", True, "all"),
     ]  # fmt: skip
-    assert [one.note for one in second.done] == ["half", "", "all"]
-    assert [one.settings for one in read(tmp_path).tasks] == [one.settings for one in second.tasks]
+    assert read(tmp_path).settings == second.settings
 
 
-def test_a_call_that_changes_nothing_of_a_task_changes_nothing_of_what_is_said_of_it(tmp_path, compare):
-    before = reproduce(out=tmp_path, tasks=("rte",), compare=compare)
+def test_a_call_that_changes_nothing_of_a_task_changes_nothing_of_what_is_said_of_it(tmp_path, compare, monkeypatch):
+    reproduction = reproduce(out=tmp_path, tasks=("rte",))
 
     def failing(**_):
         raise CheckpointError("some/model: not to be had")
 
+    monkeypatch.setattr(COMPARE, failing)
     with pytest.raises(CheckpointError):
-        reproduce(out=tmp_path, tasks=("rte",), model="some/model", preset="paper", compare=failing)
-    assert [one.settings for one in read(tmp_path).tasks] == [one.settings for one in before.tasks]
+        reproduce(out=tmp_path, tasks=("rte",), model="some/model", preset="paper")
+    assert read(tmp_path).settings == reproduction.settings
 
 
 def test_a_note_given_when_reading_takes_the_place_of_that_tasks_alone(tmp_path):
     write_all(tmp_path, tasks=("rte", "wnli"), notes={"rte": "old", "wnli": "stays"})
-    assert [one.note for one in read(tmp_path, notes={"rte": "new"}).done] == ["new", "stays"]
+    reproduction = read(tmp_path, notes={"rte": "new"})
+    assert [reproduction.settings[task].note for task in reproduction.comparisons] == ["new", "stays"]
     with pytest.raises(RecipeError, match="notes: 'imdb' is none of the paper's tasks"):
         read(tmp_path, notes={"imdb": "x"})
 
@@ -147,29 +146,27 @@ def test_a_note_given_when_reading_takes_the_place_of_that_tasks_alone(tmp_path)
 def test_scores_are_those_of_the_first_seed_and_the_chosen_learning_rate(tmp_path):
     write_all(tmp_path, tasks=("rte",))
     trials = tmp_path / "rte" / "trials" / "prune-lora"
-    assert read(tmp_path).tasks[3].importance is not None
+    assert list(read(tmp_path).scores) == ["rte"]
     (trials / "lr-0.001").rename(trials / "lr-0.003")
-    assert read(tmp_path).tasks[3].importance is None
+    assert not read(tmp_path).scores
 
 
 def test_a_reproduction_of_an_earlier_version_is_read(tmp_path):
-    """Trials were called cells, and the settings of a task had a command."""
+    """The settings of a task had a command."""
     write_all(tmp_path, tasks=("rte",), notes={"rte": "old"})
-    (tmp_path / "rte" / "trials").rename(tmp_path / "rte" / "cells")
     content = json.loads((tmp_path / "reproduce.json").read_text(encoding="utf-8"))
     content["tasks"]["rte"]["command"] = "prunelora reproduce"
     (tmp_path / "reproduce.json").write_text(json.dumps(content), encoding="utf-8")
-    (task,) = read(tmp_path).done
-    assert task.importance is not None
-    assert task.note == "old"
+    assert read(tmp_path).settings["rte"] == TaskSettings("best", True, "old")
 
 
-def test_an_unreachable_model_is_passed_on_unchanged(tmp_path):
-    def compare(**_):
+def test_an_unreachable_model_is_passed_on_unchanged(tmp_path, monkeypatch):
+    def failing(**_):
         raise CheckpointError("some/model: not a folder here, and not to be had")
 
+    monkeypatch.setattr(COMPARE, failing)
     with pytest.raises(CheckpointError, match=r"^some/model: not a folder here, and not to be had$"):
-        reproduce(out=tmp_path, model="some/model", compare=compare)
+        reproduce(out=tmp_path, model="some/model")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +183,7 @@ def test_an_unreachable_model_is_passed_on_unchanged(tmp_path):
 )
 def test_options_that_mean_nothing_are_errors_before_any_work(tmp_path, compare, options, message):
     with pytest.raises(RecipeError, match=message):
-        reproduce(out=tmp_path / "out", compare=compare, **options)
+        reproduce(out=tmp_path / "out", **options)
     assert not compare.asked
     assert not (tmp_path / "out").exists()
 

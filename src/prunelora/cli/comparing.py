@@ -202,9 +202,9 @@ def reproduce(
 
     notes = dict(assigned(text, "--note") for text in note or [])
     if read_only:
-        found = read(out, notes=notes)
+        reproduction = read(out, notes=notes)
     else:
-        found = run_reproduction(
+        reproduction = run_reproduction(
             out=out,
             model=model,
             data_dir=data_dir,
@@ -219,12 +219,12 @@ def reproduce(
             tell=terminal.teller(quiet),
             progress=not quiet,
         )
-    written = write_reproduction(found, out)
+    written = write_reproduction(reproduction, out)
     if json:
         paths = {name.rpartition(".")[2]: out / name for name in written if "/" not in name}
-        terminal.give_json({**numbers(found), "paths": {"folder": out, **paths}})
+        terminal.give_json({**numbers(reproduction), "paths": {"folder": out, **paths}})
         return
-    terminal.give_lines(tables(found))
+    terminal.give_lines(tables(reproduction))
     terminal.give_lines([f"{name.rpartition('.')[2]}: {out / name}" for name in written if "/" not in name])
 
 

@@ -3,9 +3,9 @@
 Models are built on torch's meta device, where tensors have shapes and no memory.
 """
 
-import dataclasses
 import functools
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, PreTrai
 from prunelora.data.embedded import model_source
 from prunelora.errors import CheckpointError, MissingExtraError
 from prunelora.finetuning.adapter import add_adapter, trainable_parameters
-from prunelora.models.anatomy import Anatomy, dissect
+from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.families import family_of_model_type
 from prunelora.models.family import ATTENTION_PROJECTIONS
@@ -23,6 +23,7 @@ from prunelora.models.lineage import Lineage
 from prunelora.models.loading import read_config
 from prunelora.planning.costs import head_parameters, lora_parameters
 from prunelora.planning.plan import Plan
+from prunelora.planning.ranks import default_num_high
 from prunelora.pruning.surgery import prune_
 from prunelora.reproduction import paper
 
@@ -69,19 +70,10 @@ class Counts:
     architecture: Architecture
     rows: tuple[Count, ...]
 
-    def of(self, method: str, way: str = "paper", *, heads: int | None = None, task_head: bool | None = None) -> Count:
-        """Returns the first row of a method with these kept heads and this training of the task head, if given.
-
-        Raises:
-            StopIteration: If there is none.
-        """
-        return next(
-            row
-            for row in self.rows
-            if (row.method, row.way) == (method, way)
-            and heads in (None, row.heads)
-            and task_head in (None, bool(row.task_head))
-        )
+    def of(self, method: str, way: str = "paper", *, task_head: bool = False) -> Count:
+        """Returns the first row of a method, with or without a trained task head."""
+        wanted = (method, way, task_head)
+        return next(row for row in self.rows if (row.method, row.way, bool(row.task_head)) == wanted)
 
 
 @functools.cache
@@ -107,50 +99,49 @@ def count(config: PreTrainedConfig, *, model: str) -> Counts:
         model: Name of the model.
     """
     anatomy = dissect(_empty(config))
-    whole, norms = _size(anatomy.base), _norms(anatomy)
-    base = anatomy.architecture
-    cut_by_parameters = scaled(paper.HEADS_CUT_BY_PARAMETERS, base)
-    cut_by_text = scaled(paper.HEADS_CUT_BY_TEXT, base)
-    kept = base.total_heads - cut_by_text
-    uniform = _units(base, _UNITS * base.num_layers)
-    varied = uniform + _units(base, _MORE_UNITS * high_blocks(base))
+    base, lineage = anatomy.architecture, anatomy.lineage
+    whole = _size([anatomy.base])
+    norms, task_head = (
+        _size(map(anatomy.model.get_submodule, names)) for names in (anatomy.norm_names(), anatomy.task_head_names())
+    )
+    # 44 of BERT-base's 144 heads are 22 of MiniLM's 72.
+    by_parameters, by_text = (
+        round(cut * base.total_heads / paper.ALL_HEADS)
+        for cut in (paper.HEADS_CUT_BY_PARAMETERS, paper.HEADS_CUT_BY_TEXT)
+    )
 
-    def papers_pruned(cut: int, how: str) -> Count:
-        total = whole - cut * head_parameters(base) + varied
-        return Count("prune-lora", "paper", how, base.total_heads - cut, varied, norms, 0, 0, total)
+    def row(method: str, way: str, how: str, *, cut: int = 0, lora: int, task_head: int = 0) -> Count:
+        total = whole - cut * head_parameters(base) + lora
+        return Count(method, way, how, base.total_heads - cut, lora, norms, task_head, other=0, total=total)
 
+    uniform = lora_parameters(base.hidden_size, base.hidden_size, _UNITS * base.num_layers)
+    more = lora_parameters(base.hidden_size, base.hidden_size, _MORE_UNITS * default_num_high(base.num_layers))
+    how = "heads cut; LoRA at the sizes before the cut"
     rows = [
-        Count("full", "paper", "encoder and pooler", base.total_heads, 0, 0, 0, whole, whole),
-        Count(
-            "lora", "paper", "LoRA of rank 4 on q, k, v, and LayerNorms",
-            base.total_heads, uniform, norms, 0, 0, whole + uniform,
+        Count("full", "paper", "encoder and pooler", base.total_heads, 0, 0, 0, other=whole, total=whole),
+        row("lora", "paper", "LoRA of rank 4 on q, k, v, and LayerNorms", lora=uniform),
+        *(
+            row("prune-lora", "paper", f"{cut} {how}", cut=cut, lora=uniform + more)
+            for cut in dict.fromkeys((by_parameters, by_text))
         ),
-        papers_pruned(cut_by_parameters, f"{cut_by_parameters} heads cut; LoRA at the sizes before the cut"),
-    ]  # fmt: skip
-    if cut_by_text != cut_by_parameters:
-        rows.append(papers_pruned(cut_by_text, f"{cut_by_text} heads cut; LoRA at the sizes before the cut"))
-    dense = Plan.whole(anatomy.lineage, rank=_RANK_DENSE)
-    pruned = evenly_pruned(anatomy.lineage, kept)
-    how = f"{cut_by_text} heads cut; rank {_RANK_HIGH} or {_RANK_LOW} at the pruned sizes"
-    ours = [
-        built(config, dense, "lora", f"rank {_RANK_DENSE} on q, k, v and output"),
-        built(config, pruned, "prune-lora", how),
     ]
-    rows += [dataclasses.replace(row, task_head=0) for row in ours]
-    rows += [dataclasses.replace(row, how=f"{row.how}, task head too") for row in ours]
+    dense = trained_lora(config, Plan.whole(lineage, rank=_RANK_DENSE))
+    pruned = trained_lora(config, evenly_pruned(lineage, base.total_heads - by_text))
+    how = f"{by_text} heads cut; rank {_RANK_HIGH} or {_RANK_LOW} at the pruned sizes"
+    for also, trained in (("", 0), (", task head too", task_head)):
+        rows += [
+            row("lora", "ours", f"rank {_RANK_DENSE} on q, k, v and output{also}", lora=dense, task_head=trained),
+            row("prune-lora", "ours", f"{how}{also}", cut=by_text, lora=pruned, task_head=trained),
+        ]
     return Counts(model, base, tuple(rows))
 
 
-def built(config: PreTrainedConfig, plan: Plan, method: str, how: str) -> Count:
-    """Counts of a model that is pruned by a plan and given an adapter, with the task head trained."""
-    model = prune_(_empty(config), plan)
-    kept = _size(dissect(model).base)
+def trained_lora(config: PreTrainedConfig, plan: Plan) -> int:
+    """LoRA parameters of a model that is pruned by a plan and given its adapter."""
     with warnings.catch_warnings():
         # PEFT still uses old names of transformers.
         warnings.simplefilter("ignore", FutureWarning)
-        kinds = trainable_parameters(add_adapter(model, plan))
-    heads = plan.architecture.total_heads
-    return Count(method, "ours", how, heads, kinds["lora"], kinds["norms"], kinds["head"], 0, kept + kinds["lora"])
+        return trainable_parameters(add_adapter(prune_(_empty(config), plan), plan))["lora"]
 
 
 def evenly_pruned(lineage: Lineage, keep_heads: int) -> Plan:
@@ -159,30 +150,15 @@ def evenly_pruned(lineage: Lineage, keep_heads: int) -> Plan:
     The heads of a real plan depend on scores: each head in a block of high rank instead of one of low rank adds
     4 x (8 - 4) x head_dim LoRA parameters.
     """
-    base = lineage.base
-    each, more = divmod(keep_heads, base.num_layers)
-    ranks = tuple(_RANK_HIGH if layer < high_blocks(base) else _RANK_LOW for layer in range(base.num_layers))
+    layers = lineage.base.num_layers
+    each, more = divmod(keep_heads, layers)
+    high = default_num_high(layers)
     return Plan(
-        base=base,
-        heads=tuple(tuple(range(each + (layer < more))) for layer in range(base.num_layers)),
+        base=lineage.base,
+        heads=tuple(tuple(range(each + (layer < more))) for layer in range(layers)),
         neurons=lineage.neurons,
-        ranks=dict.fromkeys(ATTENTION_PROJECTIONS, ranks),
+        ranks=dict.fromkeys(ATTENTION_PROJECTIONS, (_RANK_HIGH,) * high + (_RANK_LOW,) * (layers - high)),
     )
-
-
-def high_blocks(base: Architecture) -> int:
-    """Number of blocks with the high rank: the paper's 4 of 12, in proportion."""
-    return max(1, base.num_layers // 3)
-
-
-def scaled(heads: int, base: Architecture) -> int:
-    """A number of BERT-base's 144 heads in proportion: 44 of 144 are 22 of 72."""
-    return round(heads * base.total_heads / paper.ALL_HEADS)
-
-
-def _units(base: Architecture, units: int) -> int:
-    """LoRA parameters of rank units on square matrices of the hidden size."""
-    return lora_parameters(base.hidden_size, base.hidden_size, units)
 
 
 def _empty(config: PreTrainedConfig) -> nn.Module:
@@ -191,9 +167,5 @@ def _empty(config: PreTrainedConfig) -> nn.Module:
     return model
 
 
-def _size(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _norms(anatomy: Anatomy) -> int:
-    return sum(_size(anatomy.model.get_submodule(name)) for name in anatomy.norm_names())
+def _size(modules: Iterable[nn.Module]) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())

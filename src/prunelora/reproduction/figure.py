@@ -1,5 +1,6 @@
 """Figure 1: the importance of every head for each of the six tasks, as six heat maps in one figure."""
 
+import math
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -16,7 +17,7 @@ from prunelora.report.figures import (
     scores_of_heads,
     styled,
 )
-from prunelora.reproduction.results import Reproduction, TaskOutcome
+from prunelora.reproduction.results import Reproduction
 
 _COLUMNS = 2
 
@@ -27,15 +28,14 @@ def importance_maps(reproduction: Reproduction) -> Figure:
 
     The panel of a task without scores is empty and says why.
     """
-    rows = -(-len(reproduction.tasks) // _COLUMNS)
-    layers = max((task.importance.lineage.base.num_layers for task in reproduction.tasks if task.importance), default=6)
-    figure = Figure(figsize=(WIDTH, 1.3 + rows * (0.55 + 0.13 * max(layers, 6))), layout="constrained")
+    tasks, scores = reproduction.settings, reproduction.scores
+    rows = math.ceil(len(tasks) / _COLUMNS)
+    layers = max([6, *(importance.lineage.base.num_layers for importance, _ in scores.values())])
+    figure = Figure(figsize=(WIDTH, 1.3 + rows * (0.55 + 0.13 * layers)), layout="constrained")
     panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     cells = None
-    for axes, task in zip(panels, reproduction.tasks, strict=False):
-        cells = _panel(axes, task) or cells
-    for axes in panels[len(reproduction.tasks) :]:
-        axes.set_axis_off()
+    for axes, task in zip(panels, tasks, strict=True):
+        cells = _panel(axes, reproduction, task) or cells
     figure.suptitle(
         f"Importance of every head ({reproduction.label})\n\N{MULTIPLICATION SIGN} = cut",
         x=0.01, ha="left", fontsize=10,
@@ -50,22 +50,20 @@ def importance_maps(reproduction: Reproduction) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, task: TaskOutcome) -> Any:
-    name = f"{task.task} (note)" if task.note else task.task
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.tick_params(length=0, labelsize=7)
-    if task.importance is None:
+def _panel(axes: Axes, reproduction: Reproduction, task: str) -> Any:
+    name = f"{task} (note)" if reproduction.settings[task].note else task
+    if task not in reproduction.scores:
         axes.set_title(name)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.text(0.5, 0.5, "not run" if task.comparison is None else "scores not kept", ha="center", va="center")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.text(
+            0.5, 0.5, "scores not kept" if task in reproduction.comparisons else "not run", ha="center", va="center"
+        )
         return None
-    values = scores_of_heads(task.importance)
+    importance, plan = reproduction.scores[task]
+    values, cut = scores_of_heads(importance), cut_heads(importance, plan)
     cells = draw_cells(axes, values, HEAT, Normalize(0, 1), gap=0.5, step=2)
-    axes.set_title(name)
-    if task.plan is not None:
-        cut = cut_heads(task.importance, task.plan)
-        axes.set_title(f"{name}: {len(cut)} of {sum(map(len, task.importance.lineage.heads))} cut")
-        draw_crosses(axes, values, cut, size=3.5, width=0.9)
+    axes.tick_params(labelsize=7)
+    axes.set_title(f"{name}: {len(cut)} of {sum(map(len, importance.lineage.heads))} cut")
+    draw_crosses(axes, values, cut, size=3.5, width=0.9)
     return cells

@@ -7,9 +7,9 @@ from typing import Any
 from prunelora.report.page import Page, Section, write_page
 from prunelora.report.table import Table
 from prunelora.reproduction import paper
-from prunelora.reproduction.counts import Counts
+from prunelora.reproduction.counts import Counts, bert_base_counts
 from prunelora.reproduction.figure import importance_maps
-from prunelora.reproduction.results import Reproduction, TaskOutcome
+from prunelora.reproduction.results import Reproduction
 from prunelora.reproduction.tables import counts_table, paper_table, tasks_table
 from prunelora.storage import write_json
 from prunelora.version import __version__
@@ -74,37 +74,46 @@ def numbers(reproduction: Reproduction) -> dict[str, Any]:
         "missing": list(reproduction.missing),
         "paper": {
             "model": paper.MODEL,
-            "accuracy": {method: _values(tasks) for method, tasks in paper.ACCURACY.items()},
-            "loss_to_full_points": paper.LOSS_TO_FULL.value,
+            "accuracy": {
+                method: {task: _value(printed, method) for task, printed in paper.ACCURACY.items()}
+                for method in paper.METHODS
+            },
+            "loss_to_full_points": paper.LOSS_TO_FULL["prune-lora"].value,
             "inference_memory": _values(paper.INFERENCE_MEMORY),
             "parameters": _values(paper.PARAMETERS),
             "trained": _values(paper.TRAINED),
             "training_time": _values(paper.TRAINING_TIME),
         },
-        "counts": _counts(reproduction.papers_counts),
+        "counts": _counts(bert_base_counts()),
         "own_counts": _counts(own) if own is not None else None,
-        "tasks": {task.task: _task(task) for task in reproduction.tasks},
+        "tasks": {task: _task(reproduction, task) for task in paper.TASKS},
     }
 
 
-def _values(printed: Any) -> dict[str, float | None]:
-    return {name: value.value for name, value in printed.items()}
+def _value(row: paper.Row, method: str) -> float | None:
+    return row[method].value if method in row else None
 
 
-def _task(task: TaskOutcome) -> dict[str, Any]:
-    content: dict[str, Any] = {"note": task.note, "run": task.comparison is not None}
-    if task.comparison is not None:
-        content |= {
-            "preset": task.settings.preset,
-            "train_head": task.settings.train_head,
-            "missing": list(task.comparison.missing),
-            "rows": task.comparison.task["rows"],
-            "majority_rate": task.comparison.task["majority_rate"],
-            "methods": {method.name: method.model_dump(mode="json") for method in task.comparison.methods},
-            "machine": task.comparison.machine,
-            "prunelora": task.comparison.prunelora,
-        }
-    return content
+def _values(row: paper.Row) -> dict[str, float | None]:
+    return {method: _value(row, method) for method in paper.METHODS}
+
+
+def _task(reproduction: Reproduction, task: str) -> dict[str, Any]:
+    settings, comparison = reproduction.settings[task], reproduction.comparisons.get(task)
+    if comparison is None:
+        return {"note": settings.note, "run": False}
+    return {
+        "note": settings.note,
+        "run": True,
+        "preset": settings.preset,
+        "train_head": settings.train_head,
+        "missing": list(comparison.missing),
+        "rows": comparison.task["rows"],
+        "majority_rate": comparison.task["majority_rate"],
+        "methods": {method.name: method.model_dump(mode="json") for method in comparison.methods},
+        "machine": comparison.machine,
+        "prunelora": comparison.prunelora,
+    }
 
 
 def _counts(counts: Counts) -> dict[str, Any]:
@@ -113,17 +122,17 @@ def _counts(counts: Counts) -> dict[str, Any]:
 
 
 def _warnings(reproduction: Reproduction) -> tuple[str, ...]:
-    lines = [f"rows of {task.task}: {task.note}" for task in reproduction.tasks if task.note]
+    settings = reproduction.settings
+    lines = [f"rows of {task}: {of_task.note}" for task, of_task in settings.items() if of_task.note]
     if not reproduction.is_papers_model:
         lines.insert(0, f"the trained model is {reproduction.label}, not the paper's {paper.MODEL}")
     if reproduction.missing:
         lines.append(f"not run: {', '.join(reproduction.missing)}")
     lines += [
-        f"{task.task} is not complete: {'; '.join(task.comparison.missing)}"
-        for task in reproduction.done
-        if task.comparison is not None and task.comparison.missing
+        f"{task} is not complete: {'; '.join(comparison.missing)}"
+        for task, comparison in reproduction.comparisons.items()
+        if comparison.missing
     ]
-    presets = {(task.settings.preset, task.settings.train_head) for task in reproduction.done}
-    if len(presets) > 1:
+    if len({(settings[task].preset, settings[task].train_head) for task in reproduction.comparisons}) > 1:
         lines.append("tasks were run with different presets, which the means over tasks mix")
     return tuple(lines)

@@ -3,16 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from prunelora.comparison.results import ComparisonResults
+from prunelora.comparison.compare import compare
 from prunelora.data.settings import DataSettings
-from prunelora.errors import RecipeError, option
+from prunelora.errors import RecipeError, one_of, option
 from prunelora.reproduction import paper
-from prunelora.reproduction.presets import preset_of
+from prunelora.reproduction.presets import PRESETS
 from prunelora.reproduction.results import Reproduction, TaskSettings, check_tasks, read, settings_kept
 from prunelora.run.recipe import Recipe
-
-Tell = Callable[[str], None]
-Compare = Callable[..., ComparisonResults]
 
 
 def reproduce(
@@ -28,9 +25,8 @@ def reproduce(
     epochs: float | Mapping[str, float] | None = None,
     notes: Mapping[str, str] | None = None,
     timing: bool = True,
-    tell: Tell | None = None,
+    tell: Callable[[str], None] | None = None,
     progress: bool = True,
-    compare: Compare | None = None,
 ) -> Reproduction:
     """Compare full fine-tuning, LoRA, Prune-LoRA and random pruning on the paper's tasks.
 
@@ -51,7 +47,6 @@ def reproduce(
         timing: Time training steps and forward passes.
         tell: Called with a line for every task and trial.
         progress: Show progress bars.
-        compare: Compares the methods on one task; `prunelora.comparison.compare.compare` if not given.
 
     Returns:
         All results in `out`, those of earlier calls too.
@@ -59,36 +54,28 @@ def reproduce(
     Raises:
         PruneLoraError: If model, data or options are wrong. Finished trials stay.
     """
-    chosen = preset_of(preset)
-    tell = tell or (lambda _: None)
-    for name, names in (
-        ("tasks", tasks),
-        ("max_train_rows", max_train_rows or ()),
-        ("epochs", epochs if isinstance(epochs, Mapping) else ()),
-        ("notes", notes or ()),
-    ):
+    if preset not in PRESETS:
+        raise RecipeError(f"{option('preset', preset)}: no preset of this name.{one_of(preset, PRESETS)}")
+    max_train_rows, notes = max_train_rows or {}, notes or {}
+    epochs_of = epochs if isinstance(epochs, Mapping) else dict.fromkeys(tasks, epochs)
+    options = {"tasks": tasks, "max_train_rows": max_train_rows, "epochs": epochs_of, "notes": notes}
+    for name, names in options.items():
         check_tasks(name, names)
     if not tasks:
         raise RecipeError(f"{option('tasks')}: no task was named. Use some of: {', '.join(paper.TASKS)}.")
-    if compare is None:
-        from prunelora.comparison.compare import compare as compare_methods
-
-        compare = compare_methods
-    out = Path(out)
+    out, chosen = Path(out), PRESETS[preset]
+    settings = chosen.changes | ({} if train_head else {"train_head": False})
+    tell = tell or (lambda _: None)
     for number, task in enumerate(tasks, start=1):
         tell(f"task {number} of {len(tasks)}: {task}")
-        with settings_kept(out, task, TaskSettings(preset, train_head=train_head, note=(notes or {}).get(task, ""))):
+        rows = DataSettings(task=task, data_dir=data_dir, max_train_rows=max_train_rows.get(task))
+        with settings_kept(out, task, TaskSettings(preset, train_head, notes.get(task, ""))):
             compare(
-                base=Recipe(
-                    model=model,
-                    task=DataSettings(task=task, data_dir=data_dir, max_train_rows=(max_train_rows or {}).get(task)),
-                ),
+                base=Recipe(model=model, task=rows),
                 methods=chosen.methods,
                 seeds=tuple(seeds),
                 factors=chosen.factors,
-                changes=chosen.settings(
-                    train_head=train_head, epochs=epochs.get(task) if isinstance(epochs, Mapping) else epochs
-                ),
+                changes=settings | ({} if epochs_of.get(task) is None else {"epochs": epochs_of[task]}),
                 out=out / task,
                 timing=timing,
                 tell=tell,

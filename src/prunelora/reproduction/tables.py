@@ -1,36 +1,35 @@
 """The paper's numbers beside ours as one table; the tasks and the parameter counts as two more."""
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
-from prunelora.comparison.results import MethodFacts
-from prunelora.comparison.tables import largest_size, latency_at, pair_of, quality_text
+from prunelora.comparison.results import ComparisonResults, MethodFacts
+from prunelora.comparison.tables import constant_value, pair_of, quality_text
 from prunelora.report.numbers import NONE, count, decimal, metric_number, milliseconds, optional, percent, scaled
 from prunelora.report.table import Table
 from prunelora.reproduction import paper
-from prunelora.reproduction.results import Reproduction, TaskOutcome
+from prunelora.reproduction.counts import bert_base_counts
+from prunelora.reproduction.results import Reproduction
 
 NOT_RUN = "not run"
 NOT_TIMED = "not timed"
 
-# Adds a row: the quantity, its source, and the text of a method.
-_Add = Callable[[str, str, Callable[[str], str]], None]
+_points = partial(metric_number, "accuracy", signed=True)
+# A row of the table: the quantity, its source, and the function that writes it for a method.
+_Text = Callable[[str], str]
+_Row = tuple[str, str, _Text]
+_Value = TypeVar("_Value")
 
 
 def paper_table(reproduction: Reproduction) -> Table:
     """A row a quantity and source (paper, counted, ours), a column a method."""
-    methods, rows = reproduction.methods, []
-
-    def add(quantity: str, source: str, text: Callable[[str], str]) -> None:
-        rows.append((quantity, source, *map(text, methods)))
-
-    _add_accuracies(reproduction, add)
-    _add_losses(reproduction, add)
-    _add_costs(reproduction, add)
+    rows = [*_accuracies(reproduction), *_losses(reproduction), *_costs(reproduction)]
+    methods = reproduction.methods
     return Table(
         ("quantity", "source", *methods),
-        tuple(rows),
+        tuple((quantity, source, *map(text, methods)) for quantity, source, text in rows),
         f"The paper's numbers and ours ({reproduction.label})",
         (
             f"Paper and counted: {paper.MODEL}, as printed and from its configuration. Ours: {reproduction.label}; "
@@ -44,24 +43,26 @@ def paper_table(reproduction: Reproduction) -> Table:
 
 def tasks_table(reproduction: Reproduction) -> Table:
     """Settings, rows and completeness of every task."""
-    return Table(
-        ("task", "preset", "seeds", "training rows", "reported rows", "trainings", "note"),
-        tuple((task.task, *_settings(task), task.note) for task in reproduction.tasks),
-        "Tasks",
-    )
-
-
-def _settings(task: TaskOutcome) -> tuple[str, ...]:
-    if task.comparison is None:
-        return (NOT_RUN, *[NONE] * 4)
-    rows, missing = task.comparison.task["rows"], len(task.comparison.missing)
-    return (
-        (task.settings.preset or "own settings") + ("" if task.settings.train_head else ", task head not trained"),
-        ", ".join(map(str, task.comparison.seeds)),
-        count(rows["train"]),
-        count(rows[task.split]),
-        f"{missing} missing" if missing else "complete",
-    )
+    columns = ("task", "preset", "seeds", "training rows", "reported rows", "trainings", "note")
+    rows = []
+    for task, settings in reproduction.settings.items():
+        comparison = reproduction.comparisons.get(task)
+        if comparison is None:
+            rows.append((task, NOT_RUN, *[NONE] * 4, settings.note))
+            continue
+        number_of, missing = comparison.task["rows"], len(comparison.missing)
+        rows.append(
+            (
+                task,
+                (settings.preset or "own settings") + ("" if settings.train_head else ", task head not trained"),
+                ", ".join(map(str, comparison.seeds)),
+                count(number_of["train"]),
+                count(number_of[comparison.splits[0]]),
+                f"{missing} missing" if missing else "complete",
+                settings.note,
+            )
+        )
+    return Table(columns, tuple(rows), "Tasks")
 
 
 def counts_table(reproduction: Reproduction) -> Table:
@@ -75,7 +76,7 @@ def counts_table(reproduction: Reproduction) -> Table:
             count(row.trained),
             count(row.total),
         )
-        for counts in (reproduction.papers_counts, own)
+        for counts in (bert_base_counts(), own)
         if counts is not None
         for row in counts.rows
     )
@@ -87,155 +88,141 @@ def counts_table(reproduction: Reproduction) -> Table:
     return Table(columns, rows, "Parameter counts, from the configurations", (note,))
 
 
-def _add_accuracies(reproduction: Reproduction, add: _Add) -> None:
-    for task in reproduction.tasks:
-        printed = {method: paper.ACCURACY[method][task.task] for method in paper.METHODS}
-        add(f"accuracy, %, {task.task}", "paper", _printed(printed))
-        if task.comparison is None:
-            add(f"accuracy, %, {task.task}", "ours", lambda _: NOT_RUN)
+def accuracy_of(comparison: ComparisonResults, method: str, split: str | None = None) -> float | None:
+    """A method's mean accuracy on a split; without one on the first, which stands for the task (MNLI: matched)."""
+    facts = comparison.method(method)
+    quality = facts.quality.get(split or comparison.splits[0], {}).get("accuracy") if facts is not None else None
+    return quality.mean if quality is not None else None
+
+
+def _accuracies(reproduction: Reproduction) -> Iterator[_Row]:
+    accuracy = partial(metric_number, "accuracy")
+
+    def ours(comparison: ComparisonResults, split: str, printed: paper.Row, method: str) -> str:
+        facts, mean = comparison.method(method), accuracy_of(comparison, method, split)
+        if facts is None:
+            return NOT_RUN
+        beside = f" ({_points(mean - printed[method].value)})" if method in printed and mean is not None else ""
+        return quality_text(facts, "accuracy", split) + beside
+
+    for task, printed in paper.ACCURACY.items():
+        title, comparison = f"accuracy, %, {task}", reproduction.comparisons.get(task)
+        yield title, "paper", partial(paper.printed, printed)
+        if comparison is None:
+            yield title, "ours", lambda _: NOT_RUN
             continue
-        for split in task.comparison.splits:
-            name = task.task if len(task.comparison.splits) == 1 else f"{task.task}, {split}"
-            add(
-                f"accuracy, %, {name} ({_majority(task.majority_rate(split))})", "ours", _accuracy(task, split, printed)
-            )
-    tasks = reproduction.done
-    add(
-        f"accuracy, %, mean of {_tasks(len(tasks))} ({_majority(_mean(task.majority_rate() for task in tasks))})",
+        for split in comparison.splits:
+            name = title if len(comparison.splits) == 1 else f"{title}, {split}"
+            majority = optional(constant_value(comparison, split, "accuracy"), accuracy)
+            yield f"{name} (majority {majority})", "ours", partial(ours, comparison, split, printed)
+    done = reproduction.comparisons.values()
+    majority = optional(_mean(constant_value(task, task.splits[0], "accuracy") for task in done), accuracy)
+    yield (
+        f"accuracy, %, mean of {_tasks(len(done))} (majority {majority})",
         "ours",
-        lambda method: optional(_mean(task.accuracy(method) for task in tasks), partial(metric_number, "accuracy")),
+        lambda method: optional(_mean(accuracy_of(task, method) for task in done), accuracy),
     )
 
 
-def _accuracy(task: TaskOutcome, split: str, printed: Mapping[str, paper.PaperValue]) -> Callable[[str], str]:
-    def text(method: str) -> str:
-        facts, mean = task.method(method), task.accuracy(method)
-        value = printed[method].value if method in printed else None
-        if facts is None:
-            return NOT_RUN
-        beside = f" ({metric_number('accuracy', mean - value, signed=True)})" if value and mean is not None else ""
-        return quality_text(facts, "accuracy", split) + beside
+def _losses(reproduction: Reproduction) -> Iterator[_Row]:
+    comparisons = reproduction.comparisons
 
-    return text
-
-
-def _add_losses(reproduction: Reproduction, add: _Add) -> None:
-    def loss(method: str, tasks: Iterable[str]) -> str:
-        pairs = [(task.accuracy(method), task.accuracy("full")) for task in reproduction.done if task.task in tasks]
-        differences = [own - full for own, full in pairs if own is not None and full is not None]
-        if not differences:
-            return NOT_RUN
-        mean = metric_number("accuracy", statistics.fmean(differences), signed=True)
-        return f"{mean} ({_tasks(len(differences))})"
+    def loss(tasks: Iterable[str], method: str) -> str:
+        done = [comparisons[task] for task in tasks if task in comparisons]
+        pairs = [(accuracy_of(comparison, method), accuracy_of(comparison, "full")) for comparison in done]
+        differences = [accuracy - full for accuracy, full in pairs if accuracy is not None and full is not None]
+        return f"{_points(statistics.fmean(differences))} ({_tasks(len(differences))})" if differences else NOT_RUN
 
     def significant(method: str) -> str:
         pairs = {
-            task.task: pair_of(task.comparison, "prune-lora", method, task.split)
-            for task in reproduction.tasks
-            if task.comparison is not None
+            task: pair_of(comparison, "prune-lora", method, comparison.splits[0])
+            for task, comparison in comparisons.items()
         }
         differing = [
-            f"{name} ({metric_number(pair.metric, pair.difference, signed=True)})"
-            for name, pair in pairs.items()
+            f"{task} ({metric_number(pair.metric, pair.difference, signed=True)})"
+            for task, pair in pairs.items()
             if pair is not None and pair.told_apart
         ]
         return NONE if method == "prune-lora" else ", ".join(differing) or "none"
 
-    five, title = paper.LOSS_TASKS, "accuracy minus full's, points, mean of"
-    add(f"{title} {', '.join(five)}", "paper", _printed({"prune-lora": paper.LOSS_TO_FULL}))
-    add(f"{title} these", "ours", lambda method: loss(method, five))
-    add(f"{title} all tasks", "ours", lambda method: loss(method, paper.TASKS))
-    add("significant differences of prune-lora", "ours", significant)
+    title = "accuracy minus full's, points, mean of"
+    yield f"{title} {', '.join(paper.LOSS_TASKS)}", "paper", partial(paper.printed, paper.LOSS_TO_FULL)
+    yield f"{title} these", "ours", partial(loss, paper.LOSS_TASKS)
+    yield f"{title} all tasks", "ours", partial(loss, paper.TASKS)
+    yield "significant differences of prune-lora", "ours", significant
 
 
-def _add_costs(reproduction: Reproduction, add: _Add) -> None:
-    def mean_of(take: Callable[[MethodFacts], float | None], show: Callable[[float], str]) -> Callable[[str], str]:
+def _costs(reproduction: Reproduction) -> tuple[_Row, ...]:
+    counts = bert_base_counts()
+
+    def papers_count(number: str, method: str) -> str:
+        return count(getattr(counts.of(method), number)) if method in paper.METHODS else NONE
+
+    def our_count(task_head: bool, method: str) -> str:
+        pruned = method.removeprefix("random-")
+        return count(counts.of(pruned, "ours", task_head=task_head).trained) if method != "full" else NONE
+
+    def measured(take: Callable[[MethodFacts], _Value | None], show: Callable[[list[_Value]], str]) -> _Text:
+        """Writes what the tasks have of a method."""
+
         def text(method: str) -> str:
-            values = [take(facts) for task in reproduction.done if (facts := task.method(method)) is not None]
-            mean = _mean(value for value in values if value is not None)
-            return (NOT_TIMED if values else NOT_RUN) if mean is None else show(mean)
+            facts = [facts for task in reproduction.comparisons.values() if (facts := task.method(method)) is not None]
+            values = [value for of_task in facts if (value := take(of_task)) is not None]
+            return show(values) if values else NOT_TIMED if facts else NOT_RUN
 
         return text
 
-    def counted(task_head: bool | None = None) -> Callable[[str], str]:
-        """By the paper's way of counting, or for our LoRA with or without the task head."""
+    def mean(take: Callable[[MethodFacts], float | None], show: Callable[[float], str]) -> _Text:
+        return measured(take, lambda values: show(statistics.fmean(values)))
 
-        def text(method: str) -> str:
-            ours = "prune-lora" if method == "random-prune-lora" else method
-            if task_head is None:
-                return count(counts.of(method).trained) if method in paper.METHODS else NONE
-            return count(counts.of(ours, "ours", task_head=task_head).trained) if ours != "full" else NONE
+    def trained(facts: list[MethodFacts]) -> str:
+        share = statistics.fmean(method.trained / method.parameters for method in facts)
+        return f"{count(statistics.fmean(method.trained for method in facts))} ({percent(share)})"
 
-        return text
+    def step(method: str) -> str:
+        share = paper.time_to_full(method) if method != "full" else None
+        return measured(step_to_full, partial(_share, beside=share))(method)
 
-    def trained(method: str) -> str:
-        share = mean_of(lambda facts: facts.trained / facts.parameters, percent)(method)
-        number = mean_of(lambda facts: facts.trained, count)(method)
-        return number if number == NOT_RUN else f"{number} ({share})"
-
-    counts = reproduction.papers_counts
-    add("inference memory", "paper", _printed(paper.INFERENCE_MEMORY))
-    add("inference memory", "ours", mean_of(lambda facts: facts.memory.inference, lambda value: scaled(value, "B")))
-    add("parameters", "paper", _printed(paper.PARAMETERS))
-    add("parameters", "counted", lambda method: count(counts.of(method).total) if method in paper.METHODS else NONE)
-    add("parameters", "ours", mean_of(lambda facts: facts.parameters, scaled))
-    add("trained parameters", "paper", _printed(paper.TRAINED))
-    add("trained parameters, the paper's way", "counted", counted())
-    add("trained parameters, our LoRA", "counted", counted(task_head=False))
-    add("trained parameters, our LoRA and task head", "counted", counted(task_head=True))
-    add("trained parameters", "ours", trained)
-    add("training time, of full's", "paper", _printed_time)
-    add("training step, of full's", "ours", _shares(reproduction, _step_to_full, paper.time_to_full))
-    add("training step", "ours", mean_of(lambda facts: facts.step_ms, milliseconds))
-    add("forward pass, of the dense model's", "ours", _shares(reproduction, _forward_to_dense))
+    return (
+        ("inference memory", "paper", partial(paper.printed, paper.INFERENCE_MEMORY)),
+        ("inference memory", "ours", mean(lambda facts: facts.memory.inference, lambda size: scaled(size, "B"))),
+        ("parameters", "paper", partial(paper.printed, paper.PARAMETERS)),
+        ("parameters", "counted", partial(papers_count, "total")),
+        ("parameters", "ours", mean(lambda facts: facts.parameters, scaled)),
+        ("trained parameters", "paper", partial(paper.printed, paper.TRAINED)),
+        ("trained parameters, the paper's way", "counted", partial(papers_count, "trained")),
+        ("trained parameters, our LoRA", "counted", partial(our_count, False)),
+        ("trained parameters, our LoRA and task head", "counted", partial(our_count, True)),
+        ("trained parameters", "ours", measured(lambda facts: facts, trained)),
+        ("training time, of full's", "paper", _printed_time),
+        ("training step, of full's", "ours", step),
+        ("training step", "ours", mean(lambda facts: facts.step_ms, milliseconds)),
+        ("forward pass, of the dense model's", "ours", measured(forward_to_dense, _share)),
+    )
 
 
-def _step_to_full(task: TaskOutcome, facts: MethodFacts) -> float | None:
+def step_to_full(facts: MethodFacts) -> float | None:
+    """Time of a method's training step relative to full fine-tuning's; None if not timed."""
     return facts.step_to_full.median if facts.step_to_full is not None else None
 
 
-def _forward_to_dense(task: TaskOutcome, facts: MethodFacts) -> float | None:
-    latency = latency_at(facts, largest_size(task.comparison)) if task.comparison is not None else None
-    return latency.to_dense.median if latency is not None else None
+def forward_to_dense(facts: MethodFacts) -> float | None:
+    """Time of a forward pass of the largest batch relative to the dense model's; None if not timed."""
+    largest = max(facts.latencies, key=lambda latency: latency.batch_size * latency.tokens, default=None)
+    return largest.to_dense.median if largest is not None else None
 
 
-def _shares(
-    reproduction: Reproduction,
-    take: Callable[[TaskOutcome, MethodFacts], float | None],
-    printed: Callable[[str], float | None] = lambda _: None,
-) -> Callable[[str], str]:
-    """Mean over the tasks of a ratio of times, with the range, and the difference to the paper in points."""
-
-    def text(method: str) -> str:
-        values = [take(task, facts) for task in reproduction.done if (facts := task.method(method)) is not None]
-        shares = [value for value in values if value is not None]
-        if not shares:
-            return NOT_TIMED
-        mean, low, high = statistics.fmean(shares), min(shares), max(shares)
-        span = "" if f"{low:.2f}" == f"{high:.2f}" else f" ({100 * low:.0f}\N{EN DASH}{100 * high:.0f})"
-        share = printed(method) if method in paper.METHODS and method != "full" else None
-        beside = "" if share is None else f", {decimal(100 * (mean - share), 0, signed=True)} points"
-        return f"{percent(mean)}{span}{beside}"
-
-    return text
-
-
-def _printed(values: Mapping[str, paper.PaperValue]) -> Callable[[str], str]:
-    def text(method: str) -> str:
-        if method not in paper.METHODS:
-            return paper.NOT_IN_PAPER
-        return values[method].text if method in values else paper.NOT_AT_HAND
-
-    return text
+def _share(shares: Sequence[float], beside: float | None = None) -> str:
+    """Mean of ratios of times, with their range, and the difference to the paper's ratio in points."""
+    mean, low, high = statistics.fmean(shares), min(shares), max(shares)
+    span = "" if f"{low:.2f}" == f"{high:.2f}" else f" ({100 * low:.0f}\N{EN DASH}{100 * high:.0f})"
+    difference = "" if beside is None else f", {decimal(100 * (mean - beside), 0, signed=True)} points"
+    return f"{percent(mean)}{span}{difference}"
 
 
 def _printed_time(method: str) -> str:
-    share = paper.time_to_full(method) if method in paper.METHODS else None
+    share = paper.time_to_full(method)
     return paper.NOT_IN_PAPER if share is None else f"{percent(share)} ({paper.TRAINING_TIME[method].printed})"
-
-
-def _majority(rate: float | None) -> str:
-    return f"majority {optional(rate, partial(metric_number, 'accuracy'))}"
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
