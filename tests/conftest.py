@@ -17,9 +17,9 @@ from prunelora.data.embedded import embedded_data_path, embedded_model_path
 from prunelora.errors import MissingExtraError
 from prunelora.evaluation import feasibility, latency_cache
 from prunelora.evaluation.latency_cuts import cuts
-from prunelora.evaluation.latency_model import LatencyModel, LatencyPoint
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
+from prunelora.planning.latency_model import LatencyModel, LatencyPoint
 
 # How long an example takes says more about what else the machine does than about the code.
 hypothesis.settings.register_profile(

@@ -32,7 +32,7 @@ def measure(settings: argparse.Namespace, engine: str, batch_size: int, tokens: 
     """Predicted beside measured ratios for one engine and size."""
     import torch
 
-    from prunelora.evaluation.latency_model import LatencySettings
+    from prunelora.planning.latency_model import LatencySettings
     from prunelora.evaluation.latency_sweep import measure_latency_model
     from prunelora.evaluation.timing import interleaved, ratio
     from prunelora.models.inputs import random_inputs

@@ -185,7 +185,7 @@ def test_check_tells_sizes_speed_and_training_before_any_work(prunelora, inputs,
     assert (found["heads_left"], found["neurons_left"]) == (6, 96)
     assert found["macs"]["left"] < found["macs"]["dense"]
     assert found["latency"]["left"] < found["latency"]["dense"]
-    assert set(found["training"]["ways"]) == {"full", "lora", "prune-lora"}
+    assert list(found["training"]["ways"]) == ["full", "lora", "before-the-cut", "prune-lora"]
     assert found["data"]["majority_rate"] == 0.5
     # LoRA as the default recipe has it: on every linear layer.
     model = load_pretrained(inputs[1], label_names=("bad", "good"), problem_type="single_label_classification")
@@ -194,12 +194,11 @@ def test_check_tells_sizes_speed_and_training_before_any_work(prunelora, inputs,
     dense = found["training"]["ways"]["lora"]
     assert dense["gradients_bytes"] == 4 * sum(trained.values())
     # Before the cut the default recipe takes smaller steps: half of what a step keeps for its backward pass.
-    before = found["training"]["before_the_cut"]
-    assert (before["rows"], found["training"]["rows"]) == (16, 32)
+    before, after = (found["training"]["ways"][way] for way in ("before-the-cut", "prune-lora"))
+    assert (before["rows"], after["rows"]) == (16, 32)
     assert before["memory_bytes"] == pytest.approx(dense["memory_bytes"] - dense["saved_bytes"] / 2, rel=0.05)
     # Nine tenths of the epochs are before it: all of them take what those take, and not what steps after it do.
-    after, training = found["training"]["ways"]["prune-lora"], found["training"]
-    assert (before["epochs"], training["epochs"]) == (pytest.approx(2.7), pytest.approx(0.3))
+    assert (before["epochs"], after["epochs"], dense["epochs"]) == pytest.approx((2.7, 0.3, 3))
     steps = math.ceil(found["data"]["rows"]["train"] / 16)
     expected = 0.3 * after["epoch_minutes"] + 2.7 * steps * before["step"]["median_ms"] / 60_000
     assert after["all_epochs_minutes"] == pytest.approx(expected)
@@ -262,7 +261,7 @@ def test_check_asks_of_the_recipe_that_is_named(prunelora, inputs, tmp_path):
     # Nothing is trained before the cut.
     quickly = "check", "--model", inputs[1], "--no-latency", "--tokens", "32", "--json"
     _, out, _ = prunelora(*quickly, "--recipe", "cut-first")
-    assert json.loads(out)["training"]["before_the_cut"] is None
+    assert list(json.loads(out)["training"]["ways"]) == ["full", "lora", "prune-lora"]
     # Nor cut at all.
     code, out, err = prunelora(*quick, "--recipe", "lora")
     assert code == 0, err
@@ -327,10 +326,10 @@ def test_check_tunes_before_the_cut_as_the_recipe_says(prunelora, inputs, tmp_pa
         arguments = *inputs, "--recipe", str(tmp_path / "mine.yaml"), "--tokens", "8", "--no-latency", "--no-export"
         code, out, err = prunelora("check", *arguments, "--json")
         assert code == 0, err
-        memory[rank] = json.loads(out)["training"]
-    assert memory[1]["before_the_cut"]["memory_bytes"] < memory[16]["before_the_cut"]["memory_bytes"]
-    for way in ("lora", "prune-lora"):
-        assert memory[1]["ways"][way]["memory_bytes"] == memory[16]["ways"][way]["memory_bytes"]
+        ways = json.loads(out)["training"]["ways"]
+        memory[rank] = {way: cost["memory_bytes"] for way, cost in ways.items()}
+    assert memory[1].pop("before-the-cut") < memory[16].pop("before-the-cut")
+    assert memory[1] == memory[16]
 
 
 def test_check_says_what_is_trained_where_a_recipe_trains_all_weights(prunelora, inputs, tmp_path, second_each):

@@ -6,9 +6,9 @@ from tiny import tiny_model
 
 import prunelora as pl
 from prunelora.delivery import onnx
-from prunelora.evaluation.latency_model import LatencySettings
 from prunelora.evaluation.latency_sweep import latency_at
 from prunelora.models.anatomy import dissect
+from prunelora.planning.latency_model import LatencySettings
 from prunelora.planning.plan import Plan
 
 

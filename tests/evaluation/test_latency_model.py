@@ -15,12 +15,12 @@ from prunelora.evaluation import latency_cache, latency_sweep
 from prunelora.evaluation.feasibility import _random_model
 from prunelora.evaluation.latency_cache import cache_folder, cache_key, latency_model_for
 from prunelora.evaluation.latency_cuts import Cut, cut_copy, cuts, plan_of
-from prunelora.evaluation.latency_model import LatencyModel, LatencyPoint, LatencySettings
 from prunelora.evaluation.latency_sweep import measure_latency_model
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.models.families import FAMILIES
 from prunelora.models.loading import load_pretrained, task_class
+from prunelora.planning.latency_model import LatencyModel, LatencyPoint, LatencySettings
 from prunelora.pruning.surgery import prune_
 
 ARCHITECTURE = Architecture("bert", hidden_size=24, head_dim=6, num_heads=(4,) * 3, num_neurons=(64,) * 3)

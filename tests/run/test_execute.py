@@ -29,13 +29,13 @@ from prunelora.errors import (
     RecipeError,
     UnsupportedModelError,
 )
-from prunelora.evaluation.latency_model import LatencyModel
 from prunelora.finetuning import callbacks, training
 from prunelora.finetuning.settings import FineTuneSettings
 from prunelora.importance.linear_probe import train_linear_probe_
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
 from prunelora.models.loading import load_pretrained
+from prunelora.planning.latency_model import LatencyModel
 from prunelora.run.check import PAIRS
 from prunelora.run.execute import execute
 from prunelora.run.folder import RunFolder

@@ -20,7 +20,6 @@ from prunelora.data.truncation import Truncation
 from prunelora.delivery.processors import load_image_processor, load_tokenizer, size_made_by
 from prunelora.errors import CheckpointError
 from prunelora.evaluation.latency_cache import latency_model_for
-from prunelora.evaluation.latency_model import LatencySettings
 from prunelora.evaluation.latency_sweep import check_tokens
 from prunelora.evaluation.outlook import Outlook, RunOutlook, early_plan, outlook
 from prunelora.evaluation.training_cost import Training, TrainingOutlook, training_outlook
@@ -32,6 +31,7 @@ from prunelora.models.loading import describe_task_, give_padding_, read_config,
 from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.planning.cost_tables import CostTable, macs_table, parameters_table
 from prunelora.planning.costs import block_parameters
+from prunelora.planning.latency_model import LatencySettings
 from prunelora.planning.plan import Plan
 
 # Options of make_plan that are a budget: numbers of heads and neurons, those that share one out, those in time.

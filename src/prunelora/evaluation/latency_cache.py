@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from prunelora.errors import PlanError
-from prunelora.evaluation.latency_model import FORMAT, LatencyModel, LatencySettings
 from prunelora.evaluation.latency_sweep import (
     dense_architecture,
     describe_model,
@@ -20,6 +19,7 @@ from prunelora.evaluation.latency_sweep import (
     resolved,
 )
 from prunelora.evaluation.machine import describe_machine
+from prunelora.planning.latency_model import FORMAT, LatencyModel, LatencySettings
 from prunelora.version import __version__
 
 # Latency is measured again if the dense model's time has changed by more than this share; less is noise.

@@ -7,10 +7,10 @@ from typing import NamedTuple
 from torch import nn
 
 from prunelora.evaluation.counting import parameters
-from prunelora.evaluation.latency_model import whole_layer
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
 from prunelora.planning.costs import block_parameters
+from prunelora.planning.latency_model import whole_layer
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
 

@@ -21,7 +21,6 @@ from prunelora.delivery import onnx as onnx_delivery
 from prunelora.delivery.onnx_packages import require_packages
 from prunelora.errors import PlanError, UnsupportedModelError, option
 from prunelora.evaluation.latency_cuts import Cut, bytes_of, cut_copy, cuts, groups_of, plan_of
-from prunelora.evaluation.latency_model import LatencyModel, LatencyPoint, LatencySettings, whole_layer
 from prunelora.evaluation.machine import describe_machine
 from prunelora.evaluation.measurement import Latency, synchronise
 from prunelora.evaluation.timing import Spread, Timing, interleaved, ratio
@@ -30,6 +29,7 @@ from prunelora.models.architecture import Architecture
 from prunelora.models.device import device_of, on_device
 from prunelora.models.inputs import image_tokens, longest_input, random_inputs, reads_images
 from prunelora.models.state import left_as_found
+from prunelora.planning.latency_model import LatencyModel, LatencyPoint, LatencySettings, whole_layer
 
 # Bytes of copies in memory at once; further copies are timed in further runs, each against the dense model.
 MOST_BYTES = 2 * 1024**3

@@ -1,6 +1,6 @@
 """The text of `check`: costs of a budget, of its training and of the run, as tables."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prunelora.errors import option
@@ -13,6 +13,7 @@ from prunelora.report.table import Table
 _WAYS = {
     "full": "full fine-tuning",
     "lora": "dense LoRA",
+    "before-the-cut": "before the cut",
     "prune-lora": "LoRA after cut",
     "prune-full": "all after cut",
 }
@@ -72,28 +73,26 @@ def _costs(result: Feasibility) -> Table:
 
 
 def _training(result: TrainingOutlook) -> Table:
-    before, ways = result.before_the_cut, result.ways
-    memory, step = f"memory at {result.memory_tokens} tokens", f"time at {result.step_tokens} tokens"
-    rows = [
-        (memory, *(scaled(cost.memory.total, "B") for cost in ways.values())),
-        (step, *(milliseconds(cost.step.median_ms) for cost in ways.values())),
+    ways, rows = result.ways, result.train_rows
+
+    def minutes(of: Callable[[str], float | None]) -> tuple[str, ...]:
+        return tuple(f"{of(name) or 0:,.1f} min" for name in ways)
+
+    costs = [
+        ("rows a step", *(count(cost.rows) for cost in ways.values())),
+        (f"memory at {result.memory_tokens} tokens", *(scaled(cost.memory.total, "B") for cost in ways.values())),
+        (f"time at {result.step_tokens} tokens", *(milliseconds(cost.step.median_ms) for cost in ways.values())),
+        ("epochs", *(f"{cost.epochs:g}" for cost in ways.values())),
     ]
-    if before is not None:
-        kind = f"before the cut, {'LoRA' if before.way == 'lora' else 'all weights'}, {before.rows} rows"
-        texts = (scaled(before.cost.memory.total, "B"), milliseconds(before.cost.step.median_ms))
-        for name, text in zip(("memory", "time"), texts, strict=True):
-            # In the column of the same way to train.
-            place = list(ways).index(before.way) if before.way in ways else 0
-            rows.append((f"{name} {kind}", *(text if column == place else "" for column in range(len(ways)))))
-    if result.steps_per_epoch is not None:
-        minutes = {f"an epoch of {count(result.steps_per_epoch)} such steps": result.epoch_minutes}
-        if before is not None:
-            minutes[f"all {result.all_epochs:g} epochs, {before.epochs:g} before the cut"] = result.all_minutes
-        rows += [(title, *(f"{of(name) or 0:,.1f} min" for name in ways)) for title, of in minutes.items()]
+    if rows is not None:
+        costs += [
+            (f"an epoch of {count(rows)} rows", *minutes(result.epoch_minutes)),
+            ("all epochs, with those before the cut", *minutes(result.all_minutes)),
+        ]
     return Table(
         ("", *(_WAYS[name] for name in ways)),
-        tuple(rows),
-        title=f"Training step of {result.rows} rows, random weights",
+        tuple(costs),
+        title="Training steps, random weights",
         notes=("Memory is counted from tensors; times are measured here.",),
     )
 

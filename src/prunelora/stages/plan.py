@@ -13,7 +13,7 @@ from prunelora.stages.score import ScoreStage
 from prunelora.stages.targets import ATTENTION, Targets
 
 if TYPE_CHECKING:
-    from prunelora.evaluation.latency_model import LatencyModel, LatencySettings
+    from prunelora.planning.latency_model import LatencyModel, LatencySettings
     from prunelora.report.results import RunResults
     from prunelora.report.table import Table
     from prunelora.stages.context import Run
@@ -115,7 +115,7 @@ class PlanStage(Stage):
 
     def latency_settings(self) -> "LatencySettings":
         """The forward pass whose latency the budget is for."""
-        from prunelora.evaluation.latency_model import LatencySettings
+        from prunelora.planning.latency_model import LatencySettings
 
         return LatencySettings(
             engine=self.latency_engine,

@@ -10,7 +10,6 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from scipy.optimize import nnls
 
 from prunelora.errors import PlanError
 from prunelora.models.architecture import Architecture
@@ -123,6 +122,8 @@ class LatencyModel(BaseModel):
         The costs minimise the sum of squared relative errors at the measured points, under the constraints that costs
         are not negative and never fall. The dense model costs its measured time.
         """
+        from scipy.optimize import nnls
+
         head_counts = sorted({point.heads for point in self.points})
         neuron_counts = sorted({point.neurons for point in self.points})
         # Unknowns: the fixed part and the step from each count to the next; a point is the sum of the steps below it.
