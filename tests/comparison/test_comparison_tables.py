@@ -11,7 +11,6 @@ from prunelora.comparison.tables import (
     CONSTANT,
     beside_table,
     latency_table,
-    learning_rates_table,
     main_table,
     memory_table,
     methods_table,
@@ -69,7 +68,7 @@ def test_methods_come_in_the_order_given(table):
     assert [name for name in shown if name != CONSTANT] == list(names)
 
 
-@pytest.mark.parametrize("table", [*BY_METHOD, pairs_table, learning_rates_table, trials_table])
+@pytest.mark.parametrize("table", [*BY_METHOD, pairs_table, trials_table])
 def test_every_row_is_as_wide_as_its_headings(table):
     for results in (make_comparison(device_peak=10**9), make_comparison(timed=False, splits=("a", "b"), seeds=(1,))):
         made = table(results)
@@ -169,13 +168,14 @@ def test_a_pair_turned_round_is_the_same_test_seen_from_the_other_side():
     assert pair_of(results, "full", "nobody", "test") is None
 
 
-def test_every_learning_rate_is_shown_and_exactly_one_a_method_was_chosen():
-    rows = learning_rates_table(make_comparison()).rows
-    assert [row[1:] for row in rows if row[0] == "full"] == [
-        ("2.5e-5", "87.1", ""), ("5e-5", "88.4", "chosen"), ("0.0001", "88.0", "")
-    ]  # fmt: skip
-    assert len(rows) == 3 * len(METHODS)
-    assert sum(row[-1] == "chosen" for row in rows) == len(METHODS)
+def test_every_learning_rate_is_shown_with_its_metric_beside_the_chosen_one():
+    results = make_comparison()
+    diverged = results.methods[0].model_copy(update={"tried": {**results.methods[0].tried, "0.1": None}})
+    table = training_table(results.model_copy(update={"methods": (diverged, *results.methods[1:])}))
+    assert column(table, "learning rate") == {"full": "5e-5", **dict.fromkeys(METHODS[1:], "0.001")}
+    tried = column(table, "tried: accuracy, %, validation rows")
+    assert tried["full"] == "2.5e-5: 87.1; 5e-5: 88.4; 0.0001: 88.0; 0.1: diverged"
+    assert tried["lora"] == "0.0005: 86.9; 0.001: 88.1; 0.002: 87.2"
 
 
 def test_every_training_has_its_row():

@@ -11,7 +11,7 @@ from prunelora.comparison.page import comparison_page, tables
 from prunelora.comparison.results import load_comparison
 from prunelora.comparison.summary import warnings
 from prunelora.comparison.table_file import to_csv
-from prunelora.comparison.tables import learning_rates_table, main_table, methods_table, sizes_shown
+from prunelora.comparison.tables import main_table, methods_table, sizes_shown, training_table
 from prunelora.comparison.tradeoff import curves, holds_table
 from prunelora.report.numbers import NONE
 
@@ -103,10 +103,10 @@ def test_every_point_has_a_row_with_its_quality_times_and_sizes():
 
 
 def test_the_learning_rate_of_a_point_says_where_it_was_tried():
-    rows = learning_rates_table(make_tradeoff(("prune-lora",))).rows
-    assert ("prune-lora@0.25", "0.001", "85.2", "as of prune-lora@0.5") in rows
-    assert ("prune-lora@0.5", "0.001", "88.1", "chosen") in rows
-    assert sum(row[3].startswith("as of") for row in rows) == len(BUDGETS) - 1
+    rows = {row[0]: row[1:3] for row in training_table(make_tradeoff(("prune-lora",))).rows}
+    assert rows["prune-lora@0.25"] == ("0.001, as of prune-lora@0.5", "0.001: 85.2")
+    assert rows["prune-lora@0.5"] == ("0.001", "0.0005: 86.9; 0.001: 88.1; 0.002: 87.2")
+    assert sum("as of" in rate for rate, _ in rows.values()) == len(BUDGETS) - 1
 
 
 def test_how_far_down_quality_holds_is_shown_against_lora():

@@ -1,15 +1,13 @@
 """The few lines above a comparison's tables: the best methods, and warnings."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from prunelora.comparison.results import ComparisonResults
 from prunelora.comparison.tables import constant_value, largest_size, pair_of, quality_text, size_text
 from prunelora.evaluation.significance import Difference
 from prunelora.report.numbers import metric_title, metric_value
-from prunelora.report.summary import NOISY
-
-_MOST_NAMED = 4
+from prunelora.report.summary import NOISY, listed
 
 
 def summarise(results: ComparisonResults) -> list[str]:
@@ -53,15 +51,15 @@ def _best(results: ComparisonResults, split: str) -> Iterator[str]:
 def _missing(results: ComparisonResults) -> Iterator[str]:
     if results.missing:
         yield (
-            f"requested trainings that are not done: {len(results.missing)} ({_some(results.missing)}). The same "
+            f"requested trainings that are not done: {len(results.missing)} ({listed(results.missing)}). The same "
             "command continues with them."
         )
     partly = [method for method in results.methods if set(method.seeds) != set(results.seeds)]
     if partly:
-        those = "; ".join(f"{method.name} has {_numbers(method.seeds)}" for method in partly)
+        those = "; ".join(f"{method.name} has {', '.join(map(str, method.seeds))}" for method in partly)
         yield (
-            f"not every method has all seeds ({_numbers(results.seeds)}): {those}. Means over different seeds are not "
-            "comparable; the tests use the seeds that both methods have."
+            f"not every method has all seeds ({', '.join(map(str, results.seeds))}): {those}. "
+            "Means over different seeds are not comparable; the tests use the seeds that both methods have."
         )
     if results.methods and all(len(method.seeds) == 1 for method in results.methods):
         yield "one seed only: the spread over seeds is not known. Add seeds."
@@ -117,20 +115,11 @@ def _times(results: ComparisonResults) -> Iterator[str]:
             if latency.to_dense.q75 - latency.to_dense.q25 > NOISY * latency.to_dense.median:
                 noisy.append(place)
     if slow:
-        yield f"not faster than the dense model: {_some(slow)}."
+        yield f"not faster than the dense model: {listed(slow)}."
     if noisy:
-        yield f"timings vary much: {_some(noisy)}. Time it again on an idle machine."
+        yield f"timings vary much: {listed(noisy)}. Time it again on an idle machine."
 
 
 def _on(results: ComparisonResults, split: str) -> str:
     """The split's name where there are several: " (matched)"."""
     return f" ({split})" if len(results.splits) > 1 else ""
-
-
-def _numbers(seeds: Sequence[int]) -> str:
-    return ", ".join(str(seed) for seed in seeds)
-
-
-def _some(places: Sequence[str]) -> str:
-    rest = len(places) - _MOST_NAMED
-    return "; ".join(places[:_MOST_NAMED]) + (f"; and {rest} more" if rest > 0 else "")

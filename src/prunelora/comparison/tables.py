@@ -128,17 +128,26 @@ def beside_table(results: ComparisonResults) -> Table:
 
 
 def training_table(results: ComparisonResults) -> Table:
-    """Learning rate and times of every method's training."""
-    rows = (results.timing or {}).get("step_rows")
+    """Every learning rate that was tried, the chosen one, and times of the training, of every method."""
+    rows, metric = (results.timing or {}).get("step_rows"), results.main_metric
+
+    def tries(method: MethodFacts) -> str:
+        tried = sorted((float(rate), value) for rate, value in method.tried.items())
+        metrics = ("diverged" if value is None else metric_number(metric, value) for _, value in tried)
+        return "; ".join(f"{learning_rate(rate)}: {text}" for (rate, _), text in zip(tried, metrics, strict=True))
+
     return _by_method(
         results,
         {
-            "learning rate": lambda m: learning_rate(m.learning_rate),
+            "learning rate": lambda m: learning_rate(m.learning_rate) + (f", as of {m.tried_on}" if m.tried_on else ""),
+            f"tried: {metric_heading(metric)}, validation rows": tries,
             "time of a step": lambda m: optional(m.step_ms, milliseconds),
             "of full's": lambda m: optional(m.step_to_full, lambda share: with_quartiles(percent, share)),
             "all stages": lambda m: duration(m.train_seconds),
         },
-        "Time of training",
+        "Training",
+        "Every method has the same number of learning rates tried. Validation rows, cut from training, choose; never "
+        "reported rows.",
         f"Steps{f' of {rows} rows' if rows else ''} are timed after the trainings, all methods in turn on the same "
         "batches, also if a fine-tuning accumulates gradients of smaller ones; of several fine-tunings it is the mean "
         "weighted by epochs. Quartiles in parentheses. All stages: wall time up to the merged model, mean over the "
@@ -189,24 +198,6 @@ def latency_table(results: ComparisonResults) -> Table:
         "faster."
     )
     return _by_method(results, {size_text(size): column(size) for size in sizes}, "Time of inference", note)
-
-
-def learning_rates_table(results: ComparisonResults) -> Table:
-    """Every learning rate that was tried, its metric on the validation rows, and the chosen rate."""
-    metric = results.main_metric
-    rows = tuple(
-        (
-            method.name,
-            learning_rate(rate),
-            "diverged" if value is None else metric_number(metric, value),
-            f"as of {method.tried_on}" if method.tried_on else "chosen" if rate == method.learning_rate else "",
-        )
-        for method in results.methods
-        for rate, value in sorted((float(tried), value) for tried, value in method.tried.items())
-    )
-    columns = ("method", "learning rate", f"{metric_heading(metric)}, validation rows", "")
-    note = "Every method has the same number of tries. Validation rows, cut from training, choose; never reported rows."
-    return Table(columns, rows, "Learning rates", (note,))
 
 
 def methods_table(results: ComparisonResults) -> Table:
@@ -277,9 +268,9 @@ def pair_name(results: ComparisonResults, first: str, second: str, split: str) -
 def pair_of(results: ComparisonResults, first: str, second: str, split: str) -> PairFacts | None:
     """The test of two methods in the given order: the difference is the first's metric minus the second's."""
     for pair in results.pairs:
-        if pair.split == split and (pair.first, pair.second) == (first, second):
-            return pair
-        if pair.split == split and (pair.first, pair.second) == (second, first):
+        if pair.split == split and {pair.first, pair.second} == {first, second}:
+            if pair.first == first:
+                return pair
             turned = {
                 "first": first, "second": second, "difference": -pair.difference, "low": -pair.high, "high": -pair.low,
                 "by_seed": tuple(-value for value in pair.by_seed),

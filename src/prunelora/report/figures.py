@@ -70,26 +70,19 @@ def importance_heatmap(importance: Importance, plan: Plan | None = None) -> Figu
     Scores that a plan compares as they are (normalise: none) are on a logarithmic scale, since they span many powers of
     ten; otherwise they are those of equation 2. Heads that were gone before scoring are hatched.
     """
-    base = importance.lineage.base
+    base, kept = importance.lineage.base, importance.lineage.heads
     how = "paper" if plan is None else plan.provenance.get("options", {}).get("normalise", "paper")
-    values = scores_of_heads(importance, how)
-    if how == "none":
-        values = _by_powers(values)
-    every = [(layer, head) for layer, number in enumerate(base.num_heads) for head in range(number)]
-    gone = [cell for cell in every if np.isnan(values[cell])]
-    cut = [] if plan is None else cut_heads(importance, plan)
-
-    figure, axes = _new(height=1.3 + _rows_height(base.num_layers))
-    cells = draw_cells(axes, values, HEAT, Normalize(0, 1))
+    gone = [(layer, head) for layer, of in enumerate(base.num_heads) for head in range(of) if head not in kept[layer]]
+    figure, axes = _new(1.3 + _rows_height(base.num_layers))
+    side = min(_rows_height(base.num_layers) / base.num_layers, 3.4 / max(1, *base.num_heads))
+    cells, crosses = draw_importance(axes, importance, plan, how=how, size=72 * side * 0.5)
     hatched: dict[str, Any] = {"facecolor": "white", "edgecolor": "#bbbbbb", "hatch": "////"}
     for layer, head in gone:
         axes.add_patch(Rectangle((head - 0.5, layer - 0.5), 1, 1, linewidth=0, **hatched))
-    side = min(_rows_height(base.num_layers) / base.num_layers, 3.4 / max(1, values.shape[1]))
-    draw_crosses(axes, values, cut, size=72 * side * 0.5, width=1.4)
     legend: list[Any] = []
     if plan is not None:
         cross = Line2D([], [], color="black", marker="x", linestyle="", markersize=7, markeredgewidth=1.4)
-        cross.set_label(f"cut: {len(cut)} of {sum(map(len, importance.lineage.heads))} {base.unit_of_heads}")
+        cross.set_label(f"cut: {crosses} of {sum(map(len, kept))} {base.unit_of_heads}")
         legend.append(cross)
     if gone:
         legend.append(Patch(label=f"cut earlier: {len(gone)}", **hatched))
@@ -102,29 +95,31 @@ def importance_heatmap(importance: Importance, plan: Plan | None = None) -> Figu
     return figure
 
 
-def scores_of_heads(importance: Importance, how: str = "paper") -> np.ndarray:
-    """Normalised scores, layers x heads; nan for heads that were gone before scoring."""
-    base = importance.lineage.base
+def draw_importance(
+    axes: Axes, importance: Importance, plan: Plan | None, *, size: float, how: str = "paper", step: int = 1
+) -> tuple[Any, int]:
+    """Draw layers x heads: normalised scores as colour, and a cross of `size` points on every head that the plan cuts.
+
+    Crosses are black, or white on dark cells. Heads that were gone before scoring have no colour. With `how` "none" the
+    colour is the scores' logarithm. Every `step`-th layer and head is numbered.
+
+    Returns:
+        The cells, and the number of crosses.
+    """
+    base, heads = importance.lineage.base, importance.lineage.heads
     values = np.full((base.num_layers, max(base.num_heads, default=0)), np.nan)
-    for layer, (ids, scores) in enumerate(zip(importance.lineage.heads, normalise(importance.heads, how), strict=True)):
+    for layer, (ids, scores) in enumerate(zip(heads, normalise(importance.heads, how), strict=True)):
         values[layer, list(ids)] = scores
-    return values
-
-
-def cut_heads(importance: Importance, plan: Plan) -> list[tuple[int, int]]:
-    """Layer and head of every scored head that the plan cuts."""
-    heads = enumerate(importance.lineage.heads)
-    return [(layer, head) for layer, ids in heads for head in ids if head not in plan.heads[layer]]
-
-
-def draw_crosses(axes: Axes, values: np.ndarray, cut: Sequence[tuple[int, int]], *, size: float, width: float) -> None:
-    """A cross on every head that was cut: black, or white on dark cells."""
+    values = _by_powers(values) if how == "none" else values
+    cells = _draw_cells(axes, values, HEAT, Normalize(0, 1), step=step)
+    cut = [(layer, head) for layer, ids in enumerate(heads) for head in ids if plan and head not in plan.heads[layer]]
     for colour in ("black", "white"):
         places = [cell for cell in cut if (values[cell] < 0.55) == (colour == "black")]
         axes.plot(
             [head for _, head in places], [layer for layer, _ in places],
-            "x", color=colour, markersize=size, markeredgewidth=width,
+            "x", color=colour, markersize=size, markeredgewidth=1.4 / step,
         )  # fmt: skip
+    return cells, len(cut)
 
 
 def draw_colour_bar(figure: Figure, cells: Any, label: str, **place: Any) -> None:
@@ -151,8 +146,7 @@ def _by_powers(scores: np.ndarray) -> np.ndarray:
 def kept_per_layer(plan: Plan) -> Figure:
     """Heads and neurons that stay, of all, layer by layer."""
     layers = range(plan.base.num_layers)
-    figure = Figure(figsize=(WIDTH, 1.2 + _rows_height(len(layers))), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    figure, panels = _new(1.2 + _rows_height(len(layers)), ncols=2, sharey=True)
     for axes, name, kept, totals in (
         (panels[0], plan.base.unit_of_heads, plan.heads, plan.base.num_heads),
         (panels[1], "neurons", plan.neurons, plan.base.num_neurons),
@@ -186,11 +180,11 @@ def ranks(plan: Plan) -> Figure:
     shape = (plan.base.num_layers, len(names))
     values = np.array([[plan.rank(name, layer) for name in names] for layer in range(shape[0])], float).reshape(shape)
     levels = sorted(set(values.ravel().tolist()))
-    figure, axes = _new(height=0.7 + _rows_height(plan.base.num_layers))
+    figure, axes = _new(0.7 + _rows_height(plan.base.num_layers))
     # One tint a level, none so dark that black numbers would not show.
     tints = matplotlib.colormaps[HEAT](np.linspace(0, 0.5, len(levels)))
     edges = [-1.0, *(level + 0.5 for level in levels)]
-    draw_cells(axes, values, ListedColormap(tints), BoundaryNorm(edges, len(levels)) if levels else None)
+    _draw_cells(axes, values, ListedColormap(tints), BoundaryNorm(edges, len(levels)) if levels else None)
     for (layer, column), rank in np.ndenumerate(values):
         axes.text(column, layer, f"{rank:.0f}", ha="center", va="center_baseline", fontsize=9, color="black")
     axes.set_xticks(range(len(names)), names)
@@ -214,8 +208,7 @@ def training_curve(
         starts: Epochs at which a second, third ... training began.
     """
     curves = [(history, "-", "")] + ([(baseline, "--", "dense baseline, ")] if baseline else [])
-    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1.1, 1))
+    figure, (upper, lower) = _new(4.6, nrows=2, sharex=True, height_ratios=(1.1, 1))
     for entries, line, whose in curves:
         for axes, key, colour, label in (
             (upper, "loss", DENSE, f"{whose}training"),
@@ -261,8 +254,8 @@ def latency(measurement: Mapping[str, Any]) -> Figure:
         by_engine.setdefault(pair.engine, []).append(pair)
     counts = list(map(len, by_engine.values()))
     height = 1.1 + 0.35 * len(counts) + 0.46 * sum(counts)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    panels = figure.subplots(len(counts), 1, sharex=True, squeeze=False, height_ratios=counts)[:, 0]
+    figure, panels = _new(height, nrows=len(counts), sharex=True, squeeze=False, height_ratios=counts)
+    panels = panels[:, 0]
     longest = 100.0
     for (engine, pairs), axes in zip(by_engine.items(), panels, strict=True):
         for row, pair in enumerate(pairs):
@@ -316,9 +309,10 @@ def save_drawn(figures: Mapping[str, Figure], folder: Path) -> dict[str, Path]:
     return written
 
 
-def _new(*, height: float) -> tuple[Figure, Axes]:
+def _new(height: float, **panels: Any) -> tuple[Figure, Any]:
+    """A figure with its axes; options as those of `Figure.subplots`."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, figure.subplots()
+    return figure, figure.subplots(**panels)
 
 
 def _rows_height(layers: int) -> float:
@@ -333,14 +327,14 @@ def _rows_of(axes: Axes, labels: Sequence[str], step: int = 1) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def draw_cells(
-    axes: Axes, values: np.ndarray, colours: str | Colormap, norm: Normalize | None, *, gap: float = 1, step: int = 1
+def _draw_cells(
+    axes: Axes, values: np.ndarray, colours: str | Colormap, norm: Normalize | None, *, step: int = 1
 ) -> Any:
     """Vector cells, one a value, layer 0 on top, with every `step`-th row and column numbered."""
     rows, columns = values.shape
     cells = axes.pcolormesh(
         np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5, np.ma.masked_invalid(values),
-        cmap=colours, norm=norm, edgecolors="white", linewidth=gap,
+        cmap=colours, norm=norm, edgecolors="white", linewidth=1 / step,
     )  # fmt: skip
     axes.set_xticks(range(0, columns, step))
     _rows_of(axes, list(map(str, range(rows))), step)

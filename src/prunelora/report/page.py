@@ -115,11 +115,7 @@ def write_page(
         Names of the written files, relative to `folder`, with forward slashes.
     """
     drawn = save_drawn(figures or {}, folder / "figures")
-    svg = {
-        path.stem: inline_svg(path.read_text(encoding="utf-8"), path.stem)
-        for path in drawn.values()
-        if path.suffix == ".svg"
-    }
+    svg = {name: inline_svg(drawn[f"{name}.svg"].read_text(encoding="utf-8"), name) for name in figures or {}}
     environment = Environment(
         loader=PackageLoader("prunelora.report", "."), autoescape=True, undefined=StrictUndefined,
         keep_trailing_newline=True,

@@ -206,7 +206,7 @@ def _sizes(measurement: Mapping[str, Any]) -> Iterator[Fact]:
         if key == "parameters":
             dense, pruned = (content and content["total"] for content in (dense, pruned))
         if pruned is not None:
-            yield _numbers(what, dense, pruned, _scaled(unit, dense), missing="not measured")
+            yield _numbers(what, dense, pruned, partial(scaled, unit=unit, like=dense), missing="not measured")
 
 
 def _training(results: RunResults) -> Iterator[Fact]:
@@ -215,7 +215,7 @@ def _training(results: RunResults) -> Iterator[Fact]:
     missing = NOT_TRAINED if judged(results, TUNED) is None else "no baseline"
     trained, dense = (sum(facts.get("trainable", {}).values()) or None for facts in (tuning, baseline))
     if trained is not None:
-        yield _numbers("trained parameters", dense, trained, _scaled("", dense), missing=missing)
+        yield _numbers("trained parameters", dense, trained, partial(scaled, like=dense), missing=missing)
     if tuning.get("step_ms"):
         last = " of the last tuning" if sum(kind_of(stage) == "finetune" for stage in results.stages) > 1 else ""
         yield _numbers(
@@ -226,10 +226,6 @@ def _training(results: RunResults) -> Iterator[Fact]:
         yield _numbers(
             "time of training, all stages up to the merged model", spent, training_seconds(results), duration
         )
-
-
-def _scaled(unit: str, like: float | None) -> Callable[[float], str]:
-    return lambda value: scaled(value, unit, like=like)
 
 
 def _numbers(

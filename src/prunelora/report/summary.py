@@ -9,15 +9,7 @@ from prunelora.errors import NO_VALUE, advice
 from prunelora.models.problem_types import MULTI_LABEL, REGRESSION
 from prunelora.report.judged import PRUNED, judged
 from prunelora.report.numbers import count, metric_value
-from prunelora.report.reading import (
-    Pair,
-    cut_off,
-    kind_of,
-    main_metric,
-    measured,
-    rows_tested,
-    timings,
-)
+from prunelora.report.reading import cut_off, kind_of, main_metric, measured, rows_tested, timings
 from prunelora.report.results import RunResults
 from prunelora.report.run_tables import comparison_table, facts
 from prunelora.report.table import Table
@@ -118,24 +110,23 @@ def _not_finished(results: RunResults) -> Iterator[str]:
 
 def _not_faster(results: RunResults) -> Iterator[str]:
     pairs = timings(measured(results))
-    slower = [pair for pair in pairs if pair.speed.median < 1]
+    slower = [pair.place for pair in pairs if pair.speed.median < 1]
     if slower:
         yield (
-            f"not faster than the dense model at {_places(slower, pairs)}. Cut more (the budget of the stage plan), "
+            f"not faster than the dense model at {listed(slower)}. Cut more (the budget of the stage plan), "
             "or use it at other sizes."
         )
-    noisy = [pair for pair in pairs if max(pair.dense.noise, pair.pruned.noise) > NOISY]
+    noisy = [pair.place for pair in pairs if max(pair.dense.noise, pair.pruned.noise) > NOISY]
     if noisy:
         rounds = measured(results).get("settings", {}).get("repeats")
         more = advice("measure.repeats", NO_VALUE if rounds is None else 2 * rounds)
         yield (
-            f"timings vary much at {_places(noisy, pairs)}: other programs were probably running. Repeat them on a "
+            f"timings vary much at {listed(noisy)}: other programs were probably running. Repeat them on a "
             f"quiet machine, or with more rounds ({more})."
         )
 
 
-def _places(some: Sequence[Pair], pairs: Sequence[Pair]) -> str:
-    """Sizes and engines; their number if there are many."""
-    if len(some) > 3:
-        return f"{len(some)} of the {len(pairs)} sizes and engines measured"
-    return "; ".join(pair.place for pair in some)
+def listed(names: Sequence[str]) -> str:
+    """The first four names, and the number of the others: "a; b; c; d; and 2 more"."""
+    others = [f"and {len(names) - 4} more"] if len(names) > 4 else []
+    return "; ".join([*names[:4], *others])

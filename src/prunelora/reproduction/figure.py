@@ -4,19 +4,9 @@ import math
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from prunelora.report.figures import (
-    HEAT,
-    WIDTH,
-    cut_heads,
-    draw_cells,
-    draw_colour_bar,
-    draw_crosses,
-    scores_of_heads,
-    styled,
-)
+from prunelora.report.figures import WIDTH, draw_colour_bar, draw_importance, styled
 from prunelora.reproduction.results import Reproduction
 
 _COLUMNS = 2
@@ -61,9 +51,7 @@ def _panel(axes: Axes, reproduction: Reproduction, task: str) -> Any:
         )
         return None
     importance, plan = reproduction.scores[task]
-    values, cut = scores_of_heads(importance), cut_heads(importance, plan)
-    cells = draw_cells(axes, values, HEAT, Normalize(0, 1), gap=0.5, step=2)
+    cells, crosses = draw_importance(axes, importance, plan, size=3.5, step=2)
     axes.tick_params(labelsize=7)
-    axes.set_title(f"{name}: {len(cut)} of {sum(map(len, importance.lineage.heads))} cut")
-    draw_crosses(axes, values, cut, size=3.5, width=0.9)
+    axes.set_title(f"{name}: {crosses} of {sum(map(len, importance.lineage.heads))} cut")
     return cells
