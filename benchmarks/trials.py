@@ -133,14 +133,14 @@ def trial_for(
         base: Gives model and data; MiniLM and the task of GLUE if not given.
     """
     from prunelora.comparison.methods import load_methods
-    from prunelora.comparison.trials import trial_of
+    from prunelora.comparison.trials import Trial
     from prunelora.run.recipe import Recipe
     from prunelora.storage import write_text
 
     path = runs / "recipes" / task / f"{method.name}.yaml"
     write_text(path, f"# {method.title}\n{method.for_task(task, learning_rate).to_yaml()}")
     (loaded,) = load_methods([str(path)], base=base or Recipe(model="minilm", task=data_of(task)))
-    return trial_of(loaded, learning_rate, seed, out=runs / task)
+    return Trial(loaded, learning_rate, seed, runs / task)
 
 
 def train(trial: "Trial", task: str, rows: "TaskData", *, runs: Path) -> Record:

@@ -110,7 +110,7 @@ def calibration(trial: "Trial", rows: "TaskData") -> Sequence[Mapping[str, Any]]
 
 def write_timing(peers: Peers, task: str, path: Path) -> None:
     """Time a training step and forward passes of all methods in turn, from the run folders of the first seed."""
-    from prunelora.comparison.timing import TimingSettings, time_methods
+    from prunelora.comparison.timing import TimingSettings, step_batches, time_methods
     from prunelora.data.load import load_task
     from prunelora.evaluation.machine import describe_machine
     from prunelora.models.device import best_device
@@ -121,7 +121,9 @@ def write_timing(peers: Peers, task: str, path: Path) -> None:
         name: trial_for(CONTENDERS[name], task, learning_rate=learning_rate(name, task), seed=SEEDS[0], runs=OWN_RUNS)
         for name in models_of(peers, task)
     }
-    times = time_methods(trials, load_task(data_of(task)), settings=settings)
+    rows = load_task(data_of(task))
+    batches = step_batches(next(iter(trials.values())), rows, settings)
+    times = time_methods(trials, rows, batches, settings)
     contenders = {
         name: {
             "step_ms": one.step_ms,

@@ -10,6 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from prunelora.errors import RecipeError
+
+LOCK = ".lock"
+
 # Temporary files are private to their owner; the final files are readable by all.
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o755
@@ -56,6 +62,28 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder against other processes, and remove the temporary files of killed ones.
+
+    The system releases the lock of a killed process.
+
+    Raises:
+        RecipeError: If another process holds the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RecipeError(f"{folder}: another prunelora process works there. Wait for it, or stop it.") from error
+    try:
+        sweep(folder)
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

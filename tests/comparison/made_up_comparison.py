@@ -36,13 +36,6 @@ _TITLES = {
 _SIZES = ((1, 32, 6.1), (1, 128, 15.7), (32, 32, 103.4), (32, 128, 517.6))
 
 
-def estimate(values):
-    values = tuple(values)
-    return Estimate(
-        mean=statistics.fmean(values), sd=statistics.stdev(values) if len(values) > 1 else None, values=values
-    )
-
-
 def share(median, spread=0.015):
     return Spread(median=median, q25=median * (1 - spread), q75=median * (1 + spread))
 
@@ -63,7 +56,9 @@ def made_up_method(name, *, accuracies, seeds=SEEDS, splits=("test",), timed=Tru
         else {"0.0005": 0.869, "0.001": 0.881, "0.002": 0.872},
         seeds=tuple(seeds),
         quality={
-            split: {metric: estimate(value - 0.004 * place for value in values) for metric, values in metrics.items()}
+            split: {
+                metric: Estimate.of([value - 0.004 * place for value in values]) for metric, values in metrics.items()
+            }
             for place, split in enumerate(splits)
         },
         parameters=parameters,

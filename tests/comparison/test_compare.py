@@ -1,20 +1,21 @@
 """A small comparison from end to end: what is trained, what is chosen, what is not repeated, what is refused."""
 
 import json
-from multiprocessing import active_children
-from types import SimpleNamespace
+from multiprocessing import active_children, get_context
 
 import pytest
 from comparison.made_up_comparison import make_comparison
-from comparison.made_up_workers import work
+from comparison.made_up_workers import MadeUpTrial, start_and_die, work
+from filelock import FileLock
 from small_run import make_data, make_model
 
 from prunelora.comparison import compare as module
+from prunelora.comparison.budgets import load_methods_at
 from prunelora.comparison.compare import compare, planned_trials
 from prunelora.comparison.methods import load_methods
 from prunelora.comparison.results import load_comparison, trial_folder
 from prunelora.comparison.timing import TimingSettings
-from prunelora.comparison.trials import trial_of
+from prunelora.comparison.trials import Trial
 from prunelora.data.settings import DataSettings
 from prunelora.errors import DivergenceError, MissingExtraError, RecipeError
 from prunelora.run.recipe import Recipe
@@ -149,6 +150,7 @@ def test_a_timing_is_kept_where_the_models_are_the_same(finished, base):
         ({"recipe": {"seed": 0, "stages": [{"stage": "finetune", "selective_recomputation": False}]}}, False),
         ({"plan_id": "fedcba9876543210"}, False),
         ({"model": "another"}, False),
+        ({"task": make_comparison().task | {"fingerprint": "other rows"}}, False),
     ],
 )
 def test_a_timing_is_kept_of_the_same_model_recipes_and_plans_alone(tmp_path, change, kept):
@@ -159,11 +161,11 @@ def test_a_timing_is_kept_of_the_same_model_recipes_and_plans_alone(tmp_path, ch
         for one in (before, now)
     )
     before.save(tmp_path / module.RESULTS)
-    if "model" in change:
+    if {"model", "task"} & change.keys():
         now = now.model_copy(update=change)
     else:
         now = now.model_copy(update={"trials": tuple(trial.model_copy(update=change) for trial in now.trials)})
-    found = module._with_old(now, tmp_path)
+    found = module._with_old_times(now, tmp_path)
     assert found.timing == (before.timing if kept else None)
     assert [one.step_ms for one in found.methods] == [one.step_ms if kept else None for one in before.methods]
 
@@ -238,18 +240,18 @@ def test_a_file_that_is_no_comparison_is_an_error(tmp_path):
 def test_cells_trained_under_other_settings_count_as_not_done(finished, base):
     _, out = finished
     method = load_methods(["lora"], base=base, changes=TUNING)[0]
-    assert trial_of(method, 0.001, 0, out=out).facts() is not None
+    assert Trial(method, 0.001, 0, out).facts() is not None
     other = load_methods(["lora"], base=base, changes=TUNING | {"epochs": 2})[0]
-    assert trial_of(other, 0.001, 0, out=out).facts() is None
+    assert Trial(other, 0.001, 0, out).facts() is None
 
 
 def test_planned_trials_are_those_that_are_trained(base, finished, tmp_path):
     results, out = finished
-    options = {"base": base, "methods": METHODS, "seeds": (0, 1), "factors": (1, 10), "changes": CHANGES}
-    planned = planned_trials(out=tmp_path / "new", **options)
+    methods, options = load_methods(METHODS, base=base, changes=CHANGES), {"seeds": (0, 1), "factors": (1, 10)}
+    planned = planned_trials(methods, out=tmp_path / "new", **options)
     assert len(planned) == len(results.trials)
     assert not any("done" in line for line in planned)
-    assert sum("done" in line for line in planned_trials(out=out, **options)) == 2 * len(METHODS)
+    assert sum("done" in line for line in planned_trials(methods, out=out, **options)) == 2 * len(METHODS)
 
 
 @pytest.fixture(scope="module")
@@ -300,9 +302,10 @@ def test_the_recipe_file_of_a_point_is_its_command(at_budgets, prunelora, tmp_pa
 
 def test_a_dry_run_at_budgets_has_a_line_for_every_training(base, at_budgets, tmp_path):
     results, _, options = at_budgets
-    options = {"base": base, "factors": (1, 10), **options, "out": tmp_path / "new"}
-    assert len(planned_trials(seeds=(0,), **options)) == len(results.trials)
-    several = planned_trials(seeds=(0, 1), **options)
+    methods = load_methods_at(options["keep_macs"], options["methods"], base=base, changes=options["changes"])
+    new = {"out": tmp_path / "new", "factors": (1, 10)}
+    assert len(planned_trials(methods, seeds=(0,), **new)) == len(results.trials)
+    several = planned_trials(methods, seeds=(0, 1), **new)
     assert several[:2] == [f"prune-lora@1, the learning rate of prune-lora@0.5, seed {seed}" for seed in (0, 1)]
     assert len(several) == 2 + (2 + 1)
 
@@ -331,18 +334,23 @@ def test_a_folder_with_something_else_in_it_is_left_as_it_is(base, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_folder_of_an_earlier_version_is_refused_with_its_folder_of_trainings(base, tmp_path):
-    (tmp_path / "cells").mkdir()
-    with pytest.raises(RecipeError, match="cells/"):
+def training_at_once(count, *, tell=lambda _: None, jobs=2):
+    return module._Training(task=None, store=None, jobs=jobs, progress=False, tell=tell, total=count)
+
+
+def test_what_killed_comparisons_left_half_written_is_removed(tmp_path):
+    out, store = tmp_path / "out", tmp_path / "store"
+    for path in (out / "trials", store / ".0123456789abcdef-merge.abcd_123", store / "0123456789abcdef-merge"):
+        path.mkdir(parents=True)
+    (out / ".comparison.json.abcd_123.json").write_text("{")
+    with module._locked(out, store):
+        assert {path.name for path in out.iterdir()} == {"trials", ".lock"}
+        assert [path.name for path in store.iterdir()] == ["0123456789abcdef-merge"]
+
+
+def test_two_comparisons_in_one_folder_are_refused(base, tmp_path):
+    with module._locked(tmp_path, tmp_path / "store"), pytest.raises(RecipeError, match="another prunelora process"):
         run(base, tmp_path)
-
-
-def made_up_trial(name, folder):
-    facts = SimpleNamespace(seconds={})
-    method = SimpleNamespace(name=name)
-    return SimpleNamespace(
-        method=method, learning_rate=0.1, seed=0, folder=folder, facts=facts, key=(name, 0.1, 0)
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -353,10 +361,10 @@ def test_what_ends_trainings_at_once_stops_those_that_run_and_those_that_wait(tm
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "run_trial_in_worker", work)
-    trials = [made_up_trial(name, tmp_path) for name in (first, "runs", "waits", "waits too", "waits as well")]
+    trials = [MadeUpTrial(name, tmp_path) for name in (first, "runs", "waits", "waits too", "waits as well")]
     before = set(active_children())
     with pytest.raises(error):
-        module._run_at_once(trials, module._Progress(len(trials), interrupted), (), jobs=2)
+        training_at_once(len(trials), tell=interrupted).run(trials)
     assert set(active_children()) <= before
     assert {path.name for path in tmp_path.iterdir()} <= {"ends"}
 
@@ -402,11 +410,19 @@ def test_another_seed_that_diverges_is_an_error_that_names_it(base, tmp_path, mo
 
 def test_of_trainings_at_once_one_that_diverges_does_not_end_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "run_trial_in_worker", work)
-    trials, diverged = [made_up_trial(name, tmp_path) for name in ("diverges", "ends")], []
-    counter = module._Progress(2, lambda _: None)
-    found = module._run_at_once(trials, counter, (), jobs=1, diverged=diverged)
-    assert ([trial.method.name for trial in diverged], [*found]) == (["diverges"], [("ends", 0.1, 0)])
-    assert counter.done == 2
+    told = []
+    training = training_at_once(2, tell=told.append)
+    training.run([MadeUpTrial(name, tmp_path) for name in ("diverges", "ends")], may_diverge=True)
+    assert ([*training.finished], training.ended) == ([("ends", 0.1, 0)], 2)
+    assert any("diverges: diverged, and is not chosen" in line for line in told)
+
+
+def test_workers_end_with_a_comparison_that_is_killed(tmp_path):
+    killed = get_context("spawn").Process(target=start_and_die, args=(tmp_path,))
+    killed.start()
+    killed.join()
+    with FileLock(tmp_path / ".lock", timeout=20):
+        assert (tmp_path / "begun").exists()
 
 
 def test_a_timing_that_fails_loses_nothing_of_the_trainings(base, tmp_path, monkeypatch):

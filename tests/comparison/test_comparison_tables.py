@@ -3,9 +3,10 @@ import io
 import statistics
 
 import pytest
-from comparison.made_up_comparison import MAJORITY, METHODS, estimate, make_comparison
+from comparison.made_up_comparison import MAJORITY, METHODS, make_comparison
 
-from prunelora.comparison.results import load_comparison, pairs_of
+from prunelora.comparison.collecting import pairs_of
+from prunelora.comparison.results import Estimate
 from prunelora.comparison.table_file import to_csv
 from prunelora.comparison.tables import (
     CONSTANT,
@@ -23,7 +24,6 @@ from prunelora.comparison.tables import (
 from prunelora.evaluation.significance import Difference
 from prunelora.evaluation.timing import Spread
 from prunelora.report.numbers import NONE
-from prunelora.storage import write_json
 
 BY_METHOD = [main_table, training_table, memory_table, latency_table, methods_table]
 
@@ -55,7 +55,7 @@ def test_the_majority_rate_stands_beside_the_accuracy_of_every_split():
 
 def test_a_method_with_one_seed_among_others_says_so_itself():
     results = make_comparison()
-    lone = results.methods[1].model_copy(update={"seeds": (0,), "quality": {"test": {"accuracy": estimate([0.88])}}})
+    lone = results.methods[1].model_copy(update={"seeds": (0,), "quality": {"test": {"accuracy": Estimate.of([0.88])}}})
     shown = column(main_table(results.model_copy(update={"methods": (results.methods[0], lone)})), "accuracy, %")
     assert shown["lora"] == "88.0 (1 seed)"
     assert "\N{PLUS-MINUS SIGN}" in shown["full"]
@@ -76,7 +76,7 @@ def test_every_row_is_as_wide_as_its_headings(table):
 
 
 def test_a_constant_answer_has_a_correlation_of_0():
-    quality = {"matthews": estimate((0.41, 0.43)), "accuracy": estimate((0.8, 0.8))}
+    quality = {"matthews": Estimate.of((0.41, 0.43)), "accuracy": Estimate.of((0.8, 0.8))}
     results = with_metrics(make_comparison(), ["matthews", "accuracy"], quality)
     matthews = column(main_table(results), "Matthews correlation")
     assert matthews[CONSTANT] == "0.000"
@@ -85,7 +85,7 @@ def test_a_constant_answer_has_a_correlation_of_0():
 
 
 def test_the_majority_rate_is_not_taken_for_a_constant_answers_f1():
-    quality = {"accuracy": estimate((0.8, 0.8)), "f1": estimate((0.85, 0.87))}
+    quality = {"accuracy": Estimate.of((0.8, 0.8)), "f1": Estimate.of((0.85, 0.87))}
     table = quality_table(with_metrics(make_comparison(), ["accuracy", "f1"], quality))
     assert column(table, "accuracy, %")[CONSTANT] == "50.9"
     assert column(table, "F1, %") == {CONSTANT: NONE, **dict.fromkeys(METHODS, "86.0 ± 1.4")}
@@ -249,41 +249,20 @@ def test_rows_and_tokens_that_results_do_not_record_are_not_shown():
     assert column(memory_table(results), "rows a step")["full"] == "32"
 
 
-def test_results_of_an_earlier_version_are_tested_over_seeds_too(tmp_path):
-    """Their intervals were over rows alone: three seeds that disagree are then no longer told apart."""
-    content = make_comparison(("full", "lora")).model_dump(mode="json")
-    rows_alone = {
-        "by_seed": [0.03, 0.0, 0.015], "difference": 0.015, "low": 0.01, "high": 0.02, "p_value": 0.0005,
-    }  # fmt: skip
-    content["pairs"] = [
-        {name: value for name, value in (pair | rows_alone).items() if name not in ("row_error", "p_holm")}
-        for pair in content["pairs"]
-    ]
-    write_json(tmp_path / "comparison.json", content)
-    results = load_comparison(tmp_path / "comparison.json")
-    (pair,) = results.pairs
-    assert pair.row_error == pytest.approx(0.01 / 3.92)
-    assert not pair.told_apart
-    assert pair.low < 0 < pair.high
-    assert any("earlier version" in note for note in results.task["notes"])
-
-
 def test_p_values_are_adjusted_for_the_number_of_pairs():
-    places = [{"first": "a", "second": "b", "split": "test", "metric": "accuracy"}] * 10
-    differences = [Difference((0.02, 0.021, 0.019), 0.0005, 900)] + [Difference((0.001, -0.001, 0.0), 0.01, 900)] * 9
-    alone, among = pairs_of(places[:1], differences[:1]), pairs_of(places, differences)
-    assert alone[0].p_holm == alone[0].p_value == among[0].p_value
-    assert among[0].p_holm == pytest.approx(10 * alone[0].p_value)
-    assert alone[0].told_apart
+    differences = {("a", "b", "0"): Difference((0.02, 0.021, 0.019), 0.0005, 900)}
+    (alone,) = pairs_of(differences, "accuracy")
+    differences |= {("a", "b", str(split)): Difference((0.001, -0.001, 0.0), 0.01, 900) for split in range(1, 10)}
+    among = pairs_of(differences, "accuracy")
+    assert alone.p_holm == alone.p_value == among[0].p_value
+    assert among[0].p_holm == pytest.approx(10 * alone.p_value)
+    assert alone.told_apart
     assert not any(pair.told_apart for pair in among[1:])
 
 
 def test_of_one_seed_a_difference_is_of_the_rows_alone():
-    (pair,) = pairs_of(
-        [{"first": "a", "second": "b", "split": "test", "metric": "accuracy"}], [Difference((0.05,), 0.01, 900)]
-    )
+    (pair,) = pairs_of({("lora", "full", "test"): Difference((0.05,), 0.01, 900)}, "accuracy")
     assert pair.told_apart
     assert pair.rows_alone
-    pair = pair.model_copy(update={"first": "lora", "second": "full"})
     results = make_comparison(("full", "lora"), seeds=(0,), pairs=(pair,))
     assert column(pairs_table(results), "significant") == {"lora against full": "of rows alone"}

@@ -3,7 +3,7 @@
 import pytest
 
 from prunelora.comparison.methods import LEFT_OUT, METHODS, load_methods
-from prunelora.comparison.trials import portable, trial_of
+from prunelora.comparison.trials import Trial, portable
 from prunelora.data.settings import DataSettings
 from prunelora.errors import PlanError, RecipeError
 from prunelora.run.recipe import DEFAULT, Recipe
@@ -187,7 +187,7 @@ def test_two_methods_need_two_names(tmp_path):
 
 def test_a_cells_recipe_holds_its_rate_and_seed_and_no_path_of_the_data(tmp_path):
     base = Recipe(model="a-model", task=DataSettings(task="sst2", data_dir="/some/where"))
-    trial = trial_of(load_methods(["lora"], base=base)[0], 0.003, 2, out=tmp_path)
+    trial = Trial(load_methods(["lora"], base=base)[0], 0.003, 2, tmp_path)
     assert trial.folder == tmp_path / "trials" / "lora" / "lr-0.003" / "seed-2"
     assert (trial.recipe.seed, trial.recipe.stages[0].learning_rate) == (2, 0.003)
     assert "/some/where" not in str(portable(trial.recipe))

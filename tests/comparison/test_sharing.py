@@ -9,7 +9,7 @@ from small_run import make_data, make_model
 
 from prunelora.comparison.compare import compare
 from prunelora.comparison.methods import load_methods
-from prunelora.comparison.trials import run_trial, trial_of
+from prunelora.comparison.trials import Trial, run_trial
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
 from prunelora.models.loading import fingerprint
@@ -173,6 +173,18 @@ def test_an_interrupted_copy_leaves_an_unfinished_stage(recipe, store, trained, 
     assert run_in(recipe, tmp_path / "run", store) == ()
 
 
+def test_a_stage_that_vanishes_from_the_store_while_it_is_copied_is_run(recipe, copied, tmp_path, monkeypatch):
+    take = Store.take
+
+    def vanishing(store, record, folder):
+        if record.stage == "score":
+            shutil.rmtree(entry(copied, "score"))
+        take(store, record, folder)
+
+    monkeypatch.setattr(Store, "take", vanishing)
+    assert run_in(recipe, tmp_path / "run", copied, until="plan") == ("score",)
+
+
 def test_weights_are_linked_and_text_is_copied(recipe, store, trained, tmp_path):
     run_in(recipe, tmp_path / "run", store)
 
@@ -277,7 +289,7 @@ def inodes(out, name):
 
 
 def test_a_cell_whose_plan_was_edited_and_run_again_is_read_anew(base, task, methods, tmp_path):
-    trial = trial_of(load_methods(methods, base=base)[0], 1e-3, 0, out=tmp_path)
+    trial = Trial(load_methods(methods, base=base)[0], 1e-3, 0, tmp_path)
     before = run_trial(trial, task)
     assert run_trial(trial, task) == before
     path = trial.folder / "plan.json"
@@ -303,8 +315,8 @@ def test_a_comparison_does_once_what_its_methods_begin_with(base, methods, tmp_p
 
 def test_comparisons_share_a_store_that_both_name(base, task, methods, tmp_path):
     plain, fast = (load_methods([path], base=base)[0] for path in methods)
-    run_trial(trial_of(plain, 1e-3, 0, out=tmp_path / "one"), task, store=tmp_path / "store")
+    run_trial(Trial(plain, 1e-3, 0, tmp_path / "one"), task, store=tmp_path / "store")
     told = []
-    second = trial_of(fast, 4e-3, 0, out=tmp_path / "two")
+    second = Trial(fast, 4e-3, 0, tmp_path / "two")
     run_trial(second, task, store=tmp_path / "store", tell=told.append)
     assert [line for line in told if "done before" in line] == [f"{name}: done before" for name in FIRST]

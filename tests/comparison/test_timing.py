@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from torch import nn
 
 from prunelora.comparison import timing
@@ -36,8 +35,6 @@ def timed(monkeypatch):
     monkeypatch.setattr(timing, "training_step", lambda model, *_: model.plan)
     monkeypatch.setattr(timing, "interleaved", interleaved)
     monkeypatch.setattr(timing, "dropout_of", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(timing, "calibration_batches", lambda *_, **__: [{"input_ids": torch.zeros(24, 8)}])
-    monkeypatch.setattr(timing, "load_processor", lambda *_: None)
     monkeypatch.setattr(timing, "load", lambda _: nn.Linear(1, 1))
     monkeypatch.setattr(timing, "pretrained", lambda *_: None)
     monkeypatch.setattr(timing, "forward_times", lambda models, *_: dict.fromkeys(models, ()))
@@ -45,10 +42,8 @@ def timed(monkeypatch):
 
 
 def trial(*tunings):
-    recipe = SimpleNamespace(model="minilm", task=SimpleNamespace(max_length=32))
-    found = [(stage, SimpleNamespace(id=plan) if plan else None) for stage, plan in tunings]
-    method = SimpleNamespace(tuning=tunings[-1][0])
-    return SimpleNamespace(recipe=recipe, tunings=found, method=method, folder=Path())
+    with_plans = [(stage, SimpleNamespace(id=plan) if plan else None) for stage, plan in tunings]
+    return SimpleNamespace(recipe=None, tunings=with_plans, folder=Path())
 
 
 def test_the_step_of_several_fine_tunings_is_their_mean_by_epochs_and_what_is_common_is_timed_once(timed):
@@ -72,16 +67,14 @@ def test_steps_of_other_settings_are_timed_by_themselves(timed):
     assert timed == [None, None]
 
 
-def test_steps_are_held_against_full_fine_tuning_and_lora_round_by_round_and_say_their_rows(timed, monkeypatch):
+def test_steps_are_held_against_full_fine_tuning_and_lora_round_by_round(timed, monkeypatch):
     rounds = {"full": (100.0, 300.0, 200.0), "lora": (50.0, 300.0, 100.0), "mine": (40.0, 30.0, 90.0)}
+    trials = {name: trial((FineTuneStage(), None)) for name in rounds}
     monkeypatch.setattr(timing, "_time_steps", lambda *_: {name: Timing(rounds[name]) for name in rounds})
-    found = timing.time_methods(
-        {name: trial((FineTuneStage(), None)) for name in rounds}, None, settings=timing.TimingSettings()
-    )["mine"]
-    assert found.step_to_full.median == pytest.approx(0.4)
+    mine = timing.time_methods(trials, None, [], SETTINGS)["mine"]
+    assert mine.step_to_full.median == pytest.approx(0.4)
     # Of the ratios 0.8, 0.1 and 0.9; of the medians it would be 0.4.
-    assert found.step_to_lora.median == pytest.approx(0.8)
-    assert found.step_rows == 24
+    assert mine.step_to_lora.median == pytest.approx(0.8)
     monkeypatch.setattr(timing, "_time_steps", lambda *_: {"mine": Timing(rounds["mine"])})
-    alone = timing.time_methods({"mine": trial((FineTuneStage(), None))}, None, settings=SETTINGS)["mine"]
+    alone = timing.time_methods({"mine": trials["mine"]}, None, [], SETTINGS)["mine"]
     assert (alone.step_to_full, alone.step_to_lora) == (None, None)

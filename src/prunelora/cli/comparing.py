@@ -64,7 +64,7 @@ def compare(
         ),
     ] = "1,3",
     keep_macs: Annotated[
-        str | None,
+        str,
         typer.Option(
             metavar="FRACTIONS",
             help="Budgets for every method that has a plan, as fractions of the dense model's MACs joined by commas, "
@@ -72,7 +72,7 @@ def compare(
             "latency. Of a single one: the budget of all. Their recipes' own if not given.",
             show_default=False,
         ),
-    ] = None,
+    ] = "",
     jobs: Annotated[int, typer.Option(help="Trainings at the same time, each with its share of the cores.")] = 1,
     no_timing: NoTiming = False,
     sets: Sets = None,
@@ -97,20 +97,17 @@ def compare(
     tell = terminal.teller(quiet)
     if not example and "model" not in settings:
         tell(f"model {Recipe.model_fields['model'].default}, the default; --model names another")
-    own = {"model", *DataSettings.model_fields}
-    base = Recipe().with_options({name: value for name, value in settings.items() if name in own})
-    changes = {name: value for name, value in settings.items() if name not in own} | settings_typed(sets)
+    of_all_methods = {"model", *DataSettings.model_fields}
+    base = Recipe().with_options({name: value for name, value in settings.items() if name in of_all_methods})
+    changes = {name: value for name, value in settings.items() if name not in of_all_methods} | settings_typed(sets)
     check_inputs(base)
-    keep = numbers_in(keep_macs, float, "--keep-macs") if keep_macs is not None else ()
-    load_methods_at(keep, words(methods), base=base, changes=changes)  # For its errors, before torch is imported.
-    chosen: dict[str, Any] = {
-        "base": base,
-        "out": out or COMPARE_OUT,
-        "methods": words(methods),
+    out = out or COMPARE_OUT
+    budgets = numbers_in(keep_macs, float, "--keep-macs")
+    # Before torch is imported, for its errors.
+    loaded = load_methods_at(budgets, words(methods), base=base, changes=changes)
+    tries: dict[str, Any] = {
         "seeds": numbers_in(seeds, int, "--seeds"),
         "factors": numbers_in(factors, float, "--factors"),
-        "changes": changes,
-        "keep_macs": keep,
     }
 
     from prunelora.comparison.compare import compare as run_comparison
@@ -119,25 +116,35 @@ def compare(
     from prunelora.comparison.summary import summarise
 
     if dry_run:
-        trials = planned_trials(**chosen)
+        trials = planned_trials(loaded, out=out, **tries)
         if json:
             terminal.give_json(trials)
         else:
             terminal.give_lines(trials)
         return
-    results = run_comparison(**chosen, timing=not no_timing, jobs=jobs, tell=tell, progress=not quiet)
+    results = run_comparison(
+        base=base,
+        out=out,
+        methods=words(methods),
+        changes=changes,
+        keep_macs=budgets,
+        **tries,
+        timing=not no_timing,
+        jobs=jobs,
+        tell=tell,
+        progress=not quiet,
+    )
     if json:
         terminal.give_json(
             {
                 **results.model_dump(mode="json"),
                 "tables": [vars(table) for table in tables(results)],
                 "summary": summarise(results),
-                "paths": {"folder": chosen["out"], "report": chosen["out"] / "report.html"},
+                "paths": {"folder": out, "report": out / "report.html"},
             }
         )
         return
-    terminal.give_lines([*tables(results), *summarise(results)])
-    terminal.give_lines([f"Report: {chosen['out'] / 'report.html'}"])
+    terminal.give_lines([*tables(results), *summarise(results), f"Report: {out / 'report.html'}"])
 
 
 def reproduce(

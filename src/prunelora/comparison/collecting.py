@@ -2,20 +2,18 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from prunelora.comparison.budgets import to_be_paired
-from prunelora.comparison.methods import Method
-from prunelora.comparison.results import ComparisonResults, MethodFacts, PairFacts, TrialFacts, estimate, pairs_of
+from prunelora.comparison.budgets import to_be_paired, tried_on
+from prunelora.comparison.results import ComparisonResults, Estimate, MethodFacts, PairFacts, TrialFacts
 from prunelora.comparison.timing import measure_memory
-from prunelora.comparison.trials import Trial, trial_of
+from prunelora.comparison.trials import Trial
 from prunelora.data.metrics import metrics
 from prunelora.data.task import TaskData
 from prunelora.delivery.checkpoints import load
 from prunelora.evaluation.counting import macs, parameters
 from prunelora.evaluation.machine import describe_machine
 from prunelora.evaluation.measurement import macs_tokens
-from prunelora.evaluation.significance import compare_answers, right_answers
+from prunelora.evaluation.significance import Difference, compare_answers, holm, right_answers
 from prunelora.models.anatomy import dissect
 from prunelora.models.device import best_device
 from prunelora.models.problem_types import SINGLE_LABEL
@@ -23,49 +21,34 @@ from prunelora.run.recipe import Recipe
 from prunelora.version import __version__
 
 Finished = dict[tuple[str, float, int], TrialFacts]  # By method, learning rate and seed.
+Trials = Mapping[str, Sequence[Trial]]  # By method.
 
 
 def collect(
-    base: Recipe,
-    methods: Sequence[Method],
-    task: TaskData,
-    out: Path,
-    *,
-    seeds: Sequence[int],
-    rates: Mapping[str, float],
-    tried_on: Mapping[str, Method],
-    finished: Finished,
-    diverged: Sequence[Trial] = (),
-    missing: tuple[str, ...] = (),
+    base: Recipe, task: TaskData, trials: Trials, tried: Trials, finished: Finished, missing: tuple[str, ...] = ()
 ) -> ComparisonResults:
     """Returns the results without timing.
 
     Args:
         base: The comparison's model and task.
-        methods: In the order of the rows.
         task: Rows, metrics and notes.
-        out: The comparison's folder.
-        seeds: Of the chosen learning rates.
-        rates: The chosen learning rate by method.
-        tried_on: The method that a method's learning rate was tried on, by name.
-        finished: Every finished training.
-        diverged: Trials whose training diverged.
+        trials: Of the chosen learning rates, a seed each; methods in the order of the rows.
+        tried: Trials of all learning rates, of the methods on which they were tried.
+        finished: Results of every training that converged.
         missing: Trials that are not done yet.
     """
-    trials = {
-        method.name: [trial_of(method, rates[method.name], seed, out=out) for seed in seeds] for method in methods
-    }
+    tuned = tried_on([of_method[0].method for of_method in trials.values()])
     return ComparisonResults(
         model=base.model,
         data=base.task.described,
         task={"name": task.name, "problem_type": task.problem_type, "label_names": list(task.label_names)} | task.facts,
-        seeds=tuple(seeds),
+        seeds=tuple(trial.seed for trial in next(iter(trials.values()))),
         missing=missing,
         methods=tuple(
-            _method_facts(method, trials[method.name], task, finished, diverged, tried_on[method.name])
-            for method in methods
+            _method_facts(of_method, tried.get(name, of_method[:1]), tuned[name].name, task, finished)
+            for name, of_method in trials.items()
         ),
-        pairs=_pairs(methods, trials, task),
+        pairs=_pairs(trials, task),
         trials=tuple(finished.values()),
         timing=None,
         machine=describe_machine(best_device()),
@@ -74,33 +57,27 @@ def collect(
 
 
 def _method_facts(
-    method: Method,
-    trials: Sequence[Trial],
-    task: TaskData,
-    finished: Finished,
-    diverged: Sequence[Trial],
-    tried_on: Method,
+    trials: Sequence[Trial], tried: Sequence[Trial], tried_on: str, task: TaskData, finished: Finished
 ) -> MethodFacts:
     trained = [finished[trial.key] for trial in trials]
-    first = trials[0]
+    first, method = trials[0], trials[0].method
     model = load(first.folder / "model")
     counted = macs_tokens(model)
     architecture = dissect(model).architecture
     whole = dissect(model).lineage.base
-    tried: dict[str, float | None] = {
-        f"{facts.learning_rate:g}": facts.validation[task.metrics[0]]
-        for facts in finished.values()
-        if facts.method == method.name and facts.seed == first.seed
-    }
-    tried |= {f"{trial.learning_rate:g}": None for trial in diverged if trial.method.name == method.name}
     return MethodFacts(
         name=method.name,
         title=method.title,
         learning_rate=first.learning_rate,
-        tried=tried,
+        tried={
+            f"{trial.learning_rate:g}": finished[trial.key].validation[task.metrics[0]]
+            if trial.key in finished
+            else None
+            for trial in tried
+        },
         seeds=tuple(trial.seed for trial in trials),
         quality={
-            split: {metric: estimate([facts.test[split][metric] for facts in trained]) for metric in task.metrics}
+            split: {metric: Estimate.of([facts.test[split][metric] for facts in trained]) for metric in task.metrics}
             for split in task.reported
         },
         parameters=parameters(model).total,
@@ -112,13 +89,10 @@ def _method_facts(
         heads=(architecture.total_heads, whole.total_heads),
         neurons=(architecture.total_neurons, whole.total_neurons),
         memory=measure_memory(first, task),
-        step_ms=None,
-        step_to_full=None,
         train_seconds=statistics.fmean(_training_seconds(facts) for facts in trained),
-        latencies=(),
         keep_macs=method.keep_macs,
         base=method.base,
-        tried_on=tried_on.name if tried_on.name != method.name else None,
+        tried_on=tried_on if tried_on != method.name else None,
     )
 
 
@@ -127,21 +101,35 @@ def _training_seconds(facts: TrialFacts) -> float:
     return sum(seconds for stage, seconds in facts.seconds.items() if stage != "evaluate")
 
 
-def _pairs(methods: Sequence[Method], trials: Mapping[str, Sequence[Trial]], task: TaskData) -> tuple[PairFacts, ...]:
+def _pairs(trials: Trials, task: TaskData) -> tuple[PairFacts, ...]:
+    """Every pair of methods with its test on every reported split."""
     metric = task.metrics[0]
-    places, differences = [], []
-    for first, second in to_be_paired(methods):
+    differences: dict[tuple[str, str, str], Difference] = {}
+    for first, second in to_be_paired([of_method[0].method for of_method in trials.values()]):
         for split in task.reported:
             answers = {name: [trial.answers(split) for trial in trials[name]] for name in (first.name, second.name)}
             labels = answers[first.name][0][1]
-            places.append({"first": first.name, "second": second.name, "split": split, "metric": metric})
-            differences.append(
-                compare_answers(
-                    [logits for logits, _ in answers[first.name]],
-                    [logits for logits, _ in answers[second.name]],
-                    labels,
-                    judge=lambda logits, wanted: metrics(logits, wanted, task.problem_type, task.label_names)[metric],
-                    row_scores=right_answers if metric == "accuracy" and task.problem_type == SINGLE_LABEL else None,
-                )
+            differences[first.name, second.name, split] = compare_answers(
+                [logits for logits, _ in answers[first.name]],
+                [logits for logits, _ in answers[second.name]],
+                labels,
+                judge=lambda logits, wanted: metrics(logits, wanted, task.problem_type, task.label_names)[metric],
+                row_scores=right_answers if metric == "accuracy" and task.problem_type == SINGLE_LABEL else None,
             )
-    return pairs_of(places, differences)
+    return pairs_of(differences, metric)
+
+
+def pairs_of(differences: Mapping[tuple[str, str, str], Difference], metric: str) -> tuple[PairFacts, ...]:
+    """Returns the tests of differences in a metric, by first and second method and split."""
+    adjusted = holm([difference.p_value for difference in differences.values()])
+    pairs = []
+    for ((first, second, split), difference), p_holm in zip(differences.items(), adjusted, strict=True):
+        low, high = difference.interval()
+        pairs.append(
+            PairFacts(
+                first=first, second=second, split=split, metric=metric, difference=difference.mean,
+                by_seed=difference.by_seed, row_error=difference.row_error, low=low, high=high,
+                p_value=difference.p_value, p_holm=p_holm, rows=difference.rows,
+            )
+        )  # fmt: skip
+    return tuple(pairs)

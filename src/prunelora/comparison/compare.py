@@ -6,24 +6,23 @@ learning rates on the first seed -> the best on validation rows -> the other see
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from prunelora.comparison.budgets import load_methods_at, tried_on
 from prunelora.comparison.collecting import Finished, collect
 from prunelora.comparison.methods import METHODS, Method
 from prunelora.comparison.page import write_comparison
-from prunelora.comparison.results import ComparisonResults, MethodFacts, load_comparison
-from prunelora.comparison.timing import MethodTiming, TimingSettings, time_methods
-from prunelora.comparison.trials import Trial, run_trial, run_trial_in_worker, trial_of
+from prunelora.comparison.results import ComparisonResults, MethodTimes, TrialFacts, load_comparison
+from prunelora.comparison.timing import TimingSettings, step_batches, time_methods
+from prunelora.comparison.trials import Trial, run_trial, run_trial_in_worker
+from prunelora.comparison.workers import workers
 from prunelora.data.load import load_task
 from prunelora.data.task import TaskData
 from prunelora.errors import DivergenceError, RecipeError, option
@@ -31,37 +30,14 @@ from prunelora.evaluation.machine import describe_machine
 from prunelora.models.device import best_device
 from prunelora.progress import bars
 from prunelora.run.recipe import Recipe
+from prunelora.storage import locked, sweep
 
 RESULTS, STORE = "comparison.json", "store"
 FACTORS = (1.0, 3.0)
 SEEDS = (0, 1, 2)
 
 Tell = Callable[[str], None]
-
-
-@dataclass
-class _Progress:
-    """Finished trials, the current trial, and the estimated time left."""
-
-    total: int
-    tell: Tell
-    done: int = 0
-    seconds: list[float] = field(default_factory=list)  # Of the trials that were trained this time.
-
-    def starts(self, trial: Trial) -> None:
-        self.tell(f"trial {self.done + 1} of {self.total}: {trial}{self.left()}")
-
-    def ended(self, seconds: float | None) -> None:
-        """Count a finished trial; `seconds` is None if it was finished before."""
-        self.done += 1
-        if seconds is not None:
-            self.seconds.append(seconds)
-
-    def left(self) -> str:
-        if not self.seconds:
-            return ""
-        minutes = statistics.fmean(self.seconds) * (self.total - self.done) / 60
-        return f" (about {max(1, round(minutes))} min left)"
+_Outcome = tuple[Trial, Callable[[], TrialFacts]]  # The function trains the trial, or waits for its end.
 
 
 def compare(
@@ -120,39 +96,34 @@ def compare(
     _check(seeds, factors, jobs)
     tell = tell or (lambda _: None)
     chosen = load_methods_at(keep_macs, methods, base=base, changes=changes)
-    tuned = tried_on(chosen)
     task = load_task(base.task)
     out = Path(out)
-    train = partial(_run, task=task, store=Path(store) if store else out / STORE, jobs=jobs, progress=progress)
-    with _locked(out):
+    store = Path(store) if store else out / STORE
+    with _locked(out, store):
         for note in task.notes:
             tell(note)
-        tried = {
-            method.name: [trial_of(method, rate, seeds[0], out=out) for rate in method.learning_rates(factors)]
-            for method in chosen
-            if method is tuned[method.name]
-        }
-        counter = _Progress(sum(map(len, tried.values())) + len(chosen) * len(seeds) - len(tried), tell)
-        diverged: list[Trial] = []
-        finished = train([trial for trials in tried.values() for trial in trials], counter, diverged=diverged)
-        best = {name: _best(name, trials, finished, task.metrics[0]) for name, trials in tried.items()}
-        rates = {method.name: best[tuned[method.name].name] for method in chosen}
-        others = [method for method in chosen if method.name not in tried]
-        finished |= train([trial_of(method, rates[method.name], seeds[0], out=out) for method in others], counter)
-        rest = [trial_of(method, rates[method.name], seed, out=out) for seed in seeds[1:] for method in chosen]
-        missing = tuple(str(trial) for trial in rest if trial.facts() is None)
-        collected = partial(
-            collect, base, chosen, task, out, rates=rates, tried_on=tuned, finished=finished, diverged=diverged
-        )
+        tried = _tries(chosen, seeds[0], factors, out)
+        total = sum(map(len, tried.values())) + len(chosen) * len(seeds) - len(tried)
+        training = _Training(task, store, jobs, progress, tell, total)
+        training.run([trial for tries in tried.values() for trial in tries], may_diverge=True)
+        best = {name: _best(tries, training.finished, task.metrics[0]) for name, tries in tried.items()}
+        rates = {name: best[tuned.name] for name, tuned in tried_on(chosen).items()}
+        trials = {method.name: [Trial(method, rates[method.name], seed, out) for seed in seeds] for method in chosen}
+        training.run([of_method[0] for name, of_method in trials.items() if name not in tried])
+        later = [of_method[place] for place in range(1, len(seeds)) for of_method in trials.values()]
+        missing = tuple(str(trial) for trial in later if trial.facts() is None)
         if missing:
-            # Partial results, which stay if the rest is stopped.
-            _write(_with_old(collected(seeds=seeds[:1], missing=missing), out), out)
-        finished |= train(rest, counter)
-        results = _with_old(collected(seeds=seeds), out)
+            # Partial results, which stay if the later trials are stopped.
+            of_first_seed = {name: of_method[:1] for name, of_method in trials.items()}
+            _write(_with_old_times(collect(base, task, of_first_seed, tried, training.finished, missing), out), out)
+        training.run(later)
+        results = _with_old_times(collect(base, task, trials, tried, training.finished), out)
         _write(results, out)  # Before timing: if that fails, nothing is lost.
         if timing:
+            tell("timing training steps and forward passes of all methods, in turn ...")
             with bars(progress):
-                results = _with_timing(results, chosen, task, out, tell, timing_settings or TimingSettings())
+                firsts = {name: of_method[0] for name, of_method in trials.items()}
+                results = _with_new_times(results, firsts, task, timing_settings or TimingSettings())
             _write(results, out)
     return results
 
@@ -162,34 +133,32 @@ def _write(results: ComparisonResults, out: Path) -> None:
     write_comparison(results, out)
 
 
+def _tries(methods: Sequence[Method], seed: int, factors: Sequence[float], out: Path) -> dict[str, list[Trial]]:
+    """Trials of every learning rate, by the names of the methods on which learning rates are tried."""
+    tuned = {method.name: method for method in tried_on(methods).values()}
+    return {
+        name: [Trial(method, rate, seed, out) for rate in method.learning_rates(factors)]
+        for name, method in tuned.items()
+    }
+
+
 def planned_trials(
-    *,
-    base: Recipe,
-    out: Path | str,
-    methods: Sequence[str] = METHODS,
-    seeds: Sequence[int] = SEEDS,
-    factors: Sequence[float] = FACTORS,
-    changes: Mapping[str, Any] | None = None,
-    keep_macs: Sequence[float] = (),
+    methods: Sequence[Method], *, out: Path, seeds: Sequence[int], factors: Sequence[float]
 ) -> list[str]:
     """The trials that `compare` would train, a line each, with those that are done."""
-    _check(seeds, factors, jobs=1)
-    chosen = load_methods_at(keep_macs, methods, base=base, changes=changes)
-    tuned = tried_on(chosen)
+    _check(seeds, factors)
+    tried = _tries(methods, seeds[0], factors, out)
     lines = []
-    for method in chosen:
-        tried = tuned[method.name]
-        if method is not tried:
-            lines += [f"{method.name}, the learning rate of {tried.name}, seed {seed}" for seed in seeds]
-            continue
-        for rate in method.learning_rates(factors):
-            trial = trial_of(method, rate, seeds[0], out=Path(out))
-            lines.append(f"{trial}{' (done)' if trial.facts() else ''}")
-        lines += [f"{method.name}, the best of these, seed {seed}" for seed in seeds[1:]]
+    for name, tuned in tried_on(methods).items():
+        if name in tried:
+            lines += [f"{trial}{' (done)' if trial.facts() else ''}" for trial in tried[name]]
+            lines += [f"{name}, the best of these, seed {seed}" for seed in seeds[1:]]
+        else:
+            lines += [f"{name}, the learning rate of {tuned.name}, seed {seed}" for seed in seeds]
     return lines
 
 
-def _check(seeds: Sequence[int], factors: Sequence[float], jobs: int) -> None:
+def _check(seeds: Sequence[int], factors: Sequence[float], jobs: int = 1) -> None:
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise RecipeError(f"{option('seeds', list(seeds))}: expected one or more different numbers from 0 on.")
     if not factors or min(factors) <= 0:
@@ -199,112 +168,88 @@ def _check(seeds: Sequence[int], factors: Sequence[float], jobs: int) -> None:
 
 
 @contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep other comparisons out of the folder."""
+def _locked(out: Path, store: Path) -> Iterator[None]:
+    """Keep other comparisons out of the folder, and remove what killed ones left half-written."""
     if out.is_file():
         raise RecipeError(f"{out} is a file. Give a folder for the comparison.")
     if out.is_dir() and any(out.iterdir()) and not (out / "trials").is_dir():
-        content = (
-            "holds a comparison of an earlier version, in cells/, which this version can only read"
-            if (out / "cells").is_dir()
-            else "is not empty and holds no comparison"
-        )
-        raise RecipeError(f"{out} {content}; it is left unchanged. Give another folder.")
+        raise RecipeError(f"{out} is not empty and holds no comparison; it is left unchanged. Give another folder.")
     (out / "trials").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise RecipeError(f"{out}: another comparison works there. Wait for it, or stop it.") from error
-    try:
+    with locked(out):
+        if store.is_dir():
+            sweep(store)  # A comparison that is adding to it now goes on without sharing that stage.
         yield
-    finally:
-        lock.release()
 
 
-def _run(
-    trials: Sequence[Trial],
-    counter: _Progress,
-    *,
-    task: TaskData,
-    store: Path,
-    jobs: int,
-    progress: bool,
-    diverged: list[Trial] | None = None,
-) -> Finished:
-    """Train trials. Those that diverge are added to `diverged`; without it they are an error."""
-    if jobs > 1:
-        return _run_at_once(trials, counter, store, jobs, diverged)
-    finished: Finished = {}
-    for trial in trials:
-        counter.starts(trial)
-        started, done = time.perf_counter(), trial.facts() is not None
-        with _may_diverge(trial, counter, diverged):
-            finished[trial.key] = run_trial(trial, task, store=store, progress=progress)
-            counter.ended(None if done else time.perf_counter() - started)
-    return finished
+@dataclass
+class _Training:
+    """Trains the trials of a comparison, in turn or several at once, and tells how far it is.
 
-
-@contextlib.contextmanager
-def _may_diverge(trial: Trial, counter: _Progress, diverged: list[Trial] | None) -> Iterator[None]:
-    try:
-        yield
-    except DivergenceError as error:
-        if diverged is None:
-            raise DivergenceError(
-                f"{trial}: {error} Finished trainings stay: give lower {option('factors')} and the same folder."
-            ) from error
-        diverged.append(trial)
-        counter.ended(None)
-        counter.tell(f"{trial}: diverged, and is not chosen. {error}")
-
-
-def _run_at_once(
-    trials: Sequence[Trial],
-    counter: _Progress,
-    store: Path,
-    jobs: int,
-    diverged: list[Trial] | None = None,
-) -> Finished:
-    threads = max(1, torch.get_num_threads() // jobs)
-    finished: Finished = {}
-    with _workers(jobs) as pool:
-        running = {pool.submit(run_trial_in_worker, trial, threads, store): trial for trial in trials}
-        for future in as_completed(running):
-            trial = running[future]
-            with _may_diverge(trial, counter, diverged):
-                finished[trial.key] = future.result()
-                counter.ended(sum(finished[trial.key].seconds.values()) / jobs)
-                counter.tell(f"trial {counter.done} of {counter.total} done: {trial}{counter.left()}")
-    return finished
-
-
-@contextlib.contextmanager
-def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes that are terminated if the block fails or is interrupted.
-
-    The pool alone would first finish all submitted trainings, which takes hours.
+    Attributes:
+        total: Number of trials.
+        finished: Results of those that converged.
+        ended: Number of those that converged or diverged.
+        seconds: Of each trial that was not finished before.
     """
-    others = set(active_children())
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-    try:
-        yield pool
-    except BaseException:
-        for process in set(active_children()) - others:
-            process.terminate()
-        pool.shutdown(cancel_futures=True)  # Waits until they have ended, so that none writes any more.
-        raise
-    pool.shutdown()
+
+    task: TaskData
+    store: Path
+    jobs: int
+    progress: bool
+    tell: Tell
+    total: int
+    finished: Finished = field(default_factory=dict)
+    ended: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+    def run(self, trials: Sequence[Trial], *, may_diverge: bool = False) -> None:
+        """Train trials; one that diverges is an error, or left out of `finished` if it may diverge."""
+        done = {trial.key for trial in trials if trial.facts() is not None}
+        last_end = time.perf_counter()
+        with contextlib.closing(self._at_once(trials) if self.jobs > 1 else self._in_turn(trials)) as outcomes:
+            for trial, outcome in outcomes:
+                try:
+                    self.finished[trial.key] = outcome()
+                except DivergenceError as error:
+                    if not may_diverge:
+                        raise DivergenceError(
+                            f"{trial}: {error} Finished trainings stay: give lower {option('factors')} and the same "
+                            "folder."
+                        ) from error
+                    self.tell(f"{trial}: diverged, and is not chosen. {error}")
+                self.ended += 1
+                start, last_end = last_end, time.perf_counter()
+                if trial.key not in done:
+                    self.seconds.append(last_end - start)
+
+    def _in_turn(self, trials: Iterable[Trial]) -> Generator[_Outcome]:
+        for trial in trials:
+            self.tell(f"trial {self.ended + 1} of {self.total}: {trial}{self._time_left()}")
+            yield trial, partial(run_trial, trial, self.task, store=self.store, progress=self.progress)
+
+    def _at_once(self, trials: Iterable[Trial]) -> Generator[_Outcome]:
+        threads = max(1, torch.get_num_threads() // self.jobs)
+        with workers(self.jobs) as pool:
+            running = {pool.submit(run_trial_in_worker, trial, threads, self.store): trial for trial in trials}
+            for future in as_completed(running):
+                yield running[future], future.result
+                self.tell(f"trial {self.ended} of {self.total} done: {running[future]}{self._time_left()}")
+
+    def _time_left(self) -> str:
+        if not self.seconds:
+            return ""
+        minutes = statistics.fmean(self.seconds) * (self.total - self.ended) / 60
+        return f" (about {max(1, round(minutes))} min left)"
 
 
-def _best(name: str, trials: Sequence[Trial], finished: Finished, metric: str) -> float:
+def _best(tries: Sequence[Trial], finished: Finished, metric: str) -> float:
     """Learning rate with the highest metric on the validation rows; of equal ones that with the smallest loss."""
-    converged = [trial for trial in trials if trial.key in finished]
+    converged = [trial for trial in tries if trial.key in finished]
     if not converged:
-        rates = ", ".join(f"{trial.learning_rate:g}" for trial in trials)
+        rates = ", ".join(f"{trial.learning_rate:g}" for trial in tries)
         raise DivergenceError(
-            f"{name}: training diverges at every learning rate tried ({rates}). Finished trainings of other methods "
-            f"stay: give lower {option('factors')} and the same folder."
+            f"{tries[0].method.name}: training diverges at every learning rate tried ({rates}). Finished trainings of "
+            f"other methods stay: give lower {option('factors')} and the same folder."
         )
 
     def merit(trial: Trial) -> tuple[float, float]:
@@ -314,52 +259,17 @@ def _best(name: str, trials: Sequence[Trial], finished: Finished, metric: str) -
     return max(converged, key=merit).learning_rate
 
 
-def _with_timing(
-    results: ComparisonResults,
-    methods: Sequence[Method],
-    task: TaskData,
-    out: Path,
-    tell: Tell,
-    settings: TimingSettings,
+def _with_new_times(
+    results: ComparisonResults, trials: Mapping[str, Trial], task: TaskData, settings: TimingSettings
 ) -> ComparisonResults:
-    tell("timing training steps and forward passes of all methods, in turn ...")
-    rates = {method.name: method.learning_rate for method in results.methods}
-    trials = {method.name: trial_of(method, rates[method.name], results.seeds[0], out=out) for method in methods}
-    timings = time_methods(trials, task, settings=settings)
-    step_rows = next(iter(timings.values())).step_rows
-    return _timed(results, timings, {**vars(settings), "step_rows": step_rows}, describe_machine(best_device()))
+    batches = step_batches(next(iter(trials.values())), task, settings)
+    times = time_methods(trials, task, batches, settings)
+    step_rows = len(next(iter(batches[0].values())))
+    return _timed(results, times, {**vars(settings), "step_rows": step_rows}, describe_machine(best_device()))
 
 
-def _timed(
-    results: ComparisonResults,
-    timings: Mapping[str, MethodTiming | MethodFacts],
-    settings: Mapping[str, Any],
-    machine: Mapping[str, Any],
-) -> ComparisonResults:
-    names = ("step_ms", "step_to_full", "step_to_lora", "latencies")
-    methods = tuple(
-        method.model_copy(update={name: getattr(timings[method.name], name) for name in names})
-        for method in results.methods
-    )
-    return results.model_copy(update={"methods": methods, "timing": dict(settings), "machine": dict(machine)})
-
-
-def _timed_work(results: ComparisonResults) -> list[tuple[Any, ...]]:
-    """What the times of every method depend on: its sizes, and recipe and plan of the timed trial."""
-    timed = {(trial.method, trial.learning_rate): trial for trial in results.trials if trial.seed == results.seeds[0]}
-    return [
-        (
-            *(results.model, method.name, method.parameters, method.trained, method.heads, method.neurons),
-            {name: value for name, value in trial.recipe.items() if name != "seed"},
-            trial.plan_id,
-        )
-        for method in results.methods
-        for trial in [timed[method.name, method.learning_rate]]
-    ]
-
-
-def _with_old(results: ComparisonResults, out: Path) -> ComparisonResults:
-    """The results with the timing of an earlier call, if that was of the same models, trained in the same way."""
+def _with_old_times(results: ComparisonResults, out: Path) -> ComparisonResults:
+    """The results with the times of an earlier call, if those are of the same models, trained in the same way."""
     try:
         old = load_comparison(out / RESULTS)
     except RecipeError:
@@ -367,3 +277,31 @@ def _with_old(results: ComparisonResults, out: Path) -> ComparisonResults:
     if old.timing is None or _timed_work(old) != _timed_work(results):
         return results
     return _timed(results, {method.name: method for method in old.methods}, old.timing, old.machine)
+
+
+def _timed(
+    results: ComparisonResults,
+    times: Mapping[str, MethodTimes],
+    settings: dict[str, Any],
+    machine: dict[str, Any],
+) -> ComparisonResults:
+    methods = tuple(
+        method.model_copy(update={name: getattr(times[method.name], name) for name in MethodTimes.model_fields})
+        for method in results.methods
+    )
+    return results.model_copy(update={"methods": methods, "timing": settings, "machine": machine})
+
+
+def _timed_work(results: ComparisonResults) -> list[tuple[Any, ...]]:
+    """Everything that the times depend on: the rows, and every method's sizes, recipe and plan of the timed trial."""
+    timed = {(trial.method, trial.learning_rate): trial for trial in results.trials if trial.seed == results.seeds[0]}
+    return [
+        (
+            *(results.model, results.task["fingerprint"]),
+            *(method.name, method.parameters, method.trained, method.heads, method.neurons),
+            {name: value for name, value in trial.recipe.items() if name != "seed"},
+            trial.plan_id,
+        )
+        for method in results.methods
+        for trial in [timed[method.name, method.learning_rate]]
+    ]

@@ -1,17 +1,15 @@
 """Results of a comparison as plain data: the content of comparison.json, and the source of all tables and figures."""
 
-import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prunelora.errors import RecipeError, first_line
-from prunelora.evaluation.significance import LEVEL, Difference, holm
+from prunelora.evaluation.significance import LEVEL
 from prunelora.evaluation.timing import Spread
-from prunelora.run.recipe import as_now
 from prunelora.storage import write_json
 
 
@@ -49,11 +47,6 @@ class TrialFacts(_Facts):
     prunelora: str
     machine: dict[str, Any]
 
-    @field_validator("recipe", mode="before")
-    @classmethod
-    def _recipe_as_now(cls, content: Any) -> Any:
-        return as_now(content)
-
 
 class Estimate(_Facts):
     """A number over seeds.
@@ -67,14 +60,11 @@ class Estimate(_Facts):
     sd: float | None
     values: tuple[float, ...]
 
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and sample standard deviation of one value a seed."""
-    return Estimate(
-        mean=statistics.fmean(values),
-        sd=statistics.stdev(values) if len(values) > 1 else None,
-        values=tuple(float(value) for value in values),
-    )
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Estimate":
+        """Mean and sample standard deviation of one value a seed."""
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        return cls(mean=statistics.fmean(values), sd=deviation, values=tuple(values))
 
 
 class LatencyFacts(_Facts):
@@ -119,30 +109,42 @@ class MemoryFacts(_Facts):
         return self.weights + self.gradients + self.optimizer + self.saved
 
 
-class MethodFacts(_Facts):
+class MethodTimes(_Facts):
+    """Times of a method, measured after the trainings on the same rows for all methods; None or empty if not timed.
+
+    Attributes:
+        name: Of the method's row: "prune-lora", "prune-lora@0.5".
+        step_ms: Median time of one training step; of several fine-tunings the mean, weighted by epochs.
+        step_to_full: Ratio to full fine-tuning's step in the same round; None without full fine-tuning.
+        step_to_lora: Ratio to LoRA's step, as `step_to_full`.
+        latencies: Forward passes of the merged model, by size.
+    """
+
+    name: str
+    step_ms: float | None = None
+    step_to_full: Spread | None = None
+    step_to_lora: Spread | None = None
+    latencies: tuple[LatencyFacts, ...] = ()
+
+
+class MethodFacts(MethodTimes):
     """Results of a method over its seeds.
 
     Attributes:
-        name: Of the table's row: "prune-lora", "prune-lora@0.5".
         tried: Main metric on the validation rows by learning rate, first seed; None if the training diverged.
         quality: By split ("test"; MNLI: "matched", "mismatched"), by metric.
         parameters: Of the merged model.
         disk_bytes: Of the saved model's weights.
         macs: Of the blocks, for one example of `macs_tokens` tokens.
         heads: Kept heads and all heads, in `unit_of_heads`; `neurons` likewise.
-        step_ms: Median time of one training step, timed after the trainings on the same rows for all methods; of
-            several fine-tunings the mean, weighted by epochs; None if not timed.
-        step_to_full: Ratio to full fine-tuning's step in the same round; None if either was not timed.
         train_seconds: Wall time of all stages up to the merged model, mean over seeds, as recorded in training.
         keep_macs: Budget of its plan, as a fraction of the dense model's MACs; None without one.
         base: The method of which this is one of several budgets: "prune-lora" of "prune-lora@0.5"; else None.
         tried_on: The budget of `base` at which the learning rate was chosen; None if at its own.
-        step_to_lora: Ratio to LoRA's step, as `step_to_full`.
         macs_tokens: 128; for images the number of patches.
         unit_of_heads: Unit of `heads`: "heads" or "key/value groups".
     """
 
-    name: str
     title: str
     learning_rate: float
     tried: dict[str, float | None]
@@ -155,14 +157,10 @@ class MethodFacts(_Facts):
     heads: tuple[int, int]
     neurons: tuple[int, int]
     memory: MemoryFacts
-    step_ms: float | None
-    step_to_full: Spread | None
     train_seconds: float
-    latencies: tuple[LatencyFacts, ...]
     keep_macs: float | None = None
     base: str | None = None
     tried_on: str | None = None
-    step_to_lora: Spread | None = None
     macs_tokens: int = 128
     unit_of_heads: str = "heads"
 
@@ -256,54 +254,15 @@ def trial_folder(method: str, learning_rate: float, seed: int) -> str:
     return f"trials/{method}/lr-{learning_rate:g}/seed-{seed}"
 
 
-def pairs_of(places: Sequence[Mapping[str, str]], differences: Sequence[Difference]) -> tuple[PairFacts, ...]:
-    """Returns every pair of a comparison with its test.
-
-    Args:
-        places: "first", "second", "split" and "metric" of each pair.
-        differences: Of the same pairs.
-    """
-    adjusted = holm([difference.p_value for difference in differences])
-    pairs = []
-    for place, difference, p_holm in zip(places, differences, adjusted, strict=True):
-        low, high = difference.interval()
-        numbers = {"by_seed": difference.by_seed, "row_error": difference.row_error, "rows": difference.rows}
-        test = {"difference": difference.mean, "low": low, "high": high, "p_value": difference.p_value}
-        pairs.append(PairFacts.model_validate({**place, **numbers, **test, "p_holm": p_holm}))
-    return tuple(pairs)
-
-
-_TESTED_AGAIN = (
-    "Tests of pairs: over seeds and rows, the part of the rows from the bootstrap interval over rows that an earlier "
-    "version recorded."
-)
-# Standard errors between the ends of a 95 % interval of a normal distribution.
-_ENDS_APART = 3.92
-
-
-def _with_seeds(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Converts tests of an earlier version, over rows alone, to tests over seeds and rows."""
-    places = [{name: pair[name] for name in ("first", "second", "split", "metric")} for pair in pairs]
-    differences = [
-        Difference(tuple(pair["by_seed"]), (pair["high"] - pair["low"]) / _ENDS_APART, pair["rows"]) for pair in pairs
-    ]
-    return [pair.model_dump() for pair in pairs_of(places, differences)]
-
-
 def load_comparison(path: Path) -> ComparisonResults:
-    """Read the results of a comparison, also those of earlier versions.
+    """Read the results of a comparison.
 
     Raises:
         RecipeError: If the file does not exist or has other content.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        content |= {"trials": content.pop("cells")} if "cells" in content else {}
-        for method in content.get("methods", ()):
-            method.pop("command", None)  # Of earlier versions; a trial's recipe.yaml takes its place.
-        if any("row_error" not in pair for pair in content.get("pairs", ())):
-            content["pairs"] = _with_seeds(content["pairs"])
-            content["task"]["notes"] = [*content["task"]["notes"], _TESTED_AGAIN]
-        return ComparisonResults.model_validate(content)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ValidationError) as error:
-        raise RecipeError(f"{path}: cannot be read as the results of a comparison ({first_line(error)}).") from error
+        return ComparisonResults.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RecipeError(
+            f"{path}: cannot be read as the results of a comparison of this version ({first_line(error)})."
+        ) from error

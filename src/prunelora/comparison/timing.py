@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunelora.comparison.results import LatencyFacts, MemoryFacts
+from prunelora.comparison.results import LatencyFacts, MemoryFacts, MethodTimes
 from prunelora.comparison.trials import Trial
 from prunelora.data.embedded import model_source
 from prunelora.data.task import TaskData
@@ -20,7 +20,7 @@ from prunelora.delivery.checkpoints import load
 from prunelora.delivery.processors import load_processor
 from prunelora.evaluation.measurement import sizes_for, synchronise
 from prunelora.evaluation.memory import TrainingMemory, inference_memory
-from prunelora.evaluation.timing import Spread, Timing, interleaved, ratio, weighted_mean
+from prunelora.evaluation.timing import Timing, interleaved, ratio, weighted_mean
 from prunelora.evaluation.training_cost import step_memory
 from prunelora.evaluation.training_step import random_batch, training_step
 from prunelora.finetuning.contexts import dropout_of
@@ -56,17 +56,6 @@ class TimingSettings:
     step_rounds: int = 24
     forward_rounds: int = 15
     warmup: int = 3
-
-
-@dataclass(frozen=True)
-class MethodTiming:
-    """Times of a method, as `MethodFacts` has them; `step_rows` is the number of rows of a timed step."""
-
-    step_ms: float
-    step_rows: int
-    step_to_full: Spread | None
-    step_to_lora: Spread | None
-    latencies: tuple[LatencyFacts, ...]
 
 
 def tunings_of(trial: Trial) -> Iterator[tuple[FineTuneStage, Plan | None]]:
@@ -124,19 +113,26 @@ def _step_memory(
         return counted, _device_peak(trained, batch, tuning)
 
 
-def time_methods(trials: Mapping[str, Trial], task: TaskData, *, settings: TimingSettings) -> dict[str, MethodTiming]:
-    """Time training steps and forward passes of one finished trial of every method, in turn."""
-    first = next(iter(trials.values()))
-    batches = step_batches(first, task, settings)
+def time_methods(
+    trials: Mapping[str, Trial], task: TaskData, batches: Sequence[Mapping[str, Any]], settings: TimingSettings
+) -> dict[str, MethodTimes]:
+    """Time training steps and forward passes of one finished trial of every method, in turn.
+
+    Args:
+        trials: By the names of their methods.
+        task: Its data.
+        batches: Of training rows, as `step_batches` makes them.
+        settings: Numbers of rounds.
+    """
     steps = _time_steps(trials, task, batches, settings)
     models: dict[str, nn.Module] = {
         name: load(trial.folder / "model").to(best_device()) for name, trial in trials.items()
     }
-    latencies = forward_times(models, pretrained(first.recipe, task), settings)
+    latencies = forward_times(models, pretrained(next(iter(trials.values())).recipe, task), settings)
     return {
-        name: MethodTiming(
+        name: MethodTimes(
+            name=name,
             step_ms=timing.median_ms,
-            step_rows=len(next(iter(batches[0].values()))),
             step_to_full=ratio(timing, steps["full"]) if "full" in steps else None,
             step_to_lora=ratio(timing, steps["lora"]) if "lora" in steps else None,
             latencies=tuple(latencies[name]),

@@ -33,13 +33,13 @@ class Trial:
         method: The method.
         learning_rate: Of its longest fine-tuning; the others change in proportion.
         seed: Of the run.
-        folder: Run folder: OUT/trials/METHOD/lr-RATE/seed-SEED.
+        out: The comparison's folder.
     """
 
     method: Method
     learning_rate: float
     seed: int
-    folder: Path
+    out: Path
 
     def __str__(self) -> str:
         """Name in messages."""
@@ -49,6 +49,11 @@ class Trial:
     def key(self) -> tuple[str, float, int]:
         """Method, learning rate and seed."""
         return self.method.name, self.learning_rate, self.seed
+
+    @property
+    def folder(self) -> Path:
+        """Run folder: OUT/trials/METHOD/lr-RATE/seed-SEED."""
+        return self.out / trial_folder(*self.key)
 
     @property
     def recipe(self) -> Recipe:
@@ -67,11 +72,6 @@ class Trial:
         """Returns logits (N, C) and labels (N,) of the rows of a reported split."""
         tensors = load_file(self.folder / "answers.safetensors")
         return tensors[f"{split}.logits"].numpy(), tensors[f"{split}.labels"].numpy()
-
-
-def trial_of(method: Method, learning_rate: float, seed: int, *, out: Path) -> Trial:
-    """Returns the trial with its folder under the comparison's folder."""
-    return Trial(method, learning_rate, seed, out / trial_folder(method.name, learning_rate, seed))
 
 
 def run_trial(

@@ -8,20 +8,17 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from prunelora.errors import RecipeError
 from prunelora.run.recipe import Recipe, load_recipe
 from prunelora.run.store import Store, read_record
 from prunelora.stages.base import Record
-from prunelora.storage import is_temporary, sweep, write_json
+from prunelora.storage import LOCK, is_temporary, locked, write_json
 
 RECIPE = "recipe.yaml"
 _RECORDS = "stages"
-_LOCK = ".lock"
 
 
 class RunFolder:
@@ -74,8 +71,9 @@ class RunFolder:
         record = self._store.find(stage, key) if self._store is not None and not self.is_done(stage, key) else None
         if self._store is not None and record is not None:
             self.forget(stage)
-            self._store.take(record, self.path)
-            write_json(self._record_file(stage), vars(record))
+            with suppress(OSError):  # Another process may be replacing the entry; the stage is then run here.
+                self._store.take(record, self.path)
+                write_json(self._record_file(stage), vars(record))
 
     def is_done(self, stage: str, key: str) -> bool:
         """Whether a stage is finished under a key, with all its files."""
@@ -139,28 +137,11 @@ class RunFolder:
     def _spent_file(self, stage: str) -> Path:
         return self.path / _RECORDS / f".{stage}.spent.json"
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Lock the folder against other processes; the system releases the lock of a killed process.
-
-        Raises:
-            RecipeError: If another process holds the lock.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / _LOCK, blocking=False)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise RecipeError(
-                f"{self.path}: another prunelora process works there. Wait for it, or stop it."
-            ) from error
-        try:
-            sweep(self.path)
-            yield
-        finally:
-            lock.release()
+    def locked(self) -> AbstractContextManager[None]:
+        """Lock the folder against other processes; see `prunelora.storage.locked`."""
+        return locked(self.path)
 
 
 def _is_foreign(entry: Path) -> bool:
     """Whether a file in a folder without a recipe is not from a run that was killed at its start."""
-    return not (entry.name == _LOCK or (entry.name.startswith(f".{RECIPE}.") and is_temporary(entry)))
+    return not (entry.name == LOCK or (entry.name.startswith(f".{RECIPE}.") and is_temporary(entry)))
