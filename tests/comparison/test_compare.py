@@ -118,19 +118,26 @@ def test_what_is_finished_is_not_repeated_and_what_is_missing_is_done(finished, 
 def test_a_comparison_that_is_stopped_leaves_an_early_look(base, tmp_path, monkeypatch):
     original = module.run_trial
 
-    def stopped(trial, *args, **options):
-        if trial.seed == 1:
-            raise KeyboardInterrupt
-        return original(trial, *args, **options)
+    def stop_at(seed):
+        def stopped(trial, *args, **options):
+            if trial.seed == seed:
+                raise KeyboardInterrupt
+            return original(trial, *args, **options)
 
-    monkeypatch.setattr(module, "run_trial", stopped)
+        monkeypatch.setattr(module, "run_trial", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(base, tmp_path / "out", **options)
+        return load_comparison(tmp_path / "out" / "comparison.json")
+
     options = {"methods": ["lora"], "changes": TUNING, "factors": (1,), "seeds": (0, 1, 2)}
-    with pytest.raises(KeyboardInterrupt):
-        run(base, tmp_path / "out", **options)
-    early = load_comparison(tmp_path / "out" / "comparison.json")
+    early = stop_at(1)
     assert early.seeds == (0,)
     assert early.missing == ("lora, learning rate 0.001, seed 1", "lora, learning rate 0.001, seed 2")
-    monkeypatch.undo()
+    stop_at(2)
+    later = stop_at(2)
+    assert (later.seeds, later.missing) == ((0, 1), ("lora, learning rate 0.001, seed 2",))
+    assert later.trials[0] == early.trials[0]
+    monkeypatch.setattr(module, "run_trial", original)
     results, _ = run(base, tmp_path / "out", **options)
     assert (results.seeds, results.missing) == ((0, 1, 2), ())
     assert results.trials[0] == early.trials[0]

@@ -111,12 +111,17 @@ def compare(
         trials = {method.name: [Trial(method, rates[method.name], seed, out) for seed in seeds] for method in chosen}
         training.run([of_method[0] for name, of_method in trials.items() if name not in tried])
         later = [of_method[place] for place in range(1, len(seeds)) for of_method in trials.values()]
-        missing = tuple(str(trial) for trial in later if trial.facts() is None)
+        missing = [trial for trial in later if trial.facts() is None]
+        training.run([trial for trial in later if trial not in missing])
         if missing:
-            # Partial results, which stay if the later trials are stopped.
-            of_first_seed = {name: of_method[:1] for name, of_method in trials.items()}
-            _write(_with_old_times(collect(base, task, of_first_seed, tried, training.finished, missing), out), out)
-        training.run(later)
+            # Partial results of the seeds that no method lacks, which stay if the missing trials are stopped.
+            lacking = {trial.seed for trial in missing}
+            partly = {
+                name: [trial for trial in of_method if trial.seed not in lacking] for name, of_method in trials.items()
+            }
+            results = collect(base, task, partly, tried, training.finished, tuple(map(str, missing)))
+            _write(_with_old_times(results, out), out)
+            training.run(missing)
         results = _with_old_times(collect(base, task, trials, tried, training.finished), out)
         _write(results, out)  # Before timing: if that fails, nothing is lost.
         if timing:
