@@ -22,7 +22,7 @@ from prunelora.models.family import PROJECTIONS
 from prunelora.planning.normalise import normalise
 from prunelora.planning.plan import Plan
 from prunelora.report.numbers import SHARES, count, metric_title, milliseconds
-from prunelora.report.reading import Pair, finetunings, main_metric, measured, timings
+from prunelora.report.reading import Pair, finetunings, measured, timings
 from prunelora.report.results import RunResults
 from prunelora.storage import replacing_file
 
@@ -286,7 +286,7 @@ def draw(results: RunResults) -> dict[str, Figure]:
     history, starts = finetunings(results)
     if history:
         baseline = results.facts("baseline").get("training", {}).get("history", ())
-        figures["training"] = training_curve(history, metric=main_metric(results), baseline=baseline, starts=starts)
+        figures["training"] = training_curve(history, metric=results.main_metric, baseline=baseline, starts=starts)
     if timings(measured(results)):
         figures["latency"] = latency(measured(results))
     return figures

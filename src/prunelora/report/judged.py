@@ -11,7 +11,6 @@ import numpy as np
 from prunelora.evaluation.significance import LEVEL, ROUNDING, Difference, error_of_mean, wilson
 from prunelora.models.problem_types import BY_TOKEN
 from prunelora.report.numbers import metric_difference, metric_interval, metric_value
-from prunelora.report.reading import rows_tested
 from prunelora.report.results import RunResults
 
 # Models whose quality a run may hold, by the place of their facts: the delivered model, the baseline, and the model
@@ -25,7 +24,7 @@ class Judged:
 
     Attributes:
         values: Metrics by name.
-        rows: Number of rows; 0 if unknown.
+        rows: Number of rows.
         right: Whether each row (N,) was answered rightly; None if not recorded.
         draws: Metrics on bootstrap samples of the rows, the same samples for every model of the run.
         by_token: Whether answers belong to tokens, which depend on each other within a row: accuracy is then no share
@@ -41,7 +40,7 @@ class Judged:
     def interval(self, metric: str) -> tuple[float, float] | None:
         """95 % interval over rows: Wilson's of an accuracy, the bootstrap's of other metrics; None if unknown."""
         if metric == "accuracy":
-            return wilson(self.values[metric], self.rows) if self.rows and not self.by_token else None
+            return None if self.by_token else wilson(self.values[metric], self.rows)
         draws = (self.draws or {}).get(metric, ())
         # Samples that are all equal say nothing about other rows.
         if len(set(draws)) < 2 or not all(map(math.isfinite, draws)):
@@ -60,8 +59,6 @@ class Judged:
     def against(self, other: "Judged", metric: str) -> Difference | None:
         """This model's metric minus another's on the same rows; None if their answers were not recorded."""
         by_seed, rows = (self.values[metric] - other.values[metric],), self.rows
-        if not rows:
-            return None
         if metric == "accuracy":
             if self.right is None or other.right is None:
                 return None
@@ -86,7 +83,7 @@ def judged(results: RunResults, which: str) -> Judged | None:
     facts: Mapping[str, Any] = results.facts(PRUNED).get(TUNED) or {} if which == TUNED else results.facts(which)
     if not facts.get("test"):
         return None
-    count, bits = rows_tested(results), facts.get("test_right")
+    count, bits = results.task["rows"]["test"], facts.get("test_right")
     right = None if bits is None else np.unpackbits(np.frombuffer(bytes.fromhex(bits), dtype=np.uint8), count=count)
     right = None if right is None else right.astype(bool)
     return Judged(facts["test"], count, right, facts.get("test_draws"), _by_token(results))
@@ -94,12 +91,12 @@ def judged(results: RunResults, which: str) -> Judged | None:
 
 def more_judged(results: RunResults, split: str) -> Judged:
     """The delivered model's quality on a further reported split."""
-    rows = int(results.task["rows"][split])
-    return Judged(results.facts(PRUNED)["more_tests"][split], rows, by_token=_by_token(results))
+    rows, values = results.task["rows"][split], results.facts(PRUNED)["more_tests"][split]
+    return Judged(values, rows, by_token=_by_token(results))
 
 
 def _by_token(results: RunResults) -> bool:
-    return results.task.get("problem_type") in BY_TOKEN
+    return results.task["problem_type"] in BY_TOKEN
 
 
 def bits_of(right: np.ndarray) -> str:

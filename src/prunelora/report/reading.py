@@ -4,10 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prunelora.data.metrics import default_metrics
 from prunelora.data.truncation import Truncation
 from prunelora.evaluation.timing import Spread
-from prunelora.models.problem_types import SINGLE_LABEL
 from prunelora.report.numbers import METRIC_TITLES, duration, metric_value, milliseconds
 from prunelora.report.results import RunResults
 
@@ -41,13 +39,6 @@ def kind_of(stage: str) -> str:
     return kind if dash and number.isdigit() else stage
 
 
-def main_metric(results: RunResults) -> str:
-    """Name of the metric that the task is judged by: "accuracy" for one label a row, if no other was named."""
-    if results.task.get("metrics"):
-        return str(results.task["metrics"][0])
-    return default_metrics(results.task.get("problem_type") or SINGLE_LABEL)[0]
-
-
 def cut_off(results: RunResults) -> list[str]:
     """Sentences on truncated rows, one for each split that has some."""
     recorded = (results.facts(stage).get("truncation") for stage in results.stages)
@@ -72,15 +63,9 @@ def fact_text(name: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def rows_tested(results: RunResults) -> int:
-    """Number of rows that the reported metrics were taken on; 0 if unknown."""
-    return int(results.facts("measure").get("test_rows") or results.task.get("rows", {}).get("test", 0))
-
-
 def reported_rows(results: RunResults) -> str:
-    """The reported rows by number and name: "9,815 matched rows"; "test rows" if their number is unknown."""
-    name, number = results.task.get("test_name", "test"), rows_tested(results)
-    return f"{number:,} {name} rows" if number else f"{name} rows"
+    """The reported rows by number and name: "9,815 matched rows"."""
+    return f"{results.task['rows']['test']:,} {results.task['test_name']} rows"
 
 
 def measured(results: RunResults) -> Mapping[str, Any]:
@@ -101,7 +86,7 @@ def training_seconds(results: RunResults) -> float:
 
 def moments(results: RunResults) -> Iterator[tuple[str, float]]:
     """The main metric on the validation rows after every stage that has it, by the stage's name."""
-    metric = main_metric(results)
+    metric = results.main_metric
     for stage in results.stages:
         facts = results.facts(stage)
         value = facts.get("best", {}).get(f"validation_{metric}", facts.get("validation", {}).get(metric))

@@ -15,8 +15,9 @@ class RunResults:
     Attributes:
         model: Name or path of the pretrained model.
         data: Name or path of the task data.
-        task: "problem_type", "label_names", "rows" (split -> count), "majority_rate" (or None), "columns", "notes",
-            "fingerprint".
+        task: "problem_type", "label_names", "rows" (split -> count), "test_name", "majority_rate" (or None),
+            "majority_rates" (by reported split), "validation_majority_rate", "metrics" (main metric first), "columns",
+            "notes", "fingerprint".
         seed: Of the run.
         recipe_yaml: The fully resolved recipe.
         folder: The run folder, as it was typed.
@@ -35,6 +36,11 @@ class RunResults:
     importance: Importance | None
     plan: Plan | None
     stages: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that the task is judged by: "accuracy" for one label a row, if no other was named."""
+        return str(self.task["metrics"][0])
 
     def facts(self, stage: str) -> Mapping[str, Any]:
         """What a stage found; empty if it did not run."""

@@ -8,7 +8,7 @@ from prunelora.models.problem_types import CAUSAL_LM, OF_CONFIG, TOKENS
 from prunelora.report.figures import draw
 from prunelora.report.numbers import metric_title
 from prunelora.report.page import Page, Section, write_page
-from prunelora.report.reading import cut_off, kind_of, machine_text, main_metric, measured
+from prunelora.report.reading import cut_off, kind_of, machine_text, measured
 from prunelora.report.results import RunResults
 from prunelora.report.run_tables import comparison_table, journey, stage_times, task_rows
 from prunelora.report.summary import files, saved_model, summarise, warnings
@@ -52,8 +52,7 @@ def write_report(results: RunResults, folder: Path) -> list[str]:
 
 def sections(results: RunResults) -> list[Section]:
     """All sections of the report; those without content are not shown."""
-    rate = {results.task.get("test_name", "test"): results.task.get("majority_rate")}
-    data = Table(("", ""), task_rows(results.data, results.task, rate))
+    data = Table(("", ""), task_rows(results.data, results.task, results.task["majority_rates"]))
     return [
         Section(
             "Dense against pruned",
@@ -70,7 +69,7 @@ def sections(results: RunResults) -> list[Section]:
         *_figures(results),
         Section(table=journey(results)),
         Section(table=stage_times(results)),
-        Section("Data", (*map(str, results.task.get("notes", ())), *cut_off(results)), table=data),
+        Section("Data", (*map(str, results.task["notes"]), *cut_off(results)), table=data),
         _loading(results),
         Section(
             "Recipe",
@@ -92,7 +91,7 @@ def _figures(results: RunResults) -> list[Section]:
     machine = machine_text(measured(results).get("machine", {}))
     training = (
         "Above, the loss on training and validation rows: if only the first falls, the model overfits. Below, the "
-        f"{metric_title(main_metric(results))} on the validation rows, which chooses the best checkpoint."
+        f"{metric_title(results.main_metric)} on the validation rows, which chooses the best checkpoint."
         + (" Dashed: the dense model with plain LoRA." if results.facts("baseline") else "")
     )
     if sum(kind_of(stage) == "finetune" for stage in results.stages) > 1:

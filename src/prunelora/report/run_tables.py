@@ -21,7 +21,6 @@ from prunelora.report.numbers import (
 from prunelora.report.reading import (
     Pair,
     kind_of,
-    main_metric,
     measured,
     moments,
     reported_rows,
@@ -79,7 +78,7 @@ def comparison_table(results: RunResults) -> Table:
 
 def journey(results: RunResults) -> Table:
     """The main metric on the validation rows after every stage that changed the model."""
-    metric, rate = main_metric(results), results.task.get("validation_majority_rate")
+    metric, rate = results.main_metric, results.task["validation_majority_rate"]
     rows = [
         (results.stages[stage].get("label") or f"after {stage}", stage, metric_value(metric, value))
         for stage, value in moments(results)
@@ -165,12 +164,12 @@ def _quality(results: RunResults) -> Iterator[Fact]:
             yield Fact(f"{what}{title}", dense.text(metric), pruned.text(metric), change)
         if not beside:
             yield Fact(what, NOT_TRAINED, pruned.text(metric))
-        yield from _majority(metric, results.task.get("majority_rate"))
+        yield from _majority(metric, results.task["majority_rate"])
     for split in results.facts(PRUNED).get("more_tests", {}):
-        metric, more = main_metric(results), more_judged(results, split)
+        metric, more = results.main_metric, more_judged(results, split)
         what = f"{metric_title(metric)}, {count(more.rows)} {split} rows"
         yield Fact(what, "", more.text(metric))
-        yield from _majority(metric, results.task["majority_rates"].get(split))
+        yield from _majority(metric, results.task["majority_rates"][split])
 
 
 def _majority(metric: str, rate: float | None) -> Iterator[Fact]:

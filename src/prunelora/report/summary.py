@@ -9,7 +9,7 @@ from prunelora.errors import NO_VALUE, advice
 from prunelora.models.problem_types import MULTI_LABEL, REGRESSION
 from prunelora.report.judged import PRUNED, judged
 from prunelora.report.numbers import count, metric_value
-from prunelora.report.reading import cut_off, kind_of, main_metric, measured, rows_tested, timings
+from prunelora.report.reading import cut_off, kind_of, measured, timings
 from prunelora.report.results import RunResults
 from prunelora.report.run_tables import comparison_table, facts
 from prunelora.report.table import Table
@@ -71,11 +71,11 @@ def _not_judged(results: RunResults) -> Iterator[str]:
 
 def _nothing_learnt(results: RunResults) -> Iterator[str]:
     """Whether quality is no better than that of a constant answer."""
-    metric, rows, pruned = main_metric(results), rows_tested(results), judged(results, PRUNED)
-    if pruned is None or metric not in pruned.values or not rows:
+    metric, rows, pruned = results.main_metric, results.task["rows"]["test"], judged(results, PRUNED)
+    if pruned is None or metric not in pruned.values:
         return
     value = pruned.values[metric]
-    rate, problem = results.task.get("majority_rate"), results.task.get("problem_type")
+    rate, problem = results.task["majority_rate"], results.task["problem_type"]
     interval = pruned.interval(metric) or (value, value)
     if metric == "accuracy" and rate is not None and interval[0] <= rate:
         reason = (
@@ -102,7 +102,7 @@ def _not_finished(results: RunResults) -> Iterator[str]:
     """Whether the longest fine-tuning was still improving; a short one after the cut only repairs."""
     tunings = [results.facts(stage) for stage in results.stages if kind_of(stage) == "finetune"]
     longest = max(tunings, key=lambda facts: facts.get("steps", 0), default={})
-    metric = f"validation_{main_metric(results)}"
+    metric = f"validation_{results.main_metric}"
     evaluations = [entry for entry in longest.get("history", ()) if metric in entry]
     if len(evaluations) > 1 and longest.get("steps") and longest.get("best_step") == longest["steps"]:
         yield f"the last evaluation was the best, so more training may help ({advice('epochs')})."
