@@ -75,7 +75,7 @@ def main_table(results: ComparisonResults, *, wide: bool = False) -> Table:
     }
     for size in sizes_shown(results)[: 2 if wide else 1]:
         columns[f"inference, of dense, {size_text(size)}"] = time_to_dense(size)
-    table = _by_method(
+    return _by_method(
         results,
         columns,
         "All methods",
@@ -83,7 +83,6 @@ def main_table(results: ComparisonResults, *, wide: bool = False) -> Table:
         "the most frequent class of the training rows reaches. Training step: time relative to full fine-tuning, of "
         "several fine-tunings the mean weighted by epochs. Training memory: of the fine-tuning that needs most.",
     )
-    return _with_constant(results, table, (results.main_metric,))
 
 
 def quality_table(results: ComparisonResults) -> Table:
@@ -92,8 +91,7 @@ def quality_table(results: ComparisonResults) -> Table:
     if len(metrics) < 2:
         return Table((), ())
     note = "Mean and standard deviation over the seeds."
-    table = _by_method(results, _quality_columns(results, metrics), "Every metric", note)
-    return _with_constant(results, table, metrics)
+    return _by_method(results, _quality_columns(results, metrics), "Every metric", note)
 
 
 def pairs_table(results: ComparisonResults) -> Table:
@@ -132,9 +130,10 @@ def training_table(results: ComparisonResults) -> Table:
     rows, metric = (results.timing or {}).get("step_rows"), results.main_metric
 
     def tries(method: MethodFacts) -> str:
-        tried = sorted((float(rate), value) for rate, value in method.tried.items())
-        metrics = ("diverged" if value is None else metric_number(metric, value) for _, value in tried)
-        return "; ".join(f"{learning_rate(rate)}: {text}" for (rate, _), text in zip(tried, metrics, strict=True))
+        return "; ".join(
+            f"{learning_rate(rate)}: {'diverged' if value is None else metric_number(metric, value)}"
+            for rate, value in sorted((float(tried), value) for tried, value in method.tried.items())
+        )
 
     return _by_method(
         results,
@@ -183,21 +182,14 @@ def memory_table(results: ComparisonResults) -> Table:
 
 def latency_table(results: ComparisonResults) -> Table:
     """Time of a forward pass at every size, and relative to the dense model; no rows if nothing was timed."""
-
-    def show(latency: LatencyFacts) -> str:
-        return f"{milliseconds(latency.milliseconds)}, {with_quartiles(percent, latency.to_dense)}"
-
-    def column(size: Size) -> _Column:
-        return lambda m: optional(latency_at(m, size), show)
-
-    sizes = all_sizes(results)
-    if not sizes:
+    columns = {size_text(size): partial(_latency_text, size=size) for size in all_sizes(results)}
+    if not columns:
         return Table((), ())
     note = (
         "Of one forward pass: median, and relative to the dense model on the same batch with quartiles; below 100 % is "
         "faster."
     )
-    return _by_method(results, {size_text(size): column(size) for size in sizes}, "Time of inference", note)
+    return _by_method(results, columns, "Time of inference", note)
 
 
 def methods_table(results: ComparisonResults) -> Table:
@@ -243,7 +235,7 @@ def trials_table(results: ComparisonResults) -> Table:
         "time of a step": lambda trial: optional(trial.step_ms, milliseconds),
         "all stages": lambda trial: duration(sum(trial.seconds.values())),
     }
-    return _with_constant(results, Table.of(results.trials, columns, "Every training"), (metric,))
+    return _with_constant(results, Table.of(results.trials, columns, "Every training"))
 
 
 def reported_metrics(results: ComparisonResults) -> tuple[str, ...]:
@@ -322,27 +314,27 @@ def quality_text(method: MethodFacts, metric: str, split: str) -> str:
 
 
 def _by_method(results: ComparisonResults, columns: Mapping[str, _Column], title: str, *notes: str) -> Table:
-    return Table.of(results.methods, {"method": lambda m: m.name, **columns}, title, *notes)
+    table = Table.of(results.methods, {"method": lambda m: m.name, **columns}, title, *notes)
+    return _with_constant(results, table)
 
 
 def _quality_columns(results: ComparisonResults, metrics: Iterable[str]) -> dict[str, _Column]:
-    def column(metric: str, split: str) -> _Column:
-        return lambda m: quality_text(m, metric, split)
-
     return {
-        metric_column(results, metric, split): column(metric, split) for metric in metrics for split in results.splits
+        metric_column(results, metric, split): partial(quality_text, metric=metric, split=split)
+        for metric in metrics
+        for split in results.splits
     }
 
 
-def _with_constant(results: ComparisonResults, table: Table, metrics: Iterable[str]) -> Table:
-    """The table with a first row of the constant answer's metrics, if any of them is known."""
+def _with_constant(results: ComparisonResults, table: Table) -> Table:
+    """The table with a first row of the constant answer's metrics, if it shows metrics of which they are known."""
     values = {
         metric_column(results, metric, split): metric_number(metric, value)
-        for metric in metrics
+        for metric in results.task["metrics"]
         for split in results.splits
         if (value := constant_value(results, split, metric)) is not None
     }
-    if not values or not table.rows:
+    if not table.rows or not values.keys() & set(table.columns):
         return table
     constant = (CONSTANT, *(values.get(heading, NONE) for heading in table.columns[1:]))
     return replace(table, rows=(constant, *table.rows))
@@ -353,6 +345,13 @@ def _scaled(results: ComparisonResults, number: str, unit: str = "") -> _Column:
     value = attrgetter(number)
     show = scaled_alike(map(value, results.methods), unit)
     return lambda m: show(value(m))
+
+
+def _latency_text(method: MethodFacts, size: Size) -> str:
+    latency = latency_at(method, size)
+    if latency is None:
+        return NONE
+    return f"{milliseconds(latency.milliseconds)}, {with_quartiles(percent, latency.to_dense)}"
 
 
 def _median(share: Spread) -> str:
