@@ -42,7 +42,7 @@ class Count:
         how: Description of the counted parameters.
         heads: Kept heads.
         task_head: Of the task head (pooler and classifier), if trained.
-        other: Other trained parameters: the whole model in full fine-tuning.
+        trained: All trained parameters, in full fine-tuning the whole model.
         total: Of encoder, pooler and LoRA, without the classifier, whose size depends on the task.
     """
 
@@ -53,13 +53,8 @@ class Count:
     lora: int
     norms: int
     task_head: int
-    other: int
+    trained: int
     total: int
-
-    @property
-    def trained(self) -> int:
-        """All trained parameters."""
-        return self.lora + self.norms + self.task_head + self.other
 
 
 @dataclass(frozen=True)
@@ -70,10 +65,10 @@ class Counts:
     architecture: Architecture
     rows: tuple[Count, ...]
 
-    def of(self, method: str, way: str = "paper", *, task_head: bool = False) -> Count:
-        """Returns the first row of a method, with or without a trained task head."""
+    def of(self, method: str, way: str = "paper", *, task_head: bool = False) -> Count | None:
+        """Returns the first row of a method, with or without a trained task head; None if there is none."""
         wanted = (method, way, task_head)
-        return next(row for row in self.rows if (row.method, row.way, bool(row.task_head)) == wanted)
+        return next((row for row in self.rows if (row.method, row.way, bool(row.task_head)) == wanted), None)
 
 
 @functools.cache
@@ -111,27 +106,32 @@ def count(config: PreTrainedConfig, *, model: str) -> Counts:
     )
 
     def row(method: str, way: str, how: str, *, cut: int = 0, lora: int, task_head: int = 0) -> Count:
-        total = whole - cut * head_parameters(base) + lora
-        return Count(method, way, how, base.total_heads - cut, lora, norms, task_head, other=0, total=total)
+        trained, total = lora + norms + task_head, whole - cut * head_parameters(base) + lora
+        return Count(method, way, how, base.total_heads - cut, lora, norms, task_head, trained, total)
 
     uniform = lora_parameters(base.hidden_size, base.hidden_size, _UNITS * base.num_layers)
     more = lora_parameters(base.hidden_size, base.hidden_size, _MORE_UNITS * default_num_high(base.num_layers))
-    how = "heads cut; LoRA at the sizes before the cut"
     rows = [
-        Count("full", "paper", "encoder and pooler", base.total_heads, 0, 0, 0, other=whole, total=whole),
+        Count("full", "paper", "encoder and pooler", base.total_heads, 0, 0, 0, trained=whole, total=whole),
         row("lora", "paper", "LoRA of rank 4 on q, k, v, and LayerNorms", lora=uniform),
         *(
-            row("prune-lora", "paper", f"{cut} {how}", cut=cut, lora=uniform + more)
+            row(
+                "prune-lora",
+                "paper",
+                f"{cut} heads cut; LoRA at the sizes before the cut",
+                cut=cut,
+                lora=uniform + more,
+            )
             for cut in dict.fromkeys((by_parameters, by_text))
         ),
     ]
     dense = trained_lora(config, Plan.whole(lineage, rank=_RANK_DENSE))
     pruned = trained_lora(config, evenly_pruned(lineage, base.total_heads - by_text))
-    how = f"{by_text} heads cut; rank {_RANK_HIGH} or {_RANK_LOW} at the pruned sizes"
+    how_pruned = f"{by_text} heads cut; rank {_RANK_HIGH} or {_RANK_LOW} at the pruned sizes"
     for also, trained in (("", 0), (", task head too", task_head)):
         rows += [
             row("lora", "ours", f"rank {_RANK_DENSE} on q, k, v and output{also}", lora=dense, task_head=trained),
-            row("prune-lora", "ours", f"{how}{also}", cut=by_text, lora=pruned, task_head=trained),
+            row("prune-lora", "ours", f"{how_pruned}{also}", cut=by_text, lora=pruned, task_head=trained),
         ]
     return Counts(model, base, tuple(rows))
 

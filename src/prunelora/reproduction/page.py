@@ -1,6 +1,6 @@
 """The written form of a reproduction: reproduction.html, reproduction.md, reproduction.json and figure 1."""
 
-import dataclasses
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +117,7 @@ def _task(reproduction: Reproduction, task: str) -> dict[str, Any]:
 
 
 def _counts(counts: Counts) -> dict[str, Any]:
-    rows = [{**dataclasses.asdict(row), "trained": row.trained} for row in counts.rows]
-    return {"model": counts.model, "rows": rows}
+    return {"model": counts.model, "rows": list(map(asdict, counts.rows))}
 
 
 def _warnings(reproduction: Reproduction) -> tuple[str, ...]:

@@ -126,41 +126,34 @@ def _accuracies(reproduction: Reproduction) -> Iterator[_Row]:
 
 def _losses(reproduction: Reproduction) -> Iterator[_Row]:
     comparisons = reproduction.comparisons
+    five = [task for task in paper.LOSS_TASKS if task in comparisons]
 
     def loss(tasks: Iterable[str], method: str) -> str:
-        done = [comparisons[task] for task in tasks if task in comparisons]
-        pairs = [(accuracy_of(comparison, method), accuracy_of(comparison, "full")) for comparison in done]
+        pairs = [(accuracy_of(comparisons[task], method), accuracy_of(comparisons[task], "full")) for task in tasks]
         differences = [accuracy - full for accuracy, full in pairs if accuracy is not None and full is not None]
         return f"{_points(statistics.fmean(differences))} ({_tasks(len(differences))})" if differences else NOT_RUN
 
     def significant(method: str) -> str:
-        pairs = {
-            task: pair_of(comparison, "prune-lora", method, comparison.splits[0])
-            for task, comparison in comparisons.items()
-        }
         differing = [
             f"{task} ({metric_number(pair.metric, pair.difference, signed=True)})"
-            for task, pair in pairs.items()
-            if pair is not None and pair.told_apart
+            for task, comparison in comparisons.items()
+            if (pair := pair_of(comparison, "prune-lora", method, comparison.splits[0])) and pair.told_apart
         ]
         return NONE if method == "prune-lora" else ", ".join(differing) or "none"
 
     title = "accuracy minus full's, points, mean of"
     yield f"{title} {', '.join(paper.LOSS_TASKS)}", "paper", partial(paper.printed, paper.LOSS_TO_FULL)
-    yield f"{title} these", "ours", partial(loss, paper.LOSS_TASKS)
-    yield f"{title} all tasks", "ours", partial(loss, paper.TASKS)
+    yield f"{title} these", "ours", partial(loss, five)
+    yield f"{title} all tasks", "ours", partial(loss, comparisons)
     yield "significant differences of prune-lora", "ours", significant
 
 
 def _costs(reproduction: Reproduction) -> tuple[_Row, ...]:
     counts = bert_base_counts()
 
-    def papers_count(number: str, method: str) -> str:
-        return count(getattr(counts.of(method), number)) if method in paper.METHODS else NONE
-
-    def our_count(task_head: bool, method: str) -> str:
-        pruned = method.removeprefix("random-")
-        return count(counts.of(pruned, "ours", task_head=task_head).trained) if method != "full" else NONE
+    def counted(number: str, way: str, method: str, *, task_head: bool = False) -> str:
+        row = counts.of(method if way == "paper" else method.removeprefix("random-"), way, task_head=task_head)
+        return optional(row, lambda row: count(getattr(row, number)))
 
     def measured(take: Callable[[MethodFacts], _Value | None], show: Callable[[list[_Value]], str]) -> _Text:
         """Writes what the tasks have of a method."""
@@ -180,19 +173,19 @@ def _costs(reproduction: Reproduction) -> tuple[_Row, ...]:
         return f"{count(statistics.fmean(method.trained for method in facts))} ({percent(share)})"
 
     def step(method: str) -> str:
-        share = paper.time_to_full(method) if method != "full" else None
-        return measured(step_to_full, partial(_share, beside=share))(method)
+        printed = paper.time_to_full(method) if method != "full" else None
+        return measured(step_to_full, partial(_share, printed=printed))(method)
 
     return (
         ("inference memory", "paper", partial(paper.printed, paper.INFERENCE_MEMORY)),
         ("inference memory", "ours", mean(lambda facts: facts.memory.inference, lambda size: scaled(size, "B"))),
         ("parameters", "paper", partial(paper.printed, paper.PARAMETERS)),
-        ("parameters", "counted", partial(papers_count, "total")),
+        ("parameters", "counted", partial(counted, "total", "paper")),
         ("parameters", "ours", mean(lambda facts: facts.parameters, scaled)),
         ("trained parameters", "paper", partial(paper.printed, paper.TRAINED)),
-        ("trained parameters, the paper's way", "counted", partial(papers_count, "trained")),
-        ("trained parameters, our LoRA", "counted", partial(our_count, False)),
-        ("trained parameters, our LoRA and task head", "counted", partial(our_count, True)),
+        ("trained parameters, the paper's way", "counted", partial(counted, "trained", "paper")),
+        ("trained parameters, our LoRA", "counted", partial(counted, "trained", "ours")),
+        ("trained parameters, our LoRA and task head", "counted", partial(counted, "trained", "ours", task_head=True)),
         ("trained parameters", "ours", measured(lambda facts: facts, trained)),
         ("training time, of full's", "paper", _printed_time),
         ("training step, of full's", "ours", step),
@@ -212,12 +205,12 @@ def forward_to_dense(facts: MethodFacts) -> float | None:
     return largest.to_dense.median if largest is not None else None
 
 
-def _share(shares: Sequence[float], beside: float | None = None) -> str:
+def _share(shares: Sequence[float], printed: float | None = None) -> str:
     """Mean of ratios of times, with their range, and the difference to the paper's ratio in points."""
-    mean, low, high = statistics.fmean(shares), min(shares), max(shares)
-    span = "" if f"{low:.2f}" == f"{high:.2f}" else f" ({100 * low:.0f}\N{EN DASH}{100 * high:.0f})"
-    difference = "" if beside is None else f", {decimal(100 * (mean - beside), 0, signed=True)} points"
-    return f"{percent(mean)}{span}{difference}"
+    mean, (low, high) = statistics.fmean(shares), (f"{100 * share:.0f}" for share in (min(shares), max(shares)))
+    span = "" if low == high else f" ({low}\N{EN DASH}{high})"
+    beside = "" if printed is None else f", {decimal(100 * (mean - printed), 0, signed=True)} points"
+    return f"{percent(mean)}{span}{beside}"
 
 
 def _printed_time(method: str) -> str:
