@@ -120,7 +120,7 @@ def test_the_committed_page_is_written_from_the_results(monkeypatch):
     monkeypatch.setattr(page, "write_reproduction", lambda *_: [])
     texts, *_ = page.write_glue()
     text = (page.RESULTS.parent / "RESULTS.md").read_text(encoding="utf-8")
-    for name in ("aims", "accuracy", "steps", "pairs", "rates", "rates_by_task"):
+    for name in ("aims", "measured", "pairs", "rates", "rates_by_task"):
         assert texts[name] in text, name
 
 

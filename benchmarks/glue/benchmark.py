@@ -3,11 +3,15 @@
 import argparse
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.glue.page import RESULTS, write_glue
 from benchmarks.harness import RUNS, Benchmark, Option, Piece
 from benchmarks.tasks import STOCK_MEMORY, TASKS, data_of
+from prunelora.comparison.results import load_comparison, trial_folder
+from prunelora.errors import RecipeError
+from prunelora.run.recipe import Recipe
 
 METHODS = ("full", "lora", "prune-lora", "random-prune-lora")
 FACTORS = (1.0, 3.0)
@@ -19,7 +23,7 @@ def work(settings: argparse.Namespace) -> Iterator[Piece]:
     for task, seeds, timing in schedule(settings.tasks, settings.seeds):
         if settings.again or not is_complete(RESULTS, task, seeds):
             title = f"{task}, seeds {', '.join(map(str, seeds))}"
-            yield Piece(title, lambda task=task, seeds=seeds, timing=timing: run_task(task, seeds, timing=timing))
+            yield Piece(title, partial(run_task, task, seeds, timing=timing))
 
 
 def schedule(tasks: Sequence[str], asked: Sequence[int]) -> Iterator[tuple[str, tuple[int, ...], bool]]:
@@ -34,27 +38,20 @@ def schedule(tasks: Sequence[str], asked: Sequence[int]) -> Iterator[tuple[str, 
 
 def is_complete(results: Path, task: str, seeds: Sequence[int]) -> bool:
     """Whether the results of a task have these seeds, all methods and learning rates, and times."""
-    from prunelora.comparison.results import load_comparison
-    from prunelora.errors import RecipeError
-
     try:
-        found = load_comparison(results / task / "comparison.json")
+        comparison = load_comparison(results / task / "comparison.json")
     except RecipeError:
         return False
-    return (
-        found.timing is not None
-        and set(seeds) <= set(found.seeds)
-        and [method.name for method in found.methods] == list(METHODS)
-        and all(len(method.tried) == len(FACTORS) for method in found.methods)
-    )
+    tries = {method.name: len(method.tried) for method in comparison.methods}
+    complete = comparison.timing is not None and tries == dict.fromkeys(METHODS, len(FACTORS))
+    return complete and set(seeds) <= set(comparison.seeds)
 
 
 def run_task(task: str, seeds: Sequence[int], *, timing: bool) -> None:
     from prunelora.comparison.compare import compare
-    from prunelora.run.recipe import Recipe
 
     runs, results = RUNS / "glue" / task, RESULTS / task
-    found = compare(
+    comparison = compare(
         base=Recipe(model="minilm", task=data_of(task)),
         out=runs,
         methods=METHODS,
@@ -65,13 +62,13 @@ def run_task(task: str, seeds: Sequence[int], *, timing: bool) -> None:
         tell=print,
         progress=False,
     )
-    found.save(results / "comparison.json")
-    rate = next(method.learning_rate for method in found.methods if method.name == MAPPED)
-    place = Path("trials") / MAPPED / f"lr-{rate:g}" / f"seed-{seeds[0]}"
+    comparison.save(results / "comparison.json")
+    rate = next(method.learning_rate for method in comparison.methods if method.name == MAPPED)
+    trial = trial_folder(MAPPED, rate, seeds[0])
     shutil.rmtree(results / "trials", ignore_errors=True)
-    (results / place).mkdir(parents=True)
+    (results / trial).mkdir(parents=True)
     for file in ("importance.safetensors", "plan.json"):
-        shutil.copyfile(runs / place / file, results / place / file)
+        shutil.copyfile(runs / trial / file, results / trial / file)
 
 
 BENCHMARK = Benchmark(

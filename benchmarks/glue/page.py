@@ -4,93 +4,82 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from benchmarks.harness import estimate_text, markdown, write_page
+from benchmarks.harness import markdown, write_page
 from benchmarks.tasks import TASKS
-from prunelora.comparison.results import ComparisonResults, load_comparison
-from prunelora.comparison.tables import learning_rates_table, pairs_table
+from prunelora.comparison.results import ComparisonResults, MethodFacts
+from prunelora.comparison.tables import learning_rates_table, pair_of, pairs_table
 from prunelora.evaluation.significance import Difference
-from prunelora.report.numbers import decimal, learning_rate, metric_interval, milliseconds, percent
+from prunelora.report.numbers import decimal, learning_rate, metric_interval, metric_number
+from prunelora.report.table import Table
 from prunelora.reproduction.page import write_reproduction
-from prunelora.reproduction.results import read
+from prunelora.reproduction.results import Reproduction, read
+from prunelora.reproduction.tables import forward_to_dense, paper_table, step_to_full
 
 RESULTS = Path(__file__).resolve().parent / "results"
 OURS = "prune-lora"
-NOTES = {task: one.note for task, one in TASKS.items() if one.note}
-Done = Mapping[str, ComparisonResults]
+NOTES = {name: task.note for name, task in TASKS.items() if task.note}
+Done = Mapping[str, ComparisonResults]  # By task.
 
 
 def write_glue() -> list[Path]:
     """Write RESULTS.md, and reproduction.md, .html and the figure beside the results."""
-    done = {path.parent.name: load_comparison(path) for path in sorted(RESULTS.glob("*/comparison.json"))}
-    written = write_reproduction(read(RESULTS, notes=NOTES), RESULTS)
-    return [write_page("glue", texts(done)), *(RESULTS / name for name in written)]
+    reproduction = read(RESULTS, notes=NOTES)
+    written = write_reproduction(reproduction, RESULTS)
+    filled = texts(reproduction.comparisons) | {"measured": measured(reproduction)}
+    return [write_page("glue", filled), *(RESULTS / name for name in written)]
+
+
+def measured(reproduction: Reproduction) -> str:
+    """Our rows of the table that compares with the paper."""
+    table = paper_table(reproduction)
+    rows = [(quantity, *numbers) for quantity, source, *numbers in table.rows if source == "ours"]
+    return markdown(("quantity", *table.columns[2:]), rows)
 
 
 def texts(done: Done) -> dict[str, str]:
     """The placeholders of page.md."""
-    trials = [trial for one in done.values() for trial in one.trials]
+    trials = [trial for comparison in done.values() for trial in comparison.trials]
     missing = [f"{task} was not run" for task in TASKS if task not in done]
-    missing += [f"{task} has {len(one.seeds)} seed" for task, one in done.items() if len(one.seeds) < 3]
+    missing += [f"{task} has {len(results.seeds)} seed" for task, results in done.items() if len(results.seeds) < 3]
     return {
         "trainings": str(len(trials)),
         "machines": ", ".join(sorted({trial.machine["cpu"] for trial in trials})),
         "missing": "; ".join(missing) or "nothing is missing",
         "aims": markdown(("prune-lora", "aim", "found", "met"), aims(done)),
-        "accuracy": accuracy(done),
-        "steps": steps(done),
-        "pairs": sections(done, pairs_table, setting),
+        "pairs": sections(done, lambda comparison: f"{setting(comparison)}\n\n{rows_of(pairs_table(comparison))}"),
         "rates": rates_on_mean(done),
-        "rates_by_task": sections(done, learning_rates_table, lambda _: ""),
+        "rates_by_task": sections(done, lambda comparison: rows_of(learning_rates_table(comparison))),
     }
 
 
-def methods_of(done: Done) -> dict[str, list[Any]]:
+def methods_of(done: Done) -> dict[str, list[MethodFacts]]:
     """The facts of every method on the tasks."""
-    names = dict.fromkeys(method.name for one in done.values() for method in one.methods)
-    return {name: [method for one in done.values() if (method := one.method(name)) is not None] for name in names}
+    methods: dict[str, list[MethodFacts]] = {}
+    for comparison in done.values():
+        for method in comparison.methods:
+            methods.setdefault(method.name, []).append(method)
+    return methods
 
 
-def sections(done: Done, table_of: Callable[[ComparisonResults], Any], text: Callable[[ComparisonResults], str]) -> str:
-    """A heading, a text and a table for every task."""
-    tables = ((task, one, table_of(one)) for task, one in done.items())
-    return "\n\n".join(f"### {task}\n\n{text(one)}{markdown(table.columns, table.rows)}" for task, one, table in tables)
+def sections(done: Done, text: Callable[[ComparisonResults], str]) -> str:
+    """A heading and a text for every task."""
+    return "\n\n".join(f"### {task}\n\n{text(comparison)}" for task, comparison in done.items())
 
 
-def setting(one: ComparisonResults) -> str:
-    rows = one.task["rows"]
-    reported = sum(count for split, count in rows.items() if split not in ("train", "validation"))
-    epochs = next(stage["epochs"] for stage in one.trials[0].recipe["stages"] if stage["stage"] == "finetune")
+def rows_of(table: Table) -> str:
+    """A table without its title and notes."""
+    return markdown(table.columns, table.rows)
+
+
+def setting(comparison: ComparisonResults) -> str:
+    rows = comparison.task["rows"]
+    reported = sum(rows[split] for split in comparison.splits)
+    epochs = next(stage["epochs"] for stage in comparison.trials[0].recipe["stages"] if stage["stage"] == "finetune")
     return (
         f"{rows['train']:,} training rows, {rows['validation']:,} validation rows, {reported:,} reported rows; "
-        f"{epochs:g} epochs; seeds {', '.join(map(str, one.seeds))}.\n\n"
+        f"{epochs:g} epochs; seeds {', '.join(map(str, comparison.seeds))}."
     )
-
-
-def accuracy(done: Done) -> str:
-    rows, means = [], []
-    for task, one in done.items():
-        split = one.splits[0]
-        values = [method.quality[split]["accuracy"].values for method in one.methods]
-        rate = one.task["majority_rate"][split]
-        means.append([*map(statistics.fmean, values), rate])
-        name = f"{task} (note)" if task in NOTES else task
-        rows.append((name, *map(estimate_text, values), f"{100 * rate:.1f}"))
-    mean = (f"{100 * statistics.fmean(column):.1f}" for column in zip(*means, strict=True))
-    rows.append((f"mean of {len(done)} tasks", *mean))
-    return markdown(("task", *methods_of(done), "most frequent class"), rows)
-
-
-def steps(done: Done) -> str:
-    rows = []
-    for name, methods in methods_of(done).items():
-        timed = [method for method in methods if method.step_ms and method.step_to_full]
-        ratios = [method.step_to_full.median for method in timed]
-        if ratios:
-            text = f"{percent(statistics.fmean(ratios))} ({percent(min(ratios))} to {percent(max(ratios))})"
-            rows.append((name, text, milliseconds(statistics.fmean(method.step_ms for method in timed))))
-    return markdown(("method", "time of a step, of full's", "time of a step"), rows)
 
 
 def rates_on_mean(done: Done) -> str:
@@ -112,30 +101,24 @@ def rates_on_mean(done: Done) -> str:
 def aims(done: Done) -> list[tuple[str, str, str, str]]:
     """The aims of the benchmark, what was found, and whether they are met."""
 
-    def over(other: str, value: Callable[[Any], float | None]) -> list[float]:
+    def over(other: str, value: Callable[[MethodFacts], float | None]) -> list[float]:
         """Values of prune-lora over those of another method, on the tasks that have both."""
-        pairs = [(value(one.method(OURS)), value(one.method(other))) for one in done.values() if one.method(other)]
+        pairs = [tuple(map(value, map(comparison.method, (OURS, other)))) for comparison in done.values()]
         return [first / second for first, second in pairs if first and second]
-
-    def step(method: Any) -> float | None:
-        return method.step_to_full and method.step_to_full.median
-
-    def forward(method: Any) -> float:
-        return max(method.latencies, key=lambda one: one.batch_size * one.tokens).to_dense.median
 
     ours = methods_of(done)[OURS]
     macs = statistics.median(over("full", lambda method: method.macs))
-    timed = [forward(method) for method in ours if method.latencies]
-    what = "time of a forward pass, 32 rows of 128 tokens, of the dense model's"
+    forwards = [ratio for method in ours if (ratio := forward_to_dense(method)) is not None]
+    forward = "time of a forward pass, 32 rows of 128 tokens, of the dense model's"
     return [
         difference_to(done, "lora", at_least=-0.5),
         difference_to(done, "full", at_least=-1.0),
         difference_to(done, "random-prune-lora", at_least=None),
-        at_most("time of a training step, of LoRA's", over("lora", step), 0.89),
-        at_most("time of a training step, of full fine-tuning's", over("full", step), 0.65),
-        at_most("trained parameters, of the model's", [one.trained / one.parameters for one in ours], 0.012),
+        at_most("time of a training step, of LoRA's", over("lora", step_to_full), 0.89),
+        at_most("time of a training step, of full fine-tuning's", over("full", step_to_full), 0.65),
+        at_most("trained parameters, of the model's", [method.trained / method.parameters for method in ours], 0.012),
         at_most("peak training memory, of LoRA's", over("lora", lambda method: method.memory.training), 1.0),
-        at_most(what, timed, macs, f"at most the fraction of MACs that is left, {macs:.3f}"),
+        at_most(forward, forwards, macs, f"at most the fraction of MACs that is left, {macs:.3f}"),
     ]
 
 
@@ -145,36 +128,32 @@ def difference_to(done: Done, other: str, *, at_least: float | None) -> tuple[st
     The interval uses the tasks with the most seeds. Tasks share no rows, so the squares of their row errors add up; the
     trainings of one seed on all tasks are one draw.
     """
-    pairs = [
-        (pair, 1.0 if pair.first == OURS else -1.0)
-        for one in done.values()
-        for pair in one.pairs
-        if {pair.first, pair.second} == {OURS, other} and pair.split == one.splits[0]
-    ]
-    mean = 100 * statistics.fmean(sign * pair.difference for pair, sign in pairs) if pairs else math.nan
-    seeds = max((len(pair.by_seed) for pair, _ in pairs), default=0)
-    several = [(pair, sign) for pair, sign in pairs if len(pair.by_seed) == seeds]
-    found, above = f"{decimal(mean, 1, signed=True)} points", False
+    tests = [pair_of(comparison, OURS, other, comparison.splits[0]) for comparison in done.values()]
+    pairs = [pair for pair in tests if pair is not None]
+    mean = 100 * statistics.fmean(pair.difference for pair in pairs)
+    seeds = max(len(pair.by_seed) for pair in pairs)
+    several = [pair for pair in pairs if len(pair.by_seed) == seeds]
+    text, above = f"{decimal(mean, 1, signed=True)} points", False
     if seeds > 1:
         difference = Difference(
-            tuple(statistics.fmean(sign * pair.by_seed[seed] for pair, sign in several) for seed in range(seeds)),
-            math.hypot(*(pair.row_error for pair, _ in several)) / len(several),
-            sum(pair.rows for pair, _ in several),
+            tuple(map(statistics.fmean, zip(*(pair.by_seed for pair in several), strict=True))),
+            math.hypot(*(pair.row_error for pair in several)) / len(several),
+            sum(pair.rows for pair in several),
         )
         above = difference.interval()[0] > 0
-        by_seed = ", ".join(decimal(100 * value, 1, signed=True) for value in difference.by_seed)
+        by_seed = ", ".join(metric_number("accuracy", value, signed=True) for value in difference.by_seed)
         interval = metric_interval("accuracy", *difference.interval(), signed=True)
-        found += f"; by seed, over the {len(several)} tasks with {seeds} seeds: {by_seed}"
-        found += f" (95 % interval over seeds and rows {interval})"
+        text += f"; by seed, over the {len(several)} tasks with {seeds} seeds: {by_seed}"
+        text += f" (95 % interval over seeds and rows {interval})"
     aim = "above it by more than noise" if at_least is None else f"at least {decimal(at_least, 1, signed=True)} points"
     met = above if at_least is None else mean >= at_least
-    return f"accuracy, mean over {len(pairs)} tasks, against {other}", aim, found, "yes" if met else "no"
+    return f"accuracy, mean over {len(pairs)} tasks, against {other}", aim, text, "yes" if met else "no"
 
 
-def at_most(what: str, values: Iterable[float], bound: float, aim: str = "") -> tuple[str, str, str, str]:
+def at_most(quantity: str, values: Iterable[float], bound: float, aim: str = "") -> tuple[str, str, str, str]:
     values, aim = list(values), aim or f"at most {bound:g}"
     if not values:
-        return what, aim, "not measured", "not measured"
+        return quantity, aim, "not measured", "not measured"
     median = statistics.median(values)
-    found = f"{median:.3f} (median of {len(values)} tasks, {min(values):.3f} to {max(values):.3f})"
-    return what, aim, found, "yes" if median <= bound else "no"
+    text = f"{median:.3f} (median of {len(values)} tasks, {min(values):.3f} to {max(values):.3f})"
+    return quantity, aim, text, "yes" if median <= bound else "no"

@@ -126,7 +126,7 @@ def _accuracies(reproduction: Reproduction) -> Iterator[_Row]:
 
 def _losses(reproduction: Reproduction) -> Iterator[_Row]:
     comparisons = reproduction.comparisons
-    five = [task for task in paper.LOSS_TASKS if task in comparisons]
+    papers_tasks = [task for task in paper.LOSS_TASKS if task in comparisons]
 
     def loss(tasks: Iterable[str], method: str) -> str:
         pairs = [(accuracy_of(comparisons[task], method), accuracy_of(comparisons[task], "full")) for task in tasks]
@@ -142,8 +142,9 @@ def _losses(reproduction: Reproduction) -> Iterator[_Row]:
         return NONE if method == "prune-lora" else ", ".join(differing) or "none"
 
     title = "accuracy minus full's, points, mean of"
-    yield f"{title} {', '.join(paper.LOSS_TASKS)}", "paper", partial(paper.printed, paper.LOSS_TO_FULL)
-    yield f"{title} these", "ours", partial(loss, five)
+    papers_title = f"{title} {', '.join(paper.LOSS_TASKS)}"
+    yield papers_title, "paper", partial(paper.printed, paper.LOSS_TO_FULL)
+    yield papers_title, "ours", partial(loss, papers_tasks)
     yield f"{title} all tasks", "ours", partial(loss, comparisons)
     yield "significant differences of prune-lora", "ours", significant
 
