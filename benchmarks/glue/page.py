@@ -3,15 +3,15 @@
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from benchmarks.harness import markdown, write_page
 from benchmarks.tasks import TASKS
 from prunelora.comparison.results import ComparisonResults, MethodFacts
-from prunelora.comparison.tables import learning_rates_table, pair_of, pairs_table
+from prunelora.comparison.tables import pair_of, pairs_table
 from prunelora.evaluation.significance import Difference
-from prunelora.report.numbers import decimal, learning_rate, metric_interval, metric_number
-from prunelora.report.table import Table
+from prunelora.report.numbers import decimal, learning_rate, metric_interval, metric_number, optional
 from prunelora.reproduction.page import write_reproduction
 from prunelora.reproduction.results import Reproduction, read
 from prunelora.reproduction.tables import forward_to_dense, paper_table, step_to_full
@@ -47,9 +47,8 @@ def texts(done: Done) -> dict[str, str]:
         "machines": ", ".join(sorted({trial.machine["cpu"] for trial in trials})),
         "missing": "; ".join(missing) or "nothing is missing",
         "aims": markdown(("prune-lora", "aim", "found", "met"), aims(done)),
-        "pairs": sections(done, lambda comparison: f"{setting(comparison)}\n\n{rows_of(pairs_table(comparison))}"),
-        "rates": rates_on_mean(done),
-        "rates_by_task": sections(done, lambda comparison: rows_of(learning_rates_table(comparison))),
+        "pairs": pairs(done),
+        "rates": rates(done),
     }
 
 
@@ -62,37 +61,38 @@ def methods_of(done: Done) -> dict[str, list[MethodFacts]]:
     return methods
 
 
-def sections(done: Done, text: Callable[[ComparisonResults], str]) -> str:
-    """A heading and a text for every task."""
-    return "\n\n".join(f"### {task}\n\n{text(comparison)}" for task, comparison in done.items())
+def pairs(done: Done) -> str:
+    """A heading, the settings and the differences between methods for every task."""
+    sections = []
+    for task, comparison in done.items():
+        rows, table = comparison.task["rows"], pairs_table(comparison)
+        reported = sum(rows[split] for split in comparison.splits)
+        stages = comparison.trials[0].recipe["stages"]
+        epochs = next(stage["epochs"] for stage in stages if stage["stage"] == "finetune")
+        sections.append(
+            f"### {task}\n\n"
+            f"{rows['train']:,} training rows, {rows['validation']:,} validation rows, {reported:,} reported rows; "
+            f"{epochs:g} epochs; seeds {', '.join(map(str, comparison.seeds))}.\n\n"
+            f"{markdown(table.columns, table.rows)}"
+        )
+    return "\n\n".join(sections)
 
 
-def rows_of(table: Table) -> str:
-    """A table without its title and notes."""
-    return markdown(table.columns, table.rows)
-
-
-def setting(comparison: ComparisonResults) -> str:
-    rows = comparison.task["rows"]
-    reported = sum(rows[split] for split in comparison.splits)
-    epochs = next(stage["epochs"] for stage in comparison.trials[0].recipe["stages"] if stage["stage"] == "finetune")
-    return (
-        f"{rows['train']:,} training rows, {rows['validation']:,} validation rows, {reported:,} reported rows; "
-        f"{epochs:g} epochs; seeds {', '.join(map(str, comparison.seeds))}."
-    )
-
-
-def rates_on_mean(done: Done) -> str:
-    """Every learning rate: its mean over the tasks, and how often it was chosen. Beyond an end nothing was tried."""
+def rates(done: Done) -> str:
+    """Accuracy of every learning rate, and how often it was chosen; beyond the ends of the range none was tried."""
     rows = []
     for name, methods in methods_of(done).items():
         for rate in methods[0].tried:
             values = [method.tried[rate] for method in methods]
-            mean = "diverged" if None in values else f"{100 * statistics.fmean(values):.1f}"
-            chosen = sum(float(rate) == method.learning_rate for method in methods)
-            end = "the end of the range" if chosen == len(methods) else ""
-            rows.append((name, learning_rate(float(rate)), mean, f"{chosen} of {len(methods)} tasks", end))
-    return markdown(("method", "learning rate", "accuracy, %", "chosen by", "chosen by all"), rows)
+            by_task = [optional(value, partial(metric_number, "accuracy")) for value in values]
+            mean = "diverged" if None in values else metric_number("accuracy", statistics.fmean(values))
+            chosen = [float(rate) == method.learning_rate for method in methods]
+            marked = [f"{text}{' *' if is_best else ''}" for text, is_best in zip(by_task, chosen, strict=True)]
+            end = "the end of the range" if all(chosen) else ""
+            rows.append(
+                (name, learning_rate(float(rate)), *marked, mean, f"{sum(chosen)} of {len(methods)} tasks", end)
+            )
+    return markdown(("method", "learning rate", *done, "mean", "chosen by", "chosen by all"), rows)
 
 
 # Aims -----------------------------------------------------------------------------------------------------------------
