@@ -175,7 +175,7 @@ def test_reading_a_csv_reaches_nothing_heavy(modules):
 
 
 def test_errors_before_any_work_reach_nothing_heavy(modules):
-    light = ["prunelora.run.execute", "prunelora.run.check", "prunelora.comparison.budgets", "prunelora.models.source"]
+    light = ["prunelora.run.execute", "prunelora.run.check", "prunelora.comparison.methods", "prunelora.models.source"]
     assert set(light) <= modules.keys()
     stages = [name for name in modules if name.startswith("prunelora.stages.")]
     kinds = reached_at_load("prunelora.stages.kinds", modules).keys() & set(stages)

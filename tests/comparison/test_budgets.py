@@ -2,7 +2,7 @@
 
 import pytest
 
-from prunelora.comparison.budgets import load_methods_at, to_be_paired, tried_on
+from prunelora.comparison.budgets import to_be_paired, tried_on
 from prunelora.comparison.methods import load_methods
 from prunelora.data.settings import DataSettings
 from prunelora.errors import RecipeError
@@ -13,7 +13,7 @@ BASE = Recipe(model="a-model", task=DataSettings(data="a-file.csv"))
 
 
 def methods_at(*keep_macs, names=("full", "lora", "prune-lora", "random-prune-lora"), **changes):
-    return load_methods_at(keep_macs, names, base=BASE, changes=changes)
+    return load_methods(names, base=BASE, changes=changes, keep_macs=keep_macs)
 
 
 def plan_of(method):

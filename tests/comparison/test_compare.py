@@ -10,7 +10,6 @@ from filelock import FileLock
 from small_run import make_data, make_model
 
 from prunelora.comparison import compare as module
-from prunelora.comparison.budgets import load_methods_at
 from prunelora.comparison.compare import compare, planned_trials
 from prunelora.comparison.methods import load_methods
 from prunelora.comparison.results import load_comparison, trial_folder
@@ -309,7 +308,9 @@ def test_the_recipe_file_of_a_point_is_its_command(at_budgets, prunelora, tmp_pa
 
 def test_a_dry_run_at_budgets_has_a_line_for_every_training(base, at_budgets, tmp_path):
     results, _, options = at_budgets
-    methods = load_methods_at(options["keep_macs"], options["methods"], base=base, changes=options["changes"])
+    methods = load_methods(
+        base=base, names=options["methods"], changes=options["changes"], keep_macs=options["keep_macs"]
+    )
     new = {"out": tmp_path / "new", "factors": (1, 10)}
     assert len(planned_trials(methods, seeds=(0,), **new)) == len(results.trials)
     several = planned_trials(methods, seeds=(0, 1), **new)

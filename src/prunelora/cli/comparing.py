@@ -8,8 +8,7 @@ import typer
 
 from prunelora.cli import terminal
 from prunelora.cli.options import Json, Quiet, Sets, settings_typed, with_settings_of
-from prunelora.comparison.budgets import load_methods_at
-from prunelora.comparison.methods import METHODS
+from prunelora.comparison.methods import METHODS, load_methods
 from prunelora.data.checks import check_exists
 from prunelora.data.embedded import model_source
 from prunelora.data.settings import DataSettings
@@ -104,7 +103,7 @@ def compare(
     out = out or COMPARE_OUT
     budgets = numbers_in(keep_macs, float, "--keep-macs")
     # Before torch is imported, for its errors.
-    loaded = load_methods_at(budgets, words(methods), base=base, changes=changes)
+    loaded = load_methods(words(methods), base=base, changes=changes, keep_macs=budgets)
     tries: dict[str, Any] = {
         "seeds": numbers_in(seeds, int, "--seeds"),
         "factors": numbers_in(factors, float, "--factors"),

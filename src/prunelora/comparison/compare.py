@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from prunelora.comparison.budgets import load_methods_at, tried_on
+from prunelora.comparison.budgets import tried_on
 from prunelora.comparison.collecting import Finished, collect
-from prunelora.comparison.methods import METHODS, Method
+from prunelora.comparison.methods import METHODS, Method, load_methods
 from prunelora.comparison.page import write_comparison
 from prunelora.comparison.results import ComparisonResults, MethodTimes, TrialFacts, load_comparison
 from prunelora.comparison.timing import TimingSettings, step_batches, time_methods
@@ -95,7 +95,7 @@ def compare(
     """
     _check(seeds, factors, jobs)
     tell = tell or (lambda _: None)
-    chosen = load_methods_at(keep_macs, methods, base=base, changes=changes)
+    chosen = load_methods(methods, base=base, changes=changes, keep_macs=keep_macs)
     task = load_task(base.task)
     out = Path(out)
     store = Path(store) if store else out / STORE

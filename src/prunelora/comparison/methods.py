@@ -1,4 +1,4 @@
-"""Methods of a comparison: each is a recipe, packaged or a file."""
+"""Methods of a comparison: each is a recipe, packaged or a file, perhaps at several budgets."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from prunelora.run.recipe import Recipe, load_recipe, packaged_recipes
 from prunelora.stages.evaluate import EvaluateStage
 from prunelora.stages.finetune import FineTuneStage
 from prunelora.stages.kinds import KINDS
-from prunelora.stages.plan import PlanStage
+from prunelora.stages.plan import BUDGETS, PlanStage
 
 # The default: tune-first is the recipe of a run, prune-lora the paper's, with two controls.
 METHODS = ("full", "lora", "tune-first", "prune-lora", "random-prune-lora", "magnitude-prune-lora")
@@ -49,10 +49,15 @@ class Method:
         return self.recipe.tunings[self.recipe.main_tuning].learning_rate
 
     @property
+    def plan(self) -> PlanStage | None:
+        """The last plan; None if nothing is cut."""
+        plans = [stage for stage in self.recipe.stages if isinstance(stage, PlanStage)]
+        return plans[-1] if plans else None
+
+    @property
     def keep_macs(self) -> float | None:
         """Budget of its plan in MACs; None without a plan or with a budget of another kind."""
-        plans = [stage for stage in self.recipe.stages if isinstance(stage, PlanStage)]
-        return plans[-1].keep_macs if plans else None
+        return self.plan.keep_macs if self.plan is not None else None
 
     def learning_rates(self, factors: Sequence[float]) -> tuple[float, ...]:
         """The recipe's own learning rate times each factor."""
@@ -63,19 +68,31 @@ class Method:
         return self.recipe.in_proportion("learning_rate", learning_rate, of=self.learning_rate)
 
 
-def load_methods(names: Sequence[str], *, base: Recipe, changes: Mapping[str, Any] | None = None) -> list[Method]:
+def load_methods(
+    names: Sequence[str],
+    *,
+    base: Recipe,
+    changes: Mapping[str, Any] | None = None,
+    keep_macs: Sequence[float] = (),
+) -> list[Method]:
     """Read the recipes of methods and put the comparison's model, task and settings into them.
+
+    With several budgets, every method that has a plan becomes one method a budget, named METHOD@BUDGET, the largest
+    budget first; a single budget keeps the names. Methods without a plan stay as they are.
 
     Args:
         names: Names of packaged methods, or paths of recipe files (.yaml, .yml, .json).
         base: Gives model and task.
         changes: Settings by bare name ("epochs", "keep_heads") or by stage ("finetune.batch_size"), for every method
             that has them.
+        keep_macs: Budgets as fractions of the dense model's MACs, in any order; every recipe's own if empty.
 
     Raises:
         RecipeError: If a method or file does not exist, two methods have one name, a recipe trains nothing, or a change
-            is a setting of the whole comparison, of a stage that is left out, or of no method.
+            is a setting of the whole comparison, of a stage that is left out, or of no method; if a budget is not above
+            0 and up to 1, is given twice or beside a budget of another kind, or no method has a plan.
     """
+    changes = changes or {}
     if not names:
         raise RecipeError(f"No methods to compare. Name some of: {', '.join(METHODS)}; or recipe files.")
     methods = [_load_method(name) for name in names]
@@ -83,9 +100,13 @@ def load_methods(names: Sequence[str], *, base: Recipe, changes: Mapping[str, An
     if len(counts) < len(methods):
         raise RecipeError(f"Two methods are named {counts.most_common(1)[0][0]!r}. Give each recipe file its own name.")
     methods = [_fitted(method, base) for method in methods]
-    for key in changes or {}:
+    for key in changes:
         _check_change(key, methods)
-    return [_changed(method, changes or {}) for method in methods]
+    methods = [_changed(method, changes) for method in methods]
+    if not keep_macs:
+        return methods
+    _check_budgets(keep_macs, methods, changes)
+    return [point for method in methods for point in _at(method, sorted(keep_macs, reverse=True))]
 
 
 def _load_method(name: str) -> Method:
@@ -147,3 +168,29 @@ def _changed(method: Method, changes: Mapping[str, Any]) -> Method:
     bare = {key: value for key, value in fitting.items() if "." not in key}
     by_stage = {key: value for key, value in fitting.items() if "." in key}
     return replace(method, recipe=method.recipe.with_options(bare, by_stage))
+
+
+def _check_budgets(budgets: Sequence[float], methods: Sequence[Method], changes: Mapping[str, Any]) -> None:
+    asked = option("keep_macs", list(budgets))
+    if len({f"{budget:g}" for budget in budgets}) < len(budgets) or not all(0 < budget <= 1 for budget in budgets):
+        raise RecipeError(
+            f"{asked}: expected one or more different fractions of the dense model's MACs, above 0 and up to 1."
+        )
+    for key, value in changes.items():
+        if key.rpartition(".")[2] in BUDGETS:
+            raise RecipeError(f"{asked} and {option(key, value)} were both given. Give one of them.")
+    if all(method.plan is None for method in methods):
+        those = ", ".join(method.name for method in methods)
+        raise RecipeError(
+            f"{asked}: none of the methods {those} has a plan, which a budget needs. Add one, such as prune-lora."
+        )
+
+
+def _at(method: Method, budgets: Sequence[float]) -> list[Method]:
+    """The method at each budget; the method itself without a plan."""
+    if method.plan is None:
+        return [method]
+    points = [replace(method, recipe=method.recipe.with_options({"keep_macs": budget})) for budget in budgets]
+    if len(points) == 1:
+        return points
+    return [replace(point, name=f"{method.name}@{point.keep_macs:g}", base=method.name) for point in points]

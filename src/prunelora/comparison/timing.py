@@ -18,14 +18,14 @@ from prunelora.data.task import TaskData
 from prunelora.data.tokens import calibration_batches
 from prunelora.delivery.checkpoints import load
 from prunelora.delivery.processors import load_processor
-from prunelora.evaluation.measurement import sizes_for, synchronise
+from prunelora.evaluation.measurement import sizes_for, synchronise, timed_passes
 from prunelora.evaluation.memory import TrainingMemory, inference_memory
 from prunelora.evaluation.timing import Timing, interleaved, ratio, weighted_mean
 from prunelora.evaluation.training_cost import step_memory
 from prunelora.evaluation.training_step import random_batch, training_step
 from prunelora.finetuning.contexts import dropout_of
-from prunelora.models.device import best_device, device_of, on_device
-from prunelora.models.inputs import image_tokens, random_inputs, reads_images
+from prunelora.models.device import best_device, device_of
+from prunelora.models.inputs import image_tokens, reads_images
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
 from prunelora.run.keys import digest
@@ -85,8 +85,8 @@ def measure_memory(trial: Trial, task: TaskData) -> MemoryFacts:
     A model that is tuned before it is pruned needs the dense model's memory once. Rows have 128 tokens, or as many as
     the model has positions for, or as an image has patches.
     """
-    steps = [(tuning.batch_size, *_step_memory(trial, task, tuning, plan)) for tuning, plan in tunings_of(trial)]
-    step_rows, training, device_peak = max(steps, key=lambda step: step[1].total)
+    steps = [_step_memory(trial, task, tuning, plan) for tuning, plan in tunings_of(trial)]
+    training, device_peak, step_rows = max(steps, key=lambda step: step[0].total)
     merged = load(trial.folder / "model").to(best_device())
     batch = random_batch(merged, rows=MEMORY_ROWS, tokens=MEMORY_TOKENS)
     return MemoryFacts(
@@ -104,13 +104,18 @@ def measure_memory(trial: Trial, task: TaskData) -> MemoryFacts:
 
 def _step_memory(
     trial: Trial, task: TaskData, tuning: FineTuneStage, plan: Plan | None
-) -> tuple[TrainingMemory, int | None]:
-    """Counted memory of a step of one fine-tuning, and the device's own peak in it."""
-    trained = as_trained(trial, task, tuning, plan)
-    counted = step_memory(trained, tuning, tokens=MEMORY_TOKENS)
-    batch = random_batch(trained, rows=tuning.batch_size, tokens=MEMORY_TOKENS)
-    with dropout_of(trained, tuning.dropout):
-        return counted, _device_peak(trained, batch, tuning)
+) -> tuple[TrainingMemory, int | None, int]:
+    """Counted memory of a step of one fine-tuning, the peak of the device's own counter in it, and its rows."""
+    model, rows = as_trained(trial, task, tuning, plan), tuning.batch_size
+    counted, device = step_memory(model, tuning, tokens=MEMORY_TOKENS), device_of(model)
+    if device.type != "cuda":
+        return counted, None, rows
+    with dropout_of(model, tuning.dropout):
+        step = training_step(model, [random_batch(model, rows=rows, tokens=MEMORY_TOKENS)], tuning)
+        step()  # Allocates the optimiser's state.
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+    return counted, int(torch.cuda.max_memory_allocated(device)), rows
 
 
 def time_methods(
@@ -190,39 +195,14 @@ def forward_times(
 ) -> dict[str, list[LatencyFacts]]:
     """Time forward passes of models in turn with the dense model, on random tokens of every size that it can read."""
     latencies: dict[str, list[LatencyFacts]] = {name: [] for name in models}
-    for batch_size, tokens in sizes_for(dense, SIZES):
-        generator = torch.Generator().manual_seed(0)
-        inputs = random_inputs(dense, batch_size=batch_size, tokens=tokens, generator=generator)
-        calls = {name: _forward(model.eval(), inputs) for name, model in {**models, DENSE: dense}.items()}
-        with torch.inference_mode():
-            timings = interleaved(
-                calls,
-                warmup=settings.warmup,
-                repeats=settings.forward_rounds,
-                synchronise=synchronise(device_of(dense)),
-            )
+    for size in sizes_for(dense, SIZES):
+        timings = timed_passes({**models, DENSE: dense}, size, warmup=settings.warmup, repeats=settings.forward_rounds)
         for name in models:
             latency = LatencyFacts(
-                batch_size=batch_size,
-                tokens=tokens,
+                batch_size=size[0],
+                tokens=size[1],
                 milliseconds=timings[name].median_ms,
                 to_dense=ratio(timings[name], timings[DENSE]),
             )
             latencies[name].append(latency)
     return latencies
-
-
-def _forward(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> Callable[[], object]:
-    ready = on_device(inputs, model)
-    return lambda: model(**ready)
-
-
-def _device_peak(model: nn.Module, batch: Mapping[str, Any], tuning: FineTuneStage) -> int | None:
-    device = device_of(model)
-    if device.type != "cuda":
-        return None
-    step = training_step(model, [batch], tuning)
-    step()  # Allocates the optimiser's state.
-    torch.cuda.reset_peak_memory_stats(device)
-    step()
-    return int(torch.cuda.max_memory_allocated(device))

@@ -22,7 +22,7 @@ from prunelora.delivery.onnx_packages import require_packages
 from prunelora.errors import PlanError, UnsupportedModelError, option
 from prunelora.evaluation.latency_cuts import Cut, bytes_of, cut_copy, cuts, groups_of, plan_of
 from prunelora.evaluation.machine import describe_machine
-from prunelora.evaluation.measurement import Latency, synchronise
+from prunelora.evaluation.measurement import Latency, synchronise, timed_passes
 from prunelora.evaluation.timing import Spread, Timing, interleaved, ratio
 from prunelora.models.anatomy import dissect
 from prunelora.models.architecture import Architecture
@@ -151,17 +151,15 @@ def reference_ms(model: nn.Module, settings: LatencySettings) -> float | None:
     device = measured_device(model, settings)
     if device_of(model).type != device.type:
         return None
-    inputs = _inputs(model, settings)
-    with left_as_found(model), threads_set(settings.threads), torch.inference_mode():
-        model.eval()
-        timing = interleaved(
-            {_DENSE: partial(model, **on_device(inputs, model))},
+    with threads_set(settings.threads):
+        timings = timed_passes(
+            {_DENSE: model},
+            (settings.batch_size, settings.tokens),
             warmup=_REFERENCE_UNTIMED,
             repeats=_REFERENCE_REPEATS,
             max_seconds=_REFERENCE_SECONDS,
-            synchronise=synchronise(device),
         )
-    return timing[_DENSE].median_ms
+    return timings[_DENSE].median_ms
 
 
 def resolved(settings: LatencySettings, model: nn.Module) -> LatencySettings:

@@ -263,23 +263,50 @@ def _latencies(
     rounds: Mapping[str, Any],
 ) -> list[Latency]:
     """Times of models and sessions at one size, all in turn."""
-    generator = torch.Generator().manual_seed(seed)
-    inputs = random_inputs(models["model"], batch_size=size[0], tokens=size[1], generator=generator)
-    calls: dict[str, Callable[[], object]] = {}
-    with contextlib.ExitStack() as stack:
-        for name, model in models.items():
-            stack.enter_context(left_as_found(model))
-            calls[f"torch {name}"] = partial(model.eval(), **on_device(inputs, model))
-        for name, session in sessions.items():
-            calls[f"onnxruntime {name}"] = partial(onnx_delivery.run, session, inputs)
-        stack.enter_context(torch.inference_mode())
-        timings = interleaved(calls, **rounds, synchronise=synchronise(device_of(models["model"])))
+    timings = timed_passes(
+        {f"torch {name}": model for name, model in models.items()},
+        size,
+        sessions={f"onnxruntime {name}": session for name, session in sessions.items()},
+        seed=seed,
+        **rounds,
+    )
     latencies = []
     for engine in ENGINES:
         timing, base = timings.get(f"{engine} model"), timings.get(f"{engine} base")
         if timing is not None:
             latencies.append(Latency(engine, *size, timing, base, ratio(timing, base) if base else None))
     return latencies
+
+
+def timed_passes(
+    models: Mapping[str, nn.Module],
+    size: tuple[int, int],
+    *,
+    sessions: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    **rounds: Any,
+) -> dict[str, Timing]:
+    """Time a forward pass of models on the same random tokens, all in turn.
+
+    Args:
+        models: By name, on one device; left as they were found.
+        size: Batch size and tokens.
+        sessions: Exported models by other names.
+        seed: Seed of the tokens.
+        **rounds: `warmup`, `repeats` and `max_seconds` of `interleaved`.
+    """
+    first = next(iter(models.values()))
+    generator = torch.Generator().manual_seed(seed)
+    inputs = random_inputs(first, batch_size=size[0], tokens=size[1], generator=generator)
+    calls: dict[str, Callable[[], object]] = {}
+    with contextlib.ExitStack() as stack:
+        for name, model in models.items():
+            stack.enter_context(left_as_found(model))
+            calls[name] = partial(model.eval(), **on_device(inputs, model))
+        for name, session in (sessions or {}).items():
+            calls[name] = partial(onnx_delivery.run, session, inputs)
+        stack.enter_context(torch.inference_mode())
+        return interleaved(calls, **rounds, synchronise=synchronise(device_of(first)))
 
 
 def synchronise(device: torch.device) -> Callable[[], None] | None:
