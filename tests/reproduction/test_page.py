@@ -247,4 +247,4 @@ def test_numbers_hold_the_paper_the_counts_and_every_task(whole, partial):
     assert content["tasks"]["rte"]["methods"]["lora"]["trained"] == 319_106
     assert content["tasks"]["qnli"]["note"] == NOTES["qnli"]
     assert numbers(partial)["missing"] == ["mnli", "qnli", "wnli"]
-    assert numbers(partial)["tasks"]["wnli"] == {"note": "", "run": False}
+    assert numbers(partial)["tasks"]["wnli"] == {"preset": "", "train_head": True, "note": "", "run": False}

@@ -226,12 +226,11 @@ def reproduce(
             progress=not quiet,
         )
     written = write_reproduction(reproduction, out)
+    paths = {name.rpartition(".")[2]: out / name for name in written if "/" not in name}
     if json:
-        paths = {name.rpartition(".")[2]: out / name for name in written if "/" not in name}
         terminal.give_json({**numbers(reproduction), "paths": {"folder": out, **paths}})
-        return
-    terminal.give_lines(tables(reproduction))
-    terminal.give_lines([f"{name.rpartition('.')[2]}: {out / name}" for name in written if "/" not in name])
+    else:
+        terminal.give_lines([*tables(reproduction), *(f"{kind}: {path}" for kind, path in paths.items())])
 
 
 def words(text: str) -> list[str]:

@@ -66,7 +66,7 @@ def numbers(reproduction: Reproduction) -> dict[str, Any]:
     """All numbers for scripts."""
     own = reproduction.own_counts
     return {
-        "format": "prunelora-reproduction-1",
+        "format": "prunelora-reproduction-2",
         "prunelora": __version__,
         "model": reproduction.model,
         "label": reproduction.label,
@@ -99,21 +99,13 @@ def _values(row: paper.Row) -> dict[str, float | None]:
 
 
 def _task(reproduction: Reproduction, task: str) -> dict[str, Any]:
-    settings, comparison = reproduction.settings[task], reproduction.comparisons.get(task)
-    if comparison is None:
-        return {"note": settings.note, "run": False}
-    return {
-        "note": settings.note,
-        "run": True,
-        "preset": settings.preset,
-        "train_head": settings.train_head,
-        "missing": list(comparison.missing),
-        "rows": comparison.task["rows"],
-        "majority_rate": comparison.task["majority_rate"],
-        "methods": {method.name: method.model_dump(mode="json") for method in comparison.methods},
-        "machine": comparison.machine,
-        "prunelora": comparison.prunelora,
-    }
+    """Settings of a task and its comparison without single trainings and pairs, with the methods by name."""
+    comparison = reproduction.comparisons.get(task)
+    content = asdict(reproduction.settings[task]) | {"run": comparison is not None}
+    if comparison is not None:
+        content |= comparison.model_dump(mode="json", exclude={"format", "pairs", "trials"})
+        content["methods"] = {method["name"]: method for method in content["methods"]}
+    return content
 
 
 def _counts(counts: Counts) -> dict[str, Any]:

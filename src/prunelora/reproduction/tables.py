@@ -43,26 +43,28 @@ def paper_table(reproduction: Reproduction) -> Table:
 
 def tasks_table(reproduction: Reproduction) -> Table:
     """Settings, rows and completeness of every task."""
-    columns = ("task", "preset", "seeds", "training rows", "reported rows", "trainings", "note")
-    rows = []
-    for task, settings in reproduction.settings.items():
-        comparison = reproduction.comparisons.get(task)
-        if comparison is None:
-            rows.append((task, NOT_RUN, *[NONE] * 4, settings.note))
-            continue
-        number_of, missing = comparison.task["rows"], len(comparison.missing)
-        rows.append(
-            (
-                task,
-                (settings.preset or "own settings") + ("" if settings.train_head else ", task head not trained"),
-                ", ".join(map(str, comparison.seeds)),
-                count(number_of["train"]),
-                count(number_of[comparison.splits[0]]),
-                f"{missing} missing" if missing else "complete",
-                settings.note,
-            )
+    settings, comparisons = reproduction.settings, reproduction.comparisons
+
+    def preset(task: str) -> str:
+        if task not in comparisons:
+            return NOT_RUN
+        return (settings[task].preset or "own settings") + (
+            "" if settings[task].train_head else ", task head not trained"
         )
-    return Table(columns, tuple(rows), "Tasks")
+
+    def of_results(show: Callable[[ComparisonResults], str]) -> _Text:
+        return lambda task: optional(comparisons.get(task), show)
+
+    columns: dict[str, _Text] = {
+        "task": str,
+        "preset": preset,
+        "seeds": of_results(lambda results: ", ".join(map(str, results.seeds))),
+        "training rows": of_results(lambda results: count(results.task["rows"]["train"])),
+        "reported rows": of_results(lambda results: count(results.task["rows"][results.splits[0]])),
+        "trainings": of_results(lambda results: f"{len(results.missing)} missing" if results.missing else "complete"),
+        "note": lambda task: settings[task].note,
+    }
+    return Table.of(paper.TASKS, columns, "Tasks")
 
 
 def counts_table(reproduction: Reproduction) -> Table:
