@@ -32,10 +32,10 @@ def measure(settings: argparse.Namespace, engine: str, batch_size: int, tokens: 
     """Predicted beside measured ratios for one engine and size."""
     import torch
 
-    from prunelora.planning.latency_model import LatencySettings
     from prunelora.evaluation.latency_sweep import measure_latency_model
     from prunelora.evaluation.timing import interleaved, ratio
     from prunelora.models.inputs import random_inputs
+    from prunelora.planning.latency_model import LatencySettings
 
     model, plans, runners = prepare(settings.model, settings.keep, settings.seeds, engine)
     rounds = {"repeats": settings.repeats, "warmup": WARMUP, "max_seconds": settings.max_seconds}
