@@ -8,8 +8,7 @@ from tiny import tiny_batch, tiny_model
 
 from prunelora.data.load import load_task
 from prunelora.data.settings import DataSettings
-from prunelora.evaluation.extrapolation import Line, Pieces, by_power, in_order
-from prunelora.evaluation.timing import Timing
+from prunelora.evaluation.extrapolation import Pieces, batch_seconds, by_power, in_order
 from prunelora.evaluation.work import first_layers, num_layers, shallow
 from prunelora.finetuning.arguments import training_arguments
 from prunelora.finetuning.settings import FineTuneSettings
@@ -17,27 +16,21 @@ from prunelora.models.anatomy import dissect
 from prunelora.planning.plan import Plan
 
 
-def timed(**seconds) -> Pieces:
-    return Pieces(timings={name: Timing((1000 * value,) * 3) for name, value in seconds.items()})
-
-
 def test_a_line_gives_the_seconds_of_work_that_is_one():
-    line = Line(rows=4, lengths=(10, 30), names=("short", "long"))
     # 0.2 s and 0.01 s a token, for four rows.
-    pieces = timed(short=0.3, long=0.5)
-    assert line.total(pieces, [(4, 10), (4, 30), (4, 50), (1, 20)]) == pytest.approx(0.3 + 0.5 + 0.7 + 0.4 / 4)
-    same = Line(rows=4, lengths=(10, 10), names=("short", "short"))
-    assert same.total(pieces, [(4, 10), (8, 99)]) == pytest.approx(0.3 + 0.6)
+    seconds = batch_seconds(4, {10: 0.3, 30: 0.5}, [(4, 10), (4, 30), (4, 50), (1, 20)])
+    assert seconds == pytest.approx(0.3 + 0.5 + 0.7 + 0.4 / 4)
+    assert batch_seconds(4, {10: 0.3}, [(4, 10), (8, 99)]) == pytest.approx(0.3 + 0.6)
 
 
 def test_shorter_rows_never_take_less_than_nothing():
-    line = Line(rows=1, lengths=(50, 60), names=("short", "long"))
-    assert line.total(timed(short=0.1, long=0.9), [(1, 1)]) > 0
+    assert batch_seconds(1, {50: 0.1, 60: 0.9}, [(1, 1)]) > 0
 
 
 @pytest.mark.parametrize("power", [0.5, 2.0, 3.0])
 def test_a_power_gives_the_seconds_of_work_that_is_one(power):
-    assert by_power((2, 0.3 * 2**power), (4, 0.3 * 4**power), 8) == pytest.approx(0.3 * 8**power)
+    assert by_power({2: 0.3 * 2**power, 4: 0.3 * 4**power}, 8) == pytest.approx(0.3 * 8**power)
+    assert by_power({8: 0.3}, 8) == 0.3
 
 
 def test_batches_are_as_long_as_their_longest_row():
@@ -48,9 +41,9 @@ def test_batches_are_as_long_as_their_longest_row():
 def test_a_piece_of_one_name_is_timed_once_a_round():
     done = []
     pieces = Pieces()
-    for _ in range(2):
-        pieces.add("one", lambda: done.append("one"))
+    first, second = (pieces.add("one", lambda: done.append("one")) for _ in range(2))
     pieces.measure()
+    assert first() == second() == pieces.timings["one"].median_ms / 1000
     assert len(done) == pieces.timings["one"].repeats + 1
     assert pieces.noise() >= 0
 

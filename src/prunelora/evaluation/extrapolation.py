@@ -1,7 +1,7 @@
 """Extrapolation of the seconds of long work from short pieces of it, which are timed in turn."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prunelora.evaluation.timing import Timing, interleaved
@@ -12,6 +12,9 @@ ROUNDS, UNTIMED = 3, 1
 # A batch: rows, and tokens of its longest row.
 Size = tuple[int, int]
 
+# Returns seconds once all pieces are timed.
+Seconds = Callable[[], float]
+
 
 @dataclass
 class Pieces:
@@ -20,18 +23,14 @@ class Pieces:
     calls: dict[str, Callable[[], object]] = field(default_factory=dict)
     timings: dict[str, Timing] = field(default_factory=dict)
 
-    def add(self, name: str, call: Callable[[], object]) -> str:
-        """Add a piece; a second piece of the same name is ignored."""
+    def add(self, name: str, call: Callable[[], object]) -> Seconds:
+        """Add a piece, unless one of this name is there; returns a function that gives the median of its rounds."""
         self.calls.setdefault(name, call)
-        return name
+        return lambda: self.timings[name].median_ms / 1000
 
     def measure(self, synchronise: Callable[[], None] | None = None) -> None:
         """Time every piece."""
         self.timings = interleaved(self.calls, warmup=UNTIMED, repeats=ROUNDS, synchronise=synchronise)
-
-    def seconds(self, name: str) -> float:
-        """Median of the rounds."""
-        return self.timings[name].median_ms / 1000
 
     def noise(self) -> float:
         """Mean distance of rounds from their median, weighted by time: 0.1 is 10 %."""
@@ -40,37 +39,28 @@ class Pieces:
         return distance / total if total else 0.0
 
 
-@dataclass(frozen=True)
-class Line:
-    """Seconds of a batch, linear in its tokens a row through two timed lengths, and proportional to its rows.
+def batch_seconds(rows: int, timed: Mapping[int, float], sizes: Sequence[Size]) -> float:
+    """Seconds of batches, linear in their tokens a row through two timed lengths, and proportional to their rows.
 
-    Attributes:
+    Args:
         rows: Rows of the timed batches.
-        lengths: The two lengths; if equal, seconds do not depend on the length.
-        names: Names of their pieces.
+        timed: Seconds of a batch by its length; if there is one length only, seconds do not depend on it.
+        sizes: The batches.
     """
-
-    rows: int
-    lengths: tuple[int, int]
-    names: tuple[str, str]
-
-    def total(self, pieces: Pieces, sizes: Sequence[Size]) -> float:
-        """Seconds of all batches."""
-        low, high = map(pieces.seconds, self.names)
-        short, long = self.lengths
-        slope = max(0.0, (high - low) / (long - short)) if long > short else 0.0
-        # At least a tenth of the shorter length's seconds: extrapolated below it, the line may become negative.
-        return sum(rows / self.rows * max(0.1 * low, low + slope * (length - short)) for rows, length in sizes)
+    (short, low), (long, high) = min(timed.items()), max(timed.items())
+    slope = max(0.0, (high - low) / (long - short)) if long > short else 0.0
+    # At least a tenth of the shorter length's seconds: extrapolated below it, the line may become negative.
+    return sum(count / rows * max(0.1 * low, low + slope * (length - short)) for count, length in sizes)
 
 
-def by_power(small: tuple[float, float], large: tuple[float, float], size: float) -> float:
-    """Seconds at a size from those at two smaller sizes: t = a * size^p.
+def by_power(timed: Mapping[int, float], size: int) -> float:
+    """Seconds at a size from those at two smaller sizes, t = a * size^p, or at that size itself.
 
-    by_power((1, 1.0), (2, 8.0), 4) -> 64.0
+    by_power({1: 1.0, 2: 8.0}, 4) -> 64.0
     """
-    (x0, t0), (x1, t1) = small, large
-    power = math.log(t1 / t0) / math.log(x1 / x0)
-    return t1 * (size / x1) ** power
+    (small, few), (large, more) = min(timed.items()), max(timed.items())
+    power = math.log(more / few) / math.log(large / small) if large > small else 0.0
+    return more * (size / large) ** power
 
 
 def in_order(lengths: Sequence[int], rows: int) -> list[Size]:

@@ -7,10 +7,11 @@ data's rows, and on a few layers if every layer does the same work.
 import copy
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from prunelora.data.task import TaskData
 from prunelora.data.tokens import Processor, batches, tokenise
 from prunelora.delivery import onnx
 from prunelora.evaluation.counting import weight_bytes
-from prunelora.evaluation.extrapolation import Line, Pieces, Size, by_power, in_order
+from prunelora.evaluation.extrapolation import Pieces, Seconds, Size, batch_seconds, by_power, in_order
 from prunelora.evaluation.memory import inference_memory
+from prunelora.evaluation.training_cost import step_memory
 from prunelora.evaluation.training_step import random_batch, training_step
 from prunelora.finetuning.contexts import dropout_of
 from prunelora.finetuning.settings import FineTuneSettings
@@ -42,9 +44,6 @@ ROWS, JUDGED = 32, 64
 # For wider matrices, seconds of elimination follow from a quarter and a half of their width.
 WIDE = 512
 
-# Returns seconds once all pieces are timed.
-Later = Callable[[], float]
-
 
 class Work:
     """The pieces of a run.
@@ -52,10 +51,11 @@ class Work:
     Attributes:
         pieces: Timed pieces.
         models: The dense model and the cut model ("cut"), in eval mode.
+        present: Name of the model before the next stage: "dense" or "cut".
+        memory: Most bytes at once of the stages, by name, where they are counted.
         lengths: Tokens of every row of a split, by its name.
         row_seconds: Seconds to tokenise a row and put it into a batch.
         copy_seconds: Seconds to copy the dense model.
-        import_seconds: Additional seconds of the first export.
     """
 
     def __init__(
@@ -65,8 +65,8 @@ class Work:
         self.model, self.task, self.scratch = model, task, scratch
         self.processor, self.max_length = processor, max_length
         self.pieces = Pieces()
-        self.exported: dict[int, float] = {}  # Seconds, by layers.
-        self.import_seconds = 0.0
+        self.present = "dense"
+        self.memory: dict[str, int] = {}
         started = time.perf_counter()
         self.models: dict[str, nn.Module] = {"dense": copy.deepcopy(model).eval()}
         self.copy_seconds = time.perf_counter() - started
@@ -100,24 +100,30 @@ class Work:
 
     # Pieces -----------------------------------------------------------------------------------------------------------
 
-    def line(self, key: str, rows: int, call_of: Callable[[Mapping[str, Any]], Callable[[], object]]) -> Line:
-        """Add pieces for batches of two lengths."""
-        names = [f"{key}, {length} tokens" for length in self.ends]
-        for name, length in zip(names, self.ends, strict=True):
-            if name not in self.pieces.calls:
-                self.pieces.add(name, call_of(on_device(self.batch(rows, length), self.model)))
-        return Line(rows, self.ends, (names[0], names[1]))
-
     def batch(self, rows: int, length: int) -> dict[str, torch.Tensor]:
         """Random rows of one length, with labels."""
         return random_batch(self.model, rows=rows, tokens=length)
 
-    def passes(self, model: str, sizes: Sequence[Size]) -> Later:
-        """Seconds of forward passes."""
-        line = self.line(f"pass of {model}", ROWS, partial(partial, run_once, self.models[model]))
-        return lambda: line.total(self.pieces, sizes)
+    def in_batches(
+        self, key: str, rows: int, call_of: Callable[[Mapping[str, Any]], Callable[[], object]], sizes: Sequence[Size]
+    ) -> Seconds:
+        """Seconds of batches, from pieces for batches of two lengths."""
+        timed = {
+            length: self.pieces.add(f"{key}, {length} tokens", call_of(on_device(self.batch(rows, length), self.model)))
+            for length in self.ends
+        }
+        return lambda: batch_seconds(rows, {length: seconds() for length, seconds in timed.items()}, sizes)
 
-    def judging(self, split: str, model: str) -> Later:
+    def passes(self, model: str, sizes: Sequence[Size]) -> Seconds:
+        """Seconds of forward passes."""
+        return self.in_batches(f"pass of {model}", ROWS, partial(partial, run_once, self.models[model]), sizes)
+
+    def one_pass(self, model: str, size: Size) -> Seconds:
+        """Seconds of a forward pass of exactly this size."""
+        call = partial(run_once, self.models[model], self.batch(*size))
+        return self.pieces.add(f"pass of {model}, {size[0]} x {size[1]}", call)
+
+    def judging(self, split: str, model: str) -> Seconds:
         """Seconds of tokenising a split and of a pass over it, sorted by length."""
         lengths = np.sort(self.lengths[split]).tolist()
         passes = self.passes(model, in_order(lengths, JUDGED))
@@ -128,75 +134,73 @@ class Work:
         batch = self.batch(JUDGED, self.longest)
         return max(inference_memory(self.models[model], batch) for model in models)
 
-    def saving(self, count: float) -> Later:
+    def saving(self, count: float) -> Seconds:
         """Seconds of writing bytes to a file."""
         sample = {"": torch.zeros(4_000_000)}
-        piece = self.pieces.add("16 MB saved", partial(save_file, sample, self.scratch / "sample.safetensors"))
-        return lambda: count / 16e6 * self.pieces.seconds(piece)
+        seconds = self.pieces.add("16 MB saved", partial(save_file, sample, self.scratch / "sample.safetensors"))
+        return lambda: count / 16e6 * seconds()
 
-    def leaving_out(self, model: nn.Module) -> Later:
+    def elimination(self, model: nn.Module) -> Seconds:
         """Seconds of eliminating heads and neurons of every layer one after the other."""
-        architecture = dissect(model).architecture
-        kinds = [
-            (architecture.num_heads, architecture.head_dim * architecture.queries_per_head),
-            (architecture.num_neurons, 1),
+        sizes = dissect(model).architecture
+        head_width = sizes.head_dim * sizes.queries_per_head
+        layers = Counter((heads, head_width) for heads in sizes.num_heads)
+        layers += Counter((neurons, 1) for neurons in sizes.num_neurons)
+        parts = [
+            (count, self._elimination(groups, width, sizes.hidden_size))
+            for (groups, width), count in layers.items()
+            if groups
         ]
-        outputs = architecture.hidden_size
-        parts: list[Later] = []
-        for units, width in kinds:
-            for groups in filter(None, set(units)):
-                layers = units.count(groups)
-                seconds = self._groups_left_out(groups, width, outputs)
-                parts.append(partial(lambda layers, seconds: layers * seconds(), layers, seconds))
-        return lambda: sum(part() for part in parts)
+        return lambda: sum(count * seconds() for count, seconds in parts)
 
-    def _groups_left_out(self, groups: int, width: int, outputs: int) -> Later:
-        def piece(count: int) -> str:
-            wide = torch.float32
+    def _elimination(self, groups: int, width: int, outputs: int) -> Seconds:
+        """Seconds of eliminating the groups of one matrix."""
+
+        def piece(count: int) -> Seconds:
             columns = count * width
-            generator = torch.Generator().manual_seed(0)
-            weight = torch.randn(outputs, columns, generator=generator, dtype=wide)
-            moments, errors = torch.eye(columns, dtype=wide), torch.eye(outputs, dtype=wide)
-            call = partial(elimination_costs, weight, moments, errors, width=width)
-            return self.pieces.add(f"{count} groups of {width} left out of {outputs} x {columns}", call)
+            weight = torch.randn(outputs, columns, generator=torch.Generator().manual_seed(0))
+            call = partial(elimination_costs, weight, torch.eye(columns), torch.eye(outputs), width=width)
+            return self.pieces.add(f"elimination of {count} groups of {width} from {outputs} x {columns}", call)
 
-        if groups * width <= WIDE or groups < 8:
-            whole = piece(groups)
-            return lambda: self.pieces.seconds(whole)
-        quarter, half = groups // 4, groups // 2
-        small, large = piece(quarter), piece(half)
-        return lambda: by_power((quarter, self.pieces.seconds(small)), (half, self.pieces.seconds(large)), groups)
+        wide = groups * width > WIDE and groups >= 8
+        timed = {count: piece(count) for count in ((groups // 4, groups // 2) if wide else (groups,))}
+        return lambda: by_power({count: seconds() for count, seconds in timed.items()}, groups)
 
-    def exporting(self) -> Later:
-        """Seconds of an export, linear in the layers: from exports of the first half of them, and of fewer."""
+    @cached_property
+    def export_seconds(self) -> tuple[float, float]:
+        """Seconds of an export, and those that the first one needs in addition for imports.
+
+        Exports are linear in the layers, and timed for the first half of them, and for fewer. They are timed once, not
+        in rounds: they take long, and only Python works.
+        """
         layers = num_layers(self.models["dense"])
-        few, more = max(1, layers // 6), math.ceil(layers / 2)
-        if not self.exported:
-            self._timed_export(few)
-            cold = self.exported.pop(few)
-            for count in {few, more}:
-                self._timed_export(count)
-            self.import_seconds = max(0.0, cold - self.exported[few])
-        fewer, half = self.exported[few], self.exported[more]
-        slope = max(0.0, (half - fewer) / (more - few)) if more > few else half
-        return lambda: half + slope * (layers - more)
+        few, half = max(1, layers // 6), self._half
+        first, fewer = self._export(few), self._export(few)
+        more = self._export(half) if half > few else fewer
+        a_layer = max(0.0, (more - fewer) / (half - few)) if half > few else more
+        return more + a_layer * (layers - half), max(0.0, first - fewer)
 
-    def _timed_export(self, layers: int) -> None:
-        """Time an export once, not in rounds: it takes long, and only Python works."""
-        first = shallow(self.models["dense"], layers)
+    @property
+    def _half(self) -> int:
+        return math.ceil(num_layers(self.models["dense"]) / 2)
+
+    def _export(self, layers: int) -> float:
+        """Export the first layers; returns seconds."""
+        model = shallow(self.models["dense"], layers)
         started = time.perf_counter()
-        onnx.export(first, self.scratch / f"{layers}.onnx")
-        self.exported[layers] = time.perf_counter() - started
+        onnx.export(model, self.scratch / f"{layers}.onnx")
+        return time.perf_counter() - started
 
-    def training(self, key: str, trained: Any, settings: FineTuneSettings, model: str) -> Later:
-        """Seconds of a fine-tuning, with its evaluations and checkpoints.
+    def training(self, stage: str, trained: Any, settings: FineTuneSettings, model: str) -> Seconds:
+        """Seconds of a fine-tuning, with its evaluations and checkpoints; its memory is counted.
 
         Args:
-            key: Name of the stage.
+            stage: Name of the stage.
             trained: The model with its adapter.
             settings: Settings of the fine-tuning.
             model: Name of the model without the adapter.
         """
+        self.memory[stage] = step_memory(trained, settings, tokens=self.longest).total
         numbers = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
         trained.train()
 
@@ -209,38 +213,28 @@ class Work:
 
             return call
 
-        line = self.line(f"step of {key}", settings.batch_size, call_of)
-        train = self.lengths["train"]
+        train, validation = self.lengths["train"], self.lengths["validation"].tolist()
         updates, every = settings.updates(len(train)), settings.updates_between_evaluations(len(train))
         epoch = _epoch(train, settings)
-        in_all = [epoch[number % len(epoch)] for number in range(updates * settings.accumulation_steps)]
+        sizes = [epoch[number % len(epoch)] for number in range(updates * settings.accumulation_steps)]
+        steps = self.in_batches(f"step of {stage}", settings.batch_size, call_of, sizes)
         evaluations = updates // every + (1 if settings.keep_start else 0)
-        validation = self.lengths["validation"].tolist()
         # The Trainer evaluates rows in their order.
         evaluation = self.passes(model, in_order(validation, 2 * settings.batch_size))
-        adapted = isinstance(trained, PeftModel)
-        saved = 4 * numbers if adapted else weight_bytes(trained)
+        saved = 4 * numbers if isinstance(trained, PeftModel) else weight_bytes(trained)
         saving = self.saving(max(1, updates // every) * (saved + 8 * numbers) + saved)
-        teacher = self.judging("train", "dense") if settings.distillation else None
-        rows = len(train) + len(validation)
+        tokenising = (len(train) + len(validation)) * self.row_seconds
+        teacher = self.judging("train", "dense") if settings.distillation else lambda: 0.0
+        return lambda: tokenising + steps() + evaluations * evaluation() + saving() + teacher()
 
-        def seconds() -> float:
-            taught = teacher() if teacher is not None else 0.0
-            judged = evaluations * evaluation()
-            return rows * self.row_seconds + line.total(self.pieces, in_all) + judged + saving() + taught
-
-        return seconds
-
-    def engines(self, size: Size) -> tuple[str, str]:
-        """Add passes of the first layers in torch and in ONNX Runtime."""
-        layers = max(self.exported)
-        first = shallow(self.models["dense"], layers)
-        opened = onnx.session(self.scratch / f"{layers}.onnx", threads=torch.get_num_threads())
+    def onnx_over_torch(self, size: Size) -> Seconds:
+        """Time in ONNX Runtime over that in torch, by the first layers, whose export `export_seconds` has written."""
+        model = shallow(self.models["dense"], self._half)
+        opened = onnx.session(self.scratch / f"{self._half}.onnx", threads=torch.get_num_threads())
         inputs = _unlabelled(self.batch(*size))
-        return (
-            self.pieces.add("first layers in torch", partial(run_once, first, inputs)),
-            self.pieces.add("first layers in onnxruntime", partial(onnx.run, opened, inputs)),
-        )
+        in_torch = self.pieces.add("first layers in torch", partial(run_once, model, inputs))
+        in_onnx = self.pieces.add("first layers in onnxruntime", partial(onnx.run, opened, inputs))
+        return lambda: in_onnx() / in_torch()
 
 
 def run_once(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> None:
@@ -275,24 +269,21 @@ def first_layers(model: nn.Module, plan: Plan, count: int) -> nn.Module:
     return prune_(copy.deepcopy(model).eval(), thin)
 
 
-def _lists(model: nn.Module) -> list[str]:
-    """Names of the lists that hold the layers."""
-    parents = dict.fromkeys(block.prefix.rpartition(".")[0] for block in dissect(model).blocks)
-    return [name for name in parents if isinstance(model.get_submodule(name), nn.ModuleList)]
+def _lists(model: nn.Module) -> dict[str, nn.ModuleList]:
+    """The lists that hold the layers, by name."""
+    names = dict.fromkeys(block.prefix.rpartition(".")[0] for block in dissect(model).blocks)
+    parents = {name: model.get_submodule(name) for name in names}
+    return {name: layers for name, layers in parents.items() if isinstance(layers, nn.ModuleList)}
 
 
 def num_layers(model: nn.Module) -> int:
     """Layers of a model, of the longer half of an encoder-decoder; 1 if one layer is applied repeatedly."""
-    return max((len(_list(model, name)) for name in _lists(model)), default=1)
+    return max(map(len, _lists(model).values()), default=1)
 
 
 def shallow(model: nn.Module, layers: int) -> nn.Module:
     """A copy with only the first layers."""
     model = copy.deepcopy(model)
-    for name in _lists(model):
-        model.set_submodule(name, nn.ModuleList(list(_list(model, name))[:layers]))
+    for name, whole in _lists(model).items():
+        model.set_submodule(name, whole[:layers])
     return model
-
-
-def _list(model: nn.Module, name: str) -> nn.ModuleList:
-    return cast(nn.ModuleList, model.get_submodule(name))

@@ -189,20 +189,19 @@ def forecast(run: "Run", plan: "Plan | None", names: Collection[str]) -> "RunOut
     from prunelora.evaluation.outlook import RunOutlook, StageOutlook
     from prunelora.evaluation.work import Work
     from prunelora.models.device import device_of
-    from prunelora.stages.forecasting import Forecast
 
     started = time.perf_counter()
+    run = dataclasses.replace(run, plan=plan)
     with tempfile.TemporaryDirectory() as scratch, torch.random.fork_rng():
         work = Work(run.model, plan, run.task, run.processor, run.recipe.task.max_length, Path(scratch))
-        state = Forecast(run, plan, work)
-        pieces = {}
+        predicted = {}
         for name, stage in run.recipe.by_name.items():
             if name in names:
-                pieces[name] = stage.forecast(state, name)
+                predicted[name] = stage.forecast(work, run, name)
                 if stage.stage == "prune":
-                    state.now = "cut"
+                    work.present = "cut"
         work.pieces.measure(synchronise(device_of(run.model)))
-        stages = tuple(StageOutlook(name, seconds(), state.memory.get(name)) for name, seconds in pieces.items())
+        stages = tuple(StageOutlook(name, seconds(), work.memory.get(name)) for name, seconds in predicted.items())
     return RunOutlook(stages, work.pieces.noise(), time.perf_counter() - started)
 
 

@@ -9,10 +9,10 @@ from prunelora.errors import RecipeError
 from prunelora.settings import Settings
 
 if TYPE_CHECKING:
+    from prunelora.evaluation.work import Work
     from prunelora.report.results import RunResults
     from prunelora.report.table import Table
     from prunelora.stages.context import Run
-    from prunelora.stages.forecasting import Forecast
 
 Facts = dict[str, Any]
 # Seconds, to be called after all pieces of a forecast are timed.
@@ -130,8 +130,14 @@ class Stage(Settings):
         """The plain names of the files that the stage writes into the run folder."""
         return ()
 
-    def forecast(self, forecast: "Forecast", name: str) -> Seconds:
-        """Add the pieces of the stage's work to a forecast; returns a function that adds their times up."""
+    def forecast(self, work: "Work", run: "Run", name: str) -> Seconds:
+        """Add pieces of the stage's work to the timed ones; returns a function that predicts its seconds from them.
+
+        Args:
+            work: The pieces; counts memory by name of the stage.
+            run: With the dense model, whose weights may be random, and the last plan, by made-up scores.
+            name: Name of the stage.
+        """
         return lambda: 0.0
 
     def facts_shown(self, results: "RunResults", name: str) -> Facts:

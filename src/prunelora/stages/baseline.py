@@ -1,5 +1,6 @@
 """The stage baseline: trains the dense model with plain LoRA."""
 
+import copy
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -7,8 +8,8 @@ from pydantic import Field
 from prunelora.stages.base import Facts, Seconds, Stage
 
 if TYPE_CHECKING:
+    from prunelora.evaluation.work import Work
     from prunelora.stages.context import Run
-    from prunelora.stages.forecasting import Forecast
 
 CHECKPOINTS = ".baseline-checkpoints"
 
@@ -50,14 +51,17 @@ class BaselineStage(Stage):
             **tested(run, model),
         }
 
-    def forecast(self, forecast: "Forecast", name: str) -> Seconds:
+    def forecast(self, work: "Work", run: "Run", name: str) -> Seconds:
         """The training of the dense model, and a pass over the validation and test rows."""
-        tunings = forecast.recipe.tunings
+        from prunelora.stages.training import ready_to_train
+
+        tunings = run.recipe.tunings
         epochs = sum(tuning.epochs for tuning in tunings.values())
         changes = {"epochs": epochs, "distillation": 0.0, "trainable": "adapter"}
-        tuning = tunings[forecast.recipe.main_tuning].model_copy(update=changes)
-        training = forecast.training(name, tuning, None, "dense")
-        judged = [forecast.work.judging(split, "dense") for split in ("validation", forecast.task.test_name)]
+        tuning = tunings[run.recipe.main_tuning].model_copy(update=changes)
+        trained = ready_to_train(copy.deepcopy(work.models["dense"]), None, tuning, seed=0)
+        training = work.training(name, trained, tuning, "dense")
+        judged = [work.judging(split, "dense") for split in ("validation", run.task.test_name)]
         return lambda: training() + sum(seconds() for seconds in judged)
 
 

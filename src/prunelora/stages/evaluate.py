@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from prunelora.stages.base import Facts, Seconds, Stage
 
 if TYPE_CHECKING:
+    from prunelora.evaluation.work import Work
     from prunelora.stages.context import Run
-    from prunelora.stages.forecasting import Forecast
 
 ANSWERS = "answers.safetensors"
 
@@ -41,8 +41,8 @@ class EvaluateStage(Stage):
         """The answers."""
         return (ANSWERS,)
 
-    def forecast(self, forecast: "Forecast", name: str) -> Seconds:
+    def forecast(self, work: "Work", run: "Run", name: str) -> Seconds:
         """A pass over every reported split."""
-        judged = [forecast.work.judging(split, forecast.now) for split in forecast.task.reported]
-        forecast.memory[name] = forecast.work.judging_bytes(forecast.now)
+        judged = [work.judging(split, work.present) for split in run.task.reported]
+        work.memory[name] = work.judging_bytes(work.present)
         return lambda: sum(seconds() for seconds in judged)

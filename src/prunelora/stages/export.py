@@ -8,8 +8,8 @@ from pydantic import Field
 from prunelora.stages.base import Facts, Seconds, Stage
 
 if TYPE_CHECKING:
+    from prunelora.evaluation.work import Work
     from prunelora.stages.context import Run
-    from prunelora.stages.forecasting import Forecast
 
 # Validation rows on which the exported model is compared with torch.
 COMPARED_ROWS = 32
@@ -52,10 +52,10 @@ class ExportStage(Stage):
         """The ONNX model."""
         return (MODEL,)
 
-    def forecast(self, forecast: "Forecast", name: str) -> Seconds:
+    def forecast(self, work: "Work", run: "Run", name: str) -> Seconds:
         """An export, and the import of the exporter, which the first export of a process needs."""
-        export = forecast.work.exporting()
-        return lambda: export() + forecast.work.import_seconds
+        seconds = sum(work.export_seconds)
+        return lambda: seconds
 
 
 def _rows_to_compare(run: "Run") -> list[dict[str, Any]]:

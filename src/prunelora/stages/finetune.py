@@ -1,5 +1,6 @@
 """The stage finetune: trains LoRA, LayerNorms and task head, or all weights."""
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -11,8 +12,8 @@ from prunelora.stages.base import Facts, Seconds, Stage
 from prunelora.stages.targets import ATTENTION, Targets
 
 if TYPE_CHECKING:
+    from prunelora.evaluation.work import Work
     from prunelora.stages.context import Run
-    from prunelora.stages.forecasting import Forecast
 
 CHECKPOINTS = ".checkpoints"
 
@@ -85,7 +86,10 @@ class FineTuneStage(FineTuneSettings, Stage):
         """The adapter, or the tuned model."""
         return ("adapter",) if self.trainable == "adapter" else ("tuned",)
 
-    def forecast(self, forecast: "Forecast", name: str) -> Seconds:
+    def forecast(self, work: "Work", run: "Run", name: str) -> Seconds:
         """Training steps, evaluations and checkpoints."""
-        plan = forecast.plan if name in forecast.recipe.after_plans else None
-        return forecast.training(name, self, plan, forecast.now)
+        from prunelora.stages.training import ready_to_train
+
+        plan = run.plan if name in run.recipe.after_plans else None
+        trained = ready_to_train(copy.deepcopy(work.models[work.present]), plan, self, seed=0)
+        return work.training(name, trained, self, work.present)

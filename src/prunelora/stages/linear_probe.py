@@ -7,8 +7,8 @@ from pydantic import Field
 from prunelora.stages.base import Facts, Seconds, Stage
 
 if TYPE_CHECKING:
+    from prunelora.evaluation.work import Work
     from prunelora.stages.context import Run
-    from prunelora.stages.forecasting import Forecast
 
 
 class LinearProbeStage(Stage):
@@ -57,29 +57,28 @@ class LinearProbeStage(Stage):
         """The head's weights."""
         return ("head.safetensors",)
 
-    def forecast(self, forecast: "Forecast", name: str) -> Seconds:
+    def forecast(self, work: "Work", run: "Run", name: str) -> Seconds:
         """Features of the rows once, then steps of the head; a step's time is the slope between 5 and 25 steps."""
         from functools import partial
 
         from prunelora.importance.linear_probe import train_linear_probe_
         from prunelora.models.anatomy import dissect
 
-        work = forecast.work
         sizes = work.calibration(self.rows, self.batch_size)
-        features = work.passes(forecast.now, sizes)
-        judging = work.judging("validation", forecast.now)
-        model, batch = work.models[forecast.now], work.batch(self.batch_size, work.ends[1])
+        features = work.passes(work.present, sizes)
+        judging = work.judging("validation", work.present)
+        model, batch = work.models[work.present], work.batch(self.batch_size, work.ends[1])
         if not dissect(model).task_head_names():
             return judging
         few, more = (
             work.pieces.add(f"{steps} steps of the head", partial(train_linear_probe_, model, [batch], steps=steps))
             for steps in (5, 25)
         )
-        forecast.memory[name] = work.judging_bytes(forecast.now)
+        work.memory[name] = work.judging_bytes(work.present)
         rows = sum(count for count, _ in sizes)
 
         def seconds() -> float:
-            step = max(0.0, work.pieces.seconds(more) - work.pieces.seconds(few)) / 20
+            step = max(0.0, more() - few()) / 20
             return rows * work.row_seconds + features() + self.steps * step + judging()
 
         return seconds

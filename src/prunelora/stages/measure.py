@@ -1,6 +1,7 @@
 """The stage measure: quality on the test rows, and size, speed and memory beside the dense model."""
 
 import math
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -10,10 +11,10 @@ from prunelora.stages.base import Facts, Seconds, Stage
 from prunelora.stages.plan import last_in_time
 
 if TYPE_CHECKING:
+    from prunelora.evaluation.work import Work
     from prunelora.report.results import RunResults
     from prunelora.report.table import Table
     from prunelora.stages.context import Run
-    from prunelora.stages.forecasting import Forecast
 
 # Seconds after which a size gets no more rounds.
 MAX_SECONDS = 4.0
@@ -75,62 +76,34 @@ class MeasureStage(Stage):
         budget = {"max_latency_ms": plan.max_latency_ms, "speedup": plan.speedup}
         return {"asked_latency": {**budget, "threads": wanted.threads, **latency.to_dict()}}
 
-    def forecast(self, forecast: "Forecast", name: str) -> Seconds:
+    def forecast(self, work: "Work", run: "Run", name: str) -> Seconds:
         """Passes over the reported rows, rounds of timing at every size, counts, and the dense model's export."""
-        from functools import partial
+        from prunelora.evaluation.measurement import measure, sizes_for
 
-        from prunelora.evaluation.measurement import sizes_for
-        from prunelora.evaluation.work import run_once
-
-        work, task, recipe = forecast.work, forecast.task, forecast.recipe
-        models = ("dense", forecast.now) if forecast.now != "dense" else ("dense",)
-        kinds = [stage.stage for stage in recipe.by_name.values()]
-        exported = "export" in kinds
-        sizes = sizes_for(forecast.model)
-        passes = {}
-        for model in models:
-            for rows, length in sizes:
-                inputs = {key: value for key, value in work.batch(rows, length).items() if key != "labels"}
-                passes[model, rows, length] = work.pieces.add(
-                    f"pass of {model}, {rows} x {length}", partial(run_once, work.models[model], inputs)
-                )
-        judging = [work.judging(split, forecast.now) for split in task.reported]
+        models = ("dense", work.present)
+        kinds = [stage.stage for stage in run.recipe.by_name.values()]
+        sizes = sizes_for(run.model)
+        passes = [[work.one_pass(model, size) for model in models] for size in sizes]
+        judging = [work.judging(split, work.present) for split in run.task.reported]
         if "prune" in kinds and "merge" in kinds[: kinds.index("prune")]:  # The model tuned before the cut is judged.
-            judging += [work.judging(split, "dense") for split in task.reported]
-        asked = self._forecast_latency(forecast, models)
-        exporting = work.exporting() if exported else None
-        engines = work.engines(sizes[len(sizes) // 2]) if exported else None
-        forecast.memory[name] = work.judging_bytes(*models)
-        counting = forecast.counting_seconds()
+            judging += [work.judging(split, "dense") for split in run.task.reported]
+        plan, asked = last_in_time(list(run.recipe.by_name.values())), []
+        if plan is not None:  # ONNX Runtime is assumed to be as fast as torch.
+            asked = [work.one_pass(model, (plan.latency_batch_size, plan.tokens)) for model in models]
+        exporting, slower = 0.0, lambda: 0.0
+        if "export" in kinds:
+            exporting, slower = work.export_seconds[0], work.onnx_over_torch(sizes[len(sizes) // 2])
+        work.memory[name] = work.judging_bytes(*models)
+        started = time.perf_counter()
+        measure(work.models["cut"], sizes=[], repeats=1, warmup=0)
+        counting = len(models) * (time.perf_counter() - started)  # Timed once, since it takes long.
 
         def seconds() -> float:
-            slower = 0.0 if engines is None else work.pieces.seconds(engines[1]) / work.pieces.seconds(engines[0])
-            timing = 0.0
-            for rows, length in sizes:
-                in_torch = sum(work.pieces.seconds(passes[model, rows, length]) for model in ("dense", models[-1]))
-                timing += self.timed_rounds(in_torch * (1 + slower))
-            judged = sum(piece() for piece in judging) + asked()
-            return judged + timing + len(models) * counting + (exporting() if exporting is not None else 0.0)
+            timing = sum(self.timed_rounds(_sum(size_passes) * (1 + slower())) for size_passes in passes)
+            timing += self.timed_rounds(_sum(asked), most=2 * MAX_SECONDS)
+            return _sum(judging) + timing + counting + exporting
 
         return seconds
-
-    def _forecast_latency(self, forecast: "Forecast", models: Sequence[str]) -> Seconds:
-        """Rounds at the size of a budget in time; ONNX Runtime is assumed to be as fast as torch."""
-        from functools import partial
-
-        from prunelora.evaluation.work import run_once
-
-        work = forecast.work
-        plan = last_in_time(list(forecast.recipe.by_name.values()))
-        if plan is None:
-            return lambda: 0.0
-        rows, length = plan.latency_batch_size, plan.tokens
-        inputs = {key: value for key, value in work.batch(rows, length).items() if key != "labels"}
-        passes = [
-            work.pieces.add(f"pass of {model}, {rows} x {length}", partial(run_once, work.models[model], inputs))
-            for model in models
-        ]
-        return lambda: self.timed_rounds(sum(map(work.pieces.seconds, passes)), most=2 * MAX_SECONDS)
 
     def timed_rounds(self, round_seconds: float, *, most: float = MAX_SECONDS) -> float:
         """Seconds that `measure` spends on one size: rounds of all models, until `repeats` or the time limit."""
@@ -147,6 +120,10 @@ class MeasureStage(Stage):
         from prunelora.report.summary import shown
 
         return shown(results)
+
+
+def _sum(parts: Sequence[Seconds]) -> float:
+    return sum(seconds() for seconds in parts)
 
 
 def merged_before_the_cut(run: "Run") -> str | None:

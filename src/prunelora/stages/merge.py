@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from prunelora.stages.base import Facts, Seconds, Stage
 
 if TYPE_CHECKING:
+    from prunelora.evaluation.work import Work
     from prunelora.stages.context import Run
-    from prunelora.stages.forecasting import Forecast
 
 
 class MergeStage(Stage):
@@ -51,12 +51,11 @@ class MergeStage(Stage):
         """The model's folder."""
         return ("model",)
 
-    def forecast(self, forecast: "Forecast", name: str) -> Seconds:
+    def forecast(self, work: "Work", run: "Run", name: str) -> Seconds:
         """A pass over the validation rows, and the weights written to a file."""
         from prunelora.evaluation.counting import weight_bytes
 
-        work = forecast.work
-        judging = work.judging("validation", forecast.now)
-        saving = work.saving(weight_bytes(work.models[forecast.now]))
-        forecast.memory[name] = work.judging_bytes(forecast.now)
+        judging = work.judging("validation", work.present)
+        saving = work.saving(weight_bytes(work.models[work.present]))
+        work.memory[name] = work.judging_bytes(work.present)
         return lambda: judging() + saving()

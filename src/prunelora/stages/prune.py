@@ -8,8 +8,8 @@ from pydantic import Field
 from prunelora.stages.base import Facts, Seconds, Stage, needed
 
 if TYPE_CHECKING:
+    from prunelora.evaluation.work import Work
     from prunelora.stages.context import Run
-    from prunelora.stages.forecasting import Forecast
 
 REPAIRED = "repaired.safetensors"
 # Batches of the two repairs that a forecast times.
@@ -83,7 +83,7 @@ class PruneStage(Stage):
         """The repaired projections."""
         return (REPAIRED,) if self.repair else ()
 
-    def forecast(self, forecast: "Forecast", name: str) -> Seconds:
+    def forecast(self, work: "Work", run: "Run", name: str) -> Seconds:
         """Repair of one layer on two numbers of batches, less the repair of no layer, for all layers and batches."""
         from functools import partial
 
@@ -94,42 +94,42 @@ class PruneStage(Stage):
         from prunelora.planning.plan import Plan
         from prunelora.pruning.repair import repair_
 
-        work, model, plan = forecast.work, forecast.model, forecast.plan
-        if plan is None or forecast.now == "cut":
+        plan = run.plan
+        if plan is None or work.present == "cut":
             return lambda: 0.0
         judging = work.judging("validation", "cut")
-        forecast.memory[name] = work.judging_bytes("cut")
+        work.memory[name] = work.judging_bytes("cut")
         if not self.repair:
             return judging
-        num_layers = dissect(model).architecture.num_layers
-        whole = Plan.whole(dissect(model).lineage)
+        whole = Plan.whole(dissect(run.model).lineage)
         sizes = work.calibration(self.repair_rows, self.repair_batch_size)
         length = int(np.median([tokens for _, tokens in sizes]))
         batch = work.batch(self.repair_batch_size, length)
+        num_batches = sum(rows * tokens for rows, tokens in sizes) / (self.repair_batch_size * length)
+        tokenising = sum(rows for rows, _ in sizes) * work.row_seconds
 
-        def pieces(layers: int) -> list[str]:
-            """Repairs of a model with this many layers that are not empty."""
-            thin, thick = (first_layers(model, kept, layers) for kept in (plan, whole))
-            return [
+        def repair(layers: int) -> Seconds:
+            """Seconds of the repair of a model in which this many layers are not empty, on all batches."""
+            thin, thick = (first_layers(run.model, kept, layers) for kept in (plan, whole))
+            few, more = (
                 work.pieces.add(
                     f"repair of {layers} layers on {batches} batches",
                     partial(repair_, thin, thick, [batch] * batches, weights=self.repair_weights),
                 )
                 for batches in (FEW, MORE)
-            ]
+            )
 
-        no_layer, one_layer = pieces(0), pieces(1)
-        num_batches = sum(rows * tokens for rows, tokens in sizes) / (self.repair_batch_size * length)
-        num_rows = sum(rows for rows, _ in sizes)
+            def seconds() -> float:
+                a_batch = max(0.0, more() - few()) / (MORE - FEW)
+                return max(0.0, few() - a_batch) + num_batches * a_batch
 
-        def repair(names: Sequence[str]) -> float:
-            few, more = map(work.pieces.seconds, names)
-            a_batch = max(0.0, more - few) / (MORE - FEW)
-            return max(0.0, few - a_batch) + num_batches * a_batch
+            return seconds
+
+        no_layer, one_layer = repair(0), repair(1)
 
         def seconds() -> float:
-            repaired = repair(no_layer) + num_layers * max(0.0, repair(one_layer) - repair(no_layer))
-            return work.copy_seconds + 2 * judging() + num_rows * work.row_seconds + repaired
+            layers = whole.base.num_layers * max(0.0, one_layer() - no_layer())
+            return work.copy_seconds + 2 * judging() + tokenising + no_layer() + layers
 
         return seconds
 

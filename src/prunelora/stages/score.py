@@ -1,6 +1,6 @@
 """The stage score: scores heads and neurons on training rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -8,8 +8,8 @@ from pydantic import Field
 from prunelora.stages.base import Facts, Seconds, Stage
 
 if TYPE_CHECKING:
+    from prunelora.evaluation.work import Work
     from prunelora.stages.context import Run
-    from prunelora.stages.forecasting import Forecast
 
 SCORES = "importance.safetensors"
 
@@ -48,7 +48,7 @@ class ScoreStage(Stage):
         """The scores."""
         return (SCORES,)
 
-    def forecast(self, forecast: "Forecast", name: str) -> Seconds:
+    def forecast(self, work: "Work", run: "Run", name: str) -> Seconds:
         """Passes over the rows by the criterion; for obs, also the elimination of every layer's columns."""
         from functools import partial
 
@@ -58,30 +58,26 @@ class ScoreStage(Stage):
         from prunelora.models.anatomy import dissect
         from prunelora.models.state import left_as_found
 
-        criterion, work = find_criterion(self.criterion), forecast.work
-        model = work.models[forecast.now]
+        criterion, model = find_criterion(self.criterion), work.models[work.present]
         if isinstance(criterion, WeightCriterion):
-            piece = work.pieces.add(f"weights of {forecast.now}", partial(score, model, criterion=self.criterion))
-            return lambda: work.pieces.seconds(piece)
+            return work.pieces.add(f"weights of {work.present}", partial(score, model, criterion=self.criterion))
         sizes = work.calibration(self.rows, self.batch_size)
-        rows = sum(count for count, _ in sizes)
+        tokenising = sum(rows for rows, _ in sizes) * work.row_seconds
         if not isinstance(criterion, CurvatureCriterion):
-            line = work.line(
-                f"{self.criterion} of {forecast.now}",
+            gradients = work.in_batches(
+                f"{self.criterion} of {work.present}",
                 self.batch_size,
                 lambda batch: partial(score, model, [batch], criterion=self.criterion),
+                sizes,
             )
-            return lambda: rows * work.row_seconds + line.total(work.pieces, sizes)
+            return lambda: tokenising + gradients()
         curvature = Curvature(dissect(model))
 
-        def call_of(batch: Mapping[str, Any]) -> Callable[[], object]:
-            def call() -> None:
-                with left_as_found(model):
-                    model.eval().requires_grad_(False)
-                    curvature.add(0, batch)
+        def add(batch: Mapping[str, Any]) -> None:
+            with left_as_found(model):
+                model.eval().requires_grad_(False)
+                curvature.add(0, batch)
 
-            return call
-
-        line = work.line(f"curvature of {forecast.now}", self.batch_size, call_of)
-        elimination = work.leaving_out(model)
-        return lambda: rows * work.row_seconds + line.total(work.pieces, sizes) + elimination()
+        passes = work.in_batches(f"curvature of {work.present}", self.batch_size, partial(partial, add), sizes)
+        elimination = work.elimination(model)
+        return lambda: tokenising + passes() + elimination()
