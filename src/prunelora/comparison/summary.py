@@ -31,8 +31,7 @@ def _best(results: ComparisonResults, split: str) -> Iterator[str]:
     if not judged:
         return
     winner = max(judged, key=lambda method: method.quality[split][metric].mean)
-    count = results.task.get("rows", {}).get(split)
-    rows = f"{count:,} {split} rows" if count else f"{split} rows"
+    rows = f"{results.task['rows'][split]:,} {split} rows"
     line = f"best {metric_title(metric)} on the {rows}: {winner.name}, {quality_text(winner, metric, split)}"
     constant = constant_value(results, split, metric)
     if constant is not None:
@@ -68,8 +67,8 @@ def _missing(results: ComparisonResults) -> Iterator[str]:
 def _nothing_learnt(results: ComparisonResults) -> Iterator[str]:
     metric = results.main_metric
     for split in results.splits:
-        constant, rows = constant_value(results, split, metric), results.task.get("rows", {}).get(split)
-        if constant is None or not rows or rows < 2:
+        constant, rows = constant_value(results, split, metric), results.task["rows"][split]
+        if constant is None or rows < 2:
             continue
         # The standard error over n rows of a correlation is 1 / sqrt(n - 1) if nothing is related; of an accuracy that
         # of the constant answer's.

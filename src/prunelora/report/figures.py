@@ -70,9 +70,10 @@ def importance_heatmap(importance: Importance, plan: Plan | None = None) -> Figu
     Scores that a plan compares as they are (normalise: none) are on a logarithmic scale, since they span many powers of
     ten; otherwise they are those of equation 2. Heads that were gone before scoring are hatched.
     """
-    base, kept = importance.lineage.base, importance.lineage.heads
+    base, scored = importance.lineage.base, importance.lineage.heads
     how = "paper" if plan is None else plan.provenance.get("options", {}).get("normalise", "paper")
-    gone = [(layer, head) for layer, of in enumerate(base.num_heads) for head in range(of) if head not in kept[layer]]
+    every = ((layer, head) for layer, number in enumerate(base.num_heads) for head in range(number))
+    gone = [(layer, head) for layer, head in every if head not in scored[layer]]
     figure, axes = _new(1.3 + _rows_height(base.num_layers))
     side = min(_rows_height(base.num_layers) / base.num_layers, 3.4 / max(1, *base.num_heads))
     cells, crosses = draw_importance(axes, importance, plan, how=how, size=72 * side * 0.5)
@@ -82,7 +83,7 @@ def importance_heatmap(importance: Importance, plan: Plan | None = None) -> Figu
     legend: list[Any] = []
     if plan is not None:
         cross = Line2D([], [], color="black", marker="x", linestyle="", markersize=7, markeredgewidth=1.4)
-        cross.set_label(f"cut: {crosses} of {sum(map(len, kept))} {base.unit_of_heads}")
+        cross.set_label(f"cut: {crosses} of {sum(map(len, scored))} {base.unit_of_heads}")
         legend.append(cross)
     if gone:
         legend.append(Patch(label=f"cut earlier: {len(gone)}", **hatched))

@@ -182,9 +182,9 @@ def _left(results: RunResults) -> Iterator[Fact]:
     """Heads and neurons that stay."""
     if results.plan is None:
         return
-    left, base = results.plan.architecture, results.plan.base
-    yield _numbers(base.unit_of_heads, base.total_heads, left.total_heads, count)
-    yield _numbers("neurons", base.total_neurons, left.total_neurons, count)
+    pruned, base = results.plan.architecture, results.plan.base
+    yield _numbers(base.unit_of_heads, base.total_heads, pruned.total_heads, count)
+    yield _numbers("neurons", base.total_neurons, pruned.total_neurons, count)
 
 
 def _sizes(measurement: Mapping[str, Any]) -> Iterator[Fact]:
