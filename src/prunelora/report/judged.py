@@ -1,9 +1,7 @@
 """A model's quality on the reported rows with its interval, and its difference to another model's."""
 
-import math
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,7 @@ class Judged:
         values: Metrics by name.
         rows: Number of rows.
         right: Whether each row (N,) was answered rightly; None if not recorded.
-        draws: Metrics on bootstrap samples of the rows, the same samples for every model of the run.
+        draws: Metrics on bootstrap samples of the rows (S,), the same samples for every model of the run.
         by_token: Whether answers belong to tokens, which depend on each other within a row: accuracy is then no share
             of rows.
     """
@@ -34,19 +32,18 @@ class Judged:
     values: Mapping[str, float]
     rows: int
     right: np.ndarray | None = None
-    draws: Mapping[str, Sequence[float]] | None = None
+    draws: Mapping[str, np.ndarray] = field(default_factory=dict)
     by_token: bool = False
 
     def interval(self, metric: str) -> tuple[float, float] | None:
         """95 % interval over rows: Wilson's of an accuracy, the bootstrap's of other metrics; None if unknown."""
         if metric == "accuracy":
             return None if self.by_token else wilson(self.values[metric], self.rows)
-        draws = (self.draws or {}).get(metric, ())
-        # Samples that are all equal say nothing about other rows.
-        if len(set(draws)) < 2 or not all(map(math.isfinite, draws)):
+        if metric not in self.draws:
             return None
-        low, high = np.quantile(draws, [LEVEL / 2, 1 - LEVEL / 2])
-        return float(low), float(high)
+        low, high = map(float, np.quantile(self.draws[metric], [LEVEL / 2, 1 - LEVEL / 2]))
+        # Samples that are all equal say nothing about other rows; of a metric that is not defined on all, both are nan.
+        return (low, high) if low < high else None
 
     def text(self, metric: str) -> str:
         """Value and interval: "86.6 % (84.2 to 88.7)"."""
@@ -63,19 +60,17 @@ class Judged:
             if self.right is None or other.right is None:
                 return None
             return Difference(by_seed, error_of_mean(self.right.astype(float) - other.right), rows)
-        ours, theirs = ((model.draws or {}).get(metric, ()) for model in (self, other))
-        if len(ours) < 2 or len(ours) != len(theirs) or not all(map(math.isfinite, (*ours, *theirs))):
+        ours, theirs = self.draws.get(metric), other.draws.get(metric)
+        if ours is None or theirs is None or ours.shape != theirs.shape:
             return None
-        error = statistics.stdev(a - b for a, b in zip(ours, theirs, strict=True))
+        error = float(np.std(ours - theirs, ddof=1))
         return Difference(by_seed, error, rows) if error > ROUNDING else None
 
     def difference_text(self, other: "Judged", metric: str) -> str:
         """Difference to another model with its interval: "-2.3 points (-4.1 to -0.5)"."""
         text = metric_difference(metric, self.values[metric] - other.values[metric])
         difference = self.against(other, metric)
-        return (
-            text if difference is None else f"{text} ({metric_interval(metric, *difference.interval(), signed=True)})"
-        )
+        return text + (f" ({metric_interval(metric, *difference.interval(), signed=True)})" if difference else "")
 
 
 def judged(results: RunResults, which: str) -> Judged | None:
@@ -83,10 +78,12 @@ def judged(results: RunResults, which: str) -> Judged | None:
     facts: Mapping[str, Any] = results.facts(PRUNED).get(TUNED) or {} if which == TUNED else results.facts(which)
     if not facts.get("test"):
         return None
-    count, bits = results.task["rows"]["test"], facts.get("test_right")
-    right = None if bits is None else np.unpackbits(np.frombuffer(bytes.fromhex(bits), dtype=np.uint8), count=count)
-    right = None if right is None else right.astype(bool)
-    return Judged(facts["test"], count, right, facts.get("test_draws"), _by_token(results))
+    rows, right = results.task["rows"]["test"], None
+    if facts.get("test_right") is not None:
+        bits = np.frombuffer(bytes.fromhex(facts["test_right"]), dtype=np.uint8)
+        right = np.unpackbits(bits, count=rows).astype(bool)
+    draws = {metric: np.array(values) for metric, values in facts.get("test_draws", {}).items()}
+    return Judged(facts["test"], rows, right, draws, _by_token(results))
 
 
 def more_judged(results: RunResults, split: str) -> Judged:
