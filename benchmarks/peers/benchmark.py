@@ -126,11 +126,11 @@ def write_timing(peers: Peers, task: str, path: Path) -> None:
     times = time_methods(trials, rows, batches, settings)
     contenders = {
         name: {
-            "step_ms": one.step_ms,
-            "step_to_lora": one.step_to_lora and vars(one.step_to_lora),
-            "latencies": [latency.model_dump() for latency in one.latencies],
+            "step_ms": timed.step_ms,
+            "step_to_lora": timed.step_to_lora and vars(timed.step_to_lora),
+            "latencies": [latency.model_dump() for latency in timed.latencies],
         }
-        for name, one in times.items()
+        for name, timed in times.items()
     }
     content = {"seed": SEEDS[0], "models": models_of(peers, task), "contenders": contenders, "settings": vars(settings)}
     write_json(path, content | {"machine": describe_machine(best_device())})

@@ -18,6 +18,7 @@ from prunelora.comparison.trials import Trial
 from prunelora.data.settings import DataSettings
 from prunelora.errors import DivergenceError, MissingExtraError, RecipeError
 from prunelora.run.recipe import Recipe
+from prunelora.storage import locked
 
 METHODS = ("full", "lora", "prune-lora")
 TIMING = TimingSettings(step_batches=2, step_rounds=3, forward_rounds=3, warmup=1)
@@ -116,6 +117,8 @@ def test_what_is_finished_is_not_repeated_and_what_is_missing_is_done(finished, 
 
 def test_a_comparison_that_is_stopped_leaves_an_early_look(base, tmp_path, monkeypatch):
     original = module.run_trial
+    (tmp_path / "out" / "trials").mkdir(parents=True)
+    (tmp_path / "out" / ".comparison.json.abcd_123.json").write_text("{")  # Of a killed comparison.
 
     def stop_at(seed):
         def stopped(trial, *args, **options):
@@ -140,6 +143,7 @@ def test_a_comparison_that_is_stopped_leaves_an_early_look(base, tmp_path, monke
     results, _ = run(base, tmp_path / "out", **options)
     assert (results.seeds, results.missing) == ((0, 1, 2), ())
     assert results.trials[0] == early.trials[0]
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [".lock"]
 
 
 def test_a_timing_is_kept_where_the_models_are_the_same(finished, base):
@@ -346,18 +350,9 @@ def training_at_once(count, *, tell=lambda _: None, jobs=2):
     return module._Training(task=None, store=None, jobs=jobs, progress=False, tell=tell, total=count)
 
 
-def test_what_killed_comparisons_left_half_written_is_removed(tmp_path):
-    out, store = tmp_path / "out", tmp_path / "store"
-    for path in (out / "trials", store / ".0123456789abcdef-merge.abcd_123", store / "0123456789abcdef-merge"):
-        path.mkdir(parents=True)
-    (out / ".comparison.json.abcd_123.json").write_text("{")
-    with module._locked(out, store):
-        assert {path.name for path in out.iterdir()} == {"trials", ".lock"}
-        assert [path.name for path in store.iterdir()] == ["0123456789abcdef-merge"]
-
-
 def test_two_comparisons_in_one_folder_are_refused(base, tmp_path):
-    with module._locked(tmp_path, tmp_path / "store"), pytest.raises(RecipeError, match="another prunelora process"):
+    (tmp_path / "trials").mkdir()
+    with locked(tmp_path), pytest.raises(RecipeError, match="another prunelora process"):
         run(base, tmp_path)
 
 

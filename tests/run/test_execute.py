@@ -43,6 +43,7 @@ from prunelora.run.recipe import Recipe, read_recipe
 from prunelora.stages import context
 from prunelora.stages import training as stage_training
 from prunelora.stages.kinds import BY_KIND
+from prunelora.storage import locked
 
 PAPER = ["linear_probe", "score", "plan", "prune", "finetune", "merge"]
 SMALL = {
@@ -515,12 +516,7 @@ def test_a_missing_extra_is_told_before_any_work(inputs, tmp_path, monkeypatch):
 
 
 def test_a_second_process_is_kept_out(inputs, tmp_path):
-    from prunelora.run.folder import RunFolder
-
-    with (
-        RunFolder(tmp_path / "run").locked(),
-        pytest.raises(RecipeError, match="another prunelora process works there"),
-    ):
+    with locked(tmp_path / "run"), pytest.raises(RecipeError, match="another prunelora process works there"):
         run(inputs, tmp_path / "run")
 
 

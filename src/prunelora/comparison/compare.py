@@ -6,7 +6,7 @@ learning rates on the first seed -> the best on validation rows -> the other see
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,7 +30,7 @@ from prunelora.evaluation.machine import describe_machine
 from prunelora.models.device import best_device
 from prunelora.progress import bars
 from prunelora.run.recipe import Recipe
-from prunelora.storage import locked, sweep
+from prunelora.storage import locked
 
 RESULTS, STORE = "comparison.json", "store"
 FACTORS = (1.0, 3.0)
@@ -99,7 +99,8 @@ def compare(
     task = load_task(base.task)
     out = Path(out)
     store = Path(store) if store else out / STORE
-    with _locked(out, store):
+    _make_folder(out)
+    with locked(out):
         for note in task.notes:
             tell(note)
         tried = _tries(chosen, seeds[0], factors, out)
@@ -172,18 +173,13 @@ def _check(seeds: Sequence[int], factors: Sequence[float], jobs: int = 1) -> Non
         raise RecipeError(f"{option('jobs', jobs)}: expected 1 or more processes.")
 
 
-@contextlib.contextmanager
-def _locked(out: Path, store: Path) -> Iterator[None]:
-    """Keep other comparisons out of the folder, and remove what killed ones left half-written."""
+def _make_folder(out: Path) -> None:
+    """Make the comparison's folder, unless it holds something else."""
     if out.is_file():
         raise RecipeError(f"{out} is a file. Give a folder for the comparison.")
     if out.is_dir() and any(out.iterdir()) and not (out / "trials").is_dir():
         raise RecipeError(f"{out} is not empty and holds no comparison; it is left unchanged. Give another folder.")
     (out / "trials").mkdir(parents=True, exist_ok=True)
-    with locked(out):
-        if store.is_dir():
-            sweep(store)  # A comparison that is adding to it now goes on without sharing that stage.
-        yield
 
 
 @dataclass

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from prunelora.comparison.methods import Method
 from prunelora.comparison.results import TrialFacts, trial_folder
+from prunelora.data.load import load_task
 from prunelora.data.task import TaskData
 from prunelora.evaluation.machine import describe_machine
 from prunelora.models.device import best_device
@@ -105,8 +106,6 @@ def run_trial(
 
 def run_trial_in_worker(trial: Trial, threads: int, store: Path | None = None) -> TrialFacts:
     """`run_trial` in its own process, with a share of the cores."""
-    from prunelora.data.load import load_task
-
     torch.set_num_threads(threads)
     return run_trial(trial, load_task(trial.recipe.task), store=store)
 

@@ -23,6 +23,7 @@ from prunelora.run.keys import keys_of
 from prunelora.run.recipe import RENAMED, Recipe
 from prunelora.stages.base import Record, Stage, stage_file
 from prunelora.stages.kinds import ARTEFACTS
+from prunelora.storage import locked
 
 if TYPE_CHECKING:
     from prunelora.data.task import TaskData
@@ -175,7 +176,7 @@ def _execute(
 
     # Before the folder is made: a mistyped model leaves no folder.
     identity, processor = fingerprint(source), load_processor(source, task)
-    with folder.locked():
+    with locked(folder.path):
         folder.write_recipe(recipe)
         noted: list[str] = []
 

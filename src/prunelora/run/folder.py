@@ -8,14 +8,14 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prunelora.errors import RecipeError
 from prunelora.run.recipe import Recipe, load_recipe
 from prunelora.run.store import Store, read_record
 from prunelora.stages.base import Record
-from prunelora.storage import LOCK, is_temporary, locked, write_json
+from prunelora.storage import LOCK, is_temporary, write_json
 
 RECIPE = "recipe.yaml"
 _RECORDS = "stages"
@@ -136,10 +136,6 @@ class RunFolder:
 
     def _spent_file(self, stage: str) -> Path:
         return self.path / _RECORDS / f".{stage}.spent.json"
-
-    def locked(self) -> AbstractContextManager[None]:
-        """Lock the folder against other processes; see `prunelora.storage.locked`."""
-        return locked(self.path)
 
 
 def _is_foreign(entry: Path) -> bool:
