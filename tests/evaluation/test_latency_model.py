@@ -25,6 +25,7 @@ from prunelora.pruning.surgery import prune_
 
 ARCHITECTURE = Architecture("bert", hidden_size=24, head_dim=6, num_heads=(4,) * 3, num_neurons=(64,) * 3)
 SETTINGS = LatencySettings(tokens=8, threads=1)
+NOW = datetime.datetime(2026, 11, 30, tzinfo=datetime.UTC)
 
 
 # Made-up points -------------------------------------------------------------------------------------------------------
@@ -40,7 +41,7 @@ def made_up(time=lambda heads, neurons: 2 + 3 * of_layer(heads, neurons), shapes
         LatencyPoint(heads=heads, neurons=neurons, ms=time(heads, neurons), q25_ms=1, q75_ms=9)
         for heads, neurons in (shapes or cuts(ARCHITECTURE))
     )
-    return LatencyModel(architecture=ARCHITECTURE, settings=SETTINGS, points=points, machine={"cpu": "made up"})
+    return LatencyModel(architecture=ARCHITECTURE, settings=SETTINGS, points=points, measured_at=NOW)
 
 
 def left(heads, neurons):
@@ -66,7 +67,7 @@ def test_layers_of_attention_alone_cost_no_neurons():
         LatencyPoint(heads=heads, neurons=neurons, ms=2 + 5 * heads + 3 * neurons / 32, q25_ms=1, q75_ms=99)
         for heads, neurons in cuts(base)
     )
-    model = LatencyModel(architecture=base, settings=SETTINGS, points=points)
+    model = LatencyModel(architecture=base, settings=SETTINGS, points=points, measured_at=NOW)
     table = model.table()
     assert [len(one) for one in table.neurons] == [65, 65, 1, 65, 1]
     assert table.whole == pytest.approx(2 + 5 * 4 + 3 * 2)
@@ -333,8 +334,9 @@ def test_onnxruntime_times_what_was_exported(monkeypatch):
 
 
 @pytest.fixture
-def measurings(monkeypatch):
+def measurings(monkeypatch, tmp_path):
     """Every measuring that was asked for; nothing is timed, and a forward pass takes 4 ms."""
+    monkeypatch.setenv("PRUNELORA_CACHE", str(tmp_path))
     asked = []
 
     def measure(model, settings, **_):
@@ -349,18 +351,18 @@ def measurings(monkeypatch):
 
 def test_what_is_in_the_cache_is_not_measured_again(tmp_path, measurings):
     model = tiny_model()
-    first = latency_model_for(model, SETTINGS, cache=tmp_path)
-    assert latency_model_for(model, SETTINGS, cache=tmp_path) == first
+    first = latency_model_for(model, SETTINGS)
+    assert latency_model_for(model, SETTINGS) == first
     assert len(measurings) == 1
     assert [path.parent for path in tmp_path.rglob("*.json")] == [tmp_path / "latency"]
 
 
 @pytest.mark.parametrize(("now", "again"), [(4.0, False), (5.0, False), (3.2, False), (6.0, True), (2.5, True)])
-def test_times_are_measured_again_where_the_machines_speed_has_changed(tmp_path, measurings, monkeypatch, now, again):
+def test_times_are_measured_again_where_the_machines_speed_has_changed(measurings, monkeypatch, now, again):
     model, told = tiny_model(), []
-    latency_model_for(model, SETTINGS, cache=tmp_path)
+    latency_model_for(model, SETTINGS)
     monkeypatch.setattr(latency_cache, "reference_ms", lambda *_: now)
-    latency_model_for(model, SETTINGS, cache=tmp_path, tell=told.append)
+    latency_model_for(model, SETTINGS, tell=told.append)
     assert len(measurings) == 1 + again
     assert told[0].startswith(
         f"A forward pass of the dense model takes {now:g} ms and took 4 ms" if again else "latency of torch: measured"
@@ -369,22 +371,22 @@ def test_times_are_measured_again_where_the_machines_speed_has_changed(tmp_path,
 
 def test_how_old_times_are_is_told_and_they_are_measured_again_when_asked(tmp_path, measurings):
     model, told = tiny_model(), []
-    found = latency_model_for(model, SETTINGS, cache=tmp_path)
+    found = latency_model_for(model, SETTINGS)
     old = found.model_copy(update={"measured_at": found.measured_at - datetime.timedelta(days=3, hours=2)})
     old.save(next(tmp_path.rglob("*.json")))
-    assert latency_model_for(model, SETTINGS, cache=tmp_path, tell=told.append) == old
+    assert latency_model_for(model, SETTINGS, tell=told.append) == old
     assert "measured 3 days ago" in told[0]
-    again = latency_model_for(model, SETTINGS, cache=tmp_path, remeasure=True)
+    again = latency_model_for(model, SETTINGS, remeasure=True)
     assert len(measurings) == 2
     assert again.measured_at > old.measured_at
-    assert latency_model_for(model, SETTINGS, cache=tmp_path) == again
+    assert latency_model_for(model, SETTINGS) == again
 
 
 def test_times_of_an_unknown_age_are_measured_again(tmp_path, measurings):
     model = tiny_model()
-    found = latency_model_for(model, SETTINGS, cache=tmp_path)
-    found.model_copy(update={"measured_at": None}).save(next(tmp_path.rglob("*.json")))
-    latency_model_for(model, SETTINGS, cache=tmp_path)
+    content = latency_model_for(model, SETTINGS).model_dump(mode="json")
+    next(tmp_path.rglob("*.json")).write_text(json.dumps(content | {"measured_at": None}))
+    latency_model_for(model, SETTINGS)
     assert len(measurings) == 2
 
 
@@ -396,19 +398,19 @@ def test_a_measurement_says_when_it_was(make_tiny):
     assert latency_sweep.reference_ms(make_tiny(), SETTINGS) > 0
 
 
-def test_without_a_number_of_threads_torchs_own_is_in_the_key(tmp_path, measurings):
+def test_without_a_number_of_threads_torchs_own_is_in_the_key(measurings):
     model = tiny_model()
-    latency_model_for(model, LatencySettings(tokens=8), cache=tmp_path)
-    found = latency_model_for(model, LatencySettings(tokens=8, threads=torch.get_num_threads()), cache=tmp_path)
+    latency_model_for(model, LatencySettings(tokens=8))
+    found = latency_model_for(model, LatencySettings(tokens=8, threads=torch.get_num_threads()))
     assert found.settings.threads == torch.get_num_threads()
     assert len(measurings) == 1
 
 
 @pytest.mark.parametrize("change", [{"engine": "onnxruntime"}, {"batch_size": 2}, {"tokens": 9}, {"threads": 2}])
-def test_other_settings_are_measured_on_their_own(tmp_path, measurings, change):
+def test_other_settings_are_measured_on_their_own(measurings, change):
     model = tiny_model()
-    latency_model_for(model, SETTINGS, cache=tmp_path)
-    found = latency_model_for(model, SETTINGS.model_copy(update=change), cache=tmp_path)
+    latency_model_for(model, SETTINGS)
+    found = latency_model_for(model, SETTINGS.model_copy(update=change))
     assert len(measurings) == 2
     assert found.settings == SETTINGS.model_copy(update=change)
 
@@ -478,10 +480,10 @@ def test_check_finds_what_a_run_measured(tmp_path, family, dtype):
     assert cache_key(loaded, SETTINGS) == cache_key(random, SETTINGS)
 
 
-def test_an_image_makes_as_many_tokens_as_the_model_has_it(tmp_path, measurings):
+def test_an_image_makes_as_many_tokens_as_the_model_has_it(measurings):
     model, tokens = tiny_model("vit"), 1 + 9
     for asked in (8, 128, tokens):
-        found = latency_model_for(model, LatencySettings(tokens=asked, threads=1), cache=tmp_path)
+        found = latency_model_for(model, LatencySettings(tokens=asked, threads=1))
         assert found.settings.tokens == tokens
     assert len(measurings) == 1
     clock = Clock()
@@ -491,20 +493,21 @@ def test_an_image_makes_as_many_tokens_as_the_model_has_it(tmp_path, measurings)
 @pytest.mark.parametrize("text", ["", "{", '{"format": "prunelora-latency-0"}'])
 def test_a_broken_file_in_the_cache_is_measured_again_and_replaced(tmp_path, measurings, text):
     model = tiny_model()
-    first = latency_model_for(model, SETTINGS, cache=tmp_path)
+    first = latency_model_for(model, SETTINGS)
     next(tmp_path.rglob("*.json")).write_text(text)
     told = []
-    assert latency_model_for(model, SETTINGS, cache=tmp_path, tell=told.append).points == first.points
+    assert latency_model_for(model, SETTINGS, tell=told.append).points == first.points
     assert len(measurings) == 2
     assert "Measuring again" in told[0]
-    latency_model_for(model, SETTINGS, cache=tmp_path)
+    latency_model_for(model, SETTINGS)
     assert len(measurings) == 2
 
 
-def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(tmp_path, measurings):
+def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(tmp_path, measurings, monkeypatch):
     (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PRUNELORA_CACHE", str(tmp_path / "file"))
     told = []
-    found = latency_model_for(tiny_model(), SETTINGS, cache=tmp_path / "file", tell=told.append)
+    found = latency_model_for(tiny_model(), SETTINGS, tell=told.append)
     assert found.points
     assert "cannot be saved" in told[-1]
 

@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -31,35 +30,30 @@ _OF_MACHINE = ("cpu", "cores", "device", "versions")
 
 def latency_model_for(
     model: nn.Module,
-    settings: LatencySettings | None = None,
+    settings: LatencySettings,
     *,
-    cache: Path | str | None = None,
     remeasure: bool = False,
-    tell: Callable[[str], None] | None = None,
-    **options: Any,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> LatencyModel:
     """Read the latency model of a model on its device from the cache, or measure it and store it there.
 
     The key covers the model's architecture, class, dtype, attention and configuration; engine, input size and threads;
     processor, cores and device; versions of torch, transformers, onnxruntime and prunelora. The model is measured again
-    if the file is broken or has no time of measurement, and if a forward pass of the dense model now takes another
-    time, because the machine was busy or is now.
+    if the file is broken, and if a forward pass of the dense model now takes another time, because the machine was busy
+    or is now.
 
     Args:
         model: A dense model of a supported family, on the device to measure.
         settings: Engine and size of the input.
-        cache: Folder of the cache; `cache_folder()` if not given.
         remeasure: Measure even if the cache has an entry.
         tell: Called with lines on progress and on the age of the times.
-        options: Of `measure_latency_model`: repeats, warmup, max_seconds.
 
     Raises:
         PlanError: If the model was cut.
         UnsupportedModelError, ExportError, MissingExtraError: As in `measure_latency_model`.
     """
-    tell = tell or (lambda _: None)
-    settings = resolved(settings or LatencySettings(), model)
-    path = (Path(cache) if cache is not None else cache_folder()) / "latency" / f"{cache_key(model, settings)}.json"
+    settings = resolved(settings, model)
+    path = cache_folder() / "latency" / f"{cache_key(model, settings)}.json"
     try:
         cached = LatencyModel.load(path) if path.exists() else None
     except (PlanError, OSError) as error:
@@ -71,7 +65,7 @@ def latency_model_for(
             tell(f"latency of {settings.engine}: {cached.when()}; --remeasure measures it again")
             return cached
         tell(f"{stale} Measuring again.")
-    measured = measure_latency_model(model, settings, tell=tell, **options)
+    measured = measure_latency_model(model, settings, tell=tell)
     # Right after it, under the same load.
     measured = measured.model_copy(update={"reference_ms": reference_ms(model, settings)})
     try:
@@ -83,8 +77,6 @@ def latency_model_for(
 
 def _stale(cached: LatencyModel, model: nn.Module, settings: LatencySettings) -> str | None:
     """Reason against the cached times; None if they are valid."""
-    if cached.measured_at is None:
-        return "The cached latency has no time of measurement."
     if cached.reference_ms is None:
         return None
     now = reference_ms(model, settings)

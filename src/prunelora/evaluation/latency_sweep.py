@@ -64,7 +64,7 @@ def measure_latency_model(
     repeats: int = 25,
     warmup: int = 3,
     max_seconds: float = 20.0,
-    tell: Callable[[str], None] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> LatencyModel:
     """Time the model and uniformly cut copies of it, all in turn, on the device it is on.
@@ -88,7 +88,6 @@ def measure_latency_model(
         ExportError: If a copy cannot be exported, for onnxruntime.
         MissingExtraError: If the packages of the extra "onnx" are not installed, for onnxruntime.
     """
-    tell = tell or (lambda _: None)
     settings = resolved(settings or LatencySettings(), model)
     architecture = dense_architecture(model)
     if settings.engine == "onnxruntime":
@@ -103,13 +102,20 @@ def measure_latency_model(
     groups = groups_of({cut: bytes_of(model, architecture, cut, settings.engine) for cut in others}, MOST_BYTES)
     ratios: dict[Cut, list[float]] = {}
     dense_rounds: list[float] = []
+
+    def call(cut: Cut) -> Call:
+        """One forward pass of a cut copy, or of the model itself if nothing is cut."""
+        if settings.engine == "onnxruntime":
+            tell(f"exporting it with {cut.heads} heads and {cut.neurons} neurons a layer ...")
+        return _forward(model if cut == dense else cut_copy(model, plan_of(architecture, cut)), inputs, settings)
+
     with left_as_found(model), threads_set(settings.threads):
         model.eval()
-        of_dense = _call(model, architecture, dense, inputs, settings, tell)
+        of_dense = call(dense)
         for group in groups:
             # The copies have no name, so that they are freed before the next group is built.
             timings = _timed(
-                {_name(cut): _call(model, architecture, cut, inputs, settings, tell) for cut in group},
+                {str(cut): call(cut) for cut in group},
                 of_dense,
                 warmup=warmup,
                 repeats=repeats,
@@ -120,21 +126,19 @@ def measure_latency_model(
             whole = timings[_DENSE].rounds_ms
             dense_rounds += whole
             for cut in group:
-                times = timings[_name(cut)].rounds_ms
+                times = timings[str(cut)].rounds_ms
                 ratios[cut] = [time / dense_time for time, dense_time in zip(times, whole, strict=True)]
         machine = describe_machine(measured_device(model, settings))
     dense_ms = Spread.of(dense_rounds)
-    spreads = {dense: dense_ms} | {
-        cut: Spread(**{name: dense_ms.median * share for name, share in vars(Spread.of(ratios[cut])).items()})
-        for cut in others
-    }
+
+    def point(cut: Cut, times: Spread, unit_ms: float) -> LatencyPoint:
+        median, q25, q75 = (unit_ms * time for time in (times.median, times.q25, times.q75))
+        return LatencyPoint(heads=cut.heads, neurons=cut.neurons, ms=median, q25_ms=q25, q75_ms=q75)
+
     return LatencyModel(
         architecture=architecture,
         settings=settings,
-        points=tuple(
-            LatencyPoint(heads=cut.heads, neurons=cut.neurons, ms=ms.median, q25_ms=ms.q25, q75_ms=ms.q75)
-            for cut, ms in spreads.items()
-        ),
+        points=(point(dense, dense_ms, 1.0), *(point(cut, Spread.of(ratios[cut]), dense_ms.median) for cut in others)),
         of_model=describe_model(model),
         machine=machine,
         rounds=min(map(len, ratios.values())),
@@ -240,21 +244,6 @@ def latency_at(
     return Latency(settings.engine, settings.batch_size, settings.tokens, of_model, of_base, ratio(of_model, of_base))
 
 
-def _call(
-    model: nn.Module,
-    architecture: Architecture,
-    cut: Cut,
-    inputs: dict[str, torch.Tensor],
-    settings: LatencySettings,
-    tell: Callable[[str], None],
-) -> Call:
-    """One forward pass of a cut copy, or of the model itself if nothing is cut."""
-    copied = model if cut == whole_layer(architecture) else cut_copy(model, plan_of(architecture, cut))
-    if settings.engine == "onnxruntime":
-        tell(f"exporting it with {cut.heads} heads and {cut.neurons} neurons a layer ...")
-    return _forward(copied, inputs, settings)
-
-
 def _forward(model: nn.Module, inputs: dict[str, torch.Tensor], settings: LatencySettings) -> Call:
     """One forward pass of a model in the engine of the settings; for onnxruntime the model is exported."""
     if settings.engine == "torch":
@@ -284,10 +273,6 @@ def _timed(calls: dict[str, Call], of_dense: Call, **options: Any) -> dict[str, 
 def _inputs(model: nn.Module, settings: LatencySettings) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return random_inputs(model, batch_size=settings.batch_size, tokens=settings.tokens, generator=generator)
-
-
-def _name(cut: Cut) -> str:
-    return f"{cut.heads} heads, {cut.neurons} neurons"
 
 
 def measured_device(model: nn.Module, settings: LatencySettings) -> torch.device:

@@ -75,7 +75,7 @@ class LatencyModel(BaseModel):
     of_model: dict[str, Any] = Field(default_factory=dict)
     machine: dict[str, Any] = Field(default_factory=dict)
     rounds: int = Field(0, ge=0)
-    measured_at: datetime.datetime | None = None
+    measured_at: datetime.datetime
     reference_ms: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
@@ -109,12 +109,8 @@ class LatencyModel(BaseModel):
 
     def when(self) -> str:
         """Age of the measurement: "measured 3 hours ago (2026-11-30 20:05 UTC)"."""
-        if self.measured_at is None:
-            return "measured at an unknown time"
-        now = datetime.datetime.now(datetime.UTC)
-        return (
-            f"measured {_ago(now - self.measured_at)} ({self.measured_at.astimezone(datetime.UTC):%Y-%m-%d %H:%M} UTC)"
-        )
+        age = datetime.datetime.now(datetime.UTC) - self.measured_at
+        return f"measured {_ago(age)} ({self.measured_at.astimezone(datetime.UTC):%Y-%m-%d %H:%M} UTC)"
 
     def table(self) -> CostTable:
         """Fit a table of milliseconds to plan with.

@@ -168,7 +168,7 @@ class PlanStage(Stage):
             latency.save(run.path(name, LATENCY))
             table = latency.table()
             facts["dense_ms"] = table.whole
-            facts["latency_measured_at"] = latency.measured_at.isoformat() if latency.measured_at else None
+            facts["latency_measured_at"] = latency.measured_at.isoformat()
         plan = make_plan(needed(run.importance, "score"), latency=table, **self._options(run))
         if table is not None:
             facts["predicted_ms"] = table.of(plan.architecture)
