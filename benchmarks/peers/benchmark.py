@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,47 +62,24 @@ def replace_plan(trial: "Trial", rows: "TaskData", runs: Path) -> dict[str, Any]
     The trial goes on with the same cut made by prunelora, which has the same logits, since a run saves its models.
     """
     from benchmarks.peers.torch_pruning_cut import as_plan, cut_with_torch_pruning
-    from prunelora.planning.plan import Plan
-    from prunelora.run.execute import execute
-
-    execute(trial.recipe, trial.folder, until="plan", task=rows, store=runs / "store", progress=False)
-    path = trial.folder / "plan.json"
-    stage, model = trial.recipe.by_name["plan"], model_before_cut(trial, rows)
-    batches = calibration(trial, rows)
-    budget = {"keep_macs": stage.keep_macs, "tokens": stage.tokens, "round_to": stage.round_to}
-    small, found = cut_with_torch_pruning(model, batches, **budget)
-    as_plan(model, small, Plan.load(path)).save(path)
-    return found
-
-
-def model_before_cut(trial: "Trial", rows: "TaskData") -> Any:
-    from safetensors.torch import load_file
-
-    from prunelora.delivery.checkpoints import load
-    from prunelora.models.device import best_device
-    from prunelora.run.folder import RunFolder
-    from prunelora.stages.context import pretrained
-
-    folder = RunFolder(trial.folder)
-    model = pretrained(trial.recipe, rows)
-    for name in trial.recipe.names[: trial.recipe.names.index("score")]:
-        record = folder.record(name)
-        if record is not None and name.startswith("merge"):
-            model = load(folder.file(record.files[0]))
-        elif record is not None and name.startswith("linear_probe"):
-            model.load_state_dict(load_file(folder.file(record.files[0])), strict=False)
-    return model.to(best_device())
-
-
-def calibration(trial: "Trial", rows: "TaskData") -> Sequence[Mapping[str, Any]]:
-    """Batches of a sample of training rows, as the trial's scoring takes them."""
     from prunelora.data.embedded import model_source
-    from prunelora.data.tokens import calibration_batches
-    from prunelora.delivery.processors import load_tokenizer
+    from prunelora.delivery.processors import load_processor
+    from prunelora.run.execute import execute
+    from prunelora.stages.context import Run
 
-    recipe, stage = trial.recipe, trial.recipe.by_name["score"]
-    sizes = {"rows": stage.rows, "batch_size": stage.batch_size, "max_length": recipe.task.max_length}
-    return calibration_batches(rows, load_tokenizer(model_source(recipe.model)), seed=trial.seed, **sizes)
+    recipe = trial.recipe
+    execute(recipe, trial.folder, until="plan", task=rows, store=runs / "store", progress=False)
+    run = Run(recipe, trial.folder, rows, load_processor(model_source(recipe.model), rows))
+    run.model = run.pretrained()
+    for name in recipe.names[: recipe.names.index("score")]:
+        recipe.by_name[name].restore(run, name)
+    score, plan = recipe.by_name["score"], recipe.by_name["plan"]
+    plan.restore(run, "plan")
+    batches = run.calibration(score.rows, score.batch_size)
+    budget = {"keep_macs": plan.keep_macs, "tokens": plan.tokens, "round_to": plan.round_to}
+    small, facts = cut_with_torch_pruning(run.model, batches, **budget)
+    as_plan(run.model, small, run.plan).save(run.path("plan", "plan.json"))
+    return facts
 
 
 # Times ----------------------------------------------------------------------------------------------------------------
@@ -139,7 +116,7 @@ def write_timing(peers: Peers, task: str, path: Path) -> None:
 BENCHMARK = Benchmark(
     measures=__doc__,
     work=work,
-    pages=lambda: [write_peers()],
+    pages=write_peers,
     options={
         "tasks": Option(FOUR, "tasks, joined by commas", FOUR),
         "methods": Option(tuple(CONTENDERS), "methods, joined by commas", tuple(CONTENDERS)),
