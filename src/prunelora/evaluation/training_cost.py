@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,11 +22,9 @@ from prunelora.models.state import left_as_found
 from prunelora.planning.plan import Plan
 from prunelora.pruning.surgery import prune_
 
-# Ways to train, named as the methods of `prunelora compare`, in the order of columns. Before the cut is the dense
-# model's tuning with which a recipe may begin.
+# The tuning of the dense model with which a recipe may begin, among the ways to train; the others are named as the
+# methods of `prunelora compare`.
 BEFORE = "before-the-cut"
-WAYS = ("full", "lora", BEFORE, "prune-lora", "prune-full")
-_AFTER = ("prune-lora", "prune-full")
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class TrainingOutlook:
         """
         if self.train_rows is None:
             return None
-        parts = [self.ways[way], *([self.ways[BEFORE]] if way in _AFTER and BEFORE in self.ways else [])]
+        parts = [self.ways[way], *([self.ways[BEFORE]] if way.startswith("prune-") and BEFORE in self.ways else [])]
         return sum(part.epochs * part.epoch_minutes(self.train_rows) for part in parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,46 +144,28 @@ def training_outlook(
         step_tokens: Length of the rows whose steps are timed; `tokens` if not given.
         train_rows: Training rows of the data; None without data.
     """
-    cut, before = training.ready(prune_(copy.deepcopy(dense), plan), plan), training.before
-    models, trainings = {}, dict.fromkeys(WAYS, training)
-    if before is not None:
-        models[BEFORE], trainings[BEFORE] = before.ready(copy.deepcopy(dense), None), before
+    settings, earlier = training.settings, training.before
+    cut = training.ready(prune_(copy.deepcopy(dense), plan), plan)
+    all_epochs = settings.epochs + (earlier.settings.epochs if earlier is not None else 0)
+    ways = {"full": (dense.requires_grad_(True), settings, all_epochs)}
     if isinstance(cut, PeftModel):
-        models |= {"lora": training.ready(copy.deepcopy(dense), None), "prune-lora": cut}
-    else:
-        models["prune-full"] = cut
-    models["full"] = dense.requires_grad_(True)
-    ordered = {name: (models[name], trainings[name].settings) for name in WAYS if name in models}
-    memory, steps = _costs(ordered, tokens=tokens, step_tokens=step_tokens or tokens)
-    all_epochs = training.settings.epochs + (before.settings.epochs if before is not None else 0)
-    return TrainingOutlook(
-        memory_tokens=tokens,
-        step_tokens=step_tokens or tokens,
-        train_rows=train_rows,
-        ways={
-            name: TrainingCost(
-                settings.batch_size,
-                settings.epochs if name in (BEFORE, *_AFTER) else all_epochs,
-                memory[name],
-                steps[name],
-            )
-            for name, (_, settings) in ordered.items()
-        },
-    )
-
-
-def _costs(
-    models: Mapping[str, tuple[nn.Module, FineTuneSettings]], *, tokens: int, step_tokens: int
-) -> tuple[dict[str, TrainingMemory], dict[str, Timing]]:
-    """Memory and times of a step of several models, timed in turn on random rows; steps hardly move the weights."""
+        ways["lora"] = training.ready(copy.deepcopy(dense), None), settings, all_epochs
+    if earlier is not None:
+        ways[BEFORE] = earlier.ready(copy.deepcopy(dense), None), earlier.settings, earlier.settings.epochs
+    ways["prune-lora" if isinstance(cut, PeftModel) else "prune-full"] = cut, settings, settings.epochs
+    step_tokens = step_tokens or tokens
+    memory, steps = {}, {}
     with contextlib.ExitStack() as stack:
-        for model, settings in models.values():
+        for name, (model, tuning, _) in ways.items():
             stack.enter_context(left_as_found(model))
-            stack.enter_context(dropout_of(model, settings.dropout))
-        memory = {name: step_memory(model, settings, tokens=tokens) for name, (model, settings) in models.items()}
-        steps = {
-            name: training_step(model, [random_batch(model, rows=settings.batch_size, tokens=step_tokens)], settings)
-            for name, (model, settings) in models.items()
-        }
-        wait = synchronise(device_of(models["full"][0]))
-        return memory, interleaved(steps, warmup=UNTIMED, repeats=ROUNDS, synchronise=wait)
+            stack.enter_context(dropout_of(model, tuning.dropout))
+            memory[name] = step_memory(model, tuning, tokens=tokens)
+            batch = random_batch(model, rows=tuning.batch_size, tokens=step_tokens)
+            steps[name] = training_step(model, [batch], tuning)
+        # In turn; steps hardly move the weights.
+        times = interleaved(steps, warmup=UNTIMED, repeats=ROUNDS, synchronise=synchronise(device_of(dense)))
+    costs = {
+        name: TrainingCost(tuning.batch_size, epochs, memory[name], times[name])
+        for name, (_, tuning, epochs) in ways.items()
+    }
+    return TrainingOutlook(tokens, step_tokens, train_rows, costs)
