@@ -53,10 +53,10 @@ def bar(what: str, total: int | None, **options: Any) -> Any:
         form: dict[str, Any] = {"dynamic_ncols": True}
     else:
         count = "{n_fmt}" if total is None else "{n_fmt} of {total_fmt}"
-        left = "" if total is None else ", {remaining} left"
+        time_left = "" if total is None else ", {remaining} left"
         # Different positions of bars would write control characters.
         form = {"file": _LogLines(sys.stderr), "mininterval": LOG_SECONDS, "miniters": 1, "position": 0}
-        form["bar_format"] = f"{{desc}}: {count}, {{elapsed}} so far{left}{{postfix}}"
+        form["bar_format"] = f"{{desc}}: {count}, {{elapsed}} so far{time_left}{{postfix}}"
     return tqdm(desc=what, total=total, delay=DELAY_SECONDS, leave=False, **form, **options)
 
 

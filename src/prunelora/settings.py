@@ -65,14 +65,19 @@ class Settings(BaseModel):
             field = cls.model_fields.get(name)
             if field is not None and _is_number(field.annotation):
                 try:
-                    read[name] = _as_number(value)
+                    read[name] = as_number(value)
                 except ValueError as error:
                     details = InitErrorDetails(type="value_error", loc=(name,), input=value, ctx={"error": error})
                     raise ValidationError.from_exception_data(cls.__name__, [details]) from error
         return read
 
 
-def _as_number(value: Any) -> Any:
+def as_number(value: Any) -> Any:
+    """A number that was given or typed; values of other types unchanged.
+
+    Raises:
+        ValueError: If it is a text without a number, a truth value, or not finite.
+    """
     if isinstance(value, str):
         number = number_in(value)
         if number is None:

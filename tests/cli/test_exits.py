@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 from small_run import make_data, make_model
 
 from prunelora.cli import app as commands
@@ -60,6 +61,83 @@ def test_a_fault_is_json_too_where_it_is_asked_for(prunelora, monkeypatch, tmp_p
     code, out, err = prunelora("show", str(tmp_path), "--json")
     assert (code, json.loads(out)["error"]["kind"]) == (70, type(wrong).__name__)
     assert "Traceback" in err
+
+
+def raising(error: BaseException):
+    def broken(*_):
+        raise error
+
+    return broken
+
+
+RUST = "Error while serializing: I/O error: No space left on device (os error 28)"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device", "model"), "No space left on device: model."),
+        (PermissionError(13, "Permission denied", "runs"), "Permission denied: runs."),
+        (SafetensorError(RUST), "No space left on device."),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), "the disk may be full"),
+        (MemoryError(), "The memory does not suffice"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "The memory does not suffice"),
+    ],
+)
+def test_an_error_of_the_system_is_no_fault_of_the_program(prunelora, monkeypatch, error, message):
+    monkeypatch.setattr(commands.terminal, "give_table", raising(error))
+    code, out, err = prunelora("families")
+    assert (code, out) == (1, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert "fault" not in err
+
+
+def test_a_caught_error_of_the_system_does_not_hide_a_fault(prunelora, monkeypatch):
+    fault = ZeroDivisionError("by zero")
+    fault.__context__ = OSError(28, "No space left on device")
+    monkeypatch.setattr(commands.terminal, "give_table", raising(fault))
+    assert prunelora("families")[0] == 70
+
+
+def test_a_full_disk_ends_a_run_with_a_message(tmp_path, minilm_path):
+    model, data = make_model(tmp_path / "model", minilm_path), make_data(tmp_path / "data.csv", rows=40)
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+        "from prunelora.cli.main import main; main()"
+    )
+    words = ["finetune", tmp_path / "out", "--recipe", "lora", "--model", model, "--data", data, "--epochs", "1"]
+    ended = subprocess.run(
+        [sys.executable, "-c", limited, *map(str, words)], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
+    assert "error: File too large" in ended.stderr
+
+
+@pytest.mark.parametrize("place", ["data.csv/run", "data.csv"])
+def test_a_run_folder_that_cannot_be_made_is_refused(prunelora, tmp_path, place):
+    (tmp_path / "data.csv").write_text("text,label\n")
+    code, _, err = prunelora("run", "--model", "x", "--data", "y", "--out", str(tmp_path / place))
+    assert code == 1
+    assert "is a file. Give " in err
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("ascii", "é"), ("latin-1", "■"), ("utf-8", "\udcc3")])
+def test_an_output_that_cannot_show_a_character_gets_an_escape(encoding, text):
+    script = (
+        "import sys; from prunelora.cli.terminal import *; escape_unknown_characters(); "
+        "text = sys.argv[1].encode().decode('unicode_escape'); give_lines([text]) if sys.argv[2] else give_json([text])"
+    )
+    escaped = text.encode("unicode_escape").decode()
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    lines, content = (
+        subprocess.run(
+            [sys.executable, "-c", script, escaped, kind], capture_output=True, check=True, env=environment
+        ).stdout.decode()
+        for kind in ("lines", "")
+    )
+    assert lines.strip() == escaped
+    assert json.loads(content) == [text]
 
 
 def test_help_and_version_end_with_0_and_an_empty_command_line_with_2(prunelora):

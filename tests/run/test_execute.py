@@ -266,7 +266,9 @@ def test_what_a_kill_left_half_written_is_swept_and_blocks_nothing(inputs, tmp_p
     (folder / ".model.0123abcd").mkdir()
     (folder / ".model.0123abcd" / "model.safetensors").write_text("half")
     (folder / ".mine").write_text("kept")
+    (folder / "stages" / ".score.json.0123abcd.json").write_text("half")
     run(inputs, folder, until="score")
+    assert not list((folder / "stages").glob(".*"))
     assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {".lock", ".mine"}
 
 
@@ -490,6 +492,29 @@ def _rows(batch):
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_setting_does_not_become_the_folders(inputs, tmp_path):
+    first = run(inputs, tmp_path / "run", until="plan")
+    recipe = (tmp_path / "run" / "recipe.yaml").read_text()
+    with pytest.raises(PruneLoraError, match="cannot be met"):
+        run(inputs, tmp_path / "run", until="plan", **{"plan.keep_params": 1e-5})
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == recipe
+    assert run(inputs, tmp_path / "run", until="plan").results.plan == first.results.plan
+
+
+def test_files_of_other_settings_are_named(inputs, tmp_path):
+    def leftovers(kinds, **options) -> set[str]:
+        notes = [note for note in run(inputs, tmp_path / "run", kinds, **options).notes if "last changes" in note]
+        return {name for note in notes for name in note.partition("changes: ")[2].partition(". A run")[0].split(", ")}
+
+    kinds = [*PAPER, "evaluate"]
+    assert leftovers(kinds) == leftovers(kinds, until="plan") == set()
+    changed = {"plan.keep_heads": 0.25}
+    after_plan = {"repaired.safetensors", "adapter", "model", "answers.safetensors"}
+    assert leftovers(kinds, until="plan", **changed) == after_plan
+    assert leftovers(kinds, until="prune", **changed) == after_plan - {"repaired.safetensors"}
+    assert leftovers(PAPER, **changed) == {"answers.safetensors"}
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(inputs, tmp_path):

@@ -327,11 +327,23 @@ def test_options_change_what_they_changed_in_version_0_2(row):
         ({"epochs": {"finetune-2": 1}}, r"options.epochs: the recipe has no stage 'finetune-2'. Did you mean"),
         ({"rows": {"finetune": 1}}, "options.rows: the stage 'finetune' has no such setting"),
         ({"epochs": {"finetune": "half"}}, "half"),
+        ({"epochs": {"finetune": 0}}, r"options\.epochs\.finetune=0: .* greater than 0"),
+        ({"epochs": {"finetune": True}}, r"options\.epochs\.finetune=True: no finite number"),
+        ({"epochs": {"finetune": "nan"}}, r"options\.epochs\.finetune='nan': no plain decimal number"),
+        ({"epochs": {}}, r"options\.epochs=\{\}: .* at least 1 item"),
     ],
 )
 def test_options_that_name_no_setting_are_refused(options, message):
     with pytest.raises(RecipeError, match=message):
         read_recipe({"stages": [{"stage": "finetune"}, {"stage": "merge"}], "options": options}, source="test")
+
+
+def test_without_export_its_options_go_too():
+    stages = [{"stage": kind} for kind in ("finetune", "merge", "export")]
+    options = {"tolerance": {"export": 2}, "epochs": {"finetune": 1}}
+    recipe = read_recipe({"stages": stages, "options": options}, source="test").without_export()
+    recipe.check()
+    assert (recipe.names, recipe.options) == (["finetune", "merge"], {"epochs": {"finetune": 1}})
 
 
 def test_the_resolved_recipe_keeps_its_options(tmp_path):

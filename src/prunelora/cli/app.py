@@ -156,10 +156,10 @@ def _starting_recipe(
     chosen, named = (load_recipe(file), file) if file is not None else (None, None)
     said = set(settings) if chosen is None else set(settings) | chosen.model_fields_set
     if folder.begun and not anew:
-        before = folder.recipe()
+        present = folder.recipe()
         if chosen is None:
-            return before
-        kept = {name: getattr(before, name) for name in _OF_A_RUN if name not in chosen.model_fields_set}
+            return present
+        kept = {name: getattr(present, name) for name in _OF_A_RUN if name not in chosen.model_fields_set}
         return chosen.model_copy(update=kept)
     if not said & {"data", "task"} and not (example and "model" not in said):
         other = f", as {named} does not set it" if named is not None else ""
@@ -181,7 +181,7 @@ def _changed(recipe: Recipe, settings: dict[str, Any], sets: list[str] | None) -
 
 def _show_work(recipe: Recipe, changed: Recipe, settings: dict[str, Any], folder: RunFolder, json: bool) -> None:
     """Print the stages of a run, and what each typed option changes in the recipe."""
-    differ = {key: [before, after] for key, before, after in differences(recipe, changed)}
+    differ = {key: [present, new] for key, present, new in differences(recipe, changed)}
     by_option: dict[str, dict[str, Any]] = {
         name: {key: differ.pop(key, None) for key in factors_of(recipe, name)} for name in settings
     }
@@ -336,13 +336,15 @@ def check(
     from prunelora.run.check import check_run
 
     with bars(not quiet):
-        found = check_run(chosen, data=names_data, latency=latency, training=training, tell=terminal.teller(quiet))
+        feasibility = check_run(
+            chosen, data=names_data, latency=latency, training=training, tell=terminal.teller(quiet)
+        )
     if json:
-        terminal.give_json(found.to_dict())
+        terminal.give_json(feasibility.to_dict())
     else:
         from prunelora.report.check_tables import check_tables
 
-        terminal.give_lines(check_tables(found))
+        terminal.give_lines(check_tables(feasibility))
 
 
 def _plan_file(path: Path) -> Path:

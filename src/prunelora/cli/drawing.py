@@ -19,11 +19,11 @@ def draw_plan(plan: Plan) -> list[str]:
     ]
     for layer in range(base.num_layers):
         heads = " ".join("■" if head in plan.heads[layer] else "□" for head in range(base.num_heads[layer]))
-        left, total = len(plan.neurons[layer]), base.num_neurons[layer]
-        filled = round(_BAR * left / total) if total else 0
+        kept, total = len(plan.neurons[layer]), base.num_neurons[layer]
+        filled = round(_BAR * kept / total) if total else 0
         bar = "█" * filled + "░" * (_BAR - filled)
         ranks = " ".join(str(plan.rank(name, layer)) for name in names) or "none"
-        lines.append(f"{layer:>5}  {heads:<{2 * width}} {bar} {left:>5}/{total:<5} {ranks}")
+        lines.append(f"{layer:>5}  {heads:<{2 * width}} {bar} {kept:>5}/{total:<5} {ranks}")
     return lines
 
 
@@ -43,12 +43,13 @@ def draw_difference(first: Plan, second: Plan) -> list[str]:
         heads = " ".join(
             marks[head in first.heads[layer], head in second.heads[layer]] for head in range(base.num_heads[layer])
         )
-        before, after = set(first.neurons[layer]), set(second.neurons[layer])
+        kept, kept_by_second = set(first.neurons[layer]), set(second.neurons[layer])
         ranks = [
             f"{name} rank {first.rank(name, layer)} -> {second.rank(name, layer)}"
             for name in PROJECTIONS
             if first.rank(name, layer) != second.rank(name, layer)
         ]
-        neurons = f"{len(before)} -> {len(after)} (-{len(before - after)} +{len(after - before)})"
+        counts = f"{len(kept)} -> {len(kept_by_second)}"
+        neurons = f"{counts} (-{len(kept - kept_by_second)} +{len(kept_by_second - kept)})"
         lines.append(f"{layer:>5}  {heads:<{2 * width}} {neurons}{'; ' if ranks else ''}{', '.join(ranks)}")
     return lines

@@ -23,7 +23,16 @@ _UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 def main() -> None:
     """Run the command line and end with its exit code; only a fault of prunelora itself shows a traceback."""
-    from prunelora.cli.terminal import asked_for_json, complain, give_json, no_bars_of_libraries
+    from prunelora.cli.system_errors import system_error
+    from prunelora.cli.terminal import (
+        asked_for_json,
+        complain,
+        escape_unknown_characters,
+        give_json,
+        no_bars_of_libraries,
+    )
+
+    escape_unknown_characters()
 
     # transformers and peft warn each other of coming renames; a person at a terminal cannot act on them.
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -42,14 +51,15 @@ def main() -> None:
     except typer.Abort:
         code = INTERRUPTED
     except Exception as error:
-        code = FAULT
-        traceback.print_exc()
-        complain(
-            f"{type(error).__name__}: {first_line(error)}. This is a fault of prunelora. Please report it, with the "
-            f"lines above and the command: {shlex.join(sys.argv)}",
-            kind=type(error).__name__,
-            exit_code=code,
-        )
+        message = system_error(error)
+        code = FAULT if message is None else REFUSED
+        if message is None:
+            traceback.print_exc()
+            message = (
+                f"{type(error).__name__}: {first_line(error)}. This is a fault of prunelora. Please report it, with "
+                f"the lines above and the command: {shlex.join(['prunelora', *sys.argv[1:]])}"
+            )
+        complain(message, kind=type(error).__name__, exit_code=code)
     if code == INTERRUPTED:  # What typer makes of Ctrl-C.
         complain("Stopped. The same command goes on where it stopped.", kind="Interrupted", exit_code=code)
     sys.exit(code)

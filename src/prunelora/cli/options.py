@@ -77,8 +77,8 @@ def _option(name: str, field: FieldInfo, recipe_first: bool) -> inspect.Paramete
     if isinstance(default, tuple):
         default = ",".join(default)
     if isinstance(default, bool | int | float | str):
-        before = "the recipe's, else " if recipe_first else ""
-        text += f" [default: {before}{default}]"
+        first = "the recipe's, else " if recipe_first else ""
+        text += f" [default: {first}{default}]"
     flag = f"--{name.replace('_', '-')}"
     if field.annotation is bool:
         kind: Any = bool | None

@@ -1,5 +1,6 @@
 """Output: progress on stderr; results on stdout, as JSON if `--json` is given."""
 
+import io
 import json
 import os
 import sys
@@ -48,6 +49,13 @@ def tell(line: str) -> None:
     _err.print(escape(line), style="dim")
 
 
+def escape_unknown_characters() -> None:
+    """Print escapes in place of characters that the encoding of an output does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def teller(quiet: bool) -> Callable[[str], None]:
     """The function that prints progress to stderr, or one that prints nothing."""
     return (lambda _: None) if quiet else tell
@@ -81,9 +89,14 @@ def asked_for_json() -> bool:
 
 
 def give_json(value: Any) -> None:
-    """Print the result as JSON on stdout."""
+    """Print the result as JSON on stdout; with escapes where its encoding does not have all characters."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
     try:
-        sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, default=str)
+    try:
+        sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
     except BrokenPipeError:
         end_quietly()

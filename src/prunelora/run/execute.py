@@ -6,16 +6,18 @@ is the default recipe. `compress` runs a recipe from options in one call; `execu
 resumes a run that was stopped there.
 """
 
+import contextlib
 import gc
+import itertools
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunelora.data.embedded import model_source
-from prunelora.errors import RecipeError, at_stage
+from prunelora.errors import PlanError, RecipeError, at_stage
 from prunelora.progress import bars
 from prunelora.run.check import check_inputs, check_model, check_packages, notes, read_task
 from prunelora.run.folder import RECIPE, RunFolder
@@ -165,6 +167,7 @@ def _execute(
     recipe: Recipe, folder: RunFolder, until: str | None, task: "TaskData | None", tell: Tell, progress: bool
 ) -> Outcome:
     names = _names_until(recipe, until)
+    folder.check_writable()
     check_inputs(recipe, data=task is None)
     check_packages(recipe, names)
     source = model_source(recipe.model)
@@ -176,7 +179,10 @@ def _execute(
 
     # Before the folder is made: a mistyped model leaves no folder.
     identity, processor = fingerprint(source), load_processor(source, task)
-    with locked(folder.path):
+    ran: list[str] = []
+    # A refused setting, such as a budget that cannot be met, must not become the folder's.
+    with locked(folder.path), folder.kept_recipe(lambda: not ran):
+        folder.sweep_records()
         folder.write_recipe(recipe)
         noted: list[str] = []
 
@@ -187,10 +193,10 @@ def _execute(
         for line in notes(recipe, task):
             note(line)
         run = Run(recipe, folder.path, task, processor, progress=progress, tell=tell)
-        ran: list[str] = []
         # What brings the model to its present state; it waits until a stage runs.
         pending = [_Restoration(partial(_start, run, names, note), model_only=True)]
-        for name, stage, key in keys_of(recipe, identity, task, partial(_plan_id, run, note), until=names[-1]):
+        keys = keys_of(recipe, identity, task, partial(_plan_id, folder, note))
+        for name, stage, key in itertools.islice(keys, len(names)):
             folder.take_shared(name, key)
             record = folder.record(name)
             if record is not None and folder.is_done(name, key):
@@ -208,6 +214,11 @@ def _execute(
                 tell(f"{name}: {record.seconds:.1f} s")
                 ran.append(name)
             run.done[name] = record
+        if leftovers := folder.leftovers([*run.done.values(), *_still_done(folder, keys)]):
+            note(
+                f"note: not of this recipe, or older than the last changes: {', '.join(leftovers)}. A run of all "
+                "stages renews those of the recipe"
+            )
         _read_for_report(run)
         return Outcome(folder.path, run.results(), tuple(ran), tuple(noted), _paths(run))
 
@@ -253,13 +264,23 @@ def _run_stage(run: "Run", folder: RunFolder, stage: Stage, name: str, key: str)
     return record
 
 
-def _plan_id(run: "Run", tell: Tell, name: str) -> str:
+def _still_done(folder: RunFolder, keys: Iterator[tuple[str, Stage, str]]) -> Iterator[Record]:
+    """Records of the next stages, up to the first that is not up to date."""
+    with contextlib.suppress(PlanError):  # A later plan that was edited and cannot be read.
+        for name, _, key in keys:
+            record = folder.record(name)
+            if record is None or not folder.is_done(name, key):
+                return
+            yield record
+
+
+def _plan_id(folder: RunFolder, tell: Tell, name: str) -> str:
     """The id of the plan in the folder, which may have been edited by hand."""
     from prunelora.planning.plan import Plan
 
-    path = run.path(name, "plan.json")
-    plan = Plan.load(path)
-    if run.done[name].facts["plan_id"] != plan.id:
+    path = folder.file(stage_file(name, "plan.json"))
+    plan, record = Plan.load(path), folder.record(name)
+    if record is not None and record.facts["plan_id"] != plan.id:
         tell(f"{name}: {path.name} was edited by hand (plan {plan.id}); it is used as it is")
     return plan.id
 

@@ -5,17 +5,18 @@ has the key that the recipe gives now and its files exist.
 """
 
 import json
+import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from prunelora.errors import RecipeError
+from prunelora.errors import PruneLoraError, RecipeError
 from prunelora.run.recipe import Recipe, load_recipe
 from prunelora.run.store import Store, read_record
 from prunelora.stages.base import Record
-from prunelora.storage import LOCK, is_temporary, write_json
+from prunelora.storage import LOCK, is_temporary, sweep, write_json, write_text
 
 RECIPE = "recipe.yaml"
 _RECORDS = "stages"
@@ -58,6 +59,36 @@ class RunFolder:
         """Write the resolved recipe into the folder."""
         recipe.save(self.path / RECIPE)
 
+    def sweep_records(self) -> None:
+        """Remove half-written records of killed processes; the folder must be locked."""
+        if (self.path / _RECORDS).is_dir():
+            sweep(self.path / _RECORDS)
+
+    @contextmanager
+    def kept_recipe(self, keep: Callable[[], bool]) -> Iterator[None]:
+        """Write the folder's present recipe back if the block refuses its work, and `keep` returns True."""
+        path = self.path / RECIPE
+        text = path.read_text(encoding="utf-8") if path.exists() else None
+        try:
+            yield
+        except PruneLoraError:
+            if text is not None and keep():
+                write_text(path, text)
+            raise
+
+    def check_writable(self) -> None:
+        """Check, before any work, that files can be written into the folder, or that it can be made.
+
+        Raises:
+            RecipeError: Naming the file or folder that does not permit it.
+        """
+        path = self.path.absolute()
+        there = next(place for place in (path, *path.parents) if os.access(place, os.F_OK))
+        if not there.is_dir():
+            raise RecipeError(f"{self.path}: {there} is a file. Give another folder for the run.")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise RecipeError(f"{self.path}: {there} cannot be written to. Give another folder for the run.")
+
     def file(self, name: str) -> Path:
         """Path of a file in the folder."""
         return self.path / name
@@ -65,6 +96,17 @@ class RunFolder:
     def record(self, stage: str) -> Record | None:
         """The record of a stage, whether or not it is up to date; None if the stage was never finished."""
         return read_record(self._record_file(stage))
+
+    def leftovers(self, current: Iterable[Record]) -> list[str]:
+        """Files of finished stages that are of other settings or of another recipe.
+
+        Args:
+            current: Records that are up to date.
+        """
+        kept = {name for record in current for name in record.files}
+        records = filter(None, map(read_record, sorted((self.path / _RECORDS).glob("[!.]*.json"))))
+        names = dict.fromkeys(name for record in records for name in record.files)
+        return [name for name in names if name not in kept and (self.path / name).exists()]
 
     def take_shared(self, stage: str, key: str) -> None:
         """Copy a stage from the store, if it is not finished here under this key."""

@@ -18,7 +18,7 @@ def digest(value: Any) -> str:
 
 
 def keys_of(
-    recipe: Recipe, source: str, task: "TaskData", plan_id: Callable[[str], str], *, until: str | None = None
+    recipe: Recipe, source: str, task: "TaskData", plan_id: Callable[[str], str]
 ) -> Iterator[tuple[str, Stage, str]]:
     """Yield name, settings and key of the stages in order.
 
@@ -33,7 +33,6 @@ def keys_of(
         source: Fingerprint of the pretrained model.
         task: Its rows and labels.
         plan_id: Returns the id of the plan of a stage, by the stage's name.
-        until: Name of the last stage; all if not given.
     """
     from prunelora.data import metrics
 
@@ -51,5 +50,3 @@ def keys_of(
         yield name, stage, key
         if stage.stage == "plan":
             key = digest({"plan": plan_id(name), "after": key})
-        if name == until:
-            return

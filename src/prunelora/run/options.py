@@ -199,8 +199,8 @@ def value_of(key: str, value: Any, *, as_text: bool) -> Any:
 
 def differences(recipe: "Recipe", changed: "Recipe") -> Iterator[tuple[str, Any, Any]]:
     """Key, present value and new value of every setting that differs between two recipes with the same stages."""
-    before, after = _by_key(recipe), _by_key(changed)
-    return ((key, before.get(key), value) for key, value in after.items() if value != before.get(key))
+    present, new = _by_key(recipe), _by_key(changed)
+    return ((key, present.get(key), value) for key, value in new.items() if value != present.get(key))
 
 
 def _by_key(recipe: "Recipe") -> dict[str, Any]:

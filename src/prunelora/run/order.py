@@ -22,14 +22,14 @@ def check_order(stages: Mapping[str, Stage]) -> None:
     """
     if not stages:
         raise RecipeError(f"The recipe has no stages. Use some of: {', '.join(BY_KIND)}.")
-    before: dict[str, Stage] = {}  # The last stage of each kind, in their order.
+    last: dict[str, Stage] = {}  # The last stage of each kind, in their order.
     changed_by: dict[str, str] = {}  # By kind: the last stage that has changed the model since.
     for name, stage in stages.items():
-        missing = [kind for kind in stage.needs if kind not in before]
+        missing = [kind for kind in stage.needs if kind not in last]
         if missing:
             raise RecipeError(f"Stage {name!r} needs {missing[0]!r} before it. Put one there.")
-        stage.check_place(name, before)
-        if stage.plain_model and _is_adapted(before):
+        stage.check_place(name, last)
+        if stage.plain_model and _is_adapted(last):
             raise RecipeError(f"Stage {name!r} needs a model without an adapter: put 'merge' before it.")
         for kind in stage.of_present:
             if (change := changed_by.get(kind)) is not None:
@@ -37,12 +37,12 @@ def check_order(stages: Mapping[str, Stage]) -> None:
                     f"Stage {name!r}: the {kind!r} before it is of the model before {change!r} changed it. Put "
                     f"{kind!r} between {change!r} and {name!r}."
                 )
-        before.pop(stage.stage, None)
+        last.pop(stage.stage, None)
         if stage.changes_model:
-            changed_by |= dict.fromkeys(before, name)
+            changed_by |= dict.fromkeys(last, name)
         changed_by.pop(stage.stage, None)
-        before[stage.stage] = stage
-    for kind, stage in before.items():
+        last[stage.stage] = stage
+    for kind, stage in last.items():
         if stage.of_final and kind in changed_by:
             raise RecipeError(
                 f"Stage {kind!r} is not of the final model: {changed_by[kind]!r} changes it afterwards. Put "
@@ -50,8 +50,8 @@ def check_order(stages: Mapping[str, Stage]) -> None:
             )
 
 
-def _is_adapted(before: Mapping[str, Stage]) -> bool:
+def _is_adapted(last: Mapping[str, Stage]) -> bool:
     """Whether the model carries an adapter after these last stages of each kind, in their order."""
-    tuning, kinds = before.get("finetune"), list(before)
+    tuning, kinds = last.get("finetune"), list(last)
     adapter = isinstance(tuning, FineTuneStage) and tuning.trainable == "adapter"
     return adapter and "merge" not in kinds[kinds.index("finetune") :]

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from prunelora.data.settings import DataSettings
 from prunelora.errors import InPython, PlanError, RecipeError, did_you_mean, one_of, option, spelled
 from prunelora.run import options as of_options
 from prunelora.run.order import check_order
-from prunelora.settings import Place, Settings, complaint, dotted, read_yaml, write_yaml
+from prunelora.settings import Place, Settings, as_number, complaint, dotted, read_yaml, write_yaml
 from prunelora.stages.base import Stage
 from prunelora.stages.baseline import BaselineStage
 from prunelora.stages.finetune import FineTuneStage
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 else:
     AnyStage = Annotated[Union[KINDS], Field(discriminator="stage")]  # noqa: UP007 of as many types as there are kinds
 
+# The factor of an option's value, by the name of the stage that the option changes.
+Factors = Annotated[dict[str, Annotated[float, BeforeValidator(as_number), Field(gt=0)]], Field(min_length=1)]
+
 
 class Recipe(Settings):
     """Everything that determines a run."""
@@ -49,7 +52,7 @@ class Recipe(Settings):
     task: DataSettings = Field(default_factory=lambda: DataSettings(data="rotten-tomatoes"))
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of sampling, initialisation, order of rows and dropout.")
     stages: tuple[AnyStage, ...] = ()
-    options: dict[str, dict[str, float]] = Field(
+    options: dict[str, Factors] = Field(
         default_factory=dict,
         description="Which stages an option changes, and the factor of its value: {epochs: {finetune-1: 0.9, finetune: "
         "0.1}}. An option without an entry changes every fine-tuning, or the stage that it matters most for.",
@@ -226,7 +229,14 @@ class Recipe(Settings):
 
     def without_export(self) -> "Recipe":
         """The recipe without its stage "export", so that it does not need the extra "onnx"."""
-        return self.model_copy(update={"stages": tuple(stage for stage in self.stages if stage.stage != "export")})
+        stages = tuple(stage for stage in self.stages if stage.stage != "export")
+        names = set(_names([stage.stage for stage in stages]))
+        of_stages = {
+            bare: {name: factor for name, factor in factors.items() if name in names}
+            for bare, factors in self.options.items()
+        }
+        options = {bare: factors for bare, factors in of_stages.items() if factors}
+        return self.model_copy(update={"stages": stages, "options": options})
 
     def without_paths(self) -> "Recipe":
         """The recipe without this machine's paths: the last part stands in place of each."""

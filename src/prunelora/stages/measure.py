@@ -131,8 +131,8 @@ def merged_before_the_cut(run: "Run") -> str | None:
     kinds = [run.recipe.by_name[name].stage for name in run.done]
     if "prune" not in kinds:
         return None
-    before = list(zip(run.done, kinds, strict=True))[: kinds.index("prune")]
-    return next((name for name, kind in reversed(before) if kind == "merge"), None)
+    up_to_cut = list(zip(run.done, kinds, strict=True))[: kinds.index("prune")]
+    return next((name for name, kind in reversed(up_to_cut) if kind == "merge"), None)
 
 
 def _tuned_dense(run: "Run") -> Facts:
