@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from prunelora.storage import replacing_file, replacing_folder, write_text
+from prunelora.storage import locked, replacing_file, replacing_folder, write_text
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -45,3 +45,19 @@ def test_a_folder_is_put_back_if_the_new_one_cannot_take_its_place(tmp_path, mon
         fail()
     assert (folder / "weights").read_text() == "old"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_killed_processes_left_is_swept_away_and_nothing_else(tmp_path):
+    own = [".env.template", ".notes.backup12.txt", ".gitignore", "plan.json"]
+    for name in own:
+        (tmp_path / name).write_text("mine")
+    unfinished: list = []  # Kept, since a context that is closed cleans up behind itself.
+    for name in ("plan.json", "weights"):
+        writing = replacing_file(tmp_path / name)
+        writing.__enter__().write_text("half")
+        unfinished.append(writing)
+    folder = replacing_folder(tmp_path / "model")
+    (folder.__enter__() / "part").write_text("half")
+    assert len(list(tmp_path.iterdir())) == len(own) + 3
+    with locked(tmp_path):
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*own, ".lock"])

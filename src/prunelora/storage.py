@@ -16,6 +16,9 @@ from prunelora.errors import RecipeError
 
 LOCK = ".lock"
 
+# Stands in the names of temporary files and folders: ".plan.json.prunelora-k3x_9a2b.json". No other file is swept away.
+_MARK = ".prunelora-"
+
 # Temporary files are private to their owner; the final files are readable by all.
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o755
@@ -52,7 +55,7 @@ def is_lfs_pointer(file: Path) -> bool:
 
 def is_temporary(path: Path) -> bool:
     """Whether a path has the name of a temporary file or folder of this module."""
-    return re.fullmatch(r"\..+\.[a-z0-9_]{8}(\.\w+)?", path.name) is not None
+    return re.fullmatch(rf"\..+{re.escape(_MARK)}[a-z0-9_]{{8}}(\.\w+)?", path.name) is not None
 
 
 def sweep(folder: Path) -> None:
@@ -90,7 +93,7 @@ def locked(folder: Path) -> Iterator[None]:
 def replacing_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, delete it if it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{_MARK}", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -109,7 +112,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     renames does `path` not exist.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}{_MARK}"))
     temporary.chmod(_FOLDER_MODE)
     old = temporary.with_name(temporary.name + ".old")
     try:

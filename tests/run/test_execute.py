@@ -602,6 +602,7 @@ def test_an_adapter_behind_a_second_cut_without_repair_is_on_the_first_ones_repa
     outcome = run(inputs, tmp_path / "run", kinds, **changes)
     adapter = pl.load(tmp_path / "run" / "adapter")
     assert largest_difference(logits(adapter, BATCH), logits(outcome.load(), BATCH)) < 1e-5
+    assert RunFolder(tmp_path / "run").record("prune").files == ("repaired.safetensors",), "a store copies these"
 
 
 def test_the_baseline_adapts_what_the_longest_fine_tuning_does(inputs, tmp_path):

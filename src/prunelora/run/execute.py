@@ -255,7 +255,7 @@ def _run_stage(run: "Run", folder: RunFolder, stage: Stage, name: str, key: str)
     unfinished = [run.path(name, file) for file in stage.unfinished]
     with at_stage(name), folder.working(name, key, unfinished):
         facts = stage.run(run, name)
-    files = tuple(stage_file(name, file) for file in stage.files())
+    files = tuple(file for file in (stage_file(name, plain) for plain in stage.files()) if (run.folder / file).exists())
     record = Record(name, key, folder.spent(name, key), files, facts, stage.version)
     folder.finish(record)
     # Only now: until the record is written, a repeated stage resumes from them.

@@ -127,7 +127,7 @@ class Stage(Settings):
         """Bring the run to its state after the stage, from the files; nothing by default."""
 
     def files(self) -> tuple[str, ...]:
-        """The plain names of the files that the stage writes into the run folder."""
+        """The plain names of the files that the stage may write into the run folder; records list those it wrote."""
         return ()
 
     def forecast(self, work: "Work", run: "Run", name: str) -> Seconds:

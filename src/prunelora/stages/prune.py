@@ -64,6 +64,7 @@ class PruneStage(Stage):
             facts["validation_before_repair"] = run.quality("validation")
             batches = run.calibration(self.repair_rows, self.repair_batch_size)
             facts["repair"] = repair_(run.model, dense, batches, weights=self.repair_weights).to_dict()
+        run.path(name, REPAIRED).unlink(missing_ok=True)
         # Also after an earlier repair: its file has the projections of a larger model.
         if self.repair or repair_before(run) is not None:
             with replacing_file(run.path(name, REPAIRED)) as temporary:
@@ -81,7 +82,7 @@ class PruneStage(Stage):
 
     def files(self) -> tuple[str, ...]:
         """The repaired projections."""
-        return (REPAIRED,) if self.repair else ()
+        return (REPAIRED,)
 
     def forecast(self, work: "Work", run: "Run", name: str) -> Seconds:
         """Repair of one layer on two numbers of batches, less the repair of no layer, for all layers and batches."""
