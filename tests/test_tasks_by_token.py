@@ -191,4 +191,4 @@ def test_check_foresees_every_stage_of_a_run_on_tokens(kind, people, encoder, de
     assert [stage.stage for stage in outlook.run.stages] == recipe.names
     assert all(stage.seconds >= 0 for stage in outlook.run.stages)
     assert outlook.run.memory_bytes > 0
-    assert outlook.to_dict()["training"]["ways"].keys() == {"full", "lora", "prune-lora"}
+    assert outlook.to_dict()["training"]["ways"].keys() == {"full", "lora", "before-the-cut", "prune-lora"}

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -100,18 +101,17 @@ def test_a_caught_error_of_the_system_does_not_hide_a_fault(prunelora, monkeypat
     assert prunelora("families")[0] == 70
 
 
-def test_a_full_disk_ends_a_run_with_a_message(tmp_path, minilm_path):
+def test_a_full_disk_ends_a_run_with_a_message(prunelora, tmp_path, minilm_path):
     model, data = make_model(tmp_path / "model", minilm_path), make_data(tmp_path / "data.csv", rows=40)
-    limited = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
-        "from prunelora.cli.main import main; main()"
-    )
     words = ["finetune", tmp_path / "out", "--recipe", "lora", "--model", model, "--data", data, "--epochs", "1"]
-    ended = subprocess.run(
-        [sys.executable, "-c", limited, *map(str, words)], capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
-    assert "error: File too large" in ended.stderr
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        code, _, err = prunelora(*map(str, words))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (code, "Traceback" in err) == (1, False)
+    assert "error: File too large" in err
 
 
 @pytest.mark.parametrize("place", ["data.csv/run", "data.csv"])
