@@ -199,6 +199,7 @@ def test_csv_holds_every_number_unrounded():
             "trained_parameters": method.trained, "disk_bytes": method.disk_bytes, "macs": method.macs,
             "heads": method.heads[0], "heads_of": method.heads[1], "step_ms": method.step_ms,
             "step_to_full_median": method.step_to_full.median, "step_to_full_q75": method.step_to_full.q75,
+            "step_to_lora_median": method.step_to_lora.median,
             "training_memory_bytes": method.memory.training, "saved_memory_bytes": method.memory.saved,
             "device_peak_memory_bytes": method.memory.device_peak, "train_seconds": method.train_seconds,
             "inference_memory_bytes": method.memory.inference, "memory_step_rows": 32, "memory_tokens": 128,

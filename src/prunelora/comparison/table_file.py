@@ -38,7 +38,7 @@ def _numbers(results: ComparisonResults, method: MethodFacts) -> dict[str, objec
         "neurons": method.neurons[0], "neurons_of": method.neurons[1],
         "train_seconds": method.train_seconds, "step_ms": method.step_ms,
     }  # fmt: skip
-    row |= _spread("step_to_full", method.step_to_full)
+    row |= _spread("step_to_full", method.step_to_full) | _spread("step_to_lora", method.step_to_lora)
     row["training_memory_bytes"] = method.memory.training
     for name, value in method.memory.model_dump().items():
         row[f"memory_{name}" if name in _COUNTS else f"{name}_memory_bytes"] = value
