@@ -18,14 +18,14 @@ from transformers import (
 
 import prunelora as pl
 from prunelora.errors import ScoreError, UnsupportedModelError
-from prunelora.importance import curvature, features, linear_probe
+from prunelora.importance import curvature, features, linear_probe, objectives
 from prunelora.importance.elimination import elimination_costs
 from prunelora.models.anatomy import dissect
 from prunelora.models.families import FAMILIES
 from prunelora.models.gates import multiplied
 
 # Criteria that read rows.
-CRITERIA = ["gradient", "fisher", "obs"]
+CRITERIA = ["gradient", "fisher", "obs", "features"]
 PROBLEMS = ["single_label_classification", "multi_label_classification", "regression"]
 
 
@@ -201,6 +201,96 @@ def test_obs_scores_are_costs_by_moments_of_inputs_and_gradients(family, monkeyp
         wanted = elimination_costs(projection.weight.detach(), moments, g.T @ g, width=units) / (2 * len(rows))
         scores = getattr(pl.score(model, rows, criterion="obs"), kind)[1]
         np.testing.assert_allclose(scores, wanted, rtol=1e-6 if family == "bert" else 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bert", "deit", "gpt2", "modernbert", "tokens", "base"])
+def test_random_projections_estimate_the_gauss_newton_matrix_of_what_the_head_reads(kind):
+    """The mean of g g^T over many signs is J^T J, with J the Jacobian of the features at a projection's output."""
+    family = kind if kind in FAMILIES else "bert"
+    batch = tiny_batch(2, family=family)
+    del batch["labels"]
+    model = tiny_model(family)
+    if kind == "tokens":
+        model = AutoModelForTokenClassification.from_config(tiny_config("bert"), dtype=torch.float64).eval()
+    if kind == "base":
+        model = model.base_model
+    if kind == "modernbert":
+        model.config.classifier_pooling = "mean"
+    anatomy = dissect(model.requires_grad_(False))
+    projection = anatomy.blocks[0].part("down")
+    shift = torch.zeros(HIDDEN, dtype=torch.float64)  # Of the outputs for all tokens: their gradients add up.
+
+    def features_with(shift: torch.Tensor) -> torch.Tensor:
+        """Every vector that the head reads, real tokens alone, by the model's own forward pass."""
+        handle = projection.register_forward_hook(lambda _, __, output: output + shift)
+        hidden = model.base_model(**batch).last_hidden_state if kind != "base" else model(**batch).last_hidden_state
+        handle.remove()
+        mask = batch.get("attention_mask", torch.ones(hidden.shape[:2]))
+        last = mask.cumsum(1).argmax(1)
+        mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        read = {
+            "bert": hidden[:, 0],
+            "deit": hidden[:, 0],
+            "gpt2": hidden[torch.arange(2), last],
+            "modernbert": mean,
+            "base": mean,
+            "tokens": hidden[mask.bool()],
+        }[kind]
+        return read.flatten()
+
+    jacobian = torch.autograd.functional.jacobian(features_with, shift)
+    with torch.random.fork_rng():
+        gradients = torch.stack([_projected(anatomy, batch, draw, projection, shift) for draw in range(400)])
+    wanted, estimate = jacobian.T @ jacobian, gradients.T @ gradients / len(gradients)
+    assert float((estimate - wanted).norm() / wanted.norm()) < 0.25
+    assert float(estimate.trace() / wanted.trace()) == pytest.approx(1, abs=0.15)
+
+
+def _projected(anatomy, batch, draw, projection, shift) -> torch.Tensor:
+    """Gradient of one random projection of the features by a shift of a projection's outputs, with the draw's signs."""
+    keys = objectives._row_keys
+    shift = shift.clone().requires_grad_(True)
+    handle = projection.register_forward_hook(lambda _, __, output: output + shift)
+    objectives._row_keys = lambda inputs, rows: keys(inputs, rows) // 2 + draw
+    try:
+        (gradient,) = torch.autograd.grad(objectives.projected_features(anatomy, batch, 0), shift)
+    finally:
+        objectives._row_keys = keys
+        handle.remove()
+    return gradient
+
+
+def test_features_need_neither_labels_nor_a_task_head(family):
+    model, batch = tiny_model(family), tiny_batch(4, family=family)
+    labelled = flat(pl.score(model, [batch], criterion="features"))
+    with torch.no_grad():
+        for name in dissect(model).task_head_names():
+            for parameter in model.get_submodule(name).parameters():
+                parameter.fill_(float("nan"))
+    batch["labels"] = torch.full_like(batch["labels"], -100)
+    np.testing.assert_array_equal(flat(pl.score(model, [batch], criterion="features")), labelled)
+    del batch["labels"]
+    np.testing.assert_array_equal(flat(pl.score(model, [batch], criterion="features")), labelled)
+
+
+def test_signs_differ_between_rows_and_between_orders_of_the_same_tokens():
+    rows = {"input_ids": torch.tensor([[5, 6, 7], [6, 5, 7], [5, 6, 1], [5, 6, 7]])}
+    rows["attention_mask"] = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 1, 0], [1, 1, 1]])
+    keys = objectives._row_keys(rows, 4)
+    assert keys[0] == keys[3]
+    assert len(set(keys.tolist())) == 3
+    images = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert len(set(objectives._row_keys({"pixel_values": images}, 5).tolist())) == 5
+    padded = {"input_ids": torch.tensor([[5, 6, 1, 1]]), "attention_mask": torch.tensor([[1, 1, 0, 0]])}
+    assert objectives._row_keys(padded, 1) == keys[2]
+
+
+def test_features_that_are_not_finite_are_an_error():
+    model = tiny_model()
+    with torch.no_grad():
+        dissect(model).blocks[-1].part("down").bias.fill_(float("nan"))
+    with pytest.raises(ScoreError, match="outputs of the encoder for batch 0 are not finite"):
+        pl.score(model, [tiny_batch()], criterion="features")
 
 
 def test_scores_of_multiple_choice_are_of_examples_and_not_of_choices():
@@ -430,7 +520,8 @@ def test_a_model_without_a_loss_is_an_error():
 
 def test_an_unknown_criterion_lists_the_known_ones():
     with pytest.raises(
-        ScoreError, match=r"criterion='taylor' is unknown\. Use one of: gradient, fisher, obs, magnitude, random"
+        ScoreError,
+        match=r"criterion='taylor' is unknown\. Use one of: gradient, fisher, obs, features, magnitude, random",
     ):
         pl.score(tiny_model(), [tiny_batch()], criterion="taylor")
 

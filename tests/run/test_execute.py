@@ -550,7 +550,7 @@ def test_a_second_process_is_kept_out(inputs, tmp_path):
     [
         ({"plan.keep_heads": 73}, "keep_heads=73 cannot be met"),
         ({"plan.keep_params": 0.1, "plan.count": "all"}, "Use keep_params >="),
-        ({"score.criterion": "obs", "plan.normalise": "paper"}, "scores of 'obs' are in units of the loss"),
+        ({"score.criterion": "obs", "plan.normalise": "paper"}, "scores of 'obs' are in one unit"),
     ],
 )
 def test_a_budget_that_cannot_be_met_is_told_before_any_training(inputs, tmp_path, changes, message):

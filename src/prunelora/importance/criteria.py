@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from prunelora.errors import ScoreError, one_of, option
+from prunelora.importance.objectives import FEATURES, LOSS, Objective
 from prunelora.models.block import Block
 from prunelora.models.matrices import Matrix
 
@@ -27,7 +28,13 @@ class GradientCriterion:
 
 @dataclass(frozen=True)
 class CurvatureCriterion:
-    """Scores are loss increases after removing units and re-solving the remaining ones: see `curvature`."""
+    """Scores are increases of an objective after removing units and re-solving the remaining ones: see `curvature`.
+
+    Attributes:
+        objective: The loss, or the vectors that the task head reads.
+    """
+
+    objective: Objective
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,8 @@ Criterion = GradientCriterion | CurvatureCriterion | WeightCriterion
 CRITERIA: dict[str, Criterion] = {
     "gradient": GradientCriterion(torch.abs),  # Michel et al. 2019, I_h; eq. 1 of Wang et al. 2023.
     "fisher": GradientCriterion(torch.square),  # Diagonal empirical Fisher information of the gates.
-    "obs": CurvatureCriterion(),  # Structured optimal brain surgeon: van der Ouderaa et al. 2024.
+    "obs": CurvatureCriterion(LOSS),  # Structured optimal brain surgeon: van der Ouderaa et al. 2024.
+    "features": CurvatureCriterion(FEATURES),  # The same, with the distance of the features for the loss.
     "magnitude": WeightCriterion(_magnitude),
     "random": WeightCriterion(_random),
 }

@@ -11,6 +11,9 @@ structured pruning by it: van der Ouderaa et al. 2024, "The LLM Surgeon")::
 Tokens with g = 0, padding included, do not count. The mean m is subtracted because a bias compensates for it; m = 0
 without a bias, as in repair. H uses only the tokens that hold 95 % of an example's |g|^2, since each costs O(K^2); G
 uses all tokens.
+
+With random projections of the features (`objectives`) in place of the loss, the same sums give half the mean squared
+distance of the features.
 """
 
 from collections.abc import Mapping
@@ -20,8 +23,9 @@ import torch
 
 from prunelora.importance.elimination import elimination_costs
 from prunelora.importance.hooks import GradientHook, run_with_hooks
-from prunelora.importance.losses import count_examples, count_tokens
+from prunelora.importance.losses import count_tokens
 from prunelora.importance.moments import OuterSum, WeightedMoments
+from prunelora.importance.objectives import Objective
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.block import Block
 from prunelora.models.padding import prepare_batch
@@ -34,8 +38,9 @@ NEGLIGIBLE = 0.05
 class Curvature:
     """Sums for H (K, K) and G (D, D) of every output and down projection."""
 
-    def __init__(self, anatomy: Anatomy) -> None:
+    def __init__(self, anatomy: Anatomy, objective: Objective) -> None:
         self.anatomy = anatomy
+        self.objective = objective
         self.heads = [_ProjectionMoments(block, "output") if block.num_heads else None for block in anatomy.blocks]
         self.neurons = [_ProjectionMoments(block, "down") if block.num_neurons else None for block in anatomy.blocks]
         self.num_examples = 0
@@ -43,15 +48,14 @@ class Curvature:
 
     def add(self, number: int, batch: Mapping[str, Any]) -> None:
         """Run one batch forward and backward and add its tokens."""
-        model = self.anatomy.model
-        batch = prepare_batch(batch, model)
-        examples = count_examples(batch, number)
+        batch = prepare_batch(batch, self.anatomy.model)
+        examples = self.objective.count(batch, number)
         hooks = [
             GradientHook(moments.full_name, moments.module, moments.add)
             for moments in (*self.heads, *self.neurons)
             if moments
         ]
-        length = run_with_hooks(model, batch, number, hooks)
+        length = run_with_hooks(self.anatomy, batch, number, hooks, self.objective)
         self.num_examples += examples
         self.num_tokens += count_tokens(batch, examples, length)
 

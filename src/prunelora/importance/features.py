@@ -10,6 +10,7 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, Seq2SeqModelOutput
 
 from prunelora.errors import ScoreError
+from prunelora.importance.head_inputs import head_inputs, last_hidden_state
 from prunelora.importance.losses import count_losses
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.family import Family
@@ -62,43 +63,7 @@ class Features:
     def _compute(self, batch: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = dict(batch)
         labels = inputs.pop("labels")
-        return _read_by_head(self.anatomy, self._last_hidden_state(inputs), inputs), labels
-
-    def _last_hidden_state(self, inputs: Mapping[str, Any]) -> torch.Tensor:
-        """Last hidden state of the base model (B, T, D); in an encoder-decoder, of its decoder."""
-        if not self.anatomy.family.encoder_decoder:
-            hidden: torch.Tensor = self.base(**inputs).last_hidden_state
-            return hidden
-        outputs: list[torch.Tensor] = []
-        handle = self.base.register_forward_hook(lambda _, __, output: outputs.append(output.last_hidden_state))
-        try:
-            self.anatomy.model(**inputs)  # T5's model with a task head computes the decoder's inputs.
-        finally:
-            handle.remove()
-        return outputs[0]
-
-
-def _read_by_head(anatomy: Anatomy, hidden: torch.Tensor, inputs: Mapping[str, Any]) -> torch.Tensor:
-    """The vectors that the task head reads: (B, T, D) -> (B, 1, D), (B, 2, D) for two vectors, or all of them."""
-    config: Any = anatomy.model.config
-    reads = anatomy.family.reads
-    if problem_type_of(anatomy.model) == TOKENS:
-        return hidden.clone()
-    if reads == "last" and config.pad_token_id is None:
-        return hidden[:, -1:].clone()
-    if reads in ("last", "end"):
-        ids = inputs["input_ids"]
-        candidates = ids != config.pad_token_id if reads == "last" else ids == config.eos_token_id
-        last = (torch.arange(hidden.shape[1], device=hidden.device) * candidates).argmax(-1)
-        return hidden[torch.arange(len(hidden), device=hidden.device), last][:, None].clone()
-    if reads == "pooling" and config.classifier_pooling == "mean":
-        mask = inputs.get("attention_mask")
-        weights = torch.ones(hidden.shape[:2], device=hidden.device) if mask is None else mask
-        weights = weights.to(hidden)[..., None]
-        return (hidden * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
-    if reads == "first_and_mean":
-        return torch.stack([hidden[:, 0], hidden[:, 1:].mean(1)], dim=1)
-    return hidden[:, :1].clone()
+        return head_inputs(self.anatomy, last_hidden_state(self.anatomy, self.base, inputs), inputs), labels
 
 
 class _FeatureEncoder(nn.Module):

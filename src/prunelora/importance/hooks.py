@@ -1,4 +1,4 @@
-"""Hooks on modules of a frozen model that collect each module's input and the loss gradient at its output."""
+"""Hooks on modules of a frozen model that collect each module's input and the gradient at its output."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunelora.importance.losses import check_that_all_ran, summed_loss
+from prunelora.importance.losses import check_that_all_ran
+from prunelora.importance.objectives import Objective
+from prunelora.models.anatomy import Anatomy
 
-# Takes a module's input (B, T, K) and the gradient of the loss at its output (B, T, D).
+# Takes a module's input (B, T, K) and the gradient of the objective at its output (B, T, D).
 Callback = Callable[[torch.Tensor, torch.Tensor], None]
 
 
@@ -31,31 +33,34 @@ class GradientHook:
     length: int = 0
 
 
-def run_with_hooks(model: nn.Module, batch: Mapping[str, Any], number: int, hooks: Sequence[GradientHook]) -> int:
-    """Run a batch forward and backward, with gradients of its summed loss.
+def run_with_hooks(
+    anatomy: Anatomy, batch: Mapping[str, Any], number: int, hooks: Sequence[GradientHook], objective: Objective
+) -> int:
+    """Run a batch forward and backward, with gradients of an objective.
 
     Args:
-        model: A model whose weights are all frozen.
+        anatomy: Of a model whose weights are all frozen.
         batch: On the model's device.
         number: Number of the batch, for messages.
         hooks: Hooks to call.
+        objective: The loss or the features.
 
     Returns:
         The largest T of the hooked modules' outputs.
 
     Raises:
-        ScoreError: If the batch has no labels, its loss is missing or not finite, or a module did not run.
+        ScoreError: If a module did not run, and as the objective raises it.
     """
     # With all weights frozen, this is the only leaf that requires a gradient; it makes autograd reach every hook.
-    anchor = torch.zeros((), device=next(model.parameters()).device, requires_grad=True)
+    anchor = torch.zeros((), device=next(anatomy.model.parameters()).device, requires_grad=True)
     for hook in hooks:
         hook.length = 0
     with torch.enable_grad(), contextlib.ExitStack() as stack:
         for hook in hooks:
             stack.enter_context(_hooked(hook, anchor))
-        loss = summed_loss(model, batch, number)
+        value = objective.value(anatomy, batch, number)
         check_that_all_ran([hook.name for hook in hooks if not hook.length], any_ran=bool(hooks))
-        torch.autograd.grad(loss, anchor)
+        torch.autograd.grad(value, anchor)
     return max(hook.length for hook in hooks)
 
 

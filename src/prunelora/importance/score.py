@@ -45,6 +45,11 @@ def score(
     replace each other, some are therefore kept. The units of a layer are removed one after another, the cheapest first;
     see `curvature` and `elimination`. These scores are in units of the loss: plan with `normalise="none"`.
 
+    With "features", it is the same for half the mean squared distance of the vectors that the task head reads, in place
+    of the loss; see `objectives`. Neither labels nor a trained task head are needed, so it scores a pretrained model
+    before any training: a new task head's loss says nothing about the task. It reads the first, last or every token, or
+    their mean, as the task head does.
+
     The model runs in eval mode with all weights frozen, and is restored afterwards. A batch costs about a forward and a
     backward pass without weight gradients.
 
@@ -52,8 +57,10 @@ def score(
         model: A model of a supported family, whose loss is the mean over the rows of the batch, or over its labelled
             tokens, as in transformers.
         batches: Dicts as `model(**batch)` takes them, with `labels`, or the positions of an answer's span within the
-            row; training rows only. 500 to 2,000 rows are usually enough. "magnitude" and "random" need none.
-        criterion: "gradient", "fisher" (squares instead of absolute values), "obs", "magnitude" or "random".
+            row; training rows only. 500 to 2,000 rows are usually enough. "features" needs no labels, "magnitude" and
+            "random" no batches.
+        criterion: "gradient", "fisher" (squares instead of absolute values), "obs", "features", "magnitude" or
+                "random".
         probe_steps: Steps of a linear probe before scoring, which trains the task head on frozen features, since a new
             head gives noisy gradients. The head is restored afterwards. `batches` must then be a list.
         seed: Seed of "random" and of the order of batches in the linear probe.
@@ -89,7 +96,11 @@ def score(
             provenance["probe_steps"] = probe_steps
         model.eval()
         model.requires_grad_(False)
-        sums = _GateGradients(anatomy, chosen) if isinstance(chosen, GradientCriterion) else Curvature(anatomy)
+        sums: _GateGradients | Curvature = (
+            _GateGradients(anatomy, chosen)
+            if isinstance(chosen, GradientCriterion)
+            else Curvature(anatomy, chosen.objective)
+        )
         for number, batch in enumerate(over(batches, "scoring")):
             sums.add(number, batch)
         if not sums.num_examples:

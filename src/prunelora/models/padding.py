@@ -88,6 +88,26 @@ def padded_right(batch: Mapping[str, Any], *, encoder_decoder: bool = False) -> 
     return moved
 
 
+def real_tokens(inputs: Mapping[str, Any], hidden: torch.Tensor, *, decoder: bool) -> torch.Tensor:
+    """Which tokens of hidden states (B, T, D) are not padding, (B, T), bool.
+
+    Args:
+        inputs: As the model takes them, padded on the right.
+        hidden: Hidden states of an encoder or a decoder.
+        decoder: Whether they are of a decoder that attends to an encoder.
+    """
+    mask = inputs.get("attention_mask")
+    if decoder:
+        labels = inputs.get("labels")
+        if inputs.get("decoder_attention_mask") is not None:
+            mask = inputs["decoder_attention_mask"]
+        elif labels is not None and labels.dtype == torch.long and labels.shape == hidden.shape[:2]:
+            mask = labels != IGNORED  # One target token for each token that the decoder reads.
+        elif mask is not None and mask.shape != hidden.shape[:2]:
+            mask = None
+    return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device) if mask is None else mask.bool()
+
+
 def _move_(batch: dict[str, Any], mask_name: str, names: tuple[str, ...]) -> None:
     mask = batch[mask_name]
     first = _first_token(mask != 0)

@@ -10,7 +10,7 @@ from torch import nn
 
 from prunelora.errors import UnsupportedModelError, advice
 from prunelora.models.anatomy import Anatomy
-from prunelora.models.padding import prepare_batch
+from prunelora.models.padding import prepare_batch, real_tokens
 from prunelora.pruning.layers import Layer, hooks, layers_of
 
 HIDDEN = "hidden_states"
@@ -110,7 +110,7 @@ def _record(anatomy: Anatomy, layers: Sequence[Layer], model_inputs: Mapping[str
         )
     inputs: list[LayerInputs] = []
     for layer, (hidden, args, kwargs) in zip(layers, recorded, strict=True):
-        real = inputs[-1].real if hidden is None else _real_tokens(layer, model_inputs, hidden)
+        real = inputs[-1].real if hidden is None else real_tokens(model_inputs, hidden, decoder=len(layer.blocks) > 1)
         inputs.append(LayerInputs(hidden, real, args, kwargs))
     return tuple(inputs)
 
@@ -209,17 +209,3 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, tuple | list):
         for part in value:
             yield from _tensors(part)
-
-
-def _real_tokens(layer: Layer, model_inputs: Mapping[str, Any], hidden: torch.Tensor) -> torch.Tensor:
-    """Which tokens of an encoder or a decoder are not padding, (B, T)."""
-    mask = model_inputs.get("attention_mask")
-    if len(layer.blocks) > 1:  # A decoder that attends to an encoder.
-        labels = model_inputs.get("labels")
-        if model_inputs.get("decoder_attention_mask") is not None:
-            mask = model_inputs["decoder_attention_mask"]
-        elif labels is not None and labels.dtype == torch.long and labels.shape == hidden.shape[:2]:
-            mask = labels != -100  # One target token for each token that the decoder reads.
-        elif mask is not None and mask.shape != hidden.shape[:2]:
-            mask = None
-    return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device) if mask is None else mask.bool()

@@ -13,7 +13,8 @@ addition, and the dense model's residual stream r' + y' (D,) after it, over all 
     y = r' + y' - r
     W = W0 + (S_yx - W0 S_xx) (S_xx + damping * s * I)^-1,        b = mean y - W mean x
 
-with S the centred second moments. Tokens count equally, or by how much the loss depends on them (`token_weights`). An
+with S the centred second moments. Tokens count equally, or by how much the loss or the task head's inputs depend on
+them (`token_weights`). An
 encoder-decoder's encoder is repaired first, then its decoder, which attends to the pruned encoder's output. The damping
 of each projection is chosen by the error on a fifth of the rows, held out from the fit; the final fit uses all rows.
 
@@ -27,12 +28,13 @@ the projection's own outputs, without damping towards the old weights.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import nn
 
 from prunelora.errors import DivergenceError, PlanError, one_of, option
+from prunelora.importance.objectives import FEATURES, LOSS, Objective
 from prunelora.models.anatomy import Anatomy, dissect
 from prunelora.models.empty import BiasOnly
 from prunelora.models.inputs import longest_input, random_inputs
@@ -47,8 +49,10 @@ from prunelora.pruning.least_squares import LeastSquares, Moments, chosen_dampin
 from prunelora.pruning.token_weights import squared_gradients, token_weights
 
 Batch = Mapping[str, Any]
-Weights = Literal["equal", "loss"]
+Weights = Literal["equal", "loss", "features"]
 
+# What tokens are weighted by.
+_OBJECTIVES: Final[Mapping[str, Objective]] = {"loss": LOSS, "features": FEATURES}
 # One row in this many is held out when the damping is chosen.
 HELD_OUT_EVERY = 5
 # Limit on hidden states in memory, and separately on recorded layer inputs; further states go to files.
@@ -104,8 +108,8 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch], *, wei
         batches: Dicts as `model(**batch)` takes them; labels are ignored, unless an encoder-decoder's decoder reads
             them. A few hundred training rows; they should hold more tokens than the projections are wide, or the old
             weights stay almost unchanged.
-        weights: Weights of tokens: "equal", or by the "loss", which takes a backward pass of the dense model and needs
-            labels in every batch.
+        weights: Weights of tokens: "equal", or by how much the "loss" or the "features" that the task head reads depend
+            on them, which takes a backward pass of the dense model. The loss needs labels in every batch.
 
     Returns:
         The repair of every projection.
@@ -136,8 +140,11 @@ def repair_(model: nn.Module, dense: nn.Module, batches: Iterable[Batch], *, wei
                 "training rows."
             )
         squares = None
-        if weights == "loss":
-            squares = [squared_gradients(dense_anatomy, batch, number) for number, batch in enumerate(recorder.batches)]
+        if weights in _OBJECTIVES:
+            squares = [
+                squared_gradients(dense_anatomy, batch, number, _OBJECTIVES[weights])
+                for number, batch in enumerate(recorder.batches)
+            ]
         repaired: list[RepairedProjection] = []
         pairs = list(zip(layers_of(anatomy), layers_of(dense_anatomy), strict=True))
         with HiddenStates(MOST_BYTES) as states:

@@ -1,8 +1,8 @@
-"""Weights of tokens in repair, by how much the loss depends on the projection's output for each token.
+"""Weights of tokens in repair, by how much the loss or the features depend on the projection's output for each token.
 
 After the cut a projection has fewer weights and cannot fit every token equally well, and not every token matters: a
-classifier reads only the first token of the last layer. With the gradient g (D,) of a row's loss with respect to the
-output of the dense model's projection::
+classifier reads only the first token of the last layer. With the gradient g (D,) of a row's loss, or of a random
+projection of its features (`objectives`), with respect to the output of the dense model's projection::
 
     w = FLOOR + (1 - FLOOR) * n * |g|^2 / sum over the row's tokens of |g|^2,    n = real tokens of the row
 
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from prunelora.importance.hooks import GradientHook, run_with_hooks
+from prunelora.importance.objectives import Objective
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.padding import prepare_batch
 from prunelora.pruning.layers import layers_of
@@ -25,16 +26,19 @@ from prunelora.pruning.layers import layers_of
 FLOOR = 0.3
 
 
-def squared_gradients(anatomy: Anatomy, batch: Mapping[str, Any], number: int) -> dict[str, torch.Tensor]:
+def squared_gradients(
+    anatomy: Anatomy, batch: Mapping[str, Any], number: int, objective: Objective
+) -> dict[str, torch.Tensor]:
     """Compute |g|^2 of every token (B, T), by the full name of the projection.
 
     Args:
         anatomy: The dense model, in eval mode with every weight frozen.
-        batch: With labels.
+        batch: With labels, if the objective is the loss.
         number: Number of the batch, for messages.
+        objective: The loss or the features.
 
     Raises:
-        ScoreError: If the batch has no labels, or its loss is missing or not finite.
+        ScoreError: As the objective raises it.
     """
     squares: dict[str, torch.Tensor] = {}
 
@@ -47,7 +51,7 @@ def squared_gradients(anatomy: Anatomy, batch: Mapping[str, Any], number: int) -
         GradientHook(projection.full_name, projection.module, partial(add, projection.full_name))
         for projection in projections
     ]
-    run_with_hooks(anatomy.model, prepare_batch(batch, anatomy.model), number, hooks)
+    run_with_hooks(anatomy, prepare_batch(batch, anatomy.model), number, hooks, objective)
     return squares
 
 

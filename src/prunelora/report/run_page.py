@@ -27,6 +27,8 @@ _MEANINGS = {
     "fisher": "the square of how much the loss on training rows changes if the head is turned down a little",
     "obs": "the increase of the loss on training rows without the head, when less important heads are gone and the "
     "remaining ones are re-solved",
+    "features": "how far the vectors that the task head reads move without the head, when less important heads are "
+    "gone and the remaining ones are re-solved",
     "magnitude": "the size of the head's weights; the task is not used",
     "random": "a random number, as a reference for the other criteria",
 }

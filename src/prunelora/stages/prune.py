@@ -24,10 +24,10 @@ class PruneStage(Stage):
         True, description="Re-solve output and down projections so that blocks reproduce the dense blocks' outputs."
     )
     repair_rows: int = Field(1024, ge=5, description="Training rows that repair is solved on.")
-    repair_weights: Literal["equal", "loss"] = Field(
+    repair_weights: Literal["equal", "loss", "features"] = Field(
         "equal",
-        description="Weights of the tokens of these rows: equal, or by how much the loss depends on them, which needs "
-        "labels and a backward pass.",
+        description="Weights of the tokens of these rows: equal, or by how much the loss, or the features that the "
+        "task head reads, depend on them, which needs a backward pass.",
     )
     repair_batch_size: int = Field(32, ge=1, description="Rows of a forward pass of repair.")
 

@@ -18,10 +18,11 @@ class ScoreStage(Stage):
     """Score heads and neurons on training rows."""
 
     stage: Literal["score"] = "score"
-    criterion: Literal["gradient", "fisher", "obs", "magnitude", "random"] = Field(
+    criterion: Literal["gradient", "fisher", "obs", "features", "magnitude", "random"] = Field(
         "gradient",
         description="How the importance of a head or neuron is computed; gradient is the paper's criterion, obs scores "
-        "by the loss after the remaining columns are re-solved (plan with normalise: none).",
+        "by the loss after the remaining columns are re-solved, features likewise by the vectors that the task head "
+        "reads, without labels (plan both with normalise: none).",
     )
     rows: int = Field(1024, ge=1, description="Training rows to score on; 500 to 2,000 are usually enough.")
     batch_size: int = Field(32, ge=1, description="Rows a backward pass; it changes time and memory, not the scores.")
@@ -71,7 +72,7 @@ class ScoreStage(Stage):
                 sizes,
             )
             return lambda: tokenising + gradients()
-        curvature = Curvature(dissect(model))
+        curvature = Curvature(dissect(model), criterion.objective)
 
         def add(batch: Mapping[str, Any]) -> None:
             with left_as_found(model):
