@@ -269,7 +269,7 @@ def test_a_layer_with_nothing_left_gives_the_mean():
     assert largest_difference(dissect(pruned).blocks[0].part("output").bias, outputs.mean(0)) < 1e-10
 
 
-@pytest.mark.parametrize("weights", ["equal", "loss"])
+@pytest.mark.parametrize("weights", ["equal", "loss", "features"])
 def test_batch_size_and_padding_change_nothing(weights):
     model, plan = tiny_model(), random_plan(tiny_model(), empty=False)
     whole = pl.prune_(copy.deepcopy(model), plan)
@@ -280,7 +280,7 @@ def test_batch_size_and_padding_change_nothing(weights):
         for name, value in BATCH.items()
     }
     batches = split(wider, 7)
-    if weights == "equal":  # Labels change nothing either.
+    if weights != "loss":  # Labels change nothing either.
         batches = [{name: value for name, value in one.items() if name != "labels"} for one in batches]
     repair_(parts, model, batches, weights=weights)
     assert largest_difference(logits(whole, BATCH), logits(parts, BATCH)) < 1e-8
@@ -354,12 +354,13 @@ def test_a_folder_that_cannot_be_written_is_an_error(monkeypatch, tmp_path):
         repair_(pruned, model, [BATCH])
 
 
-def test_by_the_loss_the_tokens_that_the_answer_hangs_on_are_fitted_better():
+@pytest.mark.parametrize("objective", ["loss", "features"])
+def test_by_an_objective_the_tokens_that_it_depends_on_are_fitted_better(objective):
     """The head reads the first token of the last layer alone: no other has a gradient there."""
     model = tiny_model()
     pruned = cut(model, neurons=without_neurons(NEURONS // 2))
     errors = {}
-    for weights in ("equal", "loss"):
+    for weights in ("equal", objective):
         repaired = copy.deepcopy(pruned)
         repair_(repaired, model, [BATCH], weights=weights)
         inputs = {name: value for name, value in BATCH.items() if name != "labels"}
@@ -368,8 +369,8 @@ def test_by_the_loss_the_tokens_that_the_answer_hangs_on_are_fitted_better():
         error = (found - wanted).square().sum(-1)
         rest = error[:, 1:][inputs["attention_mask"][:, 1:].bool()]
         errors[weights] = float(error[:, 0].mean()), float(rest.mean())
-    assert errors["loss"][0] < errors["equal"][0]
-    assert errors["loss"][1] > errors["equal"][1]
+    assert errors[objective][0] < errors["equal"][0]
+    assert errors[objective][1] > errors["equal"][1]
 
 
 def test_tokens_of_a_row_that_nothing_hangs_on_count_alike():
@@ -387,7 +388,7 @@ def test_counting_by_the_loss_needs_labels_and_a_known_word():
     unlabelled = {name: value for name, value in BATCH.items() if name != "labels"}
     with pytest.raises(ScoreError, match="Batch 0"):
         repair_(pruned, model, [unlabelled], weights="loss")
-    with pytest.raises(PlanError, match=r"repair_weights='losses'.*equal, loss"):
+    with pytest.raises(PlanError, match=r"repair_weights='losses'.*equal, loss, features"):
         repair_(pruned, model, [BATCH], weights="losses")
 
 

@@ -37,8 +37,8 @@ def prune_(
         plan: In the base model's coordinates.
         repair_with: Batches of calibration rows, dicts as `model(**batch)` takes them. If given, output and down
             projections are re-solved after the cut (see `repair`); memory then holds the model twice.
-        repair_weights: Weights of their tokens: "equal", or by how much the "loss" depends on them, for which every
-            batch needs labels.
+        repair_weights: Weights of their tokens: "equal", or by how much the "loss" or the "features" that the task head
+            reads depend on them. For the loss, every batch needs labels.
 
     Returns:
         The same model.
