@@ -220,8 +220,6 @@ def test_a_vision_model_of_half_the_size_learns_colours(folder, model_folder, tm
     settings = {
         "model": str(model_folder),
         "task.data": str(folder),
-        "linear_probe.rows": 32,
-        "linear_probe.steps": 8,
         "score.rows": 32,
         "prune.repair_rows": 64,
         "finetune.epochs": 4,

@@ -20,6 +20,7 @@ from prunelora.models.problem_types import CAUSAL_LM, SINGLE_LABEL, TOKENS, prob
 from prunelora.run.check import check_run
 from prunelora.run.execute import execute
 from prunelora.run.recipe import load_recipe
+from prunelora.stages.linear_probe import LinearProbeStage
 
 SMALL = {
     "linear_probe.rows": 32,
@@ -76,8 +77,10 @@ def decoder(tmp_path_factory):
 
 
 def run(model, data, out, until=None, **settings):
+    recipe = load_recipe("cut-first")
+    recipe = recipe.model_copy(update={"stages": (LinearProbeStage(), *recipe.stages)})
     inputs = {"model": str(model), "task.data": str(data)}
-    return execute(load_recipe("cut-first").with_settings(SMALL | inputs | settings), out, until=until, progress=False)
+    return execute(recipe.with_settings(SMALL | inputs | settings), out, until=until, progress=False)
 
 
 def test_words_are_tagged_by_a_model_of_half_the_size(encoder, people, tmp_path, monkeypatch):

@@ -87,17 +87,20 @@ def by_task(ablation: Ablation) -> str:
 
 
 def how_far(ablation: Ablation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Columns and rows: the dense model, cut-early, and tune-first at every budget, on the reported rows."""
+    """Columns and rows: the dense model, cut-early and cut-first, and tune-first at every budget, on the reported rows."""
     columns = (
         "MACs that stay", *FOUR, "mean", "against dense LoRA", f"the same without {UNLEARNT}",
         "validation, against dense LoRA",
     )  # fmt: skip
-    packaged, early = (VARIANTS[PACKAGED[name]] for name in ("tune-first", "cut-early"))
+    packaged = VARIANTS[PACKAGED["tune-first"]]
     variants = [
         ("all, full fine-tuning", VARIANTS["full"]),
         ("all, LoRA", VARIANTS[DENSE]),
-        (f"{early.keep_macs:g}, cut-early", early),
-        ("0.35, cut-early", EVERYTHING[f"{early.name}@0.35"]),
+        *(
+            (f"{variant.keep_macs:g}, {name}", variant)
+            for name in ("cut-early", "cut-first")
+            for variant in (VARIANTS[PACKAGED[name]], EVERYTHING[f"{PACKAGED[name]}@0.35"])
+        ),
         (f"{packaged.keep_macs:g}", packaged),
         *((f"{budget:g}", EVERYTHING[f"{packaged.name}@{budget:g}"]) for budget in BUDGETS),
     ]

@@ -19,11 +19,11 @@ EVERY_TASK = ("splits", "weights", "start", "features")  # Groups that are scree
 BASES = ("cut-first", "tune-first")
 # The variants that became the packaged recipes. Those that are no bases were the best of their base in the screening.
 PACKAGED = {
-    "cut-first": "cut-first",
+    "cut-first": "cut-first-features-256",
     "cut-early": "cut-first-early",
     "tune-first": "tune-first-split-late-gentle",
 }
-FINALISTS = (PACKAGED["cut-early"], PACKAGED["tune-first"])
+FINALISTS = (PACKAGED["cut-early"], PACKAGED["tune-first"], PACKAGED["cut-first"])
 # Smaller fractions of the MACs, with the variants that are trained at them.
 BUDGETS = {0.35: (*BASES, *FINALISTS), 0.2: ("tune-first", FINALISTS[1]), 0.1: (FINALISTS[1],)}
 

@@ -426,16 +426,21 @@ def test_stages_can_be_repeated_tune_first(inputs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kinds", "pair", "is_told"),
-    [(PAPER, "second", True), (PAPER, None, False), (["finetune", "merge", *PAPER[1:]], "second", False)],
+    ("kinds", "pair", "criterion", "is_told"),
+    [
+        (PAPER, "second", "gradient", True),
+        (PAPER, None, "gradient", False),
+        (PAPER, "second", "features", False),
+        (["finetune", "merge", *PAPER[1:]], "second", "gradient", False),
+    ],
 )
-def test_who_cuts_before_tuning_is_told_what_pairs_want(inputs, tmp_path, kinds, pair, is_told):
+def test_who_cuts_before_tuning_is_told_what_pairs_want(inputs, tmp_path, kinds, pair, criterion, is_told):
     lines = Path(inputs["data"]).read_text(encoding="utf-8").splitlines()[1:]
     rows = [line.rsplit(",", 1) for line in lines]
     data = tmp_path / "pairs.csv"
     data.write_text("first,second,label\n" + "".join(f"{text},{text},{label}\n" for text, label in rows))
-    changes = {"task.data": str(data), "task.text": "first", "task.text_pair": pair}
-    recipe = recipe_of(inputs, kinds).with_settings(changes)
+    changes = {"task.data": str(data), "task.text": "first", "task.text_pair": pair, "score.criterion": criterion}
+    recipe = recipe_of(inputs, kinds).with_settings(changes | {"plan.normalise": "none", "plan.balance": "none"})
     told: list[str] = []
     execute(recipe, tmp_path / "run", until=recipe.names[0], tell=told.append, progress=False)
     assert (PAIRS in told) == is_told

@@ -41,8 +41,8 @@ def test_stages_can_be_repeated_and_the_last_has_the_plain_name():
 def test_the_ways_to_walk_are_packaged_and_the_default_tunes_first():
     assert Recipe().names[:7] == ["finetune-1", "merge-1", "score", "plan", "prune", "finetune", "merge"]
     paper = load_recipe("cut-first").names
-    assert paper[:6] == ["linear_probe", "score", "plan", "prune", "finetune", "merge"]
-    assert Recipe().names[7:] == paper[6:]
+    assert paper[:5] == ["score", "plan", "prune", "finetune", "merge"]
+    assert Recipe().names[7:] == paper[5:]
     early = load_recipe("cut-early")
     assert early.names == Recipe().names
     for recipe in (Recipe(), early):
@@ -207,7 +207,8 @@ def test_bare_names_find_their_stage():
         ("tune-first", {"criterion": "random", "balance": "none"}, {}, "none", "none"),
         ("tune-first", {"criterion": "random"}, {"plan.balance": "none"}, "none", "none"),
         ("cut-first", {"criterion": "obs"}, {}, "none", "none"),
-        ("cut-first", {"criterion": "fisher"}, {}, "cost", "paper"),
+        ("cut-first", {"criterion": "fisher"}, {}, "cost", "none"),
+        ("prune-lora", {"criterion": "fisher"}, {}, "cost", "paper"),
     ],
 )
 def test_heads_and_neurons_are_compared_as_another_criterion_wants_it(recipe, options, settings, balance, normalise):
@@ -479,7 +480,7 @@ def test_every_name_of_a_column_round_trips(word, tmp_path):
 
 
 def test_a_recipe_with_the_names_of_version_0_2_is_read_as_one_of_today(tmp_path):
-    recipe = load_recipe("cut-first").with_settings({"score.criterion": "obs", "plan.normalise": "none"})
+    recipe = load_recipe("prune-lora").with_settings({"score.criterion": "obs", "plan.normalise": "none"})
     old = recipe.to_yaml().replace("linear_probe", "warmup").replace("criterion: obs", "criterion: surgeon")
     (tmp_path / "old.yaml").write_text("trust_remote_code: false\n" + old)
     assert "stage: warmup" in old

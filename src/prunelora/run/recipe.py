@@ -2,8 +2,7 @@
 
 Stages can be ordered and repeated freely within the rules of `prunelora.run.order`. The packaged recipes are in
 `recipes/`. The default, tune-first, tunes the dense model, prunes it, and tunes again; cut-early prunes after a quarter
-of the epochs; cut-first has the paper's order: linear probe, score, plan, prune, fine-tune, merge. All then export,
-measure and report.
+of the epochs; cut-first has the paper's order: score, plan, prune, fine-tune, merge. All then export, measure and report.
 """
 
 from collections import Counter
@@ -23,6 +22,7 @@ from prunelora.stages.base import Stage
 from prunelora.stages.baseline import BaselineStage
 from prunelora.stages.finetune import FineTuneStage
 from prunelora.stages.kinds import BY_KIND, KINDS
+from prunelora.stages.score import ScoreStage
 from prunelora.storage import name_of, write_text
 
 FORMAT: Final = "prunelora-recipe-1"
@@ -103,9 +103,11 @@ class Recipe(Settings):
 
     @property
     def cuts_untuned(self) -> bool:
-        """Whether the first cut is made before any fine-tuning."""
+        """Whether the first cut, before any fine-tuning, is not by the features, which need no trained task head."""
         kinds = [stage.stage for stage in self.stages]
-        return "prune" in kinds and "finetune" not in kinds[: kinds.index("prune")]
+        before = self.stages[: kinds.index("prune")] if "prune" in kinds else self.stages
+        scored = any(isinstance(stage, ScoreStage) and stage.criterion == "features" for stage in before)
+        return "prune" in kinds and not scored and not any(isinstance(stage, FineTuneStage) for stage in before)
 
     def check(self) -> None:
         """Check the order of the stages, and the stages that `options` names.
