@@ -87,7 +87,7 @@ def by_task(ablation: Ablation) -> str:
 
 
 def how_far(ablation: Ablation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Columns and rows: the dense model, cut-early and cut-first, and tune-first at every budget, on the reported rows."""
+    """Columns and rows: the dense model, cut-early, cut-first, and tune-first at every budget, on the reported rows."""
     columns = (
         "MACs that stay", *FOUR, "mean", "against dense LoRA", f"the same without {UNLEARNT}",
         "validation, against dense LoRA",

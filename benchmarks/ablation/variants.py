@@ -15,7 +15,8 @@ FOLDER = Path(__file__).resolve().parent
 SEEDS = (0, 1, 2)
 SCREENING_SEED = 0  # Of the learning rates and of the variants that are trained on few tasks.
 SCREENING_TASKS = ("sst2", "mrpc")  # One of single texts, one of pairs.
-EVERY_TASK = ("splits", "weights", "start", "features")  # Groups that are screened on all tasks: their answers depend on the task.
+# Groups that are screened on all tasks: their answers depend on the task.
+EVERY_TASK = ("splits", "weights", "start", "features")
 BASES = ("cut-first", "tune-first")
 # The variants that became the packaged recipes. Those that are no bases were the best of their base in the screening.
 PACKAGED = {

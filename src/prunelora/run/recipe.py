@@ -2,7 +2,8 @@
 
 Stages can be ordered and repeated freely within the rules of `prunelora.run.order`. The packaged recipes are in
 `recipes/`. The default, tune-first, tunes the dense model, prunes it, and tunes again; cut-early prunes after a quarter
-of the epochs; cut-first has the paper's order: score, plan, prune, fine-tune, merge. All then export, measure and report.
+of the epochs; cut-first has the paper's order: score, plan, prune, fine-tune, merge. All then export, measure and
+report.
 """
 
 from collections import Counter
