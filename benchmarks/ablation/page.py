@@ -92,15 +92,13 @@ def how_far(ablation: Ablation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
         "MACs that stay", *FOUR, "mean", "against dense LoRA", f"the same without {UNLEARNT}",
         "validation, against dense LoRA",
     )  # fmt: skip
-    packaged = VARIANTS[PACKAGED["tune-first"]]
+    packaged, early, first = (VARIANTS[PACKAGED[name]] for name in ("tune-first", "cut-early", "cut-first"))
     variants = [
         ("all, full fine-tuning", VARIANTS["full"]),
         ("all, LoRA", VARIANTS[DENSE]),
-        *(
-            (f"{variant.keep_macs:g}, {name}", variant)
-            for name in ("cut-early", "cut-first")
-            for variant in (VARIANTS[PACKAGED[name]], EVERYTHING[f"{PACKAGED[name]}@0.35"])
-        ),
+        (f"{early.keep_macs:g}, cut-early", early),
+        ("0.35, cut-early", EVERYTHING[f"{early.name}@0.35"]),
+        (f"{first.keep_macs:g}, cut-first", first),
         (f"{packaged.keep_macs:g}", packaged),
         *((f"{budget:g}", EVERYTHING[f"{packaged.name}@{budget:g}"]) for budget in BUDGETS),
     ]
