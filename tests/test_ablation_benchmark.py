@@ -116,10 +116,10 @@ def test_a_variant_changes_its_base_or_takes_another_recipe():
     for variant in VARIANTS.values():
         if variant.against in BASES:
             assert variant.name.startswith(f"{variant.against}-")
-            assert bool(variant.changes) == (variant.recipe == variant.against)
+            assert variant.changes or variant.recipe != variant.against
             tuned_first = variant.resolved.stages[0].stage == "finetune"
             assert variant.factors or variant.rate_of == ("lora-all" if tuned_first else "cut-first"), variant.name
-    assert {len(variant.factors) for variant in VARIANTS.values()} == {0, 2}
+    assert {len(variant.factors) for variant in VARIANTS.values()} == {0, 1, 2}
     assert VARIANTS["tune-first"].rate_of == "lora-all"
 
 
@@ -144,7 +144,7 @@ def test_at_fewer_macs_a_variant_is_compared_with_its_base_there():
 
 def test_the_records_were_trained_as_the_variants_say():
     ablation = Ablation()
-    assert len(ablation.records) == 257
+    assert len(ablation.records) == 285
     for one in ablation.records:
         assert trained_as(EVERYTHING[one["method"]], one), (one["method"], one["task"])
     assert not trained_as(

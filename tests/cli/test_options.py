@@ -104,7 +104,7 @@ def test_every_default_in_help_gives_way_to_the_recipes_own(recipe_of, tmp_path)
         "score.criterion": "fisher", "score.rows": 5, "plan.rank_high": 16, "prune.repair": False,
         "finetune.epochs": 2, "finetune.batch_size": 4,
     }  # fmt: skip
-    recipe = load_recipe("prune-lora").with_settings(own)
+    recipe = load_recipe("cut-first").with_settings(own)
     recipe.save(tmp_path / "bare.yaml")
     for command in commands_with_a_recipe():
         assert recipe_of(command) == recipe

@@ -118,7 +118,7 @@ def test_what_is_finished_is_not_repeated_and_what_is_missing_is_done(finished, 
 def test_a_comparison_that_is_stopped_leaves_an_early_look(base, tmp_path, monkeypatch):
     original = module.run_trial
     (tmp_path / "out" / "trials").mkdir(parents=True)
-    (tmp_path / "out" / ".comparison.json.abcd_123.json").write_text("{")  # Of a killed comparison.
+    (tmp_path / "out" / ".comparison.json.prunelora-abcd_123.json").write_text("{")  # Of a killed comparison.
 
     def stop_at(seed):
         def stopped(trial, *args, **options):

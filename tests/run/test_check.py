@@ -68,7 +68,7 @@ def test_check_says_the_notes_that_a_run_says(inputs, tmp_path):
     recipe = load_recipe("cut-first").without_export().with_options(inputs)
     of_check, of_run = [], []
     check_run(recipe, latency=False, training=False, tell=of_check.append)
-    execute(recipe.with_options({"steps": 1, "rows": 8}), tmp_path / "run", until="score", tell=of_run.append)
+    execute(recipe.with_options({"rows": 8}), tmp_path / "run", until="score", tell=of_run.append)
     told = list(notes(recipe, read_task(recipe)))
     assert told
     assert of_check[: len(told)] == of_run[: len(told)] == told

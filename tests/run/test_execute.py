@@ -261,12 +261,12 @@ def test_a_training_killed_behind_its_last_step_takes_none_again(inputs, whole, 
 def test_what_a_kill_left_half_written_is_swept_and_blocks_nothing(inputs, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / ".recipe.yaml.abcd_123.yaml").write_text("format")
+    (folder / ".recipe.yaml.prunelora-abcd_123.yaml").write_text("format")
     run(inputs, folder, until="score")
-    (folder / ".model.0123abcd").mkdir()
-    (folder / ".model.0123abcd" / "model.safetensors").write_text("half")
+    (folder / ".model.prunelora-0123abcd").mkdir()
+    (folder / ".model.prunelora-0123abcd" / "model.safetensors").write_text("half")
     (folder / ".mine").write_text("kept")
-    (folder / "stages" / ".score.json.0123abcd.json").write_text("half")
+    (folder / "stages" / ".score.json.prunelora-0123abcd.json").write_text("half")
     run(inputs, folder, until="score")
     assert not list((folder / "stages").glob(".*"))
     assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {".lock", ".mine"}

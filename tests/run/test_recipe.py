@@ -14,6 +14,7 @@ from prunelora.run.recipe import Recipe, load_recipe, packaged_recipes, read_rec
 from prunelora.stages.kinds import BY_KIND
 from prunelora.stages.plan import BUDGETS
 
+FOLDER = Path(__file__).parent
 TUNE_FIRST = (
     "linear_probe", "score", "plan", "finetune", "merge", "score", "plan", "prune", "finetune", "merge", "measure",
 )  # fmt: skip
@@ -309,10 +310,13 @@ def test_a_setting_of_all_fine_tunings_is_scaled_in_proportion():
     assert [one.learning_rate for one in recipe.tunings.values()] == [4e-3, 2e-3]
 
 
-@pytest.mark.parametrize("row", json.loads((Path(__file__).parent / "options_of_recipes.json").read_text()))
+@pytest.mark.parametrize("row", json.loads((FOLDER / "options_of_recipes.json").read_text()))
 def test_options_change_what_they_changed_in_version_0_2(row):
-    """The expected changes were computed by version 0.2, from the proportions of each recipe's settings."""
-    recipe = load_recipe(row["recipe"])
+    """The expected changes were computed by version 0.2, from the proportions of each recipe's settings.
+
+    `cut-first` has changed since.
+    """
+    recipe = load_recipe(FOLDER / "cut-first-of-0.2.yaml" if row["recipe"] == "cut-first" else row["recipe"])
     if isinstance(row["result"], str):
         with pytest.raises(PruneLoraError) as refused:
             recipe.with_options(row["options"], row["settings"])
