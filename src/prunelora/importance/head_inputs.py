@@ -8,13 +8,13 @@ from torch import nn
 
 from prunelora.models.anatomy import Anatomy
 from prunelora.models.padding import real_tokens
-from prunelora.models.problem_types import TOKENS, problem_type_of
+from prunelora.models.problem_types import BY_TOKEN, problem_type_of
 
 # Inputs that a model computes its loss from.
 TARGETS = ("labels", "start_positions", "end_positions")
 
 # Ends of the names of further classes whose head reads every token.
-_OF_EVERY_TOKEN = ("ForQuestionAnswering", "ForMaskedLM", "ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_OF_EVERY_TOKEN = ("ForQuestionAnswering", "ForMaskedLM", "ForConditionalGeneration")
 
 
 def last_hidden_state(anatomy: Anatomy, base: nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
@@ -66,4 +66,4 @@ def head_inputs(anatomy: Anatomy, hidden: torch.Tensor, inputs: Mapping[str, Any
 
 def reads_every_token(model: nn.Module) -> bool:
     """Whether the task head reads the vector of every token."""
-    return problem_type_of(model) == TOKENS or type(model).__name__.endswith(_OF_EVERY_TOKEN)
+    return problem_type_of(model) in BY_TOKEN or type(model).__name__.endswith(_OF_EVERY_TOKEN)

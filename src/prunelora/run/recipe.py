@@ -104,11 +104,14 @@ class Recipe(Settings):
 
     @property
     def cuts_untuned(self) -> bool:
-        """Whether the first cut, before any fine-tuning, is not by the features, which need no trained task head."""
+        """Whether the first cut comes before any fine-tuning, and its scores are not the features'."""
         kinds = [stage.stage for stage in self.stages]
-        before = self.stages[: kinds.index("prune")] if "prune" in kinds else self.stages
-        scored = any(isinstance(stage, ScoreStage) and stage.criterion == "features" for stage in before)
-        return "prune" in kinds and not scored and not any(isinstance(stage, FineTuneStage) for stage in before)
+        if "prune" not in kinds:
+            return False
+        return not any(
+            isinstance(stage, FineTuneStage) or (isinstance(stage, ScoreStage) and stage.criterion == "features")
+            for stage in self.stages[: kinds.index("prune")]
+        )
 
     def check(self) -> None:
         """Check the order of the stages, and the stages that `options` names.
